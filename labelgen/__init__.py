@@ -1,0 +1,1 @@
+"""labelgen: offline soft labels for image-text retrieval."""

@@ -1,0 +1,141 @@
+"""Every error labelgen raises on purpose.
+
+The tree (each class also inherits the builtin that a caller would catch)::
+
+    LabelgenError
+    ├── ConfigError (ValueError)            a recipe, flag or spec is wrong                     exit 2
+    │   ├── SpecError                       "sbert(model=" does not parse
+    │   ├── UnknownNameError (LookupError)  no such dataset, teacher, recipe ...
+    │   └── BudgetError                     --memory is too small for one unit of work
+    ├── DatasetError (ValueError)           the data is not what its adapter expects            exit 3
+    ├── TeacherError (RuntimeError)         a teacher cannot be loaded or returns nonsense      exit 4
+    ├── StoreError (OSError)                anything about a store folder                       exit 5
+    │   ├── StoreNotFoundError (FileNotFoundError)
+    │   ├── StoreFormatError                another format version, or not a store at all
+    │   ├── StoreMismatchError              resume or change with another configuration
+    │   ├── StoreBusyError                  another build is alive in this folder
+    │   └── CorruptStoreError               bytes differ from what was sealed
+    ├── UnknownIdError (KeyError)           ids that the store does not hold                    exit 5
+    ├── MissingItemError (LookupError)      ids whose embedding is missing (quarantined)        exit 5
+    ├── DiskError (OSError)                 the disk is full or read-only                       exit 6
+    └── MissingExtraError (ImportError)     an optional dependency is not installed             exit 7
+
+A message says what was found, what was expected and what to do, in this order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+class LabelgenError(Exception):
+    """Root of the tree. `found`, `expected` and `todo` are optional sentences that complete the message."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, found: str = "", expected: str = "", todo: str = "") -> None:
+        self.what, self.found, self.expected, self.todo = what, found, expected, todo
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        lines = [self.what]
+        for label, text in (("found", self.found), ("expected", self.expected), ("what to do", self.todo)):
+            if text:
+                lines.append(f"  {label}: {text}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:  # KeyError would print the repr of its argument
+        return self._text()
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """Errors travel from worker processes, so keyword-only parts must survive pickling."""
+        return _rebuild, (type(self), self.what, self.found, self.expected, self.todo)
+
+
+def _rebuild(cls: type[LabelgenError], what: str, found: str, expected: str, todo: str) -> LabelgenError:
+    error = cls.__new__(cls)
+    LabelgenError.__init__(error, what, found=found, expected=expected, todo=todo)
+    return error
+
+
+class ConfigError(LabelgenError, ValueError):
+    exit_code = 2
+
+
+class SpecError(ConfigError):
+    """A spec string that does not parse, or a parameter that its target does not take."""
+
+
+class UnknownNameError(ConfigError, LookupError):
+    """A name that no registry entry, field or recipe has; the message offers near names."""
+
+
+class BudgetError(ConfigError):
+    """The memory budget cannot hold one unit of work."""
+
+
+class DatasetError(LabelgenError, ValueError):
+    exit_code = 3
+
+
+class TeacherError(LabelgenError, RuntimeError):
+    exit_code = 4
+
+
+class StoreError(LabelgenError, OSError):
+    exit_code = 5
+
+
+class StoreNotFoundError(StoreError, FileNotFoundError):
+    """No sealed store lies at the path (a folder without a manifest can be resumed, not opened)."""
+
+
+class StoreFormatError(StoreError):
+    """The folder is not a store of a format that this version reads."""
+
+
+class StoreMismatchError(StoreError):
+    """A resume or a change was asked for with a configuration that differs from the one on disk."""
+
+
+class StoreBusyError(StoreError):
+    """Another live build holds the folder."""
+
+
+class CorruptStoreError(StoreError):
+    """Bytes on disk are not the bytes that were sealed."""
+
+
+class UnknownIdError(LabelgenError, KeyError):
+    exit_code = 5
+
+
+class MissingItemError(LabelgenError, LookupError):
+    """The ids are known, but have no embedding: they were quarantined."""
+
+    exit_code = 5
+
+
+class DiskError(LabelgenError, OSError):
+    exit_code = 6
+
+
+class MissingExtraError(LabelgenError, ImportError):
+    """An optional dependency is missing; ends with the line that installs it."""
+
+    exit_code = 7
+
+
+def missing_extra(package: str, extra: str, needed_for: str) -> MissingExtraError:
+    """The one way to say that an optional package is absent."""
+    return MissingExtraError(
+        f"{needed_for} needs the package {package!r}, which is not installed",
+        todo=f'pip install "labelgen[{extra}]"',
+    )
+
+
+def some(values: Iterable[object], limit: int = 5) -> str:
+    """`a, b, c and 7 more`: how messages list ids."""
+    listed: Sequence[object] = list(values)
+    shown = ", ".join(repr(value) for value in listed[:limit])
+    return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"

@@ -1,0 +1,92 @@
+"""name -> object, through entry points: ours and those of outside packages alike.
+
+`pyproject.toml` declares ours in the groups below, so that an extension in another package needs nothing that our own
+adapters do not use. Nothing is imported until a name is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from labelgen.errors import SpecError, UnknownNameError
+from labelgen.specs import Spec
+
+#: Group names by what they hold.
+GROUPS = {
+    "dataset": "labelgen.datasets",
+    "teacher": "labelgen.teachers",
+    "engine": "labelgen.engines",
+    "executor": "labelgen.executors",
+    "scheme": "labelgen.schemes",
+}
+
+
+@lru_cache(maxsize=None)
+def _entries(kind: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUPS[kind])}
+
+
+def names(kind: str) -> list[str]:
+    """All registered names of a kind, sorted."""
+    return sorted(_entries(kind))
+
+
+def load(kind: str, name: str) -> Callable[..., Any]:
+    """The object registered as `name`.
+
+    Raises:
+        UnknownNameError: nobody registered it; offers near names.
+    """
+    entry = _entries(kind).get(name)
+    if entry is None:
+        raise unknown(kind, name, names(kind))
+    loaded: Callable[..., Any] = entry.load()
+    return loaded
+
+
+def create(kind: str, spec: Spec, **extra: Any) -> Any:
+    """Call what `spec` names with its arguments and `extra`.
+
+    Raises:
+        UnknownNameError: an unknown name.
+        SpecError: an argument that the target does not take, or a required one that is missing.
+    """
+    target = load(kind, spec.name)
+    check_arguments(kind, spec, target, extra)
+    return target(**spec.arguments, **extra)
+
+
+def check_arguments(kind: str, spec: Spec, target: Callable[..., Any], extra: Iterable[str] = ()) -> None:
+    """Refuse misspelt, unknown or missing arguments before anything is loaded."""
+    parameters = inspect.signature(target).parameters
+    reserved = set(extra)
+    allowed = [name for name in parameters if name not in reserved]
+    for name in spec.arguments:
+        if name not in allowed:
+            raise SpecError(
+                f"{kind} {spec.name!r} takes no argument {name!r}",
+                found=str(spec),
+                expected=f"one of {', '.join(allowed)}" if allowed else "no arguments",
+                todo=_near(name, allowed),
+            )
+    for name in allowed:
+        if parameters[name].default is inspect.Parameter.empty and name not in spec.arguments:
+            raise SpecError(f"{kind} {spec.name!r} needs {name!r}", found=str(spec), todo=f"add {name}=...")
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """The one form of `no such ...`, with near names."""
+    listed = sorted(known)
+    return UnknownNameError(
+        f"there is no {kind} {name!r}", expected=f"one of {', '.join(listed)}", todo=_near(name, listed)
+    )
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(repr(item) for item in close)}?" if close else ""

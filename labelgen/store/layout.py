@@ -1,0 +1,125 @@
+"""Every name, path, shape and dtype of a store, once. See docs/formats.md for the prose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labelgen.types import Aggregation, Modality, Relation, Scope
+
+FORMAT_VERSION = 1
+
+MANIFEST = "manifest.json"
+CARD = "README.md"
+CROISSANT = "croissant.json"
+#: Work in progress: lock, pending configuration, parts. Never part of what is sealed.
+WORK = ".labelgen"
+LOCK = f"{WORK}/lock"
+PENDING = f"{WORK}/pending.json"
+INGEST = f"{WORK}/ingest"
+PARTS = f"{WORK}/parts"
+
+CORPUS = "corpus"
+RECEIPTS = "receipts"
+STATS = "stats"
+IMAGES, CAPTIONS, QUARANTINE = "images.parquet", "captions.parquet", "quarantine.parquet"
+
+MAX_SHARD_BYTES = 256 << 20
+TARGET_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """Shape and cut of one zarr array: rows are cut into shards, shards into inner chunks, both powers of two.
+
+    `shard_rows` is the largest power of two with at most 256 MiB (no larger than needed); `chunk_rows` the largest
+    with at most 1 MiB, at least one row. Trailing dimensions are never cut.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def row_bytes(self) -> int:
+        return int(np.prod(self.shape[1:], dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+    @property
+    def shard_rows(self) -> int:
+        return min(_power_of_two_below(MAX_SHARD_BYTES // self.row_bytes), _power_of_two_above(self.shape[0]))
+
+    @property
+    def chunk_rows(self) -> int:
+        return min(_power_of_two_below(TARGET_CHUNK_BYTES // self.row_bytes), self.shard_rows)
+
+    @property
+    def n_shards(self) -> int:
+        return -(-self.shape[0] // self.shard_rows)
+
+    def shard_path(self, shard: int) -> str:
+        """Path of a shard file, as zarr's default chunk key encoding names it."""
+        return "/".join([self.path, "c", str(shard), *("0" for _ in self.shape[1:])])
+
+    def shard_range(self, shard: int) -> tuple[int, int]:
+        """Rows [start, stop) of a shard."""
+        return shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.shape[0])
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "shard_rows": self.shard_rows,
+            "chunk_rows": self.chunk_rows,
+        }
+
+
+def _power_of_two_below(limit: int) -> int:
+    return 1 << max(0, limit.bit_length() - 1)
+
+
+def _power_of_two_above(count: int) -> int:
+    return 1 << max(0, (count - 1).bit_length())
+
+
+def embedding_path(alias: str, modality: Modality) -> str:
+    return f"embeddings/{alias}/{modality}"
+
+
+def neighbors_path(relation: Relation, alias: str, aggregation: Aggregation, scope: Scope, k: int) -> str:
+    """Folder of one neighbour list; what is usual (max, split) is not spelt out."""
+    parts = [relation.value, alias]
+    parts += ["mean"] if aggregation == "mean" else []
+    parts += ["cross"] if scope == "cross" else []
+    return f"neighbors/{'.'.join(parts)}.k{k}"
+
+
+def embedding_spec(alias: str, modality: Modality, rows: int, dim: int) -> ArraySpec:
+    return ArraySpec(embedding_path(alias, modality), (rows, dim), "float16")
+
+
+def neighbor_specs(path: str, rows: int, k: int) -> dict[str, ArraySpec]:
+    """ids, scores and next of one neighbour folder."""
+    return {
+        "ids": ArraySpec(f"{path}/ids", (rows, k), "uint32"),
+        "scores": ArraySpec(f"{path}/scores", (rows, k), "float32"),
+        "next": ArraySpec(f"{path}/next", (rows,), "float32"),
+    }
+
+
+def index_specs(corpus: str, n_images: int, n_captions: int) -> dict[str, ArraySpec]:
+    """The arrays of `corpus/index`, for readers that touch no parquet.
+
+    `*_hash` are the sorted 64-bit hashes of the ids, `*_row` the row of each.
+    """
+    base = f"{corpus}/index"
+    return {
+        "offsets": ArraySpec(f"{base}/offsets", (n_images + 1,), "int64"),
+        "caption_image": ArraySpec(f"{base}/caption_image", (n_captions,), "uint32"),
+        "image_hash": ArraySpec(f"{base}/image_hash", (n_images,), "uint64"),
+        "image_row": ArraySpec(f"{base}/image_row", (n_images,), "uint32"),
+        "caption_hash": ArraySpec(f"{base}/caption_hash", (n_captions,), "uint64"),
+        "caption_row": ArraySpec(f"{base}/caption_row", (n_captions,), "uint32"),
+    }

@@ -1,0 +1,88 @@
+"""What a teacher is: a frozen encoder that turns texts or images into unit rows.
+
+Two kinds. A *content* teacher sees texts or pixels. A *keyed* teacher (precomputed features) sees ids only. Both are
+made by a factory in the entry-point group `labelgen.teachers`, called with the arguments of its spec and `device`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+from labelgen.types import Float32, Modality
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Precision: TypeAlias = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class TeacherInfo:
+    """What `labelgen teachers` shows; attached to a factory as its attribute `info`."""
+
+    summary: str
+    modalities: tuple[Modality, ...]
+    example: str
+    offline: str
+    extra: str = "build"
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """Common to both kinds.
+
+    Attributes:
+        modalities: {"text"}, {"image"}, or both: then the rows of both live in one space (a cross-modal teacher).
+        dim: length of a row.
+    """
+
+    modalities: frozenset[Modality]
+    dim: int
+
+    def identity(self) -> Mapping[str, Any]:
+        """All that determines the rows beside the spec, as plain JSON data: weight hash, text preprocessing step,
+        image transform, precision, library-independent facts. Never device, threads or paths."""
+        ...
+
+
+@runtime_checkable
+class TextTeacher(Teacher, Protocol):
+    """A content teacher of texts. `text_block` distinct texts are encoded by one call, always the same ones."""
+
+    text_block: int
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32:
+        """[len(texts), dim] float32. Rows depend on the batch composition, so callers pass fixed blocks."""
+        ...
+
+
+@runtime_checkable
+class ImageTeacher(Teacher, Protocol):
+    """A content teacher of images. `prepare_image` runs in decoding threads, `encode_images` on the device."""
+
+    image_block: int
+    image_batch: int
+
+    def prepare_image(self, image: Image) -> Any:
+        """One RGB image -> what `encode_images` takes (an array or tensor of fixed shape)."""
+        ...
+
+    def encode_images(self, prepared: Sequence[Any]) -> Float32:
+        """[len(prepared), dim] float32 of at most `image_batch` prepared images."""
+        ...
+
+
+@runtime_checkable
+class KeyedTeacher(Teacher, Protocol):
+    """Features made elsewhere, looked up by id."""
+
+    def lookup(self, modality: Modality, ids: Sequence[str], rows: Sequence[int]) -> tuple[Float32, Sequence[int]]:
+        """Rows for `ids` (caption or image ids; `rows` are their corpus rows), [len(ids), dim] float32, and the
+        positions in `ids` that have no features (their rows are zero).
+
+        Raises:
+            TeacherError: features of the wrong shape, not finite or zero, with the ids in the message.
+        """
+        ...
