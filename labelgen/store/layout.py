@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,44 @@ RECEIPTS = "receipts"
 STATS = "stats"
 IMAGES, CAPTIONS, QUARANTINE = "images.parquet", "captions.parquet", "quarantine.parquet"
 
+#: What a folder that zarr opens as a group or an array holds beside its shards.
+ZARR_JSON = "zarr.json"
+
+#: Columns of the three tables, in order: name -> type; a type that ends in `?` may be null.
+TABLES: dict[str, dict[str, str]] = {
+    IMAGES: {
+        "image_row": "uint32",
+        "image_id": "string",
+        "split": "string",
+        "file": "string?",
+        "source_row": "uint32",
+        "n_captions": "uint32",
+        "category": "string?",
+        "width": "uint32?",
+        "height": "uint32?",
+        "status": "string",
+    },
+    CAPTIONS: {
+        "caption_row": "uint32",
+        "caption_id": "string",
+        "image_row": "uint32",
+        "split": "string",
+        "text": "string",
+        "text_row": "uint32?",
+        "source_row": "uint32",
+        "status": "string",
+    },
+    QUARANTINE: {
+        "kind": "string",
+        "row": "uint32?",
+        "id": "string",
+        "file": "string?",
+        "stage": "string",
+        "alias": "string?",
+        "reason": "string",
+    },
+}
+
 MAX_SHARD_BYTES = 256 << 20
 TARGET_CHUNK_BYTES = 1 << 20
 
@@ -36,11 +75,15 @@ class ArraySpec:
 
     `shard_rows` is the largest power of two with at most 256 MiB (no larger than needed); `chunk_rows` the largest
     with at most 1 MiB, at least one row. Trailing dimensions are never cut.
+
+    With `whole` a shard is one chunk. The arrays of `corpus/index` are stored so: they are searched, and a binary
+    search wants one aligned piece of memory.
     """
 
     path: str
     shape: tuple[int, ...]
     dtype: str
+    whole: bool = False
 
     @property
     def row_bytes(self) -> int:
@@ -52,11 +95,22 @@ class ArraySpec:
 
     @property
     def chunk_rows(self) -> int:
+        if self.whole:
+            return self.shard_rows
         return min(_power_of_two_below(TARGET_CHUNK_BYTES // self.row_bytes), self.shard_rows)
 
     @property
     def n_shards(self) -> int:
         return -(-self.shape[0] // self.shard_rows)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of one inner chunk, its checksum not counted."""
+        return self.chunk_rows * self.row_bytes
+
+    @property
+    def metadata_path(self) -> str:
+        return f"{self.path}/{ZARR_JSON}"
 
     def shard_path(self, shard: int) -> str:
         """Path of a shard file, as zarr's default chunk key encoding names it."""
@@ -74,6 +128,13 @@ class ArraySpec:
             "shard_rows": self.shard_rows,
             "chunk_rows": self.chunk_rows,
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ArraySpec:
+        """The inverse of `to_json`; the cut follows from the rest."""
+        shape = tuple(data["shape"])
+        spec = cls(data["path"], shape, data["dtype"])
+        return spec if spec.chunk_rows == data["chunk_rows"] else cls(spec.path, shape, spec.dtype, whole=True)
 
 
 def _power_of_two_below(limit: int) -> int:
@@ -114,12 +175,28 @@ def index_specs(corpus: str, n_images: int, n_captions: int) -> dict[str, ArrayS
 
     `*_hash` are the sorted 64-bit hashes of the ids, `*_row` the row of each.
     """
-    base = f"{corpus}/index"
-    return {
-        "offsets": ArraySpec(f"{base}/offsets", (n_images + 1,), "int64"),
-        "caption_image": ArraySpec(f"{base}/caption_image", (n_captions,), "uint32"),
-        "image_hash": ArraySpec(f"{base}/image_hash", (n_images,), "uint64"),
-        "image_row": ArraySpec(f"{base}/image_row", (n_images,), "uint32"),
-        "caption_hash": ArraySpec(f"{base}/caption_hash", (n_captions,), "uint64"),
-        "caption_row": ArraySpec(f"{base}/caption_row", (n_captions,), "uint32"),
+    shapes = {
+        "offsets": (n_images + 1, "int64"),
+        "caption_image": (n_captions, "uint32"),
+        "image_hash": (n_images, "uint64"),
+        "image_row": (n_images, "uint32"),
+        "caption_hash": (n_captions, "uint64"),
+        "caption_row": (n_captions, "uint32"),
     }
+    return {
+        name: ArraySpec(f"{index_path(corpus)}/{name}", (rows,), dtype, whole=True)
+        for name, (rows, dtype) in shapes.items()
+    }
+
+
+def index_path(corpus: str) -> str:
+    return f"{corpus}/index"
+
+
+def is_content(path: str) -> bool:
+    """Whether a file counts for the content digest: corpus, embeddings, neighbors and stats do.
+
+    The card and the Croissant file are made from the manifest, receipts hold times, and the root's `zarr.json` says
+    nothing; all of them are listed with their checksums all the same.
+    """
+    return path not in (MANIFEST, CARD, CROISSANT, ZARR_JSON) and not path.startswith((f"{RECEIPTS}/", f"{WORK}/"))

@@ -1,0 +1,302 @@
+"""A build, as data: recipe (TOML) <-> frozen dataclasses.
+
+Fields marked transient cannot change a single byte of the result; all others are part of the fingerprint, and a resume
+with another value is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from labelgen import resources
+from labelgen.errors import ConfigError, SpecError
+from labelgen.fingerprint import TRANSIENT, canonical, fingerprint
+from labelgen.registry import unknown
+from labelgen.specs import Spec
+from labelgen.types import Aggregation, Relation
+
+DEFAULT_K = 64
+DEFAULT_TEACHERS = {"text": "minilm()", "image": "efficientnet_lite(size=2)"}
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """What is read.
+
+    Attributes:
+        name: an adapter, see `labelgen datasets`.
+        root: its folder (transient: moving a data set changes nothing).
+        splits: splits to take, all when empty.
+        limit: the first N images of each split, all when 0.
+        options: keyword arguments of the adapter.
+    """
+
+    name: str
+    root: str = field(default="", metadata=TRANSIENT)
+    splits: tuple[str, ...] = ()
+    limit: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> Spec:
+        return Spec.of(self.name, **self.options)
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """What is searched.
+
+    Attributes:
+        relations: `t2t`, or `t2t.text` for one teacher only; every relation that the teachers serve when empty.
+        k: length of the neighbour lists.
+        aggregation: how an image's captions make one similarity in i2t and t2i.
+        cross_k: length of second lists over the *other* splits (leakage checks), none when 0.
+        engine: who searches (transient: engines are exact).
+    """
+
+    relations: tuple[str, ...] = ()
+    k: int = DEFAULT_K
+    aggregation: Aggregation = "max"
+    cross_k: int = 0
+    engine: str = field(default="torch", metadata=TRANSIENT)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How it is run: nothing here changes the result.
+
+    Attributes:
+        executor: `local` or `dask`.
+        workers: processes that work at once; 1 works in this process.
+        threads: threads a worker, 0 for the cores divided by the workers.
+        memory: anonymous memory of all workers together, for example "4GB".
+        device: torch device, or several by commas, one worker each.
+        scheduler: address of a dask scheduler; a local cluster when empty.
+        strict: exit code 1 when anything was quarantined.
+    """
+
+    executor: Literal["local", "dask"] = "local"
+    workers: int = 1
+    threads: int = 0
+    memory: str = "4GB"
+    device: str = "cpu"
+    scheduler: str = ""
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """A resolved recipe."""
+
+    dataset: DatasetConfig
+    teachers: Mapping[str, Spec]
+    search: SearchConfig = SearchConfig()
+    run: RunConfig = field(default=RunConfig(), metadata=TRANSIENT)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def identity(self) -> dict[str, Any]:
+        """The part that decides the result, as plain JSON data."""
+        data: dict[str, Any] = canonical(self)
+        return data
+
+    def fingerprint(self) -> str:
+        return fingerprint(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, transient ones included: what `recipe` in the manifest and a saved TOML hold."""
+        return {
+            "dataset": _plain(dataclasses.asdict(self.dataset)),
+            "teachers": {alias: str(spec) for alias, spec in self.teachers.items()},
+            "search": _plain(dataclasses.asdict(self.search)),
+            "run": _plain(dataclasses.asdict(self.run)),
+        }
+
+    def to_toml(self) -> str:
+        import tomli_w
+
+        return tomli_w.dumps(self.to_dict())
+
+
+def from_dict(data: Mapping[str, Any]) -> BuildConfig:
+    """A config from nested plain data.
+
+    Raises:
+        ConfigError: an unknown table or field (near names offered), or a value of the wrong type.
+    """
+    tables = {"dataset", "teachers", "search", "run"}
+    for table in data:
+        if table not in tables:
+            raise unknown("table of a recipe", table, tables)
+    if "dataset" not in data:
+        raise ConfigError("the recipe has no [dataset] table", todo='add [dataset] with name = "..."')
+    teachers = data.get("teachers") or DEFAULT_TEACHERS
+    for alias, spec in teachers.items():
+        if not isinstance(spec, str):
+            raise ConfigError(f"teacher {alias!r} is not a spec string", found=repr(spec), expected='"minilm()"')
+    return BuildConfig(
+        dataset=_table(DatasetConfig, "dataset", data["dataset"]),
+        teachers={alias: Spec.parse(spec) for alias, spec in teachers.items()},
+        search=_table(SearchConfig, "search", data.get("search", {})),
+        run=_table(RunConfig, "run", data.get("run", {})),
+    )
+
+
+def read_recipe(name_or_path: str) -> dict[str, Any]:
+    """Plain data of a recipe that ships with labelgen (by name) or of a TOML file (by path)."""
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = resources.recipe_path(name_or_path)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"there is no recipe file {path}", todo=f"give a path, or one of {', '.join(resources.recipe_names())}"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML", found=str(error)) from error
+
+
+def override(data: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """Apply `table.field=value` texts; a value is TOML, or plain text where it is not.
+
+    `teachers.text=minilm()` sets a teacher; `dataset.options.annotations=2017` sets an option of the adapter.
+    """
+    merged = _copied(data)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        keys = path.strip().split(".")
+        if not equals or len(keys) < 2 or not all(keys):
+            raise ConfigError("this does not set a field", found=repr(assignment), expected="table.field=value")
+        table = merged
+        for key in keys[:-1]:
+            table = table.setdefault(key, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{key!r} in {assignment!r} is a field, not a table")
+        table[keys[-1]] = text.strip() if keys[0] == "teachers" else _value(text.strip())
+    return merged
+
+
+def changes(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """`search.k: 64 -> 128` for every difference of two identities."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        found = []
+        for key in sorted(set(old) | set(new)):
+            found += changes(old.get(key, "(none)"), new.get(key, "(none)"), f"{prefix}.{key}" if prefix else key)
+        return found
+    return [] if old == new else [f"{prefix}: {old} -> {new}"]
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+
+
+def parse_bytes(text: str | int) -> int:
+    """`"4GB"` -> 4000000000, `"512MiB"` -> 536870912, plain numbers are bytes.
+
+    Raises:
+        ConfigError: not a size.
+    """
+    cleaned = str(text).strip().upper().replace(" ", "").replace("_", "")
+    number = cleaned.rstrip("KMGTIB")
+    try:
+        size = int(float(number) * _UNITS[cleaned[len(number) :]])
+    except (ValueError, KeyError, OverflowError) as error:
+        raise ConfigError("this is not a size", found=repr(text), expected='like "4GB" or "512MiB"') from error
+    if size <= 0:
+        raise ConfigError("a size must be positive", found=repr(text))
+    return size
+
+
+def _table(kind: Any, name: str, values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"[{name}] is not a table", found=repr(values))
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    arguments = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise unknown(f"field in [{name}]", key, fields)
+        arguments[key] = _typed(f"{name}.{key}", str(fields[key].type), value)
+    missing = [key for key, item in fields.items() if _required(item) and key not in arguments]
+    if missing:
+        raise ConfigError(f"[{name}] lacks {', '.join(missing)}")
+    return kind(**arguments)
+
+
+def _required(item: dataclasses.Field[Any]) -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+
+
+def _typed(path: str, kind: str, value: Any) -> Any:
+    if kind.startswith("tuple"):
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        if isinstance(value, Sequence) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+    elif kind == "int":
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif kind == "bool":
+        if isinstance(value, bool):
+            return value
+    elif kind.startswith("Mapping"):
+        if isinstance(value, Mapping):
+            return dict(value)
+    elif isinstance(value, (str, int, float)):
+        return str(value)
+    raise ConfigError(f"{path} has the wrong type", found=repr(value), expected=kind)
+
+
+def _check(config: BuildConfig) -> None:
+    search, run = config.search, config.run
+    known = [relation.value for relation in Relation]
+    for text in search.relations:
+        relation, _, alias = text.partition(".")
+        if relation not in known:
+            raise unknown("relation", relation, known)
+        if alias and alias not in config.teachers:
+            raise unknown("teacher alias", alias, config.teachers)
+    for name, value, least in (
+        ("search.k", search.k, 1),
+        ("search.cross_k", search.cross_k, 0),
+        ("dataset.limit", config.dataset.limit, 0),
+        ("run.workers", run.workers, 1),
+        ("run.threads", run.threads, 0),
+    ):
+        if value < least:
+            raise ConfigError(f"{name} is too small", found=str(value), expected=f"at least {least}")
+    for name, text, choices in (
+        ("search.aggregation", search.aggregation, ("max", "mean")),
+        ("run.executor", run.executor, ("local", "dask")),
+    ):
+        if text not in choices:
+            raise unknown(f"value of {name}", text, choices)
+    for alias in config.teachers:
+        if not alias.replace("_", "").replace("-", "").isalnum():
+            raise SpecError(f"teacher alias {alias!r} is not a plain word", expected="letters, digits, - and _")
+    parse_bytes(run.memory)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _copied(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in data.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

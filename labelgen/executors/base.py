@@ -1,0 +1,41 @@
+"""Who runs tasks, and where. An executor cannot change a result: tasks are idempotent and know no order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from labelgen.config import RunConfig, parse_bytes
+from labelgen.stages.base import Receipt, Task
+from labelgen.stages.worker import WorkerSettings
+
+
+class Executor(Protocol):
+    """Runs independent tasks. Registered in the entry-point group `labelgen.executors`, made with `run=, engine=`.
+
+    Used as a context manager: workers live from entry to exit, and none survives it.
+    """
+
+    def __enter__(self) -> Executor: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def run(self, root: Path, tasks: Sequence[Task]) -> Iterator[Receipt]:
+        """Receipts as tasks end, in any order. The first error ends the run; finished tasks keep their receipts."""
+        ...
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_settings(run: RunConfig, engine: str) -> list[WorkerSettings]:
+    """Settings of every worker: devices go round, threads and memory are shared out evenly."""
+    devices = [device.strip() for device in run.device.split(",") if device.strip()] or ["cpu"]
+    count = max(run.workers, len(devices))
+    threads = run.threads or max(1, cores() // count)
+    memory = parse_bytes(run.memory) // count
+    return [WorkerSettings(devices[number % len(devices)], threads, memory, engine) for number in range(count)]

@@ -1,0 +1,78 @@
+"""This machine: one worker works in this process, several are spawned processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.queues import Queue
+from pathlib import Path
+
+from labelgen.config import RunConfig
+from labelgen.errors import LabelgenError
+from labelgen.executors.base import worker_settings
+from labelgen.stages import worker
+from labelgen.stages.base import Receipt, Task, run_task
+from labelgen.stages.worker import WorkerSettings
+
+
+class LocalExecutor:
+    """Serial for one worker; else a pool of spawned processes, each with its device, threads and memory.
+
+    Spawned, never forked: torch and its thread pools do not survive a fork.
+    """
+
+    def __init__(self, *, run: RunConfig, engine: str) -> None:
+        self._settings = worker_settings(run, engine)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> LocalExecutor:
+        if len(self._settings) == 1:
+            worker.configure(self._settings[0])
+            return self
+        context = multiprocessing.get_context("spawn")
+        seats: Queue[WorkerSettings] = context.Queue()
+        for settings in self._settings:
+            seats.put(settings)
+        self._pool = ProcessPoolExecutor(
+            len(self._settings), mp_context=context, initializer=_sit_down, initargs=(seats, os.getpid())
+        )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is None:
+            return
+        if any(error):  # do not wait for tasks that nobody will use: a task leaves nothing half written
+            for process in list((getattr(self._pool, "_processes", None) or {}).values()):
+                process.terminate()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool = None
+
+    def run(self, root: Path, tasks: Sequence[Task]) -> Iterator[Receipt]:
+        if self._pool is None:
+            for task in tasks:
+                yield run_task(root, task)
+            return
+        pending: set[Future[Receipt]] = {self._pool.submit(run_task, root, task) for task in tasks}
+        try:
+            while pending:
+                # a finite timeout keeps Ctrl-C prompt
+                done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        except BrokenProcessPool as error:
+            raise LabelgenError(
+                "a worker process died",
+                found="it was killed (often by the system, for memory) or crashed",
+                todo="run the same command again with fewer --workers or a smaller --memory: finished tasks are kept",
+            ) from error
+
+
+def _sit_down(seats: Queue[WorkerSettings], parent: int) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    worker.die_with(parent)
+    worker.configure(seats.get())

@@ -1,0 +1,215 @@
+"""Teacher and rows in, embedding shards out.
+
+Texts: fixed blocks of the table of distinct texts are encoded, so equal texts get equal rows and the composition of a
+batch never depends on what was done before. Images: fixed blocks of image rows; a photograph that fails is replaced by
+a black one in its batch (so that its neighbours' rows stay the same) and gets a zero row. A shard is then gathered from
+the parts of the blocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelgen.corpus.photos import PhotoError, decode_photo, read_photo
+from labelgen.stages import tables, worker
+from labelgen.stages.base import Output, Result
+from labelgen.stages.parts import read_part, write_part
+from labelgen.store import layout
+from labelgen.store.shards import write_shard
+from labelgen.teachers.checks import check_not_constant, check_rows, normalise
+from labelgen.types import Float16, Int64, Modality
+
+_SHARD_PIECE_BYTES = 8 << 20
+
+
+def part_path(alias: str, modality: Modality, block: int) -> str:
+    return f"{layout.PARTS}/embed/{alias}.{modality}/{block:06d}.npy"
+
+
+def embed_texts(root: Path, *, corpus: str, spec: str, alias: str, start: int, stop: int, block: int) -> Result:
+    """Encode the distinct texts [start, stop) and write their rows as one part."""
+    teacher = worker.teacher(spec)
+    texts = tables.distinct_texts(root / corpus)[start:stop]
+    rows = teacher.encode_texts(texts)
+    named = [repr(text[:60]) for text in texts]
+    check_rows(rows, dim=teacher.dim, ids=named, what=f"teacher {spec}")
+    check_not_constant(rows, what=f"teacher {spec}")
+    return _write_part(root, alias, "text", block, normalise(rows), {})
+
+
+def embed_images(
+    root: Path, *, corpus: str, photos: str, spec: str, alias: str, start: int, stop: int, block: int
+) -> Result:
+    """Encode the images [start, stop); decoding runs in threads ahead of the model."""
+    teacher = worker.teacher(spec)
+    files = tables.image_files(root / corpus)[start:stop]
+    bad: dict[int, str] = {}
+    contents: list[bytes] = []
+    encoded = []
+    for batch in _prepared_batches(teacher, Path(photos), files):
+        for position, content, failure in batch.notes:
+            contents.append(content)
+            if failure:
+                bad[position] = failure
+        encoded.append(teacher.encode_images(batch.prepared))
+    rows = np.concatenate(encoded)
+    alive = np.array([position not in bad for position in range(len(files))])
+    names = [file or "" for file in files]
+    check_rows(rows[alive], dim=teacher.dim, ids=_where(names, alive), what=f"teacher {spec}")
+    distinct = _first_of_each([content if live else b"" for content, live in zip(contents, alive, strict=True)])
+    check_not_constant(rows[distinct], what=f"teacher {spec}")
+    unit = np.zeros(rows.shape, np.float16)
+    unit[alive] = normalise(rows[alive])
+    failed = {str(start + position): reason for position, reason in sorted(bad.items())}
+    known = {str(start + position) for position, file in enumerate(files) if file is None}
+    facts = {"quarantined": {row: reason for row, reason in failed.items() if row not in known}}
+    return _write_part(root, alias, "image", block, unit, facts)
+
+
+def embed_keyed(
+    root: Path, *, corpus: str, modality: Modality, spec: str, alias: str, start: int, stop: int, block: int
+) -> Result:
+    """Look up the features of the corpus rows [start, stop); rows without features stay zero."""
+    teacher = worker.teacher(spec)
+    ids = tables.ids(root / corpus, modality)[start:stop]
+    rows, missing = teacher.lookup(modality, ids, range(start, stop))
+    alive = np.ones(len(ids), bool)
+    alive[list(missing)] = False
+    check_rows(rows[alive], dim=teacher.dim, ids=_where(ids, alive), what=f"teacher {spec}")
+    check_not_constant(rows[alive], what=f"teacher {spec}")
+    unit = np.zeros(rows.shape, np.float16)
+    unit[alive] = normalise(rows[alive])
+    return _write_part(
+        root, alias, modality, block, unit, {"quarantined": {str(start + row): "no_features" for row in missing}}
+    )
+
+
+def assemble_embedding(
+    root: Path, *, corpus: str, alias: str, modality: Modality, by_text: bool, rows: int, dim: int, block: int, shard: int
+) -> Result:
+    """Gather one zarr shard from the parts; `by_text` parts are rows of distinct texts, others corpus rows."""
+    spec = layout.embedding_spec(alias, modality, rows, dim)
+    start, stop = spec.shard_range(shard)
+    if by_text:
+        sources = tables.text_rows(root / corpus)[start:stop]
+    else:
+        sources = np.arange(start, stop, dtype=np.int64)
+    pieces = _gathered(root, alias, modality, sources, dim, block)
+    fact = write_shard(root, spec, shard, pieces)
+    return Result((Output(spec.shard_path(shard), fact.bytes, fact.blake3),))
+
+
+def deviation(root: Path, *, corpus: str, photos: str, spec: str, reference: str, modality: Modality) -> Result:
+    """How far a reduced precision moves the rows: cosines between both on a sample, as facts of the receipt."""
+    low, full = worker.teacher(spec), worker.teacher(reference)
+    if modality == "text":
+        sample = tables.distinct_texts(root / corpus)[:256]
+        a, b = low.encode_texts(sample), full.encode_texts(sample)
+    else:
+        files = [file for file in tables.image_files(root / corpus) if file is not None][: low.image_batch]
+        images = [batch.prepared for batch in _prepared_batches(low, Path(photos), files)]
+        a = np.concatenate([low.encode_images(prepared) for prepared in images])
+        b = np.concatenate([full.encode_images(prepared) for prepared in images])
+    a, b = (x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True) for x in (a, b))
+    cosines = (a * b).sum(1)
+    moved = np.abs(a @ a.T - b @ b.T)
+    facts = {
+        "sample": len(a),
+        "smallest_cosine": round(float(cosines.min()), 6),
+        "mean_cosine": round(float(cosines.mean()), 6),
+        "largest_similarity_change": round(float(moved.max()), 6),
+    }
+    return Result((), facts)
+
+
+class _Batch:
+    """Prepared images of one forward pass; `notes` are (position, digest of the file, failure or "")."""
+
+    def __init__(self, prepared: list[Any], notes: list[tuple[int, bytes, str]]) -> None:
+        self.prepared, self.notes = prepared, notes
+
+
+def _prepared_batches(teacher: Any, photos: Path, files: Sequence[str | None]) -> Iterator[_Batch]:
+    """Batches in order. Threads read, decode and prepare up to two batches ahead of the one that is consumed."""
+    size = teacher.image_batch
+    ahead: deque[list[Future[tuple[Any, bytes, str]]]] = deque()
+    starts = iter(range(0, len(files), size))
+    with ThreadPoolExecutor(max(1, worker.settings().threads), thread_name_prefix="labelgen-decode") as pool:
+
+        def submit() -> None:
+            start = next(starts, None)
+            if start is not None:
+                ahead.append([pool.submit(_prepare, teacher, photos, file) for file in files[start : start + size]])
+
+        for _ in range(3):
+            submit()
+        position = 0
+        try:
+            while ahead:
+                results = [future.result() for future in ahead.popleft()]
+                submit()
+                notes = [(position + n, content, failure) for n, (_, content, failure) in enumerate(results)]
+                position += len(results)
+                yield _Batch([prepared for prepared, _, _ in results], notes)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _prepare(teacher: Any, photos: Path, file: str | None) -> tuple[Any, bytes, str]:
+    if file is None:
+        return _black(teacher), b"", "missing"
+    try:
+        data = read_photo(photos, file)
+        return teacher.prepare_image(decode_photo(data)), hashlib.blake2b(data, digest_size=16).digest(), ""
+    except PhotoError as error:
+        return _black(teacher), b"", error.reason
+
+
+def _black(teacher: Any) -> Any:
+    from PIL import Image
+
+    return teacher.prepare_image(Image.new("RGB", (64, 64)))
+
+
+def _where(names: Sequence[str], keep: np.ndarray[Any, np.dtype[np.bool_]]) -> list[str]:
+    return [name for name, kept in zip(names, keep, strict=True) if kept]
+
+
+def _first_of_each(contents: Iterable[bytes]) -> list[int]:
+    """Positions of the first of each distinct content; failed ones (empty) are left out."""
+    first: dict[bytes, int] = {}
+    for position, content in enumerate(contents):
+        if content:
+            first.setdefault(content, position)
+    return list(first.values())
+
+
+def _write_part(
+    root: Path, alias: str, modality: Modality, block: int, rows: Float16, facts: dict[str, Any]
+) -> Result:
+    return Result((write_part(root, part_path(alias, modality, block), rows),), facts)
+
+
+def _gathered(
+    root: Path, alias: str, modality: Modality, sources: Int64, dim: int, block: int
+) -> Iterator[Float16]:
+    """Rows of the parts in the order of `sources` (-1: a zero row), in pieces of bounded size."""
+    piece_rows = max(1, _SHARD_PIECE_BYTES // (2 * dim))
+    for start in range(0, len(sources), piece_rows):
+        wanted = sources[start : start + piece_rows]
+        piece = np.zeros((len(wanted), dim), np.float16)
+        blocks = np.where(wanted >= 0, wanted // block, -1)
+        for number in np.unique(blocks[blocks >= 0]):
+            part = read_part(root, part_path(alias, modality, int(number)))
+            here = blocks == number
+            piece[here] = part[wanted[here] - number * block]
+        yield piece
+
+

@@ -1,0 +1,50 @@
+"""On what a build ran: byte equality of embeddings is promised for one machine class and library set."""
+
+from __future__ import annotations
+
+import platform
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_LIBRARIES = (
+    "numpy", "torch", "torchvision", "sentence-transformers", "transformers", "open_clip_torch", "timm", "pillow",
+    "zarr", "polars", "pyarrow", "dask",
+)  # fmt: skip
+#: Libraries that can change the bytes of an embedding.
+_DECISIVE = ("numpy", "torch", "torchvision", "sentence-transformers", "transformers", "open_clip_torch", "timm", "pillow")
+
+
+@lru_cache(maxsize=1)
+def libraries() -> dict[str, str]:
+    """Installed versions of the libraries that matter."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@lru_cache(maxsize=1)
+def machine() -> dict[str, str]:
+    """System, architecture and the widest vector units: what numerical kernels are chosen by."""
+    return {"system": platform.system(), "architecture": platform.machine(), "vector_units": _vector_units()}
+
+
+def machine_class() -> dict[str, str]:
+    """What must be equal for a resume to give equal bytes."""
+    installed = libraries()
+    return machine() | {name: installed[name] for name in _DECISIVE if name in installed}
+
+
+def _vector_units() -> str:
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "unknown"
+    for name in ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx2", "sve", "asimd"):
+        if f" {name} " in flags or f" {name}\n" in flags:
+            return name
+    return "unknown"

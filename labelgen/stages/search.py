@@ -1,0 +1,176 @@
+"""Embeddings in, neighbour lists out: strips of partial lists, merged per shard into canonical order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelgen.errors import CorruptStoreError
+from labelgen.similarity.base import Product, SearchPlan, Strip, Want
+from labelgen.similarity.keys import PAD_KEY, TopK, merge
+from labelgen.stages import tables, worker
+from labelgen.stages.base import Output, Result
+from labelgen.stages.parts import read_part, write_part
+from labelgen.store import layout
+from labelgen.store.mapped import MappedArray
+from labelgen.store.shards import write_shard
+from labelgen.types import Aggregation, Modality, Relation, Scope, UInt64
+
+_MERGE_PIECE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class ListSpec:
+    """One neighbour list of the store."""
+
+    relation: Relation
+    alias: str
+    k: int
+    aggregation: Aggregation
+    scope: Scope
+
+    @property
+    def path(self) -> str:
+        return layout.neighbors_path(self.relation, self.alias, self.aggregation, self.scope, self.k)
+
+    @property
+    def want(self) -> Want:
+        return Want(self.relation, self.k, self.aggregation, self.scope)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "relation": self.relation.value,
+            "alias": self.alias,
+            "k": self.k,
+            "aggregation": self.aggregation,
+            "scope": self.scope,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ListSpec:
+        return cls(Relation(data["relation"]), data["alias"], data["k"], data["aggregation"], data["scope"])
+
+
+def product_of(relation: Relation, modalities: frozenset[Modality]) -> Product | None:
+    """The product of a teacher that serves a relation, None where it has not the rows for it."""
+    if relation is Relation.I2I:
+        return "image" if "image" in modalities else None
+    if relation is Relation.T2T or modalities == frozenset({"text"}):
+        return "text" if "text" in modalities else None
+    return "cross" if modalities == frozenset({"text", "image"}) else None
+
+
+def lists_of(relations: Sequence[str], modalities: Mapping[str, frozenset[Modality]], **kind: Any) -> list[ListSpec]:
+    """The lists that `relations` (all when empty; `t2t` or `t2t.alias`) ask of the teachers, in a fixed order."""
+    found = []
+    for alias, sides in modalities.items():
+        for relation in Relation:
+            named = not relations or relation.value in relations or f"{relation.value}.{alias}" in relations
+            if named and product_of(relation, sides) is not None:
+                found.append(ListSpec(relation, alias, **kind))
+    return found
+
+
+def load_plan(
+    root: Path,
+    corpus: Path,
+    embeddings: Mapping[Modality, MappedArray],
+    product: Product,
+    wants: Sequence[Want],
+    memory: int,
+) -> SearchPlan:
+    """A search plan over mapped embeddings."""
+    needs_text, needs_image = product != "image", product != "text"
+    return SearchPlan(
+        product=product,
+        text=embeddings["text"] if needs_text else None,
+        image=embeddings["image"] if needs_image else None,
+        offsets=tables.offsets(corpus),
+        splits=tuple(tables.splits(corpus).values()),
+        wants=tuple(wants),
+        memory=memory,
+    )
+
+
+def plan_of(root: Path, corpus: str, alias: str, product: Product, lists: Sequence[Mapping[str, Any]], dim: int) -> SearchPlan:
+    """The plan of one product of one teacher, from plain data: what a task carries."""
+    folder = root / corpus
+    counts: dict[Modality, int] = {"image": len(tables.offsets(folder)) - 1, "text": int(tables.offsets(folder)[-1])}
+    sides: tuple[Modality, ...] = {"text": ("text",), "image": ("image",), "cross": ("image", "text")}[product]  # type: ignore[assignment]
+    embeddings = {side: MappedArray(root, layout.embedding_spec(alias, side, counts[side], dim)) for side in sides}
+    wants = [ListSpec.from_json(item).want for item in lists]
+    return load_plan(root, folder, embeddings, product, wants, worker.settings().memory)
+
+
+def search_strip(
+    root: Path,
+    *,
+    corpus: str,
+    alias: str,
+    product: Product,
+    dim: int,
+    lists: list[dict[str, Any]],
+    folder: str,
+    first: int,
+    last: int,
+    candidates: list[list[int]],
+) -> Result:
+    """Partial lists of the images [first, last), one part file for every list and range of rows."""
+    plan = plan_of(root, corpus, alias, product, lists, dim)
+    strip = Strip(first, last, tuple((start, stop) for start, stop in candidates))
+    outputs, parts = [], []
+    for partial in worker.engine().search(plan, strip):
+        number = plan.wants.index(partial.want)
+        path = f"{folder}/{first:09d}-{last:09d}.{number}.{partial.first_row:09d}.npy"
+        outputs.append(write_part(root, path, partial.keys))
+        parts.append(
+            {"list": number, "first_row": partial.first_row, "rows": len(partial.keys), "path": path, **partial.facts}
+        )
+    return Result(tuple(outputs), {"parts": parts})
+
+
+def assemble_neighbors(
+    root: Path, *, path: str, array: str, rows: int, k: int, shard: int, parts: list[dict[str, Any]]
+) -> Result:
+    """Merge the partial lists of the rows of one shard and write it: `array` is ids, scores or next."""
+    spec = layout.neighbor_specs(path, rows, k)[array]
+    start, stop = spec.shard_range(shard)
+    fact = write_shard(root, spec, shard, _merged_pieces(root, parts, start, stop, k, array))
+    return Result((Output(spec.shard_path(shard), fact.bytes, fact.blake3),))
+
+
+def _merged_pieces(
+    root: Path, parts: Sequence[Mapping[str, Any]], start: int, stop: int, k: int, array: str
+) -> Iterator[NDArray[Any]]:
+    piece_rows = max(1, _MERGE_PIECE_BYTES // (8 * (k + 1)))
+    for low in range(start, stop, piece_rows):
+        high = min(low + piece_rows, stop)
+        yield getattr(TopK.from_keys(merged_keys(root, parts, low, high, k + 1), k), array)
+
+
+def merged_keys(root: Path, parts: Sequence[Mapping[str, Any]], start: int, stop: int, width: int) -> UInt64:
+    """[stop - start, width] sorted keys of the rows [start, stop), from all parts that hold some of them."""
+    pieces: dict[tuple[int, int], list[UInt64]] = {}
+    for part in parts:
+        first = max(start, part["first_row"])
+        last = min(stop, part["first_row"] + part["rows"])
+        if first < last:
+            keys = read_part(root, part["path"])[first - part["first_row"] : last - part["first_row"]]
+            pieces.setdefault((first, last), []).append(keys)
+    merged = np.full((stop - start, width), PAD_KEY, np.uint64)
+    covered = 0
+    borders = sorted({border for span in pieces for border in span})
+    for low, high in pairwise(borders):
+        held = [keys[low - a : high - a] for (a, b), group in pieces.items() if a <= low and high <= b for keys in group]
+        if held:
+            merged[low - start : high - start] = merge(held, width)
+            covered += high - low
+    if covered != stop - start:
+        raise CorruptStoreError(f"parts cover {covered} of the rows [{start}, {stop})", todo="build again with --fresh")
+    return merged

@@ -1,0 +1,87 @@
+"""One build at a time in a folder: the lock, and the note of what is being built."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from labelgen.errors import DiskError, StoreBusyError
+from labelgen.store import layout
+from labelgen.store.atomic import write_atomic
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold the folder; the system lets go when this process ends, however it ends.
+
+    Raises:
+        StoreBusyError: another live build holds it.
+        DiskError: the folder cannot be made or written.
+    """
+    path = root / layout.LOCK
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise DiskError(f"cannot write in {root}", found=str(error), todo="choose another --out") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(handle, 200).decode(errors="replace") or "unknown process"
+            raise StoreBusyError(
+                f"another build is at work in {root}", found=holder, todo="wait for it, or end it first"
+            ) from error
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+    finally:
+        os.close(handle)
+
+
+def read_pending(root: Path) -> dict[str, Any] | None:
+    """What an unfinished build or change of this folder is about, None when there is none."""
+    try:
+        pending: dict[str, Any] = json.loads((root / layout.PENDING).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return pending
+
+
+def write_pending(root: Path, pending: Mapping[str, Any]) -> None:
+    write_atomic(root / layout.PENDING, json.dumps(pending, indent=1).encode())
+
+
+def remove_work(root: Path) -> None:
+    """Remove all work in progress but the lock, which its holder still holds."""
+    for path in (root / layout.WORK).glob("*"):
+        if path != root / layout.LOCK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def remove_unlisted(root: Path, keep: set[str]) -> list[str]:
+    """Remove the files of our own folders that no manifest names any more, and folders left empty; returns them."""
+    removed = []
+    for name in sorted(path.name for path in root.iterdir() if path.is_dir() and _ours(path.name)):
+        for path in sorted((root / name).rglob("*"), reverse=True):
+            relative = path.relative_to(root).as_posix()
+            if path.is_dir() and not path.is_symlink():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif relative not in keep:
+                path.unlink()
+                removed.append(relative)
+        if not any((root / name).iterdir()):
+            (root / name).rmdir()
+    return removed
+
+
+def _ours(name: str) -> bool:
+    return name.partition(".")[0] in {layout.CORPUS, "embeddings", "neighbors", layout.STATS, layout.RECEIPTS}

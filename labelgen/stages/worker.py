@@ -1,0 +1,64 @@
+"""What a worker process knows beside its task: device, threads, memory. Nothing here can change a result."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from labelgen import registry
+from labelgen.specs import Spec
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Attributes: torch device; threads for BLAS, torch and decoding; bytes of anonymous memory; engine of searches."""
+
+    device: str = "cpu"
+    threads: int = 1
+    memory: int = 4 * 10**9
+    engine: str = "torch"
+
+
+_settings = WorkerSettings()
+
+
+def settings() -> WorkerSettings:
+    return _settings
+
+
+def configure(new: WorkerSettings) -> None:
+    """Set this process up as a worker. Threads are set once, here, so that teachers and engines need not."""
+    global _settings  # noqa: PLW0603 - one worker a process is what a worker is
+    _settings = new
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if new.threads > 1 else "false")
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(new.threads)
+
+
+@lru_cache(maxsize=4)
+def teacher(spec: str) -> Any:
+    """The teacher of a spec on this worker's device, loaded once a process."""
+    return registry.create("teacher", Spec.parse(spec), device=_settings.device)
+
+
+def engine() -> Any:
+    """The search engine of this worker."""
+    return registry.create("engine", Spec(_settings.engine), device=_settings.device)
+
+
+def die_with(parent: int) -> None:
+    """End this process soon after its parent: a killed build must not leave workers behind."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="labelgen-parent-watch", daemon=True).start()

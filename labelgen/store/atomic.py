@@ -1,0 +1,149 @@
+"""Files appear whole or not at all: a temporary sibling, flush, fsync, rename.
+
+Every file of a store is written through `atomic_file`, which also counts its bytes and computes their checksum while
+they pass, so that nothing has to be read a second time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from blake3 import blake3
+
+from labelgen.errors import DiskError
+
+_SUFFIX = ".tmp"
+#: What a disk says of itself; other errors of the operating system are not about the disk and pass unchanged.
+_DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "writing is not permitted",
+    errno.EPERM: "writing is not permitted",
+    errno.EFBIG: "the file is too large for this file system",
+    errno.EIO: "the disk reports an error",
+}
+
+
+class FileFact(NamedTuple):
+    """Size and BLAKE3 (32 hexadecimal digits) of a file, as the manifest lists them."""
+
+    bytes: int
+    blake3: str
+
+
+class HashedFile:
+    """The writable file of `atomic_file`; has what pyarrow asks of a file as well."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hasher = blake3()
+        self._bytes = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        view = memoryview(data).cast("B")
+        self._file.write(view)
+        self._hasher.update(view)
+        self._bytes += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self._bytes
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    @property
+    def fact(self) -> FileFact:
+        """Size and checksum of what was written so far."""
+        return FileFact(self._bytes, self._hasher.hexdigest(length=16))
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[HashedFile]:
+    """A file that gets its name when the block ends without an error; folders are made as needed.
+
+    Raises:
+        DiskError: the disk is full or read-only, or the folder may not be written to. Nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            hashed = HashedFile(file)
+            yield hashed
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        _remove(temporary)
+        if error.errno in _DISK_ERRORS and not isinstance(error, DiskError):
+            raise disk_error(path, error) from error
+        raise
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def write_atomic(path: Path, data: bytes) -> FileFact:
+    """Write a whole file; see `atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(data)
+    return file.fact
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file name is that of a file which was never finished."""
+    return name.startswith(".") and name.endswith(_SUFFIX)
+
+
+def clean_temporaries(folder: Path) -> list[Path]:
+    """Remove what killed writers left below a folder (nobody may be writing there). Returns what was removed."""
+    found = [path for path in sorted(folder.rglob(f".*{_SUFFIX}")) if path.is_file()]
+    for path in found:
+        _remove(path)
+    return found
+
+
+def disk_error(path: Path, error: OSError) -> DiskError:
+    """The one way to say that a file could not be written."""
+    return DiskError(
+        f"cannot write {path}",
+        found=f"{_DISK_ERRORS.get(error.errno or 0, error.strerror or str(error))}; {_free_space(path)}",
+        todo="make room, or choose a folder on another disk, then run the same command again: what is done stays done",
+    )
+
+
+def _free_space(path: Path) -> str:
+    for folder in path.parents:
+        with contextlib.suppress(OSError):
+            return f"{shutil.disk_usage(folder).free / 1e9:.2f} GB are free on its disk"
+    return "its disk does not tell how much is free"
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable, where the system lets a folder be synced."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,97 @@
+"""ids <-> rows: a sorted table of 64-bit hashes beside the row of each.
+
+The hash of an id is the first 8 bytes of its BLAKE2b (digest size 8) over UTF-8, read as a little-endian number, so
+that any language can look ids up. A store refuses two ids with one hash when it is made (one chance in 10^8 at a
+million ids); an id that the store does not hold is taken for another with a chance of one in 10^13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from labelgen.errors import ConfigError, DatasetError, UnknownIdError, some
+from labelgen.types import Int64, UInt32, UInt64
+
+
+def hash_ids(ids: Iterable[str]) -> UInt64:
+    """64-bit hashes, [n]. Ids that differ only by case differ."""
+    digests = b"".join([blake2b(item.encode("utf-8", "surrogatepass"), digest_size=8).digest() for item in ids])
+    return np.frombuffer(digests, "<u8").astype(np.uint64, copy=False)
+
+
+def build_index(ids: Sequence[str]) -> tuple[UInt64, UInt32]:
+    """Sorted hashes of `ids` and the row of each, [n] both; row i is `ids[i]`.
+
+    Raises:
+        DatasetError: an id is there twice, or two ids have the same hash.
+    """
+    hashes = hash_ids(ids)
+    rows = np.argsort(hashes, kind="stable").astype(np.uint32)
+    ordered = hashes[rows]
+    same = np.flatnonzero(ordered[1:] == ordered[:-1])
+    if same.size:
+        pair = ids[int(rows[same[0]])], ids[int(rows[same[0] + 1])]
+        raise DatasetError(
+            "two items cannot be told apart by their ids",
+            found=f"{pair[0]!r} and {pair[1]!r} at rows {rows[same[0]]} and {rows[same[0] + 1]}",
+            expected="different ids (with different 64-bit hashes)",
+            todo="rename one of the two",
+        )
+    return ordered, rows
+
+
+def lookup(
+    hashes: UInt64, rows: UInt32, ids: Iterable[Any], *, what: str = "id", missing_ok: bool = False
+) -> Int64:
+    """Rows of `ids`, [n] int64. Whole numbers stand for their decimal text (COCO's ids); arrays and tensors do too.
+
+    Args:
+        hashes, rows: what `build_index` returned.
+        what: how an error calls the ids.
+        missing_ok: give -1 for an id that is not there instead of raising.
+
+    Raises:
+        UnknownIdError: ids that are not there, with some of them in the message.
+        ConfigError: a single id instead of several, or ids that are no text and no whole numbers.
+    """
+    texts = id_texts(ids, what)
+    wanted = hash_ids(texts)
+    if not len(hashes):
+        found, hit = np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+    else:
+        places = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
+        found, hit = rows[places].astype(np.int64), hashes[places] == wanted
+    if hit.all():
+        return found
+    if missing_ok:
+        return np.where(hit, found, -1)
+    absent = [texts[position] for position in np.flatnonzero(~hit)]
+    raise UnknownIdError(
+        f"{len(absent)} of {len(texts)} {what}s are not in this store",
+        found=some(absent),
+        expected=f"ids as the adapter of the data set makes them; the store has {len(hashes)} {what}s",
+        todo="compare with store.images or store.captions; was the store made from the same splits?",
+    )
+
+
+def id_texts(ids: Iterable[Any], what: str = "id") -> list[str]:
+    """Ids as text: what `lookup` compares."""
+    if isinstance(ids, (str, bytes, int)):
+        raise ConfigError(f"one {what} where several are expected", found=repr(ids), todo=f"write [{ids!r}]")
+    to_list = getattr(ids, "tolist", None)
+    listed = list(to_list() if to_list is not None else ids)
+    if all(isinstance(item, str) for item in listed):
+        return listed
+    return [_text(item, what) for item in listed]
+
+
+def _text(item: Any, what: str) -> str:
+    if isinstance(item, str):
+        return item
+    if isinstance(item, (int, np.integer)) and not isinstance(item, bool):
+        return str(int(item))
+    raise ConfigError(f"this is not a {what}", found=f"{item!r}, a {type(item).__name__}", expected="text or a whole number")
