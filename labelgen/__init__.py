@@ -1,1 +1,46 @@
-"""labelgen: offline soft labels for image-text retrieval."""
+"""labelgen: offline soft labels for image-text retrieval.
+
+The public names are loaded when they are first used: importing labelgen costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labelgen.errors import LabelgenError
+    from labelgen.pipeline import build, plan, verify
+    from labelgen.store.reader import Store
+    from labelgen.store.reader import open_store as open  # noqa: A004 - `labelgen.open` is the name users see
+
+    __version__: str
+
+__all__ = ["LabelgenError", "Store", "__version__", "build", "open", "plan", "verify"]
+
+_PLACES = {
+    "LabelgenError": "labelgen.errors:LabelgenError",
+    "Store": "labelgen.store.reader:Store",
+    "build": "labelgen.pipeline:build",
+    "open": "labelgen.store.reader:open_store",
+    "plan": "labelgen.pipeline:plan",
+    "verify": "labelgen.pipeline:verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("labelgen")
+    elif name in _PLACES:
+        module, _, attribute = _PLACES[name].partition(":")
+        value = getattr(import_module(module), attribute)
+    else:
+        raise AttributeError(f"module 'labelgen' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

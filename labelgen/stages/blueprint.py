@@ -6,7 +6,7 @@ Fingerprints form a tree (corpus -> embedding -> neighbours), so a new teacher o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from labelgen.fingerprint import fingerprint
@@ -14,6 +14,7 @@ from labelgen.similarity.base import Product, Strip
 from labelgen.stages.base import Receipt, Task
 from labelgen.stages.search import ListSpec, product_of
 from labelgen.store import layout
+from labelgen.store.manifest import Manifest, TeacherEntry
 from labelgen.types import Modality
 
 _MODALITIES: tuple[Modality, ...] = ("image", "text")
@@ -35,6 +36,13 @@ class CorpusFacts:
     def rows(self, modality: Modality) -> int:
         return self.n_images if modality == "image" else self.n_captions
 
+    @classmethod
+    def from_manifest(cls, manifest: Manifest) -> CorpusFacts:
+        """The corpus of a sealed store; its photographs are not needed any more."""
+        entry = manifest.corpus
+        photos = str(manifest.fingerprints.get("photos", ""))
+        return cls(entry.path, "", entry.n_images, entry.n_captions, entry.n_texts, entry.fingerprint, photos)
+
 
 @dataclass(frozen=True)
 class TeacherFacts:
@@ -49,6 +57,17 @@ class TeacherFacts:
     text_block: int
     image_block: int
     reference: str = ""
+
+    @classmethod
+    def from_receipt(cls, facts: Mapping[str, Any]) -> TeacherFacts:
+        """From the facts of a `describe` task."""
+        return cls(**{**facts, "modalities": frozenset(facts["modalities"])})
+
+    @classmethod
+    def from_entry(cls, alias: str, entry: TeacherEntry) -> TeacherFacts:
+        """A sealed teacher: its rows are there, so it is not loaded and encodes nothing."""
+        kind: Literal["content", "keyed"] = "keyed" if entry.kind == "keyed" else "content"
+        return cls(alias, entry.spec, frozenset(entry.modalities), entry.dim, entry.identity, kind, 0, 0)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -157,6 +176,10 @@ class ProductPlan:
     corpus: CorpusFacts
     lists: tuple[ListSpec, ...]
     inputs: str
+
+    def only(self, lists: Sequence[ListSpec]) -> ProductPlan:
+        """The same product for some of its lists."""
+        return replace(self, lists=tuple(lists))
 
     @property
     def name(self) -> str:

@@ -18,11 +18,14 @@ from typing import Any
 import numpy as np
 
 from labelgen.corpus.photos import PhotoError, decode_photo, read_photo
+from labelgen.fingerprint import canonical
+from labelgen.specs import Spec
 from labelgen.stages import tables, worker
 from labelgen.stages.base import Output, Result
 from labelgen.stages.parts import read_part, write_part
 from labelgen.store import layout
 from labelgen.store.shards import write_shard
+from labelgen.teachers.base import KeyedTeacher
 from labelgen.teachers.checks import check_not_constant, check_rows, normalise
 from labelgen.types import Float16, Int64, Modality
 
@@ -31,6 +34,26 @@ _SHARD_PIECE_BYTES = 8 << 20
 
 def part_path(alias: str, modality: Modality, block: int) -> str:
     return f"{layout.PARTS}/embed/{alias}.{modality}/{block:06d}.npy"
+
+
+def describe(root: Path, *, spec: str, alias: str) -> Result:
+    """What the teacher says of itself, as facts; written anew by every build, so changed weights are noticed."""
+    teacher = worker.teacher(spec)
+    keyed = isinstance(teacher, KeyedTeacher)
+    parsed = Spec.parse(spec)
+    reduced = parsed.arguments.get("precision", "float32") != "float32"
+    facts = {
+        "alias": alias,
+        "spec": spec,
+        "modalities": sorted(teacher.modalities),
+        "dim": teacher.dim,
+        "identity": canonical(teacher.identity()),
+        "kind": "keyed" if keyed else "content",
+        "text_block": 0 if keyed or "text" not in teacher.modalities else teacher.text_block,
+        "image_block": 0 if keyed or "image" not in teacher.modalities else teacher.image_block,
+        "reference": str(Spec.of(parsed.name, **{**parsed.arguments, "precision": "float32"})) if reduced else "",
+    }
+    return Result((), facts)
 
 
 def embed_texts(root: Path, *, corpus: str, spec: str, alias: str, start: int, stop: int, block: int) -> Result:
@@ -103,7 +126,7 @@ def assemble_embedding(
         sources = np.arange(start, stop, dtype=np.int64)
     pieces = _gathered(root, alias, modality, sources, dim, block)
     fact = write_shard(root, spec, shard, pieces)
-    return Result((Output(spec.shard_path(shard), fact.bytes, fact.blake3),))
+    return Result((Output(spec.shard_path(shard), *fact),))
 
 
 def deviation(root: Path, *, corpus: str, photos: str, spec: str, reference: str, modality: Modality) -> Result:

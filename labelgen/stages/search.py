@@ -78,7 +78,6 @@ def lists_of(relations: Sequence[str], modalities: Mapping[str, frozenset[Modali
 
 
 def load_plan(
-    root: Path,
     corpus: Path,
     embeddings: Mapping[Modality, MappedArray],
     product: Product,
@@ -98,14 +97,16 @@ def load_plan(
     )
 
 
-def plan_of(root: Path, corpus: str, alias: str, product: Product, lists: Sequence[Mapping[str, Any]], dim: int) -> SearchPlan:
+def plan_of(
+    root: Path, corpus: str, alias: str, product: Product, lists: Sequence[Mapping[str, Any]], dim: int, memory: int
+) -> SearchPlan:
     """The plan of one product of one teacher, from plain data: what a task carries."""
     folder = root / corpus
     counts: dict[Modality, int] = {"image": len(tables.offsets(folder)) - 1, "text": int(tables.offsets(folder)[-1])}
     sides: tuple[Modality, ...] = {"text": ("text",), "image": ("image",), "cross": ("image", "text")}[product]  # type: ignore[assignment]
     embeddings = {side: MappedArray(root, layout.embedding_spec(alias, side, counts[side], dim)) for side in sides}
     wants = [ListSpec.from_json(item).want for item in lists]
-    return load_plan(root, folder, embeddings, product, wants, worker.settings().memory)
+    return load_plan(folder, embeddings, product, wants, memory)
 
 
 def search_strip(
@@ -122,7 +123,7 @@ def search_strip(
     candidates: list[list[int]],
 ) -> Result:
     """Partial lists of the images [first, last), one part file for every list and range of rows."""
-    plan = plan_of(root, corpus, alias, product, lists, dim)
+    plan = plan_of(root, corpus, alias, product, lists, dim, worker.settings().memory)
     strip = Strip(first, last, tuple((start, stop) for start, stop in candidates))
     outputs, parts = [], []
     for partial in worker.engine().search(plan, strip):
@@ -132,7 +133,7 @@ def search_strip(
         parts.append(
             {"list": number, "first_row": partial.first_row, "rows": len(partial.keys), "path": path, **partial.facts}
         )
-    return Result(tuple(outputs), {"parts": parts})
+    return Result(tuple(outputs), {"lists": lists, "parts": parts})
 
 
 def assemble_neighbors(
@@ -142,7 +143,7 @@ def assemble_neighbors(
     spec = layout.neighbor_specs(path, rows, k)[array]
     start, stop = spec.shard_range(shard)
     fact = write_shard(root, spec, shard, _merged_pieces(root, parts, start, stop, k, array))
-    return Result((Output(spec.shard_path(shard), fact.bytes, fact.blake3),))
+    return Result((Output(spec.shard_path(shard), *fact),))
 
 
 def _merged_pieces(

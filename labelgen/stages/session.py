@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from labelgen.errors import DiskError, StoreBusyError
+from labelgen.config import changes
+from labelgen.errors import DiskError, StoreBusyError, StoreMismatchError
 from labelgen.store import layout
 from labelgen.store.atomic import write_atomic
 
@@ -59,11 +60,73 @@ def write_pending(root: Path, pending: Mapping[str, Any]) -> None:
     write_atomic(root / layout.PENDING, json.dumps(pending, indent=1).encode())
 
 
+def note(root: Path, pending: dict[str, Any], **facts: Any) -> None:
+    """Add facts to the note of the unfinished work."""
+    pending.update(facts)
+    write_pending(root, pending)
+
+
+def refuse_other_recipe(root: Path, pending: Mapping[str, Any], identity: Mapping[str, Any], *, changing: bool) -> None:
+    """Raises StoreMismatchError where unfinished work was begun with another recipe; names the changed fields."""
+    differing = changes(pending["identity"], identity)
+    if differing:
+        flag = "--discard (keeps the sealed store)" if changing else "--fresh"
+        raise StoreMismatchError(
+            f"an unfinished {'change of the store' if changing else 'build'} lies in {root}, made with another recipe",
+            found="; ".join(differing),
+            expected="the recipe it was begun with",
+            todo=f"give that recipe to finish it, or start anew with {flag}",
+        )
+
+
+def refuse_other_machine(root: Path, pending: Mapping[str, Any], here: Mapping[str, str], *, allowed: bool) -> bool:
+    """Whether the work was begun on another machine class; raises StoreMismatchError unless that is allowed."""
+    moved = changes(pending["machines"][-1], here)
+    if moved and not allowed:
+        raise StoreMismatchError(
+            f"the unfinished work in {root} was begun on another machine class or with other libraries",
+            found="; ".join(moved),
+            expected="the same, or rows would differ in their last bits",
+            todo="go on where it was begun, accept the mixture with --allow-other-machine, or start with --fresh",
+        )
+    return bool(moved)
+
+
+def refuse_other_teachers(root: Path, pending: Mapping[str, Any], teachers: Mapping[str, Any]) -> None:
+    """Raises StoreMismatchError where a teacher of the same spec has other weights than when the work was begun."""
+    differing = changes(pending.get("teachers", teachers), teachers)
+    if differing:
+        raise StoreMismatchError(
+            f"a teacher is not the one that the unfinished work in {root} was begun with",
+            found="; ".join(differing),
+            todo="restore its weights, or start anew with --fresh",
+        )
+
+
+def refuse_other_corpus(root: Path, found: str, expected: str) -> None:
+    """Raises StoreMismatchError where the data set changed since the work, or the store, was begun."""
+    if found != expected:
+        raise StoreMismatchError(
+            f"the data set is not the one that {root} was begun with",
+            found=f"fingerprint {found}",
+            expected=f"fingerprint {expected}",
+            todo="restore the data set, or start anew with --fresh",
+        )
+
+
 def remove_work(root: Path) -> None:
     """Remove all work in progress but the lock, which its holder still holds."""
     for path in (root / layout.WORK).glob("*"):
         if path != root / layout.LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def start_anew(root: Path) -> None:
+    """Throw away everything that was built here, sealed or not; the manifest goes first."""
+    for name in (layout.MANIFEST, layout.CARD, layout.CROISSANT, layout.ZARR_JSON):
+        (root / name).unlink(missing_ok=True)
+    remove_unlisted(root, set())
+    remove_work(root)
 
 
 def remove_unlisted(root: Path, keep: set[str]) -> list[str]:

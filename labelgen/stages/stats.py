@@ -20,7 +20,6 @@ from labelgen.similarity.exact import aggregate, pair_similarities
 from labelgen.stages import tables
 from labelgen.stages.base import Output, Result
 from labelgen.stages.search import plan_of
-from labelgen.fingerprint import digest
 from labelgen.store import layout
 from labelgen.store.atomic import write_atomic
 from labelgen.types import Aggregation, Float32, Int64, Relation
@@ -43,7 +42,7 @@ def measure(
     root: Path, *, corpus: str, alias: str, product: Product, dim: int, relation: str, aggregation: Aggregation
 ) -> Result:
     """Sample pairs of one relation, score them exactly and write the table."""
-    plan = plan_of(root, corpus, alias, product, [], dim)
+    plan = plan_of(root, corpus, alias, product, [], dim, _PIECE_BYTES)
     sampler = _Sampler(plan, Relation(relation), aggregation)
     names = list(tables.splits(root / corpus))
     by_split: dict[str, Any] = {}
@@ -65,8 +64,7 @@ def measure(
     }
     data = json.dumps(table, indent=1).encode()
     path = stats_path(Relation(relation), alias, aggregation)
-    write_atomic(root / path, data)
-    return Result((Output(path, len(data), digest(data)),))
+    return Result((Output(path, *write_atomic(root / path, data)),))
 
 
 @dataclass(frozen=True)

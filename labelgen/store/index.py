@@ -44,9 +44,7 @@ def build_index(ids: Sequence[str]) -> tuple[UInt64, UInt32]:
     return ordered, rows
 
 
-def lookup(
-    hashes: UInt64, rows: UInt32, ids: Iterable[Any], *, what: str = "id", missing_ok: bool = False
-) -> Int64:
+def lookup(hashes: UInt64, rows: UInt32, ids: Iterable[Any], *, what: str = "id", missing_ok: bool = False) -> Int64:
     """Rows of `ids`, [n] int64. Whole numbers stand for their decimal text (COCO's ids); arrays and tensors do too.
 
     Args:
@@ -94,4 +92,6 @@ def _text(item: Any, what: str) -> str:
         return item
     if isinstance(item, (int, np.integer)) and not isinstance(item, bool):
         return str(int(item))
-    raise ConfigError(f"this is not a {what}", found=f"{item!r}, a {type(item).__name__}", expected="text or a whole number")
+    raise ConfigError(
+        f"this is not a {what}", found=f"{item!r}, a {type(item).__name__}", expected="text or a whole number"
+    )

@@ -1,4 +1,4 @@
-"""The tables of a store: written with a fixed schema, read as polars frames or, for one column, without polars."""
+"""The tables of a store: written with a fixed schema; read as polars frames or, for workers, without polars."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from labelgen.errors import CorruptStoreError, DatasetError
 from labelgen.store.atomic import FileFact, atomic_file
 from labelgen.store.layout import TABLES
+from labelgen.types import Int64
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,15 +43,33 @@ def read_frame(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame
         return pl.read_parquet(file, columns=list(columns) if columns is not None else None)
 
 
-def read_column(path: Path, column: str) -> list[Any]:
-    """One column as Python values.
+class StringColumn:
+    """A text column in memory, as compact as Arrow keeps it; gives Python strings for rows."""
+
+    def __init__(self, values: pa.Array) -> None:
+        self._values = values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def take(self, rows: Int64) -> list[str]:
+        """Values of the given rows (within the column), in their order."""
+        import pyarrow as pa
+
+        taken: list[str] = self._values.take(pa.array(rows)).to_pylist()
+        return taken
+
+
+def read_strings(path: Path, column: str) -> StringColumn:
+    """One text column, in row order.
 
     Reads with one thread and without polars, whose thread pool does not survive a fork: loader workers may call this.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    values: list[Any] = pq.read_table(path, columns=[column], use_threads=False)[column].to_pylist()
-    return values
+    values = pq.read_table(path, columns=[column], use_threads=False)[column].combine_chunks()
+    return StringColumn(values if isinstance(values, pa.Array) else pa.concat_arrays(values.chunks))
 
 
 def iter_columns(path: Path, columns: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
@@ -67,7 +86,9 @@ def iter_columns(path: Path, columns: Sequence[str]) -> Iterator[dict[str, list[
             for batch in file.iter_batches(batch_size=_ROW_GROUP, columns=list(columns), use_threads=False):
                 yield {name: batch.column(name).to_pylist() for name in columns}
     except (pa.ArrowException, KeyError) as error:
-        raise CorruptStoreError(f"{path} cannot be read", found=str(error), expected="columns " + ", ".join(columns)) from error
+        raise CorruptStoreError(
+            f"{path} cannot be read", found=str(error), expected="columns " + ", ".join(columns)
+        ) from error
 
 
 def _arranged(name: str, frame: pl.DataFrame) -> pa.Table:
@@ -92,5 +113,8 @@ def _schema(name: str) -> pa.Schema:
 
     types = {"string": pa.string(), "uint32": pa.uint32()}
     return pa.schema(
-        [pa.field(column, types[kind.rstrip("?")], nullable=kind.endswith("?")) for column, kind in TABLES[name].items()]
+        [
+            pa.field(column, types[kind.rstrip("?")], nullable=kind.endswith("?"))
+            for column, kind in TABLES[name].items()
+        ]
     )

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgen.errors import StoreError
+from labelgen.fingerprint import digest
 from labelgen.store.atomic import FileFact, atomic_file, write_atomic
 from labelgen.store.layout import ZARR_JSON, ArraySpec
 from labelgen.types import UInt64
@@ -63,20 +64,23 @@ def group_metadata(attributes: Mapping[str, Any] | None = None) -> dict[str, Any
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})}
 
 
+def metadata_paths(spec: ArraySpec) -> list[str]:
+    """Every `zarr.json` that an array needs, relative to the store: those of the folders above it, then its own."""
+    folders = spec.path.split("/")
+    return ["/".join([*folders[:depth], ZARR_JSON]) for depth in range(len(folders) + 1)]
+
+
 def write_array_metadata(root: Path, spec: ArraySpec) -> dict[str, FileFact]:
     """Write the `zarr.json` of an array and of every folder above it, the store's own included.
 
-    Returns the facts of the written files by path relative to the store.
+    Returns the facts of these files by path. Files that already say the same stay untouched.
     """
-    folders = spec.path.split("/")[:-1]
-    documents = {"/".join([*folders[:depth], ZARR_JSON]): group_metadata() for depth in range(len(folders) + 1)}
-    documents[spec.metadata_path] = array_metadata(spec)
-    return {path: write_atomic(root / path, _json_bytes(document)) for path, document in documents.items()}
+    *groups, own = metadata_paths(spec)
+    facts = {path: _write_json(root / path, group_metadata()) for path in groups}
+    return facts | {own: _write_json(root / own, array_metadata(spec))}
 
 
-def write_shard(
-    root: Path, spec: ArraySpec, shard: int, rows: Iterable[NDArray[Any]] | NDArray[Any]
-) -> FileFact:
+def write_shard(root: Path, spec: ArraySpec, shard: int, rows: Iterable[NDArray[Any]] | NDArray[Any]) -> FileFact:
     """Write one shard from its rows, given as one array or as pieces in order, of any lengths.
 
     Raises:
@@ -166,5 +170,8 @@ def _stored_dtype(spec: ArraySpec) -> np.dtype[Any]:
     return np.dtype(spec.dtype).newbyteorder("<")
 
 
-def _json_bytes(document: Mapping[str, Any]) -> bytes:
-    return (json.dumps(document, indent=2) + "\n").encode()
+def _write_json(path: Path, document: Mapping[str, Any]) -> FileFact:
+    data = (json.dumps(document, indent=2) + "\n").encode()
+    if path.is_file() and path.read_bytes() == data:
+        return FileFact(len(data), digest(data))
+    return write_atomic(path, data)

@@ -6,9 +6,9 @@ made by a factory in the entry-point group `labelgen.teachers`, called with the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from labelgen.types import Float32, Modality
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]
+_Factory = TypeVar("_Factory", bound=Callable[..., "Teacher"])
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,22 @@ class TeacherInfo:
     example: str
     offline: str
     extra: str = "build"
+
+
+def described(info: TeacherInfo) -> Callable[[_Factory], _Factory]:
+    """Decorator of a factory: attaches `info`, leaves its signature (which the registry checks) as it is."""
+
+    def attach(factory: _Factory) -> _Factory:
+        factory.info = info  # type: ignore[attr-defined]  # functions take attributes; Callable does not say so
+        return factory
+
+    return attach
+
+
+def info_of(factory: Callable[..., Any]) -> TeacherInfo | None:
+    """The `TeacherInfo` of a factory, None where an outside package attached none."""
+    info = getattr(factory, "info", None)
+    return info if isinstance(info, TeacherInfo) else None
 
 
 @runtime_checkable

@@ -1,0 +1,37 @@
+# Two commands matter: `make demo` and `make test`. Both make the environment in .venv first, once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Touched when the environment is complete: a second run does not install again unless pyproject.toml changed.
+READY := $(VENV)/.ready
+DEMO := stores/demo
+
+.PHONY: demo test slow bench
+
+## Build, verify and look at the store of the demo set that ships with the package.
+demo: $(READY)
+	$(BIN)/labelgen build --dataset demo --out $(DEMO)
+	$(BIN)/labelgen verify $(DEMO)
+	$(BIN)/labelgen inspect $(DEMO)
+
+## What a change must pass.
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+## Tests that take minutes: real data at real size.
+slow: $(READY)
+	$(BIN)/pytest -m slow
+
+## Every benchmark, one after the other; each prints a table.
+bench: $(READY)
+	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'labelgen needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e ".[all]"
+	@touch $@

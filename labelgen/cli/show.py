@@ -1,0 +1,115 @@
+"""How results look: one console, sizes, durations and counts as people read them, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+WIDTH = 100
+
+
+def emit_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """At most 100 columns wide, 100 where there is no terminal; file names are never coloured by guesswork."""
+    from rich.console import Console
+
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    stream = sys.stderr if stderr else sys.stdout
+    made = Piped(file=stream, highlight=False, width=None if stream.isatty() else WIDTH, emoji=False)
+    if made.width > WIDTH:
+        made.width = WIDTH
+    return made
+
+
+def facts(rows: Iterable[tuple[str, Any]]) -> Table:
+    """Two columns without lines: what, value. A value may be text or anything rich draws."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for what, value in rows:
+        grid.add_row(what, value if hasattr(value, "__rich_console__") else plain(str(value)))
+    return grid
+
+
+def table(*columns: str, right: Iterable[str] = ()) -> Table:
+    """A table with a line under its head; the columns named in `right` hold numbers."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in set(right) else "left", overflow="fold")
+    return made
+
+
+def plain(text: str, style: str = "") -> Any:
+    """Text that is shown as it is: brackets in a file name are no markup."""
+    from rich.text import Text
+
+    return Text(visible(text), style=style)
+
+
+def visible(text: str) -> str:
+    """Text for a terminal: control characters and lone surrogates of a caption are shown, not obeyed."""
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
+
+
+def count(number: int) -> str:
+    """`31,014`."""
+    return f"{number:,}"
+
+
+def size(number: int) -> str:
+    """`1.2 GB`: decimal units, as disks and `--memory` have them."""
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 999.5 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.1f} {unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """`0.4 s`, `48 s`, `3:20 min`, `2:05 h`; `?` where nobody knows."""
+    if seconds is None or seconds < 0:
+        return "?"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
+
+
+def rate(rows_per_second: float) -> str:
+    """`412/s`, `0.8/s`; nothing while unknown."""
+    if rows_per_second <= 0:
+        return ""
+    return f"{rows_per_second:,.0f}/s" if rows_per_second >= 9.95 else f"{rows_per_second:.1f}/s"
+
+
+def shell_path(path: Any) -> str:
+    """A path as one types it: relative where that is shorter, quoted where it must be."""
+    import shlex
+
+    absolute = os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links that the user named
+    relative = os.path.relpath(absolute)
+    return shlex.quote(min(relative, absolute, key=len))

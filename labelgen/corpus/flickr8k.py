@@ -1,0 +1,72 @@
+"""Flickr8k (Hodosh et al. 2013): token file and split lists, or Karpathy's JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from labelgen.corpus.base import DatasetInfo, Records
+from labelgen.corpus.files import data_folder, find_file, not_this, photo_folder
+from labelgen.corpus.karpathy import entry_text, karpathy_records
+from labelgen.corpus.names import file_stem
+from labelgen.corpus.tokens import token_records
+from labelgen.registry import unknown
+
+_TOKENS = "Flickr8k.token.txt"
+_KARPATHY = "dataset_flickr8k.json"
+_LISTS = {
+    "train": "Flickr_8k.trainImages.txt",
+    "val": "Flickr_8k.devImages.txt",
+    "test": "Flickr_8k.testImages.txt",
+}
+_PHOTOS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset")
+
+
+class Flickr8k:
+    """Adapter of Flickr8k.
+
+    Args:
+        root: folder of the data set.
+        annotations: `token`, `karpathy`, or `auto`: the token file where there is one.
+        photos: folder of the photographs, relative to `root`; found by its usual names when empty.
+    """
+
+    info = DatasetInfo(
+        summary="Flickr8k: 8,092 photographs with five captions each",
+        expects=f"{_TOKENS} with {', '.join(_LISTS.values())}, or {_KARPATHY}; photographs in images/ or "
+        "Flicker8k_Dataset/ (optional)",
+        ids="image: stem of the file name; caption: file#n (Karpathy: sentid)",
+        splits="train, val (the dev list), test, unassigned (92 images that no list names)",
+        url="https://doi.org/10.1613/jair.3994",
+    )
+
+    def __init__(self, root: Path | None, *, annotations: str = "auto", photos: str = "") -> None:
+        if annotations not in ("auto", "token", "karpathy"):
+            raise unknown("kind of annotations", annotations, ("auto", "token", "karpathy"))
+        self.root, self.annotations, self.photos = root, annotations, photos
+
+    def read(self) -> Records:
+        """All splits.
+
+        Raises:
+            DatasetError: the root or its files are missing or of another format.
+        """
+        folder = data_folder(self.root, "flickr8k", self.info.expects)
+        tokens, karpathy = find_file(folder, _TOKENS), find_file(folder, _KARPATHY)
+        if tokens is not None and self.annotations != "karpathy":
+            lists = {split: tokens.with_name(name) for split, name in _LISTS.items()}
+            if not all(path.is_file() for path in lists.values()):
+                raise not_this("flickr8k", folder, self.info.expects)
+            images, captions = token_records(tokens, lists)
+            sources = (tokens, *lists.values())
+        elif karpathy is not None and self.annotations != "token":
+            images, captions = karpathy_records(
+                karpathy, image_id=lambda entry: file_stem(_filename(entry)), file=_filename
+            )
+            sources = (karpathy,)
+        else:
+            raise not_this("flickr8k", folder, self.info.expects)
+        photos = photo_folder(folder, self.photos, _PHOTOS, (image.file for image in images))
+        return Records(images, captions, photos, sources)
+
+
+_filename = entry_text("filename")

@@ -1,0 +1,258 @@
+"""Photographs: bytes from a folder or a tar shard, size from the header, upright 8-bit RGB pixels.
+
+The only place that reads pictures. Nothing here changes Pillow's settings; one filter of warnings is installed (see
+`_quiet`). Reading and decoding run in many threads at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+import tarfile
+import warnings
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any, Literal, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from labelgen.corpus.names import INSIDE, is_unsafe
+from labelgen.errors import DatasetError
+
+Reason: TypeAlias = Literal["missing", "empty", "not_an_image", "truncated", "unreadable", "too_large"]
+
+#: Larger pictures are taken for decompression bombs; a 20,000-pixel-wide panorama is far below.
+MAX_PIXELS = 500_000_000
+MAX_FILE_BYTES = 1 << 30
+
+# Formats that are decoded inside Pillow. Others start programs (EPS runs Ghostscript) or are no photographs.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
+
+# As `warnings` keeps it: action, message, category, module, line.
+_FILTER: Any = ("ignore", None, UserWarning, re.compile(r"PIL\."), 0)
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class PhotoError(DatasetError):
+    """One photograph cannot be used; `reason` is the word that its quarantine entry gets."""
+
+    def __init__(self, reason: Reason, what: str, *, found: str = "") -> None:
+        self.reason: Reason = reason
+        super().__init__(what, found=found)
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return _rebuild, (self.reason, self.what, self.found)
+
+
+def _rebuild(reason: Reason, what: str, found: str) -> PhotoError:
+    return PhotoError(reason, what, found=found)
+
+
+def read_photo(root: Path, file: str) -> bytes:
+    """The bytes of a photograph, `file` relative to `root`; `shard.tar::member.jpg` reads inside an uncompressed tar.
+
+    Raises:
+        PhotoError: missing, empty, not a regular file, unreadable, or larger than 1 GiB.
+        DatasetError: the name would leave `root`.
+    """
+    with _stream(root, file) as stream:
+        try:
+            return stream.read()
+        except OSError as error:
+            raise PhotoError("unreadable", f"cannot read {file}", found=str(error)) from error
+
+
+def probe_photo(root: Path, file: str) -> tuple[int, int]:
+    """(width, height) in pixels as seen upright, from the header alone.
+
+    An EXIF chunk that a PNG carries behind its pixels is not looked for.
+
+    Raises:
+        PhotoError: the file cannot be read, or is no picture of a known format.
+        DatasetError: the name would leave `root`.
+    """
+    with _stream(root, file) as stream:
+        image = _opened(stream)
+        width, height = _stored_size(image)
+        return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+def decode_photo(data: bytes) -> Image.Image:
+    """Upright 8-bit RGB pixels of an encoded picture.
+
+    The first frame of an animation; transparency on white; 16-bit grey scaled (value / 257, rounded); CMYK converted
+    without its colour profile.
+
+    Raises:
+        PhotoError: empty, not an image, truncated, unreadable, or more than 500 megapixels.
+    """
+    if not data:
+        raise PhotoError("empty", "the photograph has no bytes")
+    image = _opened(BytesIO(data))
+    try:
+        image.load()
+        turn = _UPRIGHT.get(_orientation(image))
+        return _rgb(image if turn is None else image.transpose(turn))
+    except PhotoError:
+        raise
+    except Exception as error:  # decoders raise anything on damaged bytes, and one bad photograph never stops a run
+        raise _photo_error(error) from error
+
+
+def _stream(root: Path, file: str) -> IO[bytes]:
+    if is_unsafe(file):
+        raise DatasetError(f"the file name {file!r} is not safe", expected=f"a relative path below {root}")
+    outer, inside, member = file.partition(INSIDE)
+    status = _regular(root / outer, limited=not inside)
+    try:
+        if not inside:
+            return (root / outer).open("rb")
+        return BytesIO(_member_bytes(root / outer, member, status))
+    except OSError as error:
+        raise PhotoError("unreadable", f"cannot open {root / outer}", found=str(error)) from error
+
+
+def _regular(path: Path, *, limited: bool) -> os.stat_result:
+    """Status of a regular file that has bytes. (A pipe would hang the reader.)"""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise PhotoError("missing", f"there is no file {path}") from error
+    except (OSError, ValueError) as error:
+        raise PhotoError("unreadable", f"cannot look at {path}", found=str(error)) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise PhotoError("not_an_image", f"{path} is not a regular file")
+    if status.st_size == 0:
+        raise PhotoError("empty", f"{path} has no bytes")
+    if limited and status.st_size > MAX_FILE_BYTES:
+        raise PhotoError("too_large", f"{path} has {status.st_size} bytes")
+    return status
+
+
+def _member_bytes(shard: Path, member: str, status: os.stat_result) -> bytes:
+    index = _tar_index(shard, status.st_size, status.st_mtime_ns)
+    if member not in index:
+        raise PhotoError("missing", f"{shard} has no member {member}")
+    offset, size = index[member]
+    if size == 0:
+        raise PhotoError("empty", f"{shard}{INSIDE}{member} has no bytes")
+    if size > MAX_FILE_BYTES:
+        raise PhotoError("too_large", f"{shard}{INSIDE}{member} has {size} bytes")
+    with shard.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+@lru_cache(maxsize=16)  # rows follow the source, so neighbouring reads share a shard
+def _tar_index(shard: Path, size: int, changed: int) -> Mapping[str, tuple[int, int]]:  # noqa: ARG001 - part of the key
+    """member -> (offset, bytes) of an uncompressed tar; a shard that changed on disk is indexed anew."""
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            return {item.name: (item.offset_data, item.size) for item in tar if item.isreg()}
+    except tarfile.TarError as error:
+        raise PhotoError("unreadable", f"{shard} is not an uncompressed tar", found=str(error)) from error
+
+
+def _opened(stream: IO[bytes]) -> Image.Image:
+    """The picture with its header read and its size accepted, pixels not yet decoded."""
+    _quiet()
+    prefix = stream.read(16)
+    for factory, accept in _factories():
+        if _accepts(accept, prefix):
+            break
+    else:
+        raise PhotoError("not_an_image", "no picture of a known format", found=f"it starts with {prefix!r}")
+    stream.seek(0)
+    try:
+        image: Image.Image = factory(stream, "")
+    except Exception as error:  # see decode_photo
+        raise _photo_error(error) from error
+    if image.size[0] * image.size[1] > MAX_PIXELS:
+        raise PhotoError("too_large", f"the picture has {image.size[0]} x {image.size[1]} pixels")
+    return image
+
+
+@lru_cache(maxsize=1)
+def _factories() -> list[tuple[Callable[..., Any], Callable[[bytes], bool | str] | None]]:
+    """Pillow's openers of our formats.
+
+    They are called without `Image.open`, which refuses large panoramas by a limit that is global to the process:
+    raising that limit would take the protection away from other users of Pillow in it.
+    """
+    Image.init()
+    return [Image.OPEN[name] for name in _FORMATS if name in Image.OPEN]
+
+
+def _accepts(accept: Callable[[bytes], bool | str] | None, prefix: bytes) -> bool:
+    try:
+        return accept is not None and accept(prefix) is True
+    except (IndexError, struct.error):  # fewer bytes than the opener looks at
+        return False
+
+
+def _quiet() -> None:
+    """Silence Pillow's remarks on damaged metadata, which say nothing about the pixels.
+
+    The filter stays: `warnings.catch_warnings` is not safe in threads. It is put back when somebody replaced the
+    filters in between, and only ever covers what Pillow's own modules say.
+    """
+    if _FILTER not in warnings.filters:
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Size before any rotation. (Some versions of Pillow rotate the size of a TIFF when opening it, some do not.)"""
+    tags = getattr(image, "tag_v2", None)
+    return image.size if tags is None else (int(tags[256]), int(tags[257]))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        # The base method: PngImageFile's own decodes all pixels to look behind them.
+        orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    except Exception:  # a damaged EXIF block does not spoil the picture
+        return 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return _grey(image).convert("RGB")
+    if image.mode == "F":
+        raise PhotoError("unreadable", "floating-point pixels have no defined white")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """16-bit grey as 8-bit grey: round(value / 257), so that 65535 is 255."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise PhotoError("unreadable", "32-bit pixels have no defined white")
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+
+
+def _photo_error(error: Exception) -> PhotoError:
+    text = str(error) or type(error).__name__
+    if isinstance(error, (Image.DecompressionBombError, MemoryError)):
+        return PhotoError("too_large", "the picture is too large", found=text)
+    if isinstance(error, (EOFError, IndexError, struct.error)) or "truncated" in text.lower():
+        return PhotoError("truncated", "the picture ends too early", found=text)
+    return PhotoError("unreadable", "the picture cannot be decoded", found=text)

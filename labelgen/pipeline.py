@@ -1,0 +1,237 @@
+"""What the command line and Python users call: `resolve`, `build`, `add`, `plan`, `status`, `verify`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from labelgen import config as configs
+from labelgen import registry, resources
+from labelgen.config import BuildConfig
+from labelgen.errors import ConfigError, StoreError, StoreMismatchError
+from labelgen.progress import Listener, silent
+from labelgen.stages import session
+from labelgen.stages.build import Build, changed_fields
+from labelgen.stages.meter import PeakMeter
+from labelgen.stages.seal import seal, tidy
+from labelgen.store import layout
+from labelgen.store.manifest import Manifest, load_manifest
+
+
+def resolve(*, recipe: str = "", dataset: str = "", overrides: Sequence[str] = ()) -> BuildConfig:
+    """A build config from a recipe (name or path), a data set, and `table.field=value` texts, in this order.
+
+    A data set without a recipe takes the shipped recipe of its name, else the embedded teachers.
+
+    Raises:
+        ConfigError: unknown names (near ones are offered), misspelt fields, wrong values.
+    """
+    if not recipe and not dataset:
+        raise ConfigError("nothing to build", todo="name a data set (--dataset demo) or a recipe (--recipe my.toml)")
+    data: dict[str, Any] = {}
+    if recipe:
+        data = configs.read_recipe(recipe)
+    elif dataset in resources.recipe_names():
+        data = configs.read_recipe(dataset)
+    if dataset:
+        data = {**data, "dataset": {**data.get("dataset", {}), "name": dataset}}
+    config = configs.from_dict(configs.override(data, overrides))
+    check_names(config)
+    return config
+
+
+def check_names(config: BuildConfig) -> None:
+    """Refuse unknown data sets, teachers and engines and misspelt arguments before anything is read."""
+    dataset = registry.load("dataset", config.dataset.name)
+    registry.check_arguments("dataset", config.dataset.spec, dataset, ("root",))
+    for spec in config.teachers.values():
+        registry.check_arguments("teacher", spec, registry.load("teacher", spec.name), ("device",))
+    registry.load("engine", config.search.engine)
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build made. `changed` is False where the store was already sealed with this recipe."""
+
+    path: Path
+    content_digest: str
+    changed: bool
+    images: int
+    captions: int
+    texts: int
+    splits: Mapping[str, int]
+    teachers: Mapping[str, str]
+    lists: Sequence[str]
+    quarantined: Mapping[str, int]
+    bytes: int
+    seconds: float
+    peak_bytes: int
+    stages: Mapping[str, Mapping[str, Any]]
+    notes: Sequence[str] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "path": str(self.path)}
+
+
+def build(
+    config: BuildConfig,
+    out: str | Path,
+    *,
+    progress: Listener = silent,
+    fresh: bool = False,
+    discard: bool = False,
+    update: bool = False,
+    allow_other_machine: bool = False,
+) -> BuildReport:
+    """Build a sealed store in the folder `out`, or take up the build that was begun there.
+
+    Args:
+        config: what to build, see `resolve`.
+        out: folder of the store; made if it is not there.
+        progress: called with every `Event`.
+        fresh: throw away whatever was built in `out` before, sealed or not.
+        discard: throw away the unfinished work in `out`; what is sealed stays.
+        update: change a sealed store to `config`: other relations, another k, further teachers.
+        allow_other_machine: go on with work that was begun on another machine class or library set.
+
+    Raises:
+        LabelgenError: see the tree in `labelgen.errors`. What was written before stays usable.
+    """
+    check_names(config)
+    root = Path(out)
+    _refuse_foreign_folder(root)
+    started = time.perf_counter()
+    with session.locked(root):
+        if fresh:
+            session.start_anew(root)
+        sealed = load_manifest(root) if (root / layout.MANIFEST).exists() else None
+        if discard:
+            _discard(root, sealed)
+        differing = changed_fields(sealed, config) if sealed is not None else []
+        if sealed is not None and not differing:
+            return _already_sealed(root, sealed, config)
+        if sealed is not None and not update:
+            raise StoreMismatchError(
+                f"the store at {root} is sealed with another recipe",
+                found="; ".join(differing),
+                expected="the recipe in its manifest",
+                todo="change it with --update (further teachers, relations, k), or build it anew with --fresh",
+            )
+        _refuse_other_data(sealed, differing)
+        executor = registry.load("executor", config.run.executor)(run=config.run, engine=config.search.engine)
+        with PeakMeter(tree=True) as meter:
+            work = Build(root, config, sealed, progress, meter, allow_other_machine)
+            manifest = seal(root, config, work.run(executor), sealed)
+        tidy(root, manifest)
+    return _report(root, manifest, changed=True, seconds=time.perf_counter() - started, notes=work.notes)
+
+
+def add(
+    out: str | Path,
+    *,
+    teachers: Mapping[str, str] | None = None,
+    relations: Sequence[str] = (),
+    k: int = 0,
+    overrides: Sequence[str] = (),
+    progress: Listener = silent,
+    discard: bool = False,
+    allow_other_machine: bool = False,
+) -> BuildReport:
+    """Change a sealed store: its own recipe with further teachers (alias -> spec) or relations, or another k.
+
+    Nothing that is sealed is computed again; readers see the old store until the manifest is swapped.
+
+    Raises:
+        StoreMismatchError: an alias that is already there with another spec.
+    """
+    sealed = load_manifest(Path(out))
+    data = configs.override(sealed.recipe, overrides)
+    search = dict(data["search"])
+    if relations and search["relations"]:
+        search["relations"] = list(dict.fromkeys([*search["relations"], *relations]))
+    if k:
+        search["k"] = k
+    data |= {"teachers": {**data["teachers"], **(teachers or {})}, "search": search}
+    return build(
+        configs.from_dict(data),
+        out,
+        progress=progress,
+        update=True,
+        discard=discard,
+        allow_other_machine=allow_other_machine,
+    )
+
+
+def _report(
+    root: Path, manifest: Manifest, *, changed: bool, seconds: float = 0.0, notes: Sequence[str] = ()
+) -> BuildReport:
+    corpus = manifest.corpus
+    return BuildReport(
+        path=root,
+        content_digest=manifest.content_digest,
+        changed=changed,
+        images=corpus.n_images,
+        captions=corpus.n_captions,
+        texts=corpus.n_texts,
+        splits={name: stop - start for name, (start, stop) in corpus.splits.items()},
+        teachers={alias: entry.spec for alias, entry in manifest.teachers.items()},
+        lists=[entry.path for entry in manifest.neighbors],
+        quarantined={f"{row['stage']}: {row['reason']}": row["count"] for row in manifest.quarantine.by_reason},
+        bytes=manifest.total_bytes,
+        seconds=round(seconds, 3),
+        peak_bytes=max((stage.get("peak_bytes", 0) for stage in manifest.stages.values()), default=0),
+        stages=manifest.stages,
+        notes=list(notes),
+    )
+
+
+def _already_sealed(root: Path, sealed: Manifest, config: BuildConfig) -> BuildReport:
+    """Nothing to do, but perhaps to sweep up after a kill between the commit and the tidying."""
+    pending = session.read_pending(root)
+    if pending is not None and configs.changes(pending["identity"], config.identity()):
+        raise StoreMismatchError(
+            f"an unfinished change of the store at {root} lies there",
+            found="; ".join(configs.changes(config.identity(), pending["identity"])),
+            expected="no unfinished work, or the command that began it",
+            todo="finish it with that command, or drop it with --discard (keeps the sealed store)",
+        )
+    tidy(root, sealed)
+    return _report(root, sealed, changed=False)
+
+
+def _refuse_foreign_folder(root: Path) -> None:
+    """A folder with other things in it is never built into: the build removes what it does not know."""
+    if root.is_file():
+        raise StoreError(f"{root} is a file", expected="a folder, or a path that does not exist yet")
+    if not root.is_dir() or (root / layout.MANIFEST).exists() or (root / layout.WORK).exists():
+        return
+    there = sorted(path.name for path in root.iterdir())
+    if there:
+        raise StoreError(
+            f"{root} is not a store and not empty",
+            found=", ".join(there[:5]) + (" ..." if len(there) > 5 else ""),
+            expected="an empty or new folder, a store, or a build that was begun",
+            todo="give another --out",
+        )
+
+
+def _refuse_other_data(sealed: Manifest | None, differing: Sequence[str]) -> None:
+    """A change may add teachers and lists; the rows of a sealed store are what they are."""
+    rows = [field for field in differing if field.startswith("dataset.")]
+    if sealed is not None and rows:
+        raise StoreMismatchError(
+            "a change cannot give a sealed store other rows",
+            found="; ".join(rows),
+            todo="build another store, or build this one anew with --fresh",
+        )
+
+
+def _discard(root: Path, sealed: Manifest | None) -> None:
+    """Throw away unfinished work; what is sealed stays."""
+    if sealed is None:
+        session.start_anew(root)
+    else:
+        tidy(root, sealed)

@@ -1,0 +1,188 @@
+"""Similarity as the store defines it: the one place that holds the formula.
+
+For two stored float16 rows x, y::
+
+    similarity(x, y) = float32( (x.y) / sqrt((x.x) * (y.y)) )
+
+with the three sums, the product, the root and the quotient in float64. float16 values are multiples of 2^-24, so
+products are multiples of 2^-48, and as long as |x||y| <= 32 every partial sum, in whatever order, has magnitude at most
+32 = 2^5 and fits into the 53 bits of a float64: the three sums are **exact** for any tiling, BLAS, thread count or
+device, and the result is the same bits everywhere. Consequences: it is symmetric; equal rows give exactly 1, because
+the root of a correctly rounded square is the number itself; nothing exceeds 1, because by Cauchy-Schwarz the float64
+quotient is at most 1 + 2^-51, which rounds to 1.
+
+A row with x.x == 0 is *dead* (an item that failed). It has no similarity: where a number must stand it is -inf, and
+aggregations leave it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from labelgen.errors import StoreError, some
+from labelgen.types import PAD_SCORE, Aggregation, Float16, Float32, Float64, Int64
+
+#: Columns converted to float64 at a time: bounds memory for very long rows and changes no bit.
+_PANEL = 4096
+
+#: Largest x.x for which all sums are exact.
+MAX_SELF_DOT = 32.0
+
+
+def self_dots(rows: Float16) -> Float64:
+    """x.x of every row, exact; [n]."""
+    total: Float64 = np.zeros(len(rows))
+    for panel in _panels(rows):
+        wide = panel.astype(np.float64)
+        total += np.einsum("ij,ij->i", wide, wide)
+    return total
+
+
+def check_rows(dots: Float64, first_row: int) -> None:
+    """Refuse rows whose sums would not be exact; `dots` are the self dots of the rows from `first_row` on.
+
+    Raises:
+        StoreError: a row is not finite or far from unit length.
+    """
+    bad = np.flatnonzero(~(dots <= MAX_SELF_DOT))
+    if bad.size:
+        raise StoreError(
+            "embedding rows are not of about unit length",
+            found=f"rows {some((bad + first_row).tolist())} with squared length {some(dots[bad].tolist())}",
+            expected=f"finite rows of squared length at most {MAX_SELF_DOT:g}",
+            todo="run `labelgen verify`, or embed again",
+        )
+
+
+def similarity(products: Float64, left: Float64, right: Float64) -> Float32:
+    """float32(products / sqrt(left * right)), broadcast; -inf where either row is dead.
+
+    Args:
+        products: x.y.
+        left, right: x.x and y.y, of shapes that broadcast to the shape of `products`.
+    """
+    dead = None
+    if not (left.all() and right.all()):
+        dead = (left == 0) | (right == 0)
+        left, right = np.where(left == 0, 1.0, left), np.where(right == 0, 1.0, right)
+    scale = np.multiply(left, right)
+    np.sqrt(scale, out=scale)
+    scores = np.empty(products.shape, np.float32)
+    np.divide(products, scale, out=scores, casting="same_kind")  # float64 quotient, rounded once
+    if dead is not None:
+        scores[dead] = PAD_SCORE
+    return scores
+
+
+def pair_similarities(x: Float16, y: Float16) -> Float32:
+    """Similarity of x[i] with y[i]; two arrays [n, d] -> [n]."""
+    products = np.zeros(len(x))
+    for left, right in zip(_panels(x), _panels(y), strict=True):
+        products += np.einsum("ij,ij->i", left.astype(np.float64), right.astype(np.float64))
+    return similarity(products, self_dots(x), self_dots(y))
+
+
+def block_similarity(x: Float16, y: Float16) -> Float32:
+    """Similarity of every row of x with every row of y; [m, d], [n, d] -> [m, n].
+
+    Pass the same object twice for rows against themselves: BLAS then computes half of the product.
+    """
+    if y is x or (y.shape == x.shape and y.__array_interface__ == x.__array_interface__):
+        products = _own_products(x)
+        own = products.diagonal().copy()
+        return similarity(products, own[:, None], own)
+    products, left, right = np.zeros((len(x), len(y))), np.zeros(len(x)), np.zeros(len(y))
+    one_panel = x.shape[1] <= _PANEL
+    for x_panel, y_panel in zip(_panels(x), _panels(y), strict=True):
+        a, b = x_panel.astype(np.float64), y_panel.astype(np.float64)
+        left += np.einsum("ij,ij->i", a, a)
+        right += np.einsum("ij,ij->i", b, b)
+        if one_panel:
+            products = a @ b.T
+        else:
+            products += a @ b.T
+    return similarity(products, left[:, None], right)
+
+
+def block_group_similarity(members: Float16, sizes: Int64, y: Float16, aggregation: Aggregation) -> Float32:
+    """Similarity of row sets with rows: max or mean over the living members of each set.
+
+    Args:
+        members: [sizes.sum(), d]; the first sizes[0] rows are the first set, and so on.
+        y: [n, d].
+
+    Returns:
+        [len(sizes), n]; -inf for a set without a living member and for a dead row of y.
+    """
+    return aggregate_groups(block_similarity(members, y), sizes, aggregation)
+
+
+def aggregate_groups(similarities: Float32, sizes: Int64, aggregation: Aggregation) -> Float32:
+    """Max or mean over runs of rows: [sizes.sum(), n] -> [len(sizes), n]; see `aggregate`."""
+    if not len(sizes) or (sizes == sizes[0]).all():
+        return _aggregate_equal(similarities, len(sizes), aggregation)
+    starts = np.cumsum(sizes) - sizes
+    result = np.full((len(sizes), similarities.shape[1]), PAD_SCORE)
+    for size in np.unique(sizes):
+        chosen = np.flatnonzero(sizes == size)
+        rows = (starts[chosen, None] + np.arange(size)).ravel()
+        result[chosen] = _aggregate_equal(similarities[rows], len(chosen), aggregation)
+    return result
+
+
+def aggregate(members: Sequence[Float32], aggregation: Aggregation) -> Float32:
+    """Elementwise max or mean of equally shaped arrays, the j-th holding the j-th member of every set.
+
+    -inf stands for a member that is not there or dead. `mean` is the sum in float64, member after member in the order
+    of the captions, divided by the number of living members and rounded to float32: a fixed order, so the same bits
+    everywhere. A set without a living member gives -inf.
+    """
+    if aggregation == "max":
+        best = members[0].copy()
+        for member in members[1:]:
+            np.maximum(best, member, out=best)
+        return best
+    total = np.zeros(members[0].shape)
+    living = np.zeros(members[0].shape, np.int32)
+    for member in members:
+        alive = member > PAD_SCORE
+        np.add(total, member, out=total, where=True if alive.all() else alive)
+        living += alive
+    mean = np.full(members[0].shape, PAD_SCORE)
+    np.divide(total, living, out=mean, where=living > 0, casting="same_kind")
+    return mean
+
+
+def _aggregate_equal(similarities: Float32, groups: int, aggregation: Aggregation) -> Float32:
+    width = similarities.shape[1]
+    if not groups or not len(similarities):
+        return np.full((groups, width), PAD_SCORE)
+    if groups == len(similarities):
+        return similarities
+    by_member = similarities.reshape(groups, -1, width)
+    return aggregate([by_member[:, number] for number in range(by_member.shape[1])], aggregation)
+
+
+def _own_products(x: Float16) -> Float64:
+    first, *others = (panel.astype(np.float64) for panel in _panels(x))
+    products: Float64 = first @ first.T
+    for panel in others:
+        products += panel @ panel.T
+    return products
+
+
+def _panels(rows: Float16) -> Iterator[Float16]:
+    """Ranges of columns, views."""
+    if rows.shape[1] <= _PANEL:
+        yield rows
+        return
+    for start in range(0, rows.shape[1], _PANEL):
+        yield rows[:, start : start + _PANEL]
+
+
+def concatenate_rows(pieces: Iterable[Float16], dim: int) -> Float16:
+    """Pieces of rows as one array; none gives [0, dim]."""
+    held = list(pieces)
+    return np.concatenate(held) if held else np.empty((0, dim), np.float16)

@@ -1,0 +1,310 @@
+"""A build from top to bottom, like the data goes: describe, ingest, embed, search, measure, seal.
+
+Everything before the seal lies in parts and receipts and can be stopped and taken up again at any moment; the manifest
+is the only commit. A change of a sealed store is the same run: what the old manifest holds under the same fingerprint
+is kept, the rest is added beside it, and what the new manifest names no more is removed after the swap.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labelgen import config as configs
+from labelgen import registry
+from labelgen.config import BuildConfig
+from labelgen.errors import ConfigError, StoreMismatchError
+from labelgen.executors.base import Executor, worker_settings
+from labelgen.progress import Event, Listener
+from labelgen.similarity.base import Strip
+from labelgen.specs import Spec
+from labelgen.stages import ingest, session
+from labelgen.stages.base import Receipt, Task, find_receipt, outstanding, receipt_path
+from labelgen.stages.blueprint import (
+    CorpusFacts,
+    EmbeddingPlan,
+    ProductPlan,
+    TeacherFacts,
+    embedding_plans,
+    product_plans,
+)
+from labelgen.stages.machine import machine_class
+from labelgen.stages.meter import PeakMeter
+from labelgen.stages.run import Runner
+from labelgen.stages.search import ListSpec, lists_of, plan_of
+from labelgen.stages.stats import stats_path
+from labelgen.store import layout
+from labelgen.store.manifest import Manifest
+from labelgen.store.shards import write_array_metadata
+
+
+@dataclass(frozen=True)
+class Built:
+    """Everything that the seal needs to know of a finished run."""
+
+    corpus: CorpusFacts
+    splits: Mapping[str, tuple[int, int]]
+    about: Mapping[str, str]
+    teachers: Sequence[TeacherFacts]
+    embeddings: Sequence[EmbeddingPlan]
+    products: Sequence[ProductPlan]
+    receipts: Mapping[str, Receipt]
+    stages: Mapping[str, Mapping[str, Any]]
+    machines: Sequence[Mapping[str, str]]
+
+    @property
+    def lists(self) -> list[ListSpec]:
+        return [item for product in self.products for item in product.lists]
+
+
+@dataclass
+class Build:
+    """One run. Each method is a step; fields are what a later step needs."""
+
+    root: Path
+    config: BuildConfig
+    sealed: Manifest | None
+    progress: Listener
+    meter: PeakMeter
+    allow_other_machine: bool = False
+    notes: list[str] = field(default_factory=list)
+    splits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, executor: Executor) -> Built:
+        """All stages but the seal."""
+        pending = self._take_up()
+        with executor as running:
+            runner = Runner(self.root, running, self.progress, self.meter)
+            teachers = self._describe(runner, pending)
+            corpus = self._ingest(runner, pending, teachers)
+            embeddings = embedding_plans(corpus, teachers)
+            lists = self._lists(teachers)
+            embedded = {f"{plan.alias}.{plan.modality}": plan.fingerprint for plan in embeddings}
+            products = product_plans(corpus, teachers, lists, embedded)
+            self._note_paths(pending, embeddings, lists)
+            self._embed(runner, embeddings)
+            self._search(runner, products)
+            self._measure(runner, products)
+        return Built(
+            corpus, self.splits, self.about, teachers, embeddings, products, runner.receipts, runner.stages,
+            pending["machines"],
+        )  # fmt: skip
+
+    def _take_up(self) -> dict[str, Any]:
+        """The note of the unfinished work here, checked against what is asked now, or a new one."""
+        here, identity = machine_class(), self.config.identity()
+        pending = session.read_pending(self.root)
+        if pending is None:
+            session.remove_work(self.root)
+            pending = {"format": 1, "recipe": self.config.to_dict(), "identity": identity, "machines": [here], "paths": []}
+        else:
+            session.refuse_other_recipe(self.root, pending, identity, changing=self.sealed is not None)
+            if session.refuse_other_machine(self.root, pending, here, allowed=self.allow_other_machine):
+                pending["machines"].append(here)
+        session.write_pending(self.root, pending)
+        return pending
+
+    def _describe(self, runner: Runner, pending: dict[str, Any]) -> list[TeacherFacts]:
+        """Load every new teacher and ask what it is; sealed ones are known from the manifest."""
+        tasks, described = [], {}
+        for alias, spec in self.config.teachers.items():
+            old = self.sealed.teachers.get(alias) if self.sealed else None
+            if old is None:
+                task = Task(
+                    f"describe/{alias}", "", "labelgen.stages.embed:describe", {"spec": str(spec), "alias": alias}, 1
+                )
+                (self.root / receipt_path(task.key)).unlink(missing_ok=True)
+                tasks.append(task)
+            elif old.spec != str(spec):
+                raise StoreMismatchError(
+                    f"the sealed store already has a teacher {alias!r}",
+                    found=str(spec),
+                    expected=old.spec,
+                    todo="give the new teacher another alias",
+                )
+            else:
+                described[alias] = TeacherFacts.from_entry(alias, old)
+        for receipt in runner.run("describe", tasks):
+            described[receipt.facts["alias"]] = TeacherFacts.from_receipt(receipt.facts)
+        new = {task.arguments["alias"]: described[task.arguments["alias"]].to_json() for task in tasks}
+        session.refuse_other_teachers(self.root, pending, new)
+        session.note(self.root, pending, teachers=new)
+        return [described[alias] for alias in self.config.teachers]
+
+    def _ingest(self, runner: Runner, pending: dict[str, Any], teachers: Sequence[TeacherFacts]) -> CorpusFacts:
+        """The corpus: that of the sealed store where it is enough, else read from the data set."""
+        sealed = self.sealed
+        needs_photos = [
+            facts.alias for facts in teachers if "image" in facts.modalities and facts.kind == "content"
+        ]
+        if sealed is not None:
+            self.splits, self.about = sealed.corpus.splits, sealed.corpus.about
+            if all(alias in sealed.teachers for alias in needs_photos):
+                return CorpusFacts.from_manifest(sealed)
+        with runner.timed("ingest", 0, 1) as tell:
+            corpus = ingest.read_corpus(self.config.dataset)
+            content = corpus.content_fingerprint()
+            began_with = sealed.corpus.fingerprint if sealed is not None else pending.get("corpus", content)
+            session.refuse_other_corpus(self.root, content, began_with)
+            tell(1)
+        photos = ""
+        if needs_photos:
+            with runner.timed("probe", 0, len(corpus.images)) as tell:
+                corpus = ingest.probe(corpus, tell)
+            photos = ingest.photos_fingerprint(corpus)
+            session.refuse_other_corpus(self.root, photos, pending.get("photos", photos))
+        ingest.write_tables(self.root / layout.INGEST, corpus)
+        session.note(self.root, pending, corpus=content, photos=photos)
+        self.splits = corpus.splits
+        self.about, differences = ingest.known_facts(self.config.dataset, corpus)
+        for text in differences:
+            self._tell(text)
+        return CorpusFacts(
+            folder=layout.INGEST,
+            photos=str(corpus.photos.absolute()) if corpus.photos else "",
+            n_images=len(corpus.images),
+            n_captions=len(corpus.captions),
+            n_texts=len(corpus.texts()),
+            fingerprint=content,
+            photos_fingerprint=photos,
+        )
+
+    def _lists(self, teachers: Sequence[TeacherFacts]) -> list[ListSpec]:
+        """The neighbour lists that the recipe asks of these teachers."""
+        search = self.config.search
+        sides = {facts.alias: facts.modalities for facts in teachers}
+        lists = lists_of(search.relations, sides, k=search.k, aggregation=search.aggregation, scope="split")
+        if search.cross_k and len(self.splits) > 1:
+            lists += lists_of(
+                search.relations, sides, k=search.cross_k, aggregation=search.aggregation, scope="cross"
+            )
+        served = {item.relation.value for item in lists} | {f"{item.relation.value}.{item.alias}" for item in lists}
+        unserved = [relation for relation in search.relations if relation not in served]
+        if unserved:
+            raise ConfigError(
+                f"no teacher can serve {', '.join(unserved)}",
+                found=", ".join(f"{alias} ({' and '.join(sorted(side))})" for alias, side in sides.items()),
+                todo="add a teacher of the missing side, or leave the relation out",
+            )
+        return lists
+
+    def _note_paths(
+        self, pending: dict[str, Any], embeddings: Sequence[EmbeddingPlan], lists: Sequence[ListSpec]
+    ) -> None:
+        """Say which folders this work writes, so that `verify` knows them before they are sealed."""
+        arrays = [plan.spec.path for plan in embeddings if not self._has_embedding(plan)]
+        arrays += [item.path for item in lists if not self._has_list(item.path)]
+        session.note(self.root, pending, paths=[*arrays, f"{layout.STATS}/", f"{layout.RECEIPTS}/", f"{layout.CORPUS}."])
+
+    def _embed(self, runner: Runner, plans: Sequence[EmbeddingPlan]) -> None:
+        """Parts of every embedding, then its shards; parts go when their shards are whole."""
+        new = [plan for plan in plans if not self._has_embedding(plan)]
+        todo = {plan.spec.path: outstanding(self.root, plan.shard_tasks())[1] for plan in new}
+        parts: list[Task] = []
+        for plan in new:
+            tasks, extra = plan.part_tasks(), plan.deviation_task()
+            if todo[plan.spec.path]:
+                parts += tasks
+                parts += [extra] if extra is not None and plan.units else []
+            else:
+                runner.remember(find_receipt(self.root, task, outputs=False) for task in [*tasks, *([extra] if extra else [])])
+        runner.run("embed", parts)
+        for plan in new:
+            write_array_metadata(self.root, plan.spec)
+        runner.run("assemble", [task for plan in new for task in plan.shard_tasks()])
+        shutil.rmtree(self.root / layout.PARTS / "embed", ignore_errors=True)
+
+    def _search(self, runner: Runner, products: Sequence[ProductPlan]) -> None:
+        """Partial lists of every product that has a new list, then their shards."""
+        work: list[tuple[ProductPlan, list[Task]]] = []
+        for product in products:
+            missing = product.only([item for item in product.lists if not self._has_list(item.path)])
+            if missing.lists:
+                work.append((missing, missing.strip_tasks(self._strips(missing))))
+        needed = []
+        for product, strips in work:
+            kept = [find_receipt(self.root, task, outputs=False) for task in strips]
+            whole = None not in kept and not outstanding(self.root, product.shard_tasks(_present(kept)))[1]
+            if whole:
+                runner.remember(kept)
+            else:
+                needed += strips
+        runner.run("search", needed)
+        merges = []
+        for product, strips in work:
+            merges += product.shard_tasks([runner.receipts[task.key] for task in strips])
+            for item in product.lists:
+                for spec in layout.neighbor_specs(item.path, product.corpus.rows(item.relation.query), item.k).values():
+                    write_array_metadata(self.root, spec)
+        runner.run("merge", merges)
+        shutil.rmtree(self.root / layout.PARTS / "search", ignore_errors=True)
+
+    def _strips(self, product: ProductPlan) -> Sequence[Strip]:
+        memory = worker_settings(self.config.run, self.config.search.engine)[0].memory
+        plan = plan_of(
+            self.root, product.corpus.folder, product.alias, product.product,
+            [item.to_json() for item in product.lists], product.dim, memory,
+        )  # fmt: skip
+        engine = registry.create("engine", Spec(self.config.search.engine), device="cpu")
+        strips: Sequence[Strip] = engine.schedule(plan)
+        return strips
+
+    def _measure(self, runner: Runner, products: Sequence[ProductPlan]) -> None:
+        """One table of quantiles and histograms for every relation and teacher."""
+        tasks = {}
+        for product in products:
+            for item in product.lists:
+                path = stats_path(item.relation, item.alias, item.aggregation)
+                if self.sealed is not None and path in self.sealed.files:
+                    continue
+                arguments = {
+                    "alias": item.alias,
+                    "product": product.product,
+                    "dim": product.dim,
+                    "relation": path.split("/")[1].split(".")[0],
+                    "aggregation": item.aggregation,
+                }
+                tasks[path] = Task(
+                    f"measure/{path.partition('/')[2].removesuffix('.json')}",
+                    product.inputs,
+                    "labelgen.stages.stats:measure",
+                    arguments,
+                    1,
+                    {"corpus": product.corpus.folder},
+                )
+        runner.run("measure", list(tasks.values()))
+
+    def _has_embedding(self, plan: EmbeddingPlan) -> bool:
+        """Whether the sealed store holds this array already.
+
+        Raises:
+            StoreMismatchError: it holds other rows under this name.
+        """
+        for entry in self.sealed.embeddings if self.sealed else ():
+            if entry.array.path == plan.spec.path:
+                if entry.fingerprint != plan.fingerprint:
+                    raise StoreMismatchError(
+                        f"{entry.array.path} is sealed with other rows", todo="give the new teacher another alias"
+                    )
+                return True
+        return False
+
+    def _has_list(self, path: str) -> bool:
+        return self.sealed is not None and any(entry.path == path for entry in self.sealed.neighbors)
+
+    def _tell(self, text: str) -> None:
+        self.notes.append(text)
+        self.progress(Event("note", "ingest", text=text))
+
+
+def _present(receipts: Iterable[Receipt | None]) -> list[Receipt]:
+    return [receipt for receipt in receipts if receipt is not None]
+
+
+def changed_fields(manifest: Manifest, config: BuildConfig) -> list[str]:
+    """What a config changes of the recipe that a store was sealed with."""
+    return configs.changes(configs.from_dict(manifest.recipe).identity(), config.identity())

@@ -1,0 +1,120 @@
+"""The corpus in its final form: tables with what the embed stage found, and the index."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labelgen.fingerprint import digest_file
+from labelgen.stages.base import Receipt
+from labelgen.stages.blueprint import EmbeddingPlan
+from labelgen.stages.ingest import quarantined, quarantined_captions
+from labelgen.store import layout
+from labelgen.store.atomic import FileFact
+from labelgen.store.index import build_index
+from labelgen.store.parquet import read_frame, write_frame
+from labelgen.store.shards import write_array
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_TABLES = (layout.IMAGES, layout.CAPTIONS, layout.QUARANTINE)
+
+
+@dataclass(frozen=True)
+class SealedCorpus:
+    """The corpus folder of a store: where, its files, and what it holds back."""
+
+    path: str
+    files: Mapping[str, FileFact]
+    by_reason: tuple[Mapping[str, Any], ...]
+    quarantined: int
+
+
+def seal_corpus(
+    root: Path, source: Path, plans: Sequence[EmbeddingPlan], receipts: Mapping[str, Receipt], previous: str
+) -> SealedCorpus:
+    """Write the corpus folder, with what the embed stage could not use; a folder that would not change is kept.
+
+    `previous` is the folder of the sealed store that is being changed, empty for a new store.
+    """
+    import polars as pl
+
+    frames = {name: read_frame(source / name) for name in _TABLES}
+    added = list(_found_by_embedding(frames, plans, receipts))
+    if added:
+        frames[layout.QUARANTINE] = pl.concat([frames[layout.QUARANTINE], *added]).unique(maintain_order=True)
+        frames[layout.IMAGES] = _with_status(frames[layout.IMAGES], pl.concat(added))
+    counted = Counter(frames[layout.QUARANTINE].select("stage", "reason").iter_rows())
+    by_reason = tuple(
+        {"stage": stage, "reason": reason, "count": count} for (stage, reason), count in sorted(counted.items())
+    )
+    path = previous
+    if not previous or any(not frames[name].equals(read_frame(root / previous / name)) for name in _TABLES):
+        path = _next_folder(root, previous)
+        _write_corpus(root, path, frames)
+    return SealedCorpus(path, list_files(root, [path]), by_reason, len(frames[layout.QUARANTINE]))
+
+
+def list_files(root: Path, prefixes: Iterable[str]) -> dict[str, FileFact]:
+    """Size and checksum of every file under the given folders, read from disk."""
+    found = {}
+    for prefix in prefixes:
+        for folder, _, names in os.walk(root / prefix):
+            for name in names:
+                path = Path(folder) / name
+                found[path.relative_to(root).as_posix()] = FileFact(path.stat().st_size, digest_file(path))
+    return found
+
+
+def _write_corpus(root: Path, path: str, frames: Mapping[str, pl.DataFrame]) -> None:
+    images, captions = frames[layout.IMAGES], frames[layout.CAPTIONS]
+    for name, frame in frames.items():
+        write_frame(root / path / name, frame)
+    specs = layout.index_specs(path, len(images), len(captions))
+    offsets = np.concatenate([[0], np.cumsum(images["n_captions"].to_numpy(), dtype=np.int64)]).astype(np.int64)
+    arrays: dict[str, Any] = {"offsets": offsets, "caption_image": captions["image_row"].to_numpy()}
+    arrays["image_hash"], arrays["image_row"] = build_index(images["image_id"].to_list())
+    arrays["caption_hash"], arrays["caption_row"] = build_index(captions["caption_id"].to_list())
+    for name, spec in specs.items():
+        write_array(root, spec, arrays[name])
+
+
+def _found_by_embedding(
+    frames: Mapping[str, pl.DataFrame], plans: Sequence[EmbeddingPlan], receipts: Mapping[str, Receipt]
+) -> Iterable[pl.DataFrame]:
+    """Quarantine rows from the receipts of the embed stage."""
+    for plan in plans:
+        bad: dict[int, str] = {}
+        for task in plan.part_tasks():
+            if task.key in receipts:
+                facts = receipts[task.key].facts
+                bad |= {int(row): reason for row, reason in facts.get("quarantined", {}).items()}
+        if bad and plan.modality == "image":
+            yield quarantined(frames[layout.IMAGES], bad, stage="embed", alias=plan.alias)
+        elif bad:
+            yield quarantined_captions(frames[layout.CAPTIONS], bad, stage="embed", alias=plan.alias)
+
+
+def _with_status(images: pl.DataFrame, quarantine: pl.DataFrame) -> pl.DataFrame:
+    """Photographs that turned out to be damaged get the reason as their status; missing features are no damage."""
+    import polars as pl
+
+    damaged = quarantine.filter((pl.col("kind") == "image") & (pl.col("reason") != "no_features"))
+    reasons = dict(zip(damaged["row"].to_list(), damaged["reason"].to_list(), strict=True))
+    status = [reasons.get(row, old) for row, old in enumerate(images["status"].to_list())]
+    return images.with_columns(pl.Series("status", status, dtype=pl.String))
+
+
+def _next_folder(root: Path, previous: str) -> str:
+    """`corpus`, then `corpus.2`, `corpus.3` ...: a sealed folder is never written into."""
+    if not previous:
+        return layout.CORPUS
+    number = int(previous.partition(".")[2] or 1) + 1
+    return f"{layout.CORPUS}.{number}"

@@ -1,0 +1,189 @@
+"""All receipts present: corpus, card, and at last the manifest, which is the commit."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import labelgen
+from labelgen.config import BuildConfig
+from labelgen.fingerprint import digest_file
+from labelgen.stages.base import Receipt, receipt_path
+from labelgen.stages.blueprint import ProductPlan, TeacherFacts, list_fingerprint
+from labelgen.stages.build import Built, changed_fields
+from labelgen.stages.final_corpus import seal_corpus
+from labelgen.stages.machine import libraries, machine
+from labelgen.stages.search import ListSpec
+from labelgen.stages.session import remove_unlisted, remove_work
+from labelgen.stages.stats import stats_path
+from labelgen.store import layout
+from labelgen.store.atomic import FileFact, write_atomic
+from labelgen.store.card import render
+from labelgen.store.manifest import (
+    CorpusEntry,
+    EmbeddingEntry,
+    Manifest,
+    NeighborEntry,
+    QuarantineEntry,
+    TeacherEntry,
+    content_digest,
+    save_manifest,
+)
+
+#: Facts of an engine that add up over strips.
+_COUNTED = ("rescored", "fallback_rows")
+
+
+def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None) -> Manifest:
+    """Write corpus, card and manifest; the manifest is written last and is the commit."""
+    new = [plan for plan in built.embeddings if not _is_sealed(sealed, plan.spec.path)]
+    corpus = seal_corpus(
+        root, root / built.corpus.folder, new, built.receipts, previous=sealed.corpus.path if sealed else ""
+    )
+    teachers = {facts.alias: _teacher_entry(facts, built) for facts in built.teachers}
+    if sealed is not None:
+        teachers |= {alias: entry for alias, entry in sealed.teachers.items() if alias in teachers}
+    embeddings = tuple(EmbeddingEntry(p.alias, p.modality, p.spec, p.fingerprint) for p in built.embeddings)
+    neighbors = tuple(_neighbor_entry(product, item, built, sealed) for product in built.products for item in product.lists)
+    tree: dict[str, Any] = {"corpus": built.corpus.fingerprint, "photos": built.corpus.photos_fingerprint}
+    tree |= {entry.array.path: entry.fingerprint for entry in embeddings}
+    tree |= {entry.path: entry.fingerprint for entry in neighbors}
+    files = dict(corpus.files) | _array_files(root, built, sealed, [e.array for e in embeddings], neighbors)
+    manifest = Manifest(
+        store_id=sealed.store_id if sealed else uuid.uuid4().hex,
+        created=sealed.created if sealed else _now(),
+        labelgen=labelgen.__version__,
+        recipe=config.to_dict(),
+        fingerprints=tree,
+        teachers=teachers,
+        corpus=CorpusEntry(
+            path=corpus.path,
+            n_images=built.corpus.n_images,
+            n_captions=built.corpus.n_captions,
+            n_texts=built.corpus.n_texts,
+            splits=built.splits,
+            fingerprint=built.corpus.fingerprint,
+            about=built.about,
+        ),
+        embeddings=embeddings,
+        neighbors=neighbors,
+        quarantine=QuarantineEntry(f"{corpus.path}/{layout.QUARANTINE}", corpus.quarantined, corpus.by_reason),
+        counts={
+            "images": built.corpus.n_images,
+            "captions": built.corpus.n_captions,
+            "texts": built.corpus.n_texts,
+            "splits": len(built.splits),
+        },
+        files=files,
+        content_digest=content_digest(files),
+        libraries=libraries(),
+        machine={**machine(), "classes": list(built.machines)},
+        stages=built.stages,
+        history=(*(sealed.history if sealed else ()), *_change(config, sealed)),
+    )
+    manifest = _with_cards(root, manifest)
+    save_manifest(root, manifest)
+    return manifest
+
+
+def tidy(root: Path, manifest: Manifest) -> None:
+    """After a commit: remove what no manifest names any more, and the work in progress."""
+    remove_unlisted(root, set(manifest.files))
+    remove_work(root)
+
+
+def _with_cards(root: Path, manifest: Manifest) -> Manifest:
+    """Write the generated card and Croissant file and list them."""
+    facts = {name: write_atomic(root / name, text.encode()) for name, text in render(manifest).items()}
+    return replace(manifest, files={**manifest.files, **facts})
+
+
+def _array_files(
+    root: Path, built: Built, sealed: Manifest | None, arrays: Sequence[layout.ArraySpec], neighbors: Sequence[NeighborEntry]
+) -> dict[str, FileFact]:
+    """Facts of every file outside of the corpus: kept ones from the old manifest, new ones from receipts and disk."""
+    wanted = [spec.path for spec in arrays] + [entry.path for entry in neighbors]
+    known = dict(sealed.files) if sealed else {}
+    known |= {output.path: FileFact(output.bytes, output.blake3) for r in built.receipts.values() for output in r.outputs}
+    files = {path: fact for path, fact in known.items() if path.startswith(tuple(f"{prefix}/" for prefix in wanted))}
+    measured = {stats_path(entry.relation, entry.alias, entry.aggregation) for entry in neighbors}
+    files |= {path: known[path] for path in measured}
+    for path in _metadata_paths([*arrays, *(spec for entry in neighbors for spec in entry.arrays().values())]):
+        files.setdefault(path, FileFact((root / path).stat().st_size, digest_file(root / path)))
+    old = [path for path in (sealed.files if sealed else {}) if path.startswith(f"{layout.RECEIPTS}/")]
+    files |= {path: known[path] for path in old}
+    return files | receipt_files(root, built.receipts)
+
+
+def _metadata_paths(specs: Iterable[layout.ArraySpec]) -> set[str]:
+    """The `zarr.json` of arrays and of the folders above them."""
+    paths = set()
+    for spec in specs:
+        folders = spec.path.split("/")
+        paths |= {"/".join([*folders[:depth], layout.ZARR_JSON]) for depth in range(len(folders) + 1)}
+    return paths
+
+
+def _teacher_entry(facts: TeacherFacts, built: Built) -> TeacherEntry:
+    deviation = {
+        plan.modality: dict(built.receipts[task.key].facts)
+        for plan in built.embeddings
+        if plan.alias == facts.alias and (task := plan.deviation_task()) is not None and task.key in built.receipts
+    }
+    return TeacherEntry(
+        facts.spec, tuple(sorted(facts.modalities)), facts.dim, facts.kind, dict(facts.identity), deviation
+    )
+
+
+def _neighbor_entry(product: ProductPlan, item: ListSpec, built: Built, sealed: Manifest | None) -> NeighborEntry:
+    for entry in sealed.neighbors if sealed else ():
+        if entry.path == item.path:
+            return entry
+    facts = search_facts(product, item, built.receipts)
+    return NeighborEntry(
+        path=item.path,
+        relation=item.relation,
+        alias=item.alias,
+        aggregation=item.aggregation,
+        scope=item.scope,
+        k=item.k,
+        rows=built.corpus.rows(item.relation.query),
+        fingerprint=list_fingerprint(product, item),
+        facts=facts,
+    )
+
+
+def search_facts(product: ProductPlan, item: ListSpec, receipts: Mapping[str, Receipt]) -> dict[str, Any]:
+    """What the engine told of a list, over all its strips: counts are summed up."""
+    total: Counter[str] = Counter()
+    for key, receipt in receipts.items():
+        if key.startswith(f"search/{product.alias}.{product.product}-"):
+            for part in receipt.facts["parts"]:
+                if receipt.facts["lists"][part["list"]] == item.to_json():
+                    total.update({name: value for name, value in part.items() if name in _COUNTED})
+    return dict(sorted(total.items()))
+
+
+def _change(config: BuildConfig, sealed: Manifest | None) -> list[dict[str, Any]]:
+    if sealed is None:
+        return []
+    return [{"when": _now(), "labelgen": labelgen.__version__, "changed": changed_fields(sealed, config)}]
+
+
+def _is_sealed(sealed: Manifest | None, path: str) -> bool:
+    return sealed is not None and any(entry.array.path == path for entry in sealed.embeddings)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def receipt_files(root: Path, receipts: Iterable[str]) -> dict[str, FileFact]:
+    """Facts of the receipts of the given tasks."""
+    paths = [receipt_path(key) for key in receipts]
+    return {path: FileFact((root / path).stat().st_size, digest_file(root / path)) for path in paths}

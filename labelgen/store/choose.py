@@ -1,0 +1,111 @@
+"""Which embedding or neighbour list a call means when it does not name one: the only one that can serve it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from labelgen.errors import ConfigError
+from labelgen.registry import unknown
+from labelgen.store.manifest import EmbeddingEntry, Manifest, NeighborEntry
+from labelgen.types import Aggregation, Modality, Relation, Scope
+
+
+def embedding(manifest: Manifest, alias: str, modality: Modality | None) -> EmbeddingEntry:
+    """The embedding of a teacher; `modality` may be left out where it has only one.
+
+    Raises:
+        UnknownNameError: no such alias.
+        ConfigError: it has no such modality, or two and none was named.
+    """
+    entries = {entry.modality: entry for entry in manifest.embeddings if entry.alias == alias}
+    if not entries:
+        raise unknown("teacher alias", alias, manifest.teachers)
+    if modality is None and len(entries) == 1:
+        return next(iter(entries.values()))
+    if modality not in entries:
+        raise ConfigError(
+            f"teacher {alias!r} has embeddings of {_listed(entries)}",
+            found=f"modality={modality!r}",
+            todo=f"name one: store.embeddings({alias!r}, {next(iter(entries))!r})",
+        )
+    return entries[modality]
+
+
+def teacher_for(manifest: Manifest, relation: Relation, alias: str | None) -> tuple[str, bool]:
+    """The alias that serves a relation, and whether as a cross-modal teacher (images and texts in one space).
+
+    Raises:
+        ConfigError: no teacher of the store can serve the relation, or several and none was named.
+    """
+    sides = {
+        name: {entry.modality for entry in manifest.embeddings if entry.alias == name} for name in manifest.teachers
+    }
+    able = [name for name, held in sides.items() if _serves(relation, held)]
+    if alias is None:
+        alias = _only(able, f"a teacher for {relation}", "alias=")
+    elif alias not in sides:
+        raise unknown("teacher alias", alias, sides)
+    elif alias not in able:
+        raise ConfigError(
+            f"teacher {alias!r} cannot serve {relation}",
+            found=f"embeddings of {_listed(sides[alias])}",
+            expected=f"one of {', '.join(able)}" if able else "a teacher of the other modality, which this store lacks",
+        )
+    return alias, relation.query != relation.candidate and sides[alias] == {"image", "text"}
+
+
+def neighbor_list(
+    manifest: Manifest,
+    relation: Relation,
+    *,
+    alias: str | None,
+    scope: Scope,
+    aggregation: Aggregation,
+    k: int | None,
+) -> NeighborEntry:
+    """The stored list to read: of those that match, the shortest with at least `k` entries (the longest for None).
+
+    Raises:
+        ConfigError: no list matches, several aliases do, or all are shorter than `k`.
+    """
+    lists = [
+        entry
+        for entry in manifest.neighbors
+        if (entry.relation, entry.scope, entry.aggregation) == (relation, scope, aggregation)
+    ]
+    alias = alias or _only(
+        sorted({entry.alias for entry in lists}), f"a list {relation}, {scope}, {aggregation}", "alias="
+    )
+    lists = sorted((entry for entry in lists if entry.alias == alias), key=lambda entry: entry.k)
+    if not lists:
+        stored = ", ".join(entry.path.partition("/")[2] for entry in manifest.neighbors)
+        raise ConfigError(
+            f"this store has no list {relation} of teacher {alias!r}, scope {scope!r}, aggregation {aggregation!r}",
+            found=stored or "no neighbour lists",
+        )
+    if k is None:
+        return lists[-1]
+    if k < 1 or k > lists[-1].k:
+        raise ConfigError(
+            f"k is {k}", expected=f"1 to {lists[-1].k}", todo="a larger k can be built into the sealed store"
+        )
+    return next(entry for entry in lists if entry.k >= k)
+
+
+def _serves(relation: Relation, held: set[Modality]) -> bool:
+    """i2t and t2i need texts only: an image is compared as the set of its captions."""
+    return ("image" if relation is Relation.I2I else "text") in held
+
+
+def _only(names: list[str], what: str, argument: str) -> str:
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise ConfigError(f"this store has no {what.removeprefix('a ')}")
+    raise ConfigError(
+        f"this store has {len(names)} choices of {what}", found=", ".join(names), todo=f"name one with {argument}"
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(sorted(names)) or "nothing"

@@ -1,0 +1,52 @@
+"""What a store says of itself in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+from labelgen.store.manifest import Manifest
+
+
+def as_text(path: Path, manifest: Manifest) -> str:
+    """One paragraph."""
+    return f"labelgen store {str(path)!r}: " + "; ".join(f"{name} {value}" for name, value in _facts(manifest)) + "."
+
+
+def as_html(path: Path, manifest: Manifest) -> str:
+    """A table; every text from the store is escaped."""
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(value)}</td></tr>"
+        for name, value in _facts(manifest)
+    )
+    return f"<div><b>labelgen store</b> <code>{escape(str(path))}</code><table>{rows}</table></div>"
+
+
+def human_bytes(count: int) -> str:
+    """`1.5 GB`: decimal units, as disks are sold."""
+    size = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}" if unit != "bytes" else f"{count} bytes"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def _facts(manifest: Manifest) -> list[tuple[str, str]]:
+    corpus = manifest.corpus
+    splits = ", ".join(f"{name} {stop - start:,}" for name, (start, stop) in corpus.splits.items())
+    teachers = ", ".join(
+        f"{alias} = {entry.spec} ({'+'.join(entry.modalities)}, {entry.dim}-d)"
+        for alias, entry in manifest.teachers.items()
+    )
+    lists = ", ".join(entry.path.partition("/")[2] for entry in manifest.neighbors)
+    return [
+        ("data set", str(corpus.about.get("name") or manifest.recipe.get("dataset", {}).get("name", "unknown"))),
+        ("holds", f"{corpus.n_images:,} images ({splits}) and {corpus.n_captions:,} captions"),
+        ("teachers", teachers or "none"),
+        ("neighbours", lists or "none"),
+        ("quarantined", f"{manifest.quarantine.total:,}"),
+        ("size", human_bytes(manifest.total_bytes)),
+        ("sealed", f"{manifest.created} by labelgen {manifest.labelgen}"),
+        ("content", manifest.content_digest),
+    ]

@@ -1,0 +1,155 @@
+"""The items of a store: which images and captions it holds, their ids and rows, and how they belong together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from labelgen.errors import StoreError
+from labelgen.store import layout
+from labelgen.store.index import lookup
+from labelgen.store.manifest import Manifest
+from labelgen.store.mapped import MappedArray
+from labelgen.types import Int64, Modality
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from labelgen.store.parquet import StringColumn
+
+Ids: TypeAlias = Iterable[str | int]
+RowNumbers: TypeAlias = Iterable[int]
+#: How the items of a modality are called.
+KINDS: Mapping[Modality, str] = {"image": "image", "text": "caption"}
+
+
+class Items:
+    """The corpus of a store that lies at `path`."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._process = os.getpid()
+        self._arrays: dict[str, MappedArray] = {}
+        self._frames: dict[str, pl.DataFrame] = {}
+        self._ids: dict[Modality, StringColumn] = {}
+
+    @property
+    def images(self) -> pl.DataFrame:
+        """One row an image, in row order; see `layout.TABLES` for the columns."""
+        return self._frame(f"{self.manifest.corpus.path}/{layout.IMAGES}")
+
+    @property
+    def captions(self) -> pl.DataFrame:
+        """One row a caption, in row order; see `layout.TABLES` for the columns."""
+        return self._frame(f"{self.manifest.corpus.path}/{layout.CAPTIONS}")
+
+    @property
+    def quarantine(self) -> pl.DataFrame:
+        """What could not be used, and why."""
+        return self._frame(self.manifest.quarantine.path)
+
+    @property
+    def splits(self) -> dict[str, range]:
+        """Image rows of every split, in row order. The captions of rows v are `offsets[v]` to `offsets[v + 1]`."""
+        return {name: range(start, stop) for name, (start, stop) in self.manifest.corpus.splits.items()}
+
+    @property
+    def offsets(self) -> Int64:
+        """The captions of image v are caption rows offsets[v]:offsets[v + 1]; int64 [n_images + 1], mapped."""
+        return self._index("offsets").slice(0, self.manifest.corpus.n_images + 1)
+
+    def image_rows(self, ids: Ids, *, missing_ok: bool = False) -> Int64:
+        """Rows of image ids, [n]; whole numbers stand for their text. -1 for unknown ones with `missing_ok`.
+
+        Raises:
+            UnknownIdError: ids that the store does not hold.
+        """
+        return self._lookup("image", ids, missing_ok)
+
+    def caption_rows(self, ids: Ids, *, missing_ok: bool = False) -> Int64:
+        """Rows of caption ids, [n]; whole numbers stand for their text. -1 for unknown ones with `missing_ok`.
+
+        Raises:
+            UnknownIdError: ids that the store does not hold.
+        """
+        return self._lookup("text", ids, missing_ok)
+
+    def image_ids(self, rows: RowNumbers) -> list[str]:
+        """Ids of image rows."""
+        return self._id_column("image").take(self._checked(rows, "image"))
+
+    def caption_ids(self, rows: RowNumbers) -> list[str]:
+        """Ids of caption rows."""
+        return self._id_column("text").take(self._checked(rows, "text"))
+
+    def captions_of(self, image_row: int) -> Int64:
+        """Caption rows of one image, [n] (none, one, five, ...)."""
+        start, stop = self._index("offsets").take(self._checked([image_row], "image") + np.arange(2))
+        return np.arange(start, stop, dtype=np.int64)
+
+    def image_of(self, caption_rows: RowNumbers) -> Int64:
+        """The image row of every caption row, [n]."""
+        return self._index("caption_image").take(self._checked(caption_rows, "text")).astype(np.int64)
+
+    def _frame(self, path: str) -> pl.DataFrame:
+        if path not in self._frames:
+            if os.getpid() != self._process:
+                raise StoreError(
+                    f"{path} was first asked for in a forked process, where reading frames may hang",
+                    todo="ask for the frame once before workers start, or start them with spawn",
+                )
+            from labelgen.store.parquet import read_frame
+
+            self._frames[path] = read_frame(self.path / path)
+        return self._frames[path]
+
+    def _id_column(self, modality: Modality) -> StringColumn:
+        if modality not in self._ids:
+            from labelgen.store.parquet import read_strings
+
+            table = layout.IMAGES if modality == "image" else layout.CAPTIONS
+            path = self.path / self.manifest.corpus.path / table
+            self._ids[modality] = read_strings(path, f"{KINDS[modality]}_id")
+        return self._ids[modality]
+
+    def _array(self, spec: layout.ArraySpec) -> MappedArray:
+        array = self._arrays.get(spec.path)
+        if array is None:
+            array = self._arrays[spec.path] = MappedArray(self.path, spec)
+        return array
+
+    def _index(self, name: str) -> MappedArray:
+        return self._array(self.manifest.corpus.arrays()[name])
+
+    def _lookup(self, modality: Modality, ids: Ids, missing_ok: bool) -> Int64:
+        kind = KINDS[modality]
+        hashes, rows = self._index(f"{kind}_hash"), self._index(f"{kind}_row")
+        return lookup(
+            hashes.slice(0, len(hashes)), rows.slice(0, len(rows)), ids, what=f"{kind} id", missing_ok=missing_ok
+        )
+
+    def _checked(self, rows: RowNumbers, modality: Modality) -> Int64:
+        count = self.manifest.corpus.n_images if modality == "image" else self.manifest.corpus.n_captions
+        return checked_rows(rows, count, f"{KINDS[modality]} row")
+
+
+def checked_rows(rows: RowNumbers, count: int, what: str) -> Int64:
+    """Row numbers as int64 [n].
+
+    Raises:
+        IndexError: below 0, not below `count`, or not whole numbers.
+    """
+    array = np.asarray(rows if hasattr(rows, "__len__") else list(rows))
+    if array.size == 0:
+        return np.empty(0, np.int64)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise IndexError(f"{what}s must be a list of whole numbers, not {array.dtype} {list(array.shape)}")
+    if array.min() < 0 or array.max() >= count:
+        bad = array[(array < 0) | (array >= count)]
+        raise IndexError(f"{what} {bad[0]} does not exist: there are {count}")
+    return array.astype(np.int64)

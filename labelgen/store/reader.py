@@ -1,0 +1,276 @@
+"""`labelgen.open`: read a sealed store. Needs no torch, no zarr and (frames aside) no polars; never writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, overload
+
+import numpy as np
+
+from labelgen.errors import ConfigError, MissingItemError, StoreMismatchError, some
+from labelgen.store import blocks, choose, describe
+from labelgen.store.items import KINDS, Ids, Items, RowNumbers
+from labelgen.store.manifest import load_manifest
+from labelgen.store.mapped import MappedArray
+from labelgen.types import Aggregation, Bool, Float32, Int64, Modality, Relation, Scope, UInt32
+
+
+class Neighbors(NamedTuple):
+    """Neighbour lists of m queries.
+
+    Attributes:
+        ids: rows of the neighbours (image_row or caption_row, by the relation), uint32 [m, k], best first, equal
+            scores by row; 4294967295 fills lists that are shorter than k.
+        scores: similarities, float32 [m, k]; -inf where `ids` is filled.
+        next: score of the best candidate that is not listed, float32 [m]: an upper bound for every unlisted pair in
+            scope; -inf when all are listed, NaN where the search was approximate.
+    """
+
+    ids: UInt32
+    scores: Float32
+    next: Float32
+
+
+def open_store(path: str | Path) -> Store:
+    """Open a sealed store: reads its manifest, maps files when they are asked for.
+
+    Raises:
+        StoreNotFoundError: no store there, or a build that is not finished.
+        StoreFormatError: a store of another format.
+        CorruptStoreError: the manifest was edited. (`labelgen verify` looks at all other files.)
+    """
+    root = Path(path).expanduser().absolute()
+    return Store(root, load_manifest(root))
+
+
+class Store(Items):
+    """A sealed store. Made by `labelgen.open`.
+
+    Instances are picklable and may be used in forked and spawned workers: arrays are mapped files, whose pages all
+    processes share. Frames (`images`, `captions`, `quarantine`) are read into memory when first asked for; do that
+    before workers are forked.
+    """
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return _reopen, (str(self.path), self.manifest.content_digest)
+
+    def __repr__(self) -> str:
+        return describe.as_text(self.path, self.manifest)
+
+    def _repr_html_(self) -> str:
+        return describe.as_html(self.path, self.manifest)
+
+    def embeddings(self, alias: str, modality: Modality | None = None) -> MappedArray:
+        """Rows of a teacher, float16 [n, dim], mapped. `modality` may be left out where the teacher has only one."""
+        return self._array(choose.embedding(self.manifest, alias, modality).array)
+
+    def zarr(self, path: str = "") -> Any:
+        """A `zarr.Array` or `zarr.Group` of this store, read-only, for whatever zarr offers."""
+        from labelgen.store.zarr import open_node
+
+        return open_node(self.path, path)
+
+    @overload
+    def block(
+        self,
+        relation: str,
+        image_ids: Ids | None = None,
+        caption_ids: Ids | None = None,
+        *,
+        image_rows: RowNumbers | None = None,
+        caption_rows: RowNumbers | None = None,
+        alias: str | None = None,
+        aggregation: Aggregation = "max",
+        missing: Literal["raise"] = "raise",
+    ) -> Float32: ...
+
+    @overload
+    def block(
+        self,
+        relation: str,
+        image_ids: Ids | None = None,
+        caption_ids: Ids | None = None,
+        *,
+        image_rows: RowNumbers | None = None,
+        caption_rows: RowNumbers | None = None,
+        alias: str | None = None,
+        aggregation: Aggregation = "max",
+        missing: Literal["mask"],
+    ) -> tuple[Float32, Bool]: ...
+
+    def block(
+        self,
+        relation: str,
+        image_ids: Ids | None = None,
+        caption_ids: Ids | None = None,
+        *,
+        image_rows: RowNumbers | None = None,
+        caption_rows: RowNumbers | None = None,
+        alias: str | None = None,
+        aggregation: Aggregation = "max",
+        missing: Literal["raise", "mask"] = "raise",
+    ) -> Float32 | tuple[Float32, Bool]:
+        """Exact similarities of a batch, float32.
+
+        ========  =============================  ======================================================
+        relation  takes                          gives
+        ========  =============================  ======================================================
+        `t2t`     captions [B]                   [B, B]
+        `i2i`     images [B]                     [B, B]
+        `i2t`     images [A] and captions [B]    [A, B]; an image is the set of its captions, unless the
+                                                 teacher has rows of images and texts in one space
+        `t2i`     images [A] and captions [B]    [B, A], the transpose of `i2t`
+        ========  =============================  ======================================================
+
+        Args:
+            image_ids, caption_ids: ids, or as `image_rows`, `caption_rows` row numbers; repeats are welcome.
+            alias: the teacher; may be left out where only one can serve the relation.
+            aggregation: `max` or `mean` over an image's captions.
+            missing: `raise` for items without an embedding, or `mask`: then a pair (block, where) is returned, where
+                is True for the entries that count, and the others are 0.
+
+        Raises:
+            UnknownIdError, IndexError: ids or rows that the store does not hold.
+            MissingItemError: items without an embedding.
+            ConfigError: an argument too few or too many for the relation, or an ambiguous teacher.
+        """
+        wanted = _relation(relation)
+        name, cross = choose.teacher_for(self.manifest, wanted, alias)
+        plain = cross or wanted.query == wanted.candidate
+        _check_choices(wanted, name, plain, aggregation, missing)
+        images = self._batch(wanted, "image", image_ids, image_rows)
+        captions = self._batch(wanted, "text", caption_ids, caption_rows)
+        sides = self._sides(name, plain, images, captions)
+        if missing == "raise":
+            self._refuse_missing(name, sides, {"image": images, "text": captions})
+        first, *others = sides.values()
+        second = others[0] if others else first
+        block = blocks.compare(first, second, aggregation)
+        where = np.logical_and.outer(first.alive, second.alive)
+        if wanted is Relation.T2I:
+            block, where = np.ascontiguousarray(block.T), np.ascontiguousarray(where.T)
+        return block if missing == "raise" else (block, where)
+
+    def neighbors(
+        self,
+        relation: str,
+        ids: Ids | None = None,
+        *,
+        rows: RowNumbers | None = None,
+        k: int | None = None,
+        alias: str | None = None,
+        scope: Scope = "split",
+        aggregation: Aggregation = "max",
+    ) -> Neighbors:
+        """Stored neighbour lists of the given queries, of all rows when neither `ids` nor `rows` is given.
+
+        Candidates are the other images of the query's split, or their captions (`scope="cross"`: of other splits).
+        A query without an embedding has an empty (filled) list.
+
+        Args:
+            ids, rows: queries: images for `i2i` and `i2t`, captions for `t2t` and `t2i`.
+            k: length of the lists, at most the stored one, which is the default.
+
+        Raises:
+            UnknownIdError, IndexError: ids or rows that the store does not hold.
+            ConfigError: no such list in this store.
+        """
+        wanted = _relation(relation)
+        entry = choose.neighbor_list(self.manifest, wanted, alias=alias, scope=scope, aggregation=aggregation, k=k)
+        queries = self._queries(wanted.query, ids, rows, entry.rows)
+        found = {name: self._array(spec).take(queries) for name, spec in entry.arrays().items()}
+        if k is None or k == entry.k:
+            return Neighbors(**found)
+        # The first entry that is left out bounds the rest; an approximate search bounds nothing.
+        bound = np.where(np.isnan(found["next"]), found["next"], found["scores"][:, k])
+        return Neighbors(found["ids"][:, :k].copy(), found["scores"][:, :k].copy(), bound.astype(np.float32))
+
+    def _batch(self, relation: Relation, modality: Modality, ids: Ids | None, rows: RowNumbers | None) -> Int64 | None:
+        """Rows of one side of a block, None where the relation has no such side."""
+        kind = KINDS[modality]
+        given = [name for name, value in ((f"{kind}_ids", ids), (f"{kind}_rows", rows)) if value is not None]
+        needed = modality in (relation.query, relation.candidate)
+        if len(given) != int(needed):
+            raise ConfigError(
+                f"a block of {relation} takes {'one' if needed else 'none'} of {kind}_ids and {kind}_rows",
+                found=" and ".join(given) or "neither",
+            )
+        if rows is not None:
+            return self._checked(rows, modality)
+        return self._lookup(modality, ids, False) if ids is not None else None
+
+    def _sides(
+        self, alias: str, plain: bool, images: Int64 | None, captions: Int64 | None
+    ) -> dict[Modality, blocks.Side]:
+        """What a block compares: images before texts, one of them where the relation has only one."""
+        sides: dict[Modality, blocks.Side] = {}
+        if images is not None:
+            sides["image"] = (
+                blocks.single(self.embeddings(alias, "image"), images) if plain else self._caption_sets(alias, images)
+            )
+        if captions is not None:
+            sides["text"] = blocks.single(self.embeddings(alias, "text"), captions)
+        return sides
+
+    def _queries(self, modality: Modality, ids: Ids | None, rows: RowNumbers | None, count: int) -> Int64:
+        if ids is not None and rows is not None:
+            raise ConfigError("both ids and rows are given", expected="one of them, or neither for all rows")
+        if ids is not None:
+            return self._lookup(modality, ids, False)
+        return np.arange(count, dtype=np.int64) if rows is None else self._checked(rows, modality)
+
+    def _caption_sets(self, alias: str, images: Int64) -> blocks.Side:
+        offsets = self._index("offsets")
+        starts = offsets.take(images)
+        sizes = offsets.take(images + 1) - starts
+        return blocks.grouped(self.embeddings(alias, "text"), blocks.ranges(starts, sizes), sizes)
+
+    def _refuse_missing(
+        self, alias: str, sides: Mapping[Modality, blocks.Side], rows: Mapping[Modality, Int64 | None]
+    ) -> None:
+        for modality, side in sides.items():
+            asked = rows[modality]
+            if asked is None or side.alive.all():
+                continue
+            dead = asked[~side.alive]
+            named = self.image_ids(dead) if modality == "image" else self.caption_ids(dead)
+            raise MissingItemError(
+                f"{len(dead)} of {len(asked)} {KINDS[modality]}s have no embedding by {alias!r}",
+                found=some(named),
+                todo='see store.quarantine for the reasons; missing="mask" computes the rest of the block',
+            )
+
+
+def _reopen(path: str, content_digest: str) -> Store:
+    """Unpickle: open the same store again, and only that."""
+    store = open_store(path)
+    if store.manifest.content_digest != content_digest:
+        raise StoreMismatchError(
+            f"the store at {path} was changed after it was handed to this process",
+            found=store.manifest.content_digest,
+            expected=content_digest,
+            todo="open it again in the main process",
+        )
+    return store
+
+
+def _relation(name: str) -> Relation:
+    try:
+        return Relation(name)
+    except ValueError as error:
+        raise ConfigError(f"there is no relation {name!r}", expected=", ".join(Relation)) from error
+
+
+def _check_choices(relation: Relation, alias: str, plain: bool, aggregation: str, missing: str) -> None:
+    for name, value, allowed in (
+        ("aggregation", aggregation, ("max", "mean")),
+        ("missing", missing, ("raise", "mask")),
+    ):
+        if value not in allowed:
+            raise ConfigError(f"{name}={value!r} is unknown", expected=" or ".join(allowed))
+    if plain and aggregation != "max":
+        raise ConfigError(
+            f"{relation} of teacher {alias!r} compares single rows: there is nothing to aggregate",
+            found=f"aggregation={aggregation!r}",
+        )

@@ -1,0 +1,74 @@
+"""How a network is run: device, precision, batch and block, validated in one place for every adapter of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+from labelgen.errors import ConfigError, TeacherError
+from labelgen.fingerprint import TRANSIENT
+from labelgen.registry import unknown
+from labelgen.teachers.base import Precision
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    Network = TypeVar("Network", bound=torch.nn.Module)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Execution of one teacher.
+
+    Attributes:
+        precision: dtype of weights and activations; rows are float32 whatever it is.
+        batch: items in one forward pass.
+        block: items in one call (for texts) or task (for images). Batch and block decide which items share a forward
+            pass, and with that the last bits of a row: they belong to the teacher's identity.
+        device: any device string that torch knows; not part of the identity.
+    """
+
+    precision: Precision
+    batch: int
+    block: int
+    device: str = field(default="cpu", metadata=TRANSIENT)
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise unknown("precision", str(self.precision), get_args(Precision))
+        for name in ("batch", "block"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{name} of a teacher is {value!r}", expected="a whole number of at least 1")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        import torch
+
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
+    def place(self, network: Network) -> Network:
+        """The frozen network on its device, in its precision.
+
+        Raises:
+            TeacherError: torch cannot use the device.
+        """
+        network.eval().requires_grad_(requires_grad=False)
+        try:
+            return network.to(device=self.device, dtype=self.dtype)
+        except (RuntimeError, AssertionError) as error:  # torch raises either, by kind of device
+            raise TeacherError(
+                f"torch cannot use the device {self.device!r}",
+                found=str(error).splitlines()[0],
+                expected="a device of this machine, for example cpu, cuda or cuda:1",
+                todo="run with --device cpu",
+            ) from error
+
+
+def unit(features: torch.Tensor) -> NDArray[Any]:
+    """Features [n, dim] of any dtype and device -> rows of length 1, float32, in memory. Zero rows stay zero."""
+    import torch
+
+    rows: NDArray[Any] = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+    return rows

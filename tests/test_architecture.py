@@ -1,0 +1,377 @@
+"""The imports are the architecture: who may import whom, and which file may use which library.
+
+Two tables, `ARROWS` and `LIBRARIES`, are compared with what the sources really import: at the top of a module, inside
+functions, under `TYPE_CHECKING` and through `"package.module:name"` strings. docs/architecture.md draws the first one.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "labelgen"
+
+#: Room -> what it may import: rooms, or single modules of a room. Itself and the kernel are always allowed.
+#: Nothing points up. Rooms that do not exist yet (losses, relevance, loader, audit) have their place already.
+ARROWS: dict[str, set[str]] = {
+    "kernel": set(),
+    # nouns
+    "similarity": set(),
+    "store": {"similarity.base", "similarity.exact"},  # similarity is defined by the store; its arithmetic is one file
+    "corpus": set(),
+    "teachers": set(),
+    "relevance": set(),
+    "losses": set(),
+    # verbs: what a task is, who runs tasks, what tasks do and in which order, what users call
+    "tasks": {"store"},
+    "executors": {"tasks"},
+    "stages": {"tasks", "executors.base", "store", "corpus", "teachers", "similarity"},
+    "pipeline": {"stages", "tasks", "store"},
+    # functions of a store
+    "loader": {"store", "relevance"},
+    "audit": {"store", "corpus", "relevance"},
+    # outside
+    "testing": {"store", "corpus", "teachers", "similarity", "tasks", "executors", "relevance"},
+    "door": {"pipeline", "store"},
+    "cli": {"pipeline", "store"},
+}
+
+KERNEL = {"errors", "types", "specs", "fingerprint", "registry", "resources", "config", "progress"}
+
+#: The floor of `stages`: what executors must know of a task, which is not what it does.
+TASKS = {"stages.base", "stages.worker", "stages.meter"}
+
+#: Adapters are reached through the registry. The exceptions are built on a sibling.
+ADAPTER_SIBLINGS: set[tuple[str, str]] = set()
+
+#: Third-party package -> the only files of labelgen/ that may import it (numpy may be used everywhere).
+LIBRARIES: dict[str, set[str]] = {
+    "blake3": {"fingerprint.py", "store/atomic.py", "teachers/weights.py"},
+    "click": {"cli/*"},
+    "distributed": {"executors/dask.py"},
+    "google_crc32c": {"store/shards.py"},
+    "jsonschema": {"store/validation.py"},
+    "open_clip": {"teachers/open_clip.py"},
+    "PIL": {"corpus/photos.py", "teachers/base.py", "teachers/vision.py"},
+    "polars": {"corpus/*", "store/*", "stages/*"},
+    "pyarrow": {"store/parquet.py", "teachers/precomputed.py"},
+    "rich": {"cli/*"},
+    "safetensors": {"teachers/precomputed.py"},
+    "sentence_transformers": {"teachers/sbert.py"},
+    "timm": {"teachers/timm.py", "teachers/bundled.py", "teachers/conse.py"},
+    "tomli_w": {"config.py"},
+    "torch": {"teachers/*", "similarity/torch.py", "stages/worker.py"},
+    "torchvision": {"teachers/vision.py"},
+    "transformers": {"teachers/transformers.py"},
+    "zarr": {"store/zarr.py"},
+}
+
+#: What may be imported at the top of a module: light, and part of the core install.
+LIGHT = {"numpy", "blake3", "google_crc32c", "click", "rich"}
+
+MAX_LINES = 400
+#: A longer function must have a docstring whatever it does; one longer than this is not a function any more.
+MAX_FUNCTION_LINES = 60
+#: What a name alone can explain.
+SHORT_LINES = 6
+
+
+@dataclass(frozen=True)
+class Module:
+    """One file of the package and what it imports, `labelgen.` left out of our own names."""
+
+    name: str
+    path: Path
+    tree: ast.Module = field(repr=False)
+
+    @property
+    def file(self) -> str:
+        return self.path.relative_to(PACKAGE).as_posix()
+
+    @property
+    def room(self) -> str:
+        return room_of(self.name)
+
+    def ours(self) -> set[str]:
+        """Modules of labelgen that this one imports; "" is the package itself."""
+        names = {name.removeprefix("labelgen").lstrip(".") for name in self._imported() if is_ours(name)}
+        return {existing(name) for name in names} - {self.name}
+
+    def foreign(self) -> set[str]:
+        """Top-level names of the third-party packages that it imports."""
+        tops = {name.partition(".")[0] for name in self._imported() if not is_ours(name)}
+        return tops - set(sys.stdlib_module_names) - {"__future__"}
+
+    def top(self) -> set[str]:
+        """Third-party packages imported at the top of the module, outside of functions and `TYPE_CHECKING`."""
+        plain = [node for node in self.tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        return self.foreign() & {name.partition(".")[0] for node in plain for name in imported_names(node)}
+
+    def _imported(self) -> Iterator[str]:
+        for node in ast.walk(self.tree):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                yield from imported_names(node)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                if re.fullmatch(r"labelgen(\.\w+)+:\w+", node.value):
+                    yield node.value.replace(":", ".")
+            elif isinstance(node, ast.Call) and called(node) in ("import_module", "__import__"):
+                yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant))
+
+
+def imported_names(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """Dotted names: `from a import b` gives `a.b`, whether b is a module or not."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    assert node.level == 0, "a relative import: write the whole name"
+    return [f"{node.module}.{alias.name}" for alias in node.names]
+
+
+def is_ours(name: str) -> bool:
+    return name == "labelgen" or name.startswith("labelgen.")
+
+
+def existing(name: str) -> str:
+    """The longest beginning of a dotted name that is a module of ours: `corpus.base.Records` -> `corpus.base`."""
+    while name and name not in sources():
+        name = name.rpartition(".")[0]
+    return name
+
+
+def called(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def room_of(name: str) -> str:
+    if not name:
+        return "door"
+    if name in TASKS:
+        return "tasks"
+    top = name.partition(".")[0]
+    return "kernel" if top in KERNEL else top
+
+
+@lru_cache(maxsize=1)
+def sources() -> dict[str, Path]:
+    """Every module of the package by its name without `labelgen.`; packages by the name of their folder."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@lru_cache(maxsize=1)
+def modules() -> list[Module]:
+    return [Module(name, path, ast.parse(path.read_text(encoding="utf-8"))) for name, path in sources().items()]
+
+
+@lru_cache(maxsize=1)
+def adapters() -> set[str]:
+    """Modules that the registry reaches through our own entry points."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
+    return {
+        target.partition(":")[0].removeprefix("labelgen.") for group in groups.values() for target in group.values()
+    }
+
+
+def allowed(room: str, target: str) -> bool:
+    """Whether a room may import a module."""
+    return room_of(target) in (ARROWS[room] | {room, "kernel"}) or target in ARROWS[room]
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """What is left when leaves are taken away again and again: empty where no cycle is."""
+    left = {node: targets & graph.keys() for node, targets in graph.items()}
+    while leaves := {node for node, targets in left.items() if not targets}:
+        left = {node: targets - leaves for node, targets in left.items() if node not in leaves}
+    return sorted(left)
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
+    yield from (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+
+
+def lines(node: ast.FunctionDef) -> int:
+    """Lines of the body; signature and docstring do not count."""
+    body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+    return (node.end_lineno or 0) - body[0].lineno + 1
+
+
+def is_overload(node: ast.AST) -> bool:
+    return any(isinstance(item, ast.Name) and item.id == "overload" for item in getattr(node, "decorator_list", ()))
+
+
+def public(tree: ast.Module) -> Iterator[tuple[ast.ClassDef | None, ast.FunctionDef | ast.ClassDef]]:
+    """Public functions and classes of a module, and the public methods of those classes with their class."""
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            yield None, node
+            for inner in node.body if isinstance(node, ast.ClassDef) else ():
+                if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
+                    yield node, inner
+
+
+def protocol_methods() -> set[str]:
+    """Names of all methods that a protocol of ours documents."""
+    found = set()
+    for module in modules():
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "Protocol" for base in node.bases):
+                found |= {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
+    return found
+
+
+def test_arrows_point_down() -> None:
+    wrong = [
+        f"{module.file} imports {target or 'labelgen'}: {module.room} may not use {room_of(target)}"
+        for module in modules()
+        for target in sorted(module.ours())
+        if not allowed(module.room, target)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_table_has_no_way_back() -> None:
+    """Followed from any room, the arrows never lead back to it; `executors.base` counts as its own room."""
+    graph = {
+        room: {room_of(target) if target in ARROWS else target for target in targets}
+        for room, targets in ARROWS.items()
+    }
+    graph |= {"executors.base": {"tasks"}, "similarity.base": set(), "similarity.exact": set()}
+    assert not cycle(graph)
+
+
+def test_modules_form_no_cycle() -> None:
+    assert not cycle({module.name: module.ours() - {""} for module in modules() if module.name})
+
+
+def test_every_module_belongs_to_a_room() -> None:
+    assert not [module.file for module in modules() if module.room not in ARROWS]
+    assert {name for name in sources() if room_of(name) == "tasks"} == TASKS
+    assert KERNEL <= set(sources())
+
+
+def test_adapters_are_reached_through_the_registry() -> None:
+    assert adapters() <= set(sources()), "an entry point names a module that is not there"
+    wrong = [
+        f"{module.file} imports {target}"
+        for module in modules()
+        for target in sorted(module.ours() & adapters())
+        if (module.name, target) not in ADAPTER_SIBLINGS and module.room != "testing"
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_one_library_lives_in_its_files() -> None:
+    wrong = [
+        f"{module.file} imports {library}"
+        for module in modules()
+        for library in sorted(module.foreign() - {"numpy"})
+        if not any(fnmatch(module.file, pattern) for pattern in LIBRARIES.get(library, ()))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_library_table_has_no_stale_rows() -> None:
+    used = {library: [module.file for module in modules() if library in module.foreign()] for library in LIBRARIES}
+    stale = [
+        f"{library}: {pattern}"
+        for library, patterns in LIBRARIES.items()
+        for pattern in patterns
+        if not any(fnmatch(file, pattern) for file in used[library])
+    ]
+    assert not stale, "\n".join(stale)
+
+
+def test_heavy_libraries_are_imported_where_they_are_used() -> None:
+    wrong = [
+        f"{module.file} imports {library} at its top"
+        for module in modules()
+        for library in sorted(module.top() - LIGHT)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_modules_are_small() -> None:
+    lines = {module.file: len(module.path.read_text(encoding="utf-8").splitlines()) for module in modules()}
+    assert not {file: count for file, count in lines.items() if count > MAX_LINES}
+
+
+@pytest.mark.parametrize("name", ["utils", "util", "common", "helpers", "core", "misc"])
+def test_modules_are_named_by_what_they_hold(name: str) -> None:
+    assert not [module.file for module in modules() if module.path.stem == name]
+
+
+def test_functions_are_short() -> None:
+    wrong = [
+        f"{module.file}: {function.name} has {lines(function)} lines"
+        for module in modules()
+        for function in functions(module.tree)
+        if lines(function) > MAX_FUNCTION_LINES and not is_overload(function)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_public_things_say_what_they_are() -> None:
+    """Docstrings on public modules, classes and functions.
+
+    Not asked of what a name explains (a few lines), of one `return`, of errors (their tree is the documentation), and
+    of methods that implement a protocol or override a library's class: their documentation is there.
+    """
+    documented = protocol_methods()
+    wrong = [
+        module.file for module in modules() if not ast.get_docstring(module.tree) and module.path.stem != "__init__"
+    ]
+    for module in modules():
+        for owner, node in public(module.tree):
+            inherited = owner is not None and (bool(owner.bases) or node.name in documented)
+            obvious = isinstance(node, ast.FunctionDef) and (lines(node) <= SHORT_LINES or len(node.body) == 1)
+            if not (ast.get_docstring(node) or inherited or obvious or module.name == "errors" or is_overload(node)):
+                wrong.append(f"{module.file}: {node.name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_public_functions_are_annotated() -> None:
+    wrong = []
+    for module in modules():
+        for _, node in public(module.tree):
+            if isinstance(node, ast.FunctionDef):
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                bare = [item.arg for item in arguments if item.annotation is None and item.arg not in ("self", "cls")]
+                if bare or node.returns is None:
+                    wrong.append(f"{module.file}: {node.name} ({', '.join(bare) or 'return'})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_library_does_not_assert_print_or_evaluate() -> None:
+    wrong = []
+    for module in modules():
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Assert):
+                wrong.append(f"{module.file}:{node.lineno} assert")
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                if node.func.id in ("eval", "exec", "compile") or (node.func.id == "print" and module.room != "cli"):
+                    wrong.append(f"{module.file}:{node.lineno} {node.func.id}")
+            elif isinstance(node, ast.Call) and called(node) == "basicConfig":
+                wrong.append(f"{module.file}:{node.lineno} configures logging")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_decision_is_left_open() -> None:
+    """Nothing that ships says that it is unfinished."""
+    mark = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
+    files = [
+        path for folder in ("labelgen", "pipelines", "schemas", "docs", "docker") for path in (ROOT / folder).rglob("*")
+    ]
+    texts = [path for path in files if path.suffix in (".py", ".toml", ".json", ".md", ".yaml")]
+    assert not [path.relative_to(ROOT).as_posix() for path in texts if mark.search(path.read_text(encoding="utf-8"))]
