@@ -121,7 +121,8 @@ class BuildConfig:
     def to_toml(self) -> str:
         import tomli_w
 
-        return tomli_w.dumps(self.to_dict())
+        text: str = tomli_w.dumps(self.to_dict())
+        return text
 
 
 def from_dict(data: Mapping[str, Any]) -> BuildConfig:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labelgen import config as configs
 from labelgen import registry, resources
@@ -17,8 +17,16 @@ from labelgen.stages import session
 from labelgen.stages.build import Build, changed_fields
 from labelgen.stages.meter import PeakMeter
 from labelgen.stages.seal import seal, tidy
+from labelgen.stages.status import Status, status
 from labelgen.store import layout
 from labelgen.store.manifest import Manifest, load_manifest
+
+if TYPE_CHECKING:
+    from labelgen.stages.cost import CostPlan
+    from labelgen.store.verify import Report
+
+
+__all__ = ["BuildReport", "Status", "add", "build", "plan", "resolve", "status", "verify"]
 
 
 def resolve(*, recipe: str = "", dataset: str = "", overrides: Sequence[str] = ()) -> BuildConfig:
@@ -235,3 +243,42 @@ def _discard(root: Path, sealed: Manifest | None) -> None:
         session.start_anew(root)
     else:
         tidy(root, sealed)
+
+
+def plan(config: BuildConfig, *, calibrate: bool = True, progress: Listener = silent) -> CostPlan:
+    """What a build would cost, by stage: rows, bytes, seconds (from a short calibration on this machine), memory.
+
+    Reads the data set's metadata and loads the teachers; writes nothing.
+    """
+    from labelgen.stages.cost import estimate
+
+    check_names(config)
+    return estimate(config, calibrate=calibrate, progress=progress)
+
+
+def verify(
+    path: str | Path,
+    *,
+    deep: bool = False,
+    sample: int = 64,
+    seed: int = 0,
+    data_root: str = "",
+    progress: Listener = silent,
+) -> Report:
+    """Check a sealed store: every byte against the manifest, and what the tables and arrays say against each other.
+
+    Args:
+        deep: also search `sample` images again by brute force (equal bits), and embed a sample again where the
+            teacher and the data are at hand (within a tolerance).
+        seed: of the sample.
+        data_root: where the data set lies now, if not where it lay when the store was built.
+    """
+    from labelgen.store.verify import verify as verify_files
+
+    shallow = verify_files(Path(path), progress=progress)
+    if not deep or not shallow.ok:
+        return shallow
+    from labelgen.stages.deep import verify_deep
+
+    found = verify_deep(Path(path), sample=sample, seed=seed, data_root=data_root)
+    return replace(shallow, problems=(*shallow.problems, *found.problems), notes=(*shallow.notes, *found.notes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def recipe_path(name: str) -> Path:
     return path
 
 
-@lru_cache(maxsize=None)
+@cache
 def schema(name: str) -> dict[str, Any]:
     """The JSON Schema `schemas/<name>.json`, for example `manifest.v1`."""
     loaded: dict[str, Any] = json.loads((folder("schemas") / f"{name}.json").read_text(encoding="utf-8"))

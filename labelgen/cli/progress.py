@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 MODES = ("auto", "rich", "json", "none")
+#: Stages whose rows are bytes.
+BYTE_STAGES = frozenset({"verify"})
 #: Events that only move a bar are told at most this often as JSON; all others always.
 MOVE_SECONDS = 1.0
 
@@ -92,7 +94,8 @@ class Bars:
         self._progress.update(self._tasks[event.stage], total=total, completed=done, **self._words(event))
 
     def _words(self, event: Event) -> dict[str, Any]:
-        rows = f"{event.done:,}/{event.total:,}" if event.total else ""
+        number = show.size if event.stage in BYTE_STAGES else show.count
+        rows = f"{number(event.done)}/{number(event.total)}" if event.total else ""
         if event.kind == "end":
             rest = f"in {show.duration(time.monotonic() - self._began[event.stage])}"
         else:

@@ -37,6 +37,13 @@ def console(*, stderr: bool = False) -> Console:
     return made
 
 
+def title(console: Console, name: str, words: str = "", style: str = "") -> None:
+    """A line that begins something: what it is about, and a word on it."""
+    console.print()
+    texts = [plain(name, "bold"), *([plain(words, style)] if words else [])]
+    console.print(*texts, sep="  ", soft_wrap=True)
+
+
 def facts(rows: Iterable[tuple[str, Any]]) -> Table:
     """Two columns without lines: what, value. A value may be text or anything rich draws."""
     from rich.table import Table
@@ -45,8 +52,14 @@ def facts(rows: Iterable[tuple[str, Any]]) -> Table:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for what, value in rows:
-        grid.add_row(what, value if hasattr(value, "__rich_console__") else plain(str(value)))
+        grid.add_row(what, value if hasattr(value, "__rich_console__") else lines(str(value)))
     return grid
+
+
+def indented(content: Any) -> Any:
+    from rich.padding import Padding
+
+    return Padding(content, (0, 0, 0, 2))
 
 
 def table(*columns: str, right: Iterable[str] = ()) -> Table:
@@ -67,9 +80,22 @@ def plain(text: str, style: str = "") -> Any:
     return Text(visible(text), style=style)
 
 
+def lines(text: str) -> Any:
+    """Several lines of our own making, as they are."""
+    from rich.text import Text
+
+    return Text("\n").join(Text(visible(line)) for line in text.split("\n"))
+
+
 def visible(text: str) -> str:
     """Text for a terminal: control characters and lone surrogates of a caption are shown, not obeyed."""
     return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
+
+
+def shortened(text: str, length: int) -> str:
+    """The beginning of a long text, on one line."""
+    words = visible(" ".join(text.split()))
+    return words if len(words) <= length else f"{words[: length - 3]}..."
 
 
 def count(number: int) -> str:

@@ -104,9 +104,7 @@ def _image_frame(images: Sequence[ImageRecord], caption_images: Int64) -> pl.Dat
     return pl.DataFrame(columns, schema=dict(IMAGE_SCHEMA))
 
 
-def _caption_frame(
-    captions: Sequence[CaptionRecord], image_rows: Int64, images: Sequence[ImageRecord]
-) -> pl.DataFrame:
+def _caption_frame(captions: Sequence[CaptionRecord], image_rows: Int64, images: Sequence[ImageRecord]) -> pl.DataFrame:
     status = [_status(caption.text) for caption in captions]
     columns = {
         "caption_row": np.arange(len(captions), dtype=np.uint32),

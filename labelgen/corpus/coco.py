@@ -48,7 +48,9 @@ class Coco:
         """
         folder = data_folder(self.root, "coco", self.info.expects)
         for kind in _KINDS[1:] if self.annotations == "auto" else (self.annotations,):
-            names = [_KARPATHY] if kind == "karpathy" else [f"captions_{split}{kind}.json" for split in ("train", "val")]
+            names = (
+                [_KARPATHY] if kind == "karpathy" else [f"captions_{split}{kind}.json" for split in ("train", "val")]
+            )
             sources = [path for name in names if (path := find_file(folder, name)) is not None]
             if sources:
                 images, captions = _karpathy(sources[0]) if kind == "karpathy" else _own(sources, kind)
@@ -77,7 +79,8 @@ def _own(paths: list[Path], year: str) -> tuple[list[ImageRecord], list[CaptionR
 
 def _image(entry: Any, split: str, folder: str, row: int, path: Path) -> ImageRecord:
     where = f"an image of {path.name}"
-    return ImageRecord(text_id(field(entry, "id", where), where), split, f"{folder}/{entry.get('file_name')}", row)
+    image_id, name = field(entry, "id", where), field(entry, "file_name", where)
+    return ImageRecord(text_id(image_id, where), split, f"{folder}/{name}", row)
 
 
 def _caption(entry: Any, row: int, path: Path) -> CaptionRecord:

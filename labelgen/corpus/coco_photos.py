@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ def locate(root: Path, given: str, images: Sequence[ImageRecord]) -> tuple[Path 
     Raises:
         DatasetError: `given` does not exist.
     """
-    usual = (".", "images")
+    usual: tuple[str, ...] = (".", "images")
     if given:
         photo_folder(root, given, (), ())  # refuses a folder that is not there
         usual = (given,)
@@ -43,7 +42,7 @@ def locate(root: Path, given: str, images: Sequence[ImageRecord]) -> tuple[Path 
 
 def _renamed(base: Path, year: str, images: Sequence[ImageRecord]) -> list[ImageRecord]:
     train, val = _FOLDERS[year]
-    in_val = set(os.listdir(base / val)) if (base / val).is_dir() else set()
+    in_val = {path.name for path in (base / val).iterdir()} if (base / val).is_dir() else set()
     return [image._replace(file=_other_name(str(image.file), year, train, val, in_val)) for image in images]
 
 

@@ -49,7 +49,7 @@ def data_folder(root: Path | None, dataset: str, expects: str) -> Path:
 
 def not_this(dataset: str, folder: Path, expects: str) -> DatasetError:
     """The error for a folder that holds something else; names the adapters that would fit."""
-    names = sorted(os.listdir(folder))
+    names = sorted(path.name for path in folder.iterdir())
     fits = [name for name, signs in _SIGNS.items() if name != dataset and any(_any(folder, sign) for sign in signs)]
     return DatasetError(
         f"this is not a data set of {dataset!r}",

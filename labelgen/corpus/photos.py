@@ -159,8 +159,8 @@ def _member_bytes(shard: Path, member: str, status: os.stat_result) -> bytes:
 
 
 @lru_cache(maxsize=16)  # rows follow the source, so neighbouring reads share a shard
-def _tar_index(shard: Path, size: int, changed: int) -> Mapping[str, tuple[int, int]]:  # noqa: ARG001 - part of the key
-    """member -> (offset, bytes) of an uncompressed tar; a shard that changed on disk is indexed anew."""
+def _tar_index(shard: Path, size: int, changed: int) -> Mapping[str, tuple[int, int]]:
+    """member -> (offset, bytes) of an uncompressed tar; size and time make a shard that changed be indexed anew."""
     try:
         with tarfile.open(shard, "r:") as tar:
             return {item.name: (item.offset_data, item.size) for item in tar if item.isreg()}
@@ -172,10 +172,8 @@ def _opened(stream: IO[bytes]) -> Image.Image:
     """The picture with its header read and its size accepted, pixels not yet decoded."""
     _quiet()
     prefix = stream.read(16)
-    for factory, accept in _factories():
-        if _accepts(accept, prefix):
-            break
-    else:
+    factory = next((factory for factory, accept in _factories() if _accepts(accept, prefix)), None)
+    if factory is None:
         raise PhotoError("not_an_image", "no picture of a known format", found=f"it starts with {prefix!r}")
     stream.seek(0)
     try:

@@ -37,7 +37,12 @@ def token_records(path: Path, lists: Mapping[str, Path]) -> tuple[list[ImageReco
                 f"line {row + 1} of {path.name} is not of a token file", found=repr(line), expected="file#n<TAB>caption"
             )
         image_id = file_stem(match["file"])
-        files.setdefault(image_id, match["file"])
+        if files.setdefault(image_id, match["file"]) != match["file"]:
+            raise DatasetError(
+                f"two files of {path.name} have the same stem",
+                found=f"{files[image_id]!r} and {match['file']!r}",
+                expected="one file an image: the stem is its id",
+            )
         captions.append(CaptionRecord(match["id"], image_id, match["text"], row))
     for image_id, (_, file) in splits.items():
         files.setdefault(image_id, file)

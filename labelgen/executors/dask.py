@@ -44,7 +44,11 @@ class DaskExecutor:
                 ) from error
         else:
             self._cluster = LocalCluster(
-                n_workers=len(self._settings), threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
+                n_workers=len(self._settings),
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                memory_limit=0,
             )
             self._client = Client(self._cluster)
         self._assign_seats()

@@ -17,7 +17,7 @@ aggregations leave it out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from labelgen.errors import StoreError, some
 from labelgen.types import PAD_SCORE, Aggregation, Float16, Float32, Float64, Int64
 
 #: Columns converted to float64 at a time: bounds memory for very long rows and changes no bit.
-_PANEL = 4096
+PANEL = 4096
 
 #: Largest x.x for which all sums are exact.
 MAX_SELF_DOT = 32.0
@@ -40,8 +40,8 @@ def self_dots(rows: Float16) -> Float64:
     return total
 
 
-def check_rows(dots: Float64, first_row: int) -> None:
-    """Refuse rows whose sums would not be exact; `dots` are the self dots of the rows from `first_row` on.
+def check_rows(dots: Float64, rows: Int64) -> None:
+    """Refuse rows whose sums would not be exact; `dots` are the self dots of the embedding rows numbered `rows`.
 
     Raises:
         StoreError: a row is not finite or far from unit length.
@@ -50,7 +50,7 @@ def check_rows(dots: Float64, first_row: int) -> None:
     if bad.size:
         raise StoreError(
             "embedding rows are not of about unit length",
-            found=f"rows {some((bad + first_row).tolist())} with squared length {some(dots[bad].tolist())}",
+            found=f"rows {some(rows[bad].tolist())} with squared length {some(dots[bad].tolist())}",
             expected=f"finite rows of squared length at most {MAX_SELF_DOT:g}",
             todo="run `labelgen verify`, or embed again",
         )
@@ -89,20 +89,7 @@ def block_similarity(x: Float16, y: Float16) -> Float32:
 
     Pass the same object twice for rows against themselves: BLAS then computes half of the product.
     """
-    if y is x or (y.shape == x.shape and y.__array_interface__ == x.__array_interface__):
-        products = _own_products(x)
-        own = products.diagonal().copy()
-        return similarity(products, own[:, None], own)
-    products, left, right = np.zeros((len(x), len(y))), np.zeros(len(x)), np.zeros(len(y))
-    one_panel = x.shape[1] <= _PANEL
-    for x_panel, y_panel in zip(_panels(x), _panels(y), strict=True):
-        a, b = x_panel.astype(np.float64), y_panel.astype(np.float64)
-        left += np.einsum("ij,ij->i", a, a)
-        right += np.einsum("ij,ij->i", b, b)
-        if one_panel:
-            products = a @ b.T
-        else:
-            products += a @ b.T
+    products, left, right = _sums(x, y)
     return similarity(products, left[:, None], right)
 
 
@@ -165,24 +152,28 @@ def _aggregate_equal(similarities: Float32, groups: int, aggregation: Aggregatio
     return aggregate([by_member[:, number] for number in range(by_member.shape[1])], aggregation)
 
 
-def _own_products(x: Float16) -> Float64:
-    first, *others = (panel.astype(np.float64) for panel in _panels(x))
-    products: Float64 = first @ first.T
-    for panel in others:
-        products += panel @ panel.T
-    return products
+def _sums(x: Float16, y: Float16) -> tuple[Float64, Float64, Float64]:
+    """x.y of all pairs [m, n], x.x [m] and y.y [n]."""
+    if x.shape[1] <= PANEL:
+        return _panel_sums(x, y)
+    total = np.zeros((len(x), len(y))), np.zeros(len(x)), np.zeros(len(y))
+    for a, b in zip(_panels(x), _panels(y), strict=True):
+        for held, more in zip(total, _panel_sums(a, a if y is x else b), strict=True):
+            np.add(held, more, out=held)
+    return total
+
+
+def _panel_sums(x: Float16, y: Float16) -> tuple[Float64, Float64, Float64]:
+    a = x.astype(np.float64)
+    if y is x:
+        products = a @ a.T
+        own = products.diagonal().copy()
+        return products, own, own.copy()
+    b = y.astype(np.float64)
+    return a @ b.T, np.einsum("ij,ij->i", a, a), np.einsum("ij,ij->i", b, b)
 
 
 def _panels(rows: Float16) -> Iterator[Float16]:
     """Ranges of columns, views."""
-    if rows.shape[1] <= _PANEL:
-        yield rows
-        return
-    for start in range(0, rows.shape[1], _PANEL):
-        yield rows[:, start : start + _PANEL]
-
-
-def concatenate_rows(pieces: Iterable[Float16], dim: int) -> Float16:
-    """Pieces of rows as one array; none gives [0, dim]."""
-    held = list(pieces)
-    return np.concatenate(held) if held else np.empty((0, dim), np.float16)
+    for start in range(0, rows.shape[1], PANEL):
+        yield rows[:, start : start + PANEL]

@@ -16,7 +16,7 @@ from typing import Any
 from labelgen import config as configs
 from labelgen import registry
 from labelgen.config import BuildConfig
-from labelgen.errors import ConfigError, StoreMismatchError
+from labelgen.errors import StoreMismatchError
 from labelgen.executors.base import Executor, worker_settings
 from labelgen.progress import Event, Listener
 from labelgen.similarity.base import Strip
@@ -34,8 +34,9 @@ from labelgen.stages.blueprint import (
 from labelgen.stages.machine import machine_class
 from labelgen.stages.meter import PeakMeter
 from labelgen.stages.run import Runner
-from labelgen.stages.search import ListSpec, lists_of, plan_of
+from labelgen.stages.search import ListSpec, lists_for, plan_of
 from labelgen.stages.stats import stats_path
+from labelgen.stages.worker import search_memory
 from labelgen.store import layout
 from labelgen.store.manifest import Manifest
 from labelgen.store.shards import write_array_metadata
@@ -82,7 +83,9 @@ class Build:
             teachers = self._describe(runner, pending)
             corpus = self._ingest(runner, pending, teachers)
             embeddings = embedding_plans(corpus, teachers)
-            lists = self._lists(teachers)
+            lists = lists_for(
+                self.config.search, {facts.alias: facts.modalities for facts in teachers}, len(self.splits)
+            )
             embedded = {f"{plan.alias}.{plan.modality}": plan.fingerprint for plan in embeddings}
             products = product_plans(corpus, teachers, lists, embedded)
             self._note_paths(pending, embeddings, lists)
@@ -100,7 +103,13 @@ class Build:
         pending = session.read_pending(self.root)
         if pending is None:
             session.remove_work(self.root)
-            pending = {"format": 1, "recipe": self.config.to_dict(), "identity": identity, "machines": [here], "paths": []}
+            pending = {
+                "format": 1,
+                "recipe": self.config.to_dict(),
+                "identity": identity,
+                "machines": [here],
+                "paths": [],
+            }
         else:
             session.refuse_other_recipe(self.root, pending, identity, changing=self.sealed is not None)
             if session.refuse_other_machine(self.root, pending, here, allowed=self.allow_other_machine):
@@ -138,9 +147,7 @@ class Build:
     def _ingest(self, runner: Runner, pending: dict[str, Any], teachers: Sequence[TeacherFacts]) -> CorpusFacts:
         """The corpus: that of the sealed store where it is enough, else read from the data set."""
         sealed = self.sealed
-        needs_photos = [
-            facts.alias for facts in teachers if "image" in facts.modalities and facts.kind == "content"
-        ]
+        needs_photos = [facts.alias for facts in teachers if "image" in facts.modalities and facts.kind == "content"]
         if sealed is not None:
             self.splits, self.about = sealed.corpus.splits, sealed.corpus.about
             if all(alias in sealed.teachers for alias in needs_photos):
@@ -173,32 +180,15 @@ class Build:
             photos_fingerprint=photos,
         )
 
-    def _lists(self, teachers: Sequence[TeacherFacts]) -> list[ListSpec]:
-        """The neighbour lists that the recipe asks of these teachers."""
-        search = self.config.search
-        sides = {facts.alias: facts.modalities for facts in teachers}
-        lists = lists_of(search.relations, sides, k=search.k, aggregation=search.aggregation, scope="split")
-        if search.cross_k and len(self.splits) > 1:
-            lists += lists_of(
-                search.relations, sides, k=search.cross_k, aggregation=search.aggregation, scope="cross"
-            )
-        served = {item.relation.value for item in lists} | {f"{item.relation.value}.{item.alias}" for item in lists}
-        unserved = [relation for relation in search.relations if relation not in served]
-        if unserved:
-            raise ConfigError(
-                f"no teacher can serve {', '.join(unserved)}",
-                found=", ".join(f"{alias} ({' and '.join(sorted(side))})" for alias, side in sides.items()),
-                todo="add a teacher of the missing side, or leave the relation out",
-            )
-        return lists
-
     def _note_paths(
         self, pending: dict[str, Any], embeddings: Sequence[EmbeddingPlan], lists: Sequence[ListSpec]
     ) -> None:
         """Say which folders this work writes, so that `verify` knows them before they are sealed."""
         arrays = [plan.spec.path for plan in embeddings if not self._has_embedding(plan)]
         arrays += [item.path for item in lists if not self._has_list(item.path)]
-        session.note(self.root, pending, paths=[*arrays, f"{layout.STATS}/", f"{layout.RECEIPTS}/", f"{layout.CORPUS}."])
+        session.note(
+            self.root, pending, paths=[*arrays, f"{layout.STATS}/", f"{layout.RECEIPTS}/", f"{layout.CORPUS}."]
+        )
 
     def _embed(self, runner: Runner, plans: Sequence[EmbeddingPlan]) -> None:
         """Parts of every embedding, then its shards; parts go when their shards are whole."""
@@ -211,7 +201,9 @@ class Build:
                 parts += tasks
                 parts += [extra] if extra is not None and plan.units else []
             else:
-                runner.remember(find_receipt(self.root, task, outputs=False) for task in [*tasks, *([extra] if extra else [])])
+                runner.remember(
+                    find_receipt(self.root, task, outputs=False) for task in [*tasks, *([extra] if extra else [])]
+                )
         runner.run("embed", parts)
         for plan in new:
             write_array_metadata(self.root, plan.spec)
@@ -244,7 +236,7 @@ class Build:
         shutil.rmtree(self.root / layout.PARTS / "search", ignore_errors=True)
 
     def _strips(self, product: ProductPlan) -> Sequence[Strip]:
-        memory = worker_settings(self.config.run, self.config.search.engine)[0].memory
+        memory = search_memory(worker_settings(self.config.run, self.config.search.engine)[0].memory)
         plan = plan_of(
             self.root, product.corpus.folder, product.alias, product.product,
             [item.to_json() for item in product.lists], product.dim, memory,

@@ -37,12 +37,17 @@ def part_path(alias: str, modality: Modality, block: int) -> str:
 
 
 def describe(root: Path, *, spec: str, alias: str) -> Result:
-    """What the teacher says of itself, as facts; written anew by every build, so changed weights are noticed."""
+    """What a teacher says of itself, as the facts of a receipt that every build writes anew."""
+    return Result((), describe_teacher(spec, alias))
+
+
+def describe_teacher(spec: str, alias: str) -> dict[str, Any]:
+    """Load a teacher and ask it, so that changed weights under the same name are noticed."""
     teacher = worker.teacher(spec)
     keyed = isinstance(teacher, KeyedTeacher)
     parsed = Spec.parse(spec)
     reduced = parsed.arguments.get("precision", "float32") != "float32"
-    facts = {
+    return {
         "alias": alias,
         "spec": spec,
         "modalities": sorted(teacher.modalities),
@@ -53,7 +58,6 @@ def describe(root: Path, *, spec: str, alias: str) -> Result:
         "image_block": 0 if keyed or "image" not in teacher.modalities else teacher.image_block,
         "reference": str(Spec.of(parsed.name, **{**parsed.arguments, "precision": "float32"})) if reduced else "",
     }
-    return Result((), facts)
 
 
 def embed_texts(root: Path, *, corpus: str, spec: str, alias: str, start: int, stop: int, block: int) -> Result:
@@ -115,15 +119,21 @@ def embed_keyed(
 
 
 def assemble_embedding(
-    root: Path, *, corpus: str, alias: str, modality: Modality, by_text: bool, rows: int, dim: int, block: int, shard: int
+    root: Path,
+    *,
+    corpus: str,
+    alias: str,
+    modality: Modality,
+    by_text: bool,
+    rows: int,
+    dim: int,
+    block: int,
+    shard: int,
 ) -> Result:
     """Gather one zarr shard from the parts; `by_text` parts are rows of distinct texts, others corpus rows."""
     spec = layout.embedding_spec(alias, modality, rows, dim)
     start, stop = spec.shard_range(shard)
-    if by_text:
-        sources = tables.text_rows(root / corpus)[start:stop]
-    else:
-        sources = np.arange(start, stop, dtype=np.int64)
+    sources = tables.text_rows(root / corpus)[start:stop] if by_text else np.arange(start, stop, dtype=np.int64)
     pieces = _gathered(root, alias, modality, sources, dim, block)
     fact = write_shard(root, spec, shard, pieces)
     return Result((Output(spec.shard_path(shard), *fact),))
@@ -214,15 +224,11 @@ def _first_of_each(contents: Iterable[bytes]) -> list[int]:
     return list(first.values())
 
 
-def _write_part(
-    root: Path, alias: str, modality: Modality, block: int, rows: Float16, facts: dict[str, Any]
-) -> Result:
+def _write_part(root: Path, alias: str, modality: Modality, block: int, rows: Float16, facts: dict[str, Any]) -> Result:
     return Result((write_part(root, part_path(alias, modality, block), rows),), facts)
 
 
-def _gathered(
-    root: Path, alias: str, modality: Modality, sources: Int64, dim: int, block: int
-) -> Iterator[Float16]:
+def _gathered(root: Path, alias: str, modality: Modality, sources: Int64, dim: int, block: int) -> Iterator[Float16]:
     """Rows of the parts in the order of `sources` (-1: a zero row), in pieces of bounded size."""
     piece_rows = max(1, _SHARD_PIECE_BYTES // (2 * dim))
     for start in range(0, len(sources), piece_rows):
@@ -234,5 +240,3 @@ def _gathered(
             here = blocks == number
             piece[here] = part[wanted[here] - number * block]
         yield piece
-
-

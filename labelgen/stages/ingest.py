@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from labelgen import registry
 from labelgen.config import DatasetConfig
-from labelgen.corpus.arrange import Corpus, arrange
+from labelgen.corpus.arrange import arrange
+from labelgen.corpus.facts import check, known
+from labelgen.corpus.frames import Corpus
 from labelgen.corpus.photos import PhotoError, probe_photo
 from labelgen.errors import DatasetError
 from labelgen.fingerprint import digest_many
@@ -105,7 +107,9 @@ def _quarantine_frame(
 def photos_fingerprint(corpus: Corpus) -> str:
     """Identity of the photographs as far as their headers and sizes on disk tell."""
     columns = corpus.images.select("file", "width", "height", "status").iter_rows()
-    parts = [f"{file}|{width}|{height}|{status}|{_size(corpus.photos, file)}" for file, width, height, status in columns]
+    parts = [
+        f"{file}|{width}|{height}|{status}|{_size(corpus.photos, file)}" for file, width, height, status in columns
+    ]
     return digest_many(part.encode() for part in parts)
 
 
@@ -131,3 +135,12 @@ def _look(photos: Path | None, file: str | None) -> tuple[int, int] | str:
         return probe_photo(photos, file)
     except PhotoError as error:
         return error.reason
+
+
+def known_facts(dataset: DatasetConfig, corpus: Corpus) -> tuple[dict[str, str], list[str]]:
+    """What is known of a data set (name, licence, url), and how these rows differ from its published counts."""
+    published = known(dataset.name)
+    about = {"name": dataset.name}
+    if published:
+        about |= {"licence": published[0].licence, "url": published[0].url}
+    return about, check(dataset.name, corpus, limit=dataset.limit)

@@ -12,7 +12,16 @@ _LIBRARIES = (
     "zarr", "polars", "pyarrow", "dask",
 )  # fmt: skip
 #: Libraries that can change the bytes of an embedding.
-_DECISIVE = ("numpy", "torch", "torchvision", "sentence-transformers", "transformers", "open_clip_torch", "timm", "pillow")
+_DECISIVE = (
+    "numpy",
+    "torch",
+    "torchvision",
+    "sentence-transformers",
+    "transformers",
+    "open_clip_torch",
+    "timm",
+    "pillow",
+)
 
 
 @lru_cache(maxsize=1)

@@ -22,8 +22,8 @@ from labelgen.stages.search import ListSpec
 from labelgen.stages.session import remove_unlisted, remove_work
 from labelgen.stages.stats import stats_path
 from labelgen.store import layout
-from labelgen.store.atomic import FileFact, write_atomic
-from labelgen.store.card import render
+from labelgen.store.atomic import FileFact
+from labelgen.store.card import write_card
 from labelgen.store.manifest import (
     CorpusEntry,
     EmbeddingEntry,
@@ -49,7 +49,9 @@ def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None)
     if sealed is not None:
         teachers |= {alias: entry for alias, entry in sealed.teachers.items() if alias in teachers}
     embeddings = tuple(EmbeddingEntry(p.alias, p.modality, p.spec, p.fingerprint) for p in built.embeddings)
-    neighbors = tuple(_neighbor_entry(product, item, built, sealed) for product in built.products for item in product.lists)
+    neighbors = tuple(
+        _neighbor_entry(product, item, built, sealed) for product in built.products for item in product.lists
+    )
     tree: dict[str, Any] = {"corpus": built.corpus.fingerprint, "photos": built.corpus.photos_fingerprint}
     tree |= {entry.array.path: entry.fingerprint for entry in embeddings}
     tree |= {entry.path: entry.fingerprint for entry in neighbors}
@@ -86,7 +88,7 @@ def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None)
         stages=built.stages,
         history=(*(sealed.history if sealed else ()), *_change(config, sealed)),
     )
-    manifest = _with_cards(root, manifest)
+    manifest = replace(manifest, files={**manifest.files, **write_card(root, manifest)})
     save_manifest(root, manifest)
     return manifest
 
@@ -97,19 +99,19 @@ def tidy(root: Path, manifest: Manifest) -> None:
     remove_work(root)
 
 
-def _with_cards(root: Path, manifest: Manifest) -> Manifest:
-    """Write the generated card and Croissant file and list them."""
-    facts = {name: write_atomic(root / name, text.encode()) for name, text in render(manifest).items()}
-    return replace(manifest, files={**manifest.files, **facts})
-
-
 def _array_files(
-    root: Path, built: Built, sealed: Manifest | None, arrays: Sequence[layout.ArraySpec], neighbors: Sequence[NeighborEntry]
+    root: Path,
+    built: Built,
+    sealed: Manifest | None,
+    arrays: Sequence[layout.ArraySpec],
+    neighbors: Sequence[NeighborEntry],
 ) -> dict[str, FileFact]:
     """Facts of every file outside of the corpus: kept ones from the old manifest, new ones from receipts and disk."""
     wanted = [spec.path for spec in arrays] + [entry.path for entry in neighbors]
     known = dict(sealed.files) if sealed else {}
-    known |= {output.path: FileFact(output.bytes, output.blake3) for r in built.receipts.values() for output in r.outputs}
+    known |= {
+        output.path: FileFact(output.bytes, output.blake3) for r in built.receipts.values() for output in r.outputs
+    }
     files = {path: fact for path, fact in known.items() if path.startswith(tuple(f"{prefix}/" for prefix in wanted))}
     measured = {stats_path(entry.relation, entry.alias, entry.aggregation) for entry in neighbors}
     files |= {path: known[path] for path in measured}
@@ -130,7 +132,7 @@ def _metadata_paths(specs: Iterable[layout.ArraySpec]) -> set[str]:
 
 
 def _teacher_entry(facts: TeacherFacts, built: Built) -> TeacherEntry:
-    deviation = {
+    deviation: dict[str, Any] = {
         plan.modality: dict(built.receipts[task.key].facts)
         for plan in built.embeddings
         if plan.alias == facts.alias and (task := plan.deviation_task()) is not None and task.key in built.receipts

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.errors import CorruptStoreError
+from labelgen.config import SearchConfig
+from labelgen.errors import ConfigError, CorruptStoreError
 from labelgen.similarity.base import Product, SearchPlan, Strip, Want
 from labelgen.similarity.keys import PAD_KEY, TopK, merge
 from labelgen.stages import tables, worker
@@ -66,15 +67,39 @@ def product_of(relation: Relation, modalities: frozenset[Modality]) -> Product |
     return "cross" if modalities == frozenset({"text", "image"}) else None
 
 
-def lists_of(relations: Sequence[str], modalities: Mapping[str, frozenset[Modality]], **kind: Any) -> list[ListSpec]:
-    """The lists that `relations` (all when empty; `t2t` or `t2t.alias`) ask of the teachers, in a fixed order."""
-    found = []
-    for alias, sides in modalities.items():
-        for relation in Relation:
-            named = not relations or relation.value in relations or f"{relation.value}.{alias}" in relations
-            if named and product_of(relation, sides) is not None:
-                found.append(ListSpec(relation, alias, **kind))
-    return found
+def lists_for(search: SearchConfig, modalities: Mapping[str, frozenset[Modality]], n_splits: int) -> list[ListSpec]:
+    """The lists that a recipe asks of the teachers (alias -> modalities), in a fixed order.
+
+    Raises:
+        ConfigError: a relation that was named and that no teacher can serve.
+    """
+    kinds: list[tuple[int, Scope]] = [(search.k, "split")]
+    kinds += [(search.cross_k, "cross")] if search.cross_k and n_splits > 1 else []
+    lists = [
+        ListSpec(relation, alias, k, search.aggregation if _is_set(relation, sides) else "max", scope)
+        for k, scope in kinds
+        for alias, sides in modalities.items()
+        for relation in Relation
+        if product_of(relation, sides) is not None and _is_asked(search.relations, relation, alias)
+    ]
+    served = {item.relation.value for item in lists} | {f"{item.relation.value}.{item.alias}" for item in lists}
+    unserved = [relation for relation in search.relations if relation not in served]
+    if unserved:
+        raise ConfigError(
+            f"no teacher can serve {', '.join(unserved)}",
+            found=", ".join(f"{alias} ({' and '.join(sorted(sides))})" for alias, sides in modalities.items()),
+            todo="add a teacher of the missing side, or leave the relation out",
+        )
+    return lists
+
+
+def _is_asked(relations: Sequence[str], relation: Relation, alias: str) -> bool:
+    return not relations or relation.value in relations or f"{relation.value}.{alias}" in relations
+
+
+def _is_set(relation: Relation, sides: frozenset[Modality]) -> bool:
+    """Whether the relation compares an image as its caption set, so that an aggregation means something."""
+    return relation in (Relation.I2T, Relation.T2I) and product_of(relation, sides) == "text"
 
 
 def load_plan(
@@ -123,7 +148,9 @@ def search_strip(
     candidates: list[list[int]],
 ) -> Result:
     """Partial lists of the images [first, last), one part file for every list and range of rows."""
-    plan = plan_of(root, corpus, alias, product, lists, dim, worker.settings().memory)
+    worker.release_teachers()
+    memory = worker.search_memory(worker.settings().memory)
+    plan = plan_of(root, corpus, alias, product, lists, dim, memory)
     strip = Strip(first, last, tuple((start, stop) for start, stop in candidates))
     outputs, parts = [], []
     for partial in worker.engine().search(plan, strip):
@@ -168,7 +195,9 @@ def merged_keys(root: Path, parts: Sequence[Mapping[str, Any]], start: int, stop
     covered = 0
     borders = sorted({border for span in pieces for border in span})
     for low, high in pairwise(borders):
-        held = [keys[low - a : high - a] for (a, b), group in pieces.items() if a <= low and high <= b for keys in group]
+        held = [
+            keys[low - a : high - a] for (a, b), group in pieces.items() if a <= low and high <= b for keys in group
+        ]
         if held:
             merged[low - start : high - start] = merge(held, width)
             covered += high - low

@@ -25,9 +25,11 @@ from labelgen.store.atomic import write_atomic
 from labelgen.types import Aggregation, Float32, Int64, Relation
 
 SEED = 20221105
-PAIRS = 100_000
+PAIRS = 50_000
 _READ_BYTES = 2 << 30
 _PIECE_BYTES = 64 << 20
+#: A pair of images stands for up to this many draws: its captions make many pairs of it.
+_PER_PAIR = 4
 QUANTILES = (0.0, 0.001, 0.01, 0.05, *(percent / 100 for percent in range(10, 91, 5)), 0.95, 0.99, 0.999, 1.0)
 BINS = np.linspace(-1.0, 1.0, 201)
 
@@ -81,7 +83,7 @@ class _Sampler:
         if count < 2:
             return np.empty(0, np.float32)
         draw = np.random.default_rng([SEED, start])
-        first = draw.integers(0, count, self._pairs())
+        first = draw.integers(0, count, min(self._pairs(), _PER_PAIR * count * (count - 1)))
         second = (first + draw.integers(1, count, len(first))) % count
         return self._scored(first + start, second + start, draw)
 

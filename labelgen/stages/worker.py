@@ -23,6 +23,9 @@ class WorkerSettings:
     engine: str = "torch"
 
 
+#: Anonymous memory of a process that has torch, its kernels and their buffers loaded (measured: 0.3 to 0.6 GB).
+RUNTIME_BYTES = 700 * 10**6
+
 _settings = WorkerSettings()
 
 
@@ -51,6 +54,19 @@ def teacher(spec: str) -> Any:
 def engine() -> Any:
     """The search engine of this worker."""
     return registry.create("engine", Spec(_settings.engine), device=_settings.device)
+
+
+def search_memory(memory: int) -> int:
+    """Bytes that a search may use of a worker's budget: the interpreter, torch and its buffers need the rest.
+
+    Fixed rather than measured, so that the schedule of a search depends on the budget alone.
+    """
+    return max(memory - RUNTIME_BYTES, memory // 4)
+
+
+def release_teachers() -> None:
+    """Forget the teachers: no stage after the embed stage needs them."""
+    teacher.cache_clear()
 
 
 def die_with(parent: int) -> None:

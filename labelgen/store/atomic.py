@@ -21,6 +21,8 @@ from blake3 import blake3
 from labelgen.errors import DiskError
 
 _SUFFIX = ".tmp"
+#: The moment at which a file gets its name; a seam for the tests that kill a build right before or after it.
+rename = Path.replace
 #: What a disk says of itself; other errors of the operating system are not about the disk and pass unchanged.
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -86,7 +88,7 @@ def atomic_file(path: Path) -> Iterator[HashedFile]:
             yield hashed
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        rename(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
         _remove(temporary)

@@ -8,56 +8,48 @@ import numpy as np
 
 from labelgen.similarity.base import Rows
 from labelgen.similarity.exact import block_group_similarity, block_similarity
+from labelgen.similarity.groups import rows_of
 from labelgen.types import Aggregation, Bool, Float16, Float32, Int64
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a block: `n` entries made of rows, and which of them can be compared.
+    """One side of a block: n entries, each a single row, or with `sizes` a set of consecutive rows.
 
     Attributes:
-        rows: embedding rows of the living entries, in order; the members of all groups for a grouped side.
-        alive: [n]; False where an entry has no embedding (a zero row, or a set without one).
-        sizes: members of each living entry, None where every entry is a single row.
+        rows: embedding rows; zero rows are items without an embedding.
+        sizes: how many rows each entry has, [n]; None where it is one.
     """
 
     rows: Float16
-    alive: Bool
     sizes: Int64 | None = None
+
+    @property
+    def alive(self) -> Bool:
+        """Which entries can be compared: those with at least one row that is not zero, [n]."""
+        present = has_embedding(self.rows)
+        if self.sizes is None:
+            return present
+        owner = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        counted: Bool = np.bincount(owner[present], minlength=len(self.sizes)) > 0
+        return counted
 
 
 def single(embeddings: Rows, rows: Int64) -> Side:
     """A side whose entries are the given rows."""
-    taken = embeddings.take(rows)
-    alive = has_embedding(taken)
-    return Side(taken if alive.all() else taken[alive], alive)
+    return Side(embeddings.take(rows))
 
 
-def grouped(embeddings: Rows, rows: Int64, sizes: Int64) -> Side:
-    """A side whose entries are sets: the first `sizes[0]` rows, the next `sizes[1]`, and so on.
-
-    Members without an embedding are left out; an entry without any is not alive.
-    """
-    taken = embeddings.take(rows)
-    present = has_embedding(taken)
-    if present.all() and sizes.all():
-        return Side(taken, np.ones(len(sizes), bool), sizes)
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    counts = np.bincount(owner[present], minlength=len(sizes)).astype(np.int64)
-    return Side(taken[present], counts > 0, counts[counts > 0])
+def sets(embeddings: Rows, starts: Int64, sizes: Int64) -> Side:
+    """A side whose entries are the row ranges of the given starts and sizes."""
+    return Side(embeddings.take(rows_of(starts, sizes)), sizes)
 
 
 def compare(queries: Side, candidates: Side, aggregation: Aggregation) -> Float32:
-    """[n_queries, n_candidates] similarities; 0 where an entry is not alive. Only queries may be grouped."""
+    """[n_queries, n_candidates] similarities, -inf where an entry is not alive. Only queries may be sets."""
     if queries.sizes is None:
-        block = block_similarity(queries.rows, candidates.rows)
-    else:
-        block = block_group_similarity(queries.rows, queries.sizes, candidates.rows, aggregation)
-    if queries.alive.all() and candidates.alive.all():
-        return block
-    whole = np.zeros((len(queries.alive), len(candidates.alive)), np.float32)
-    whole[np.ix_(queries.alive, candidates.alive)] = block
-    return whole
+        return block_similarity(queries.rows, candidates.rows)
+    return block_group_similarity(queries.rows, queries.sizes, candidates.rows, aggregation)
 
 
 def has_embedding(rows: Float16) -> Bool:
@@ -65,13 +57,5 @@ def has_embedding(rows: Float16) -> Bool:
     alive: Bool = rows[:, 0] != 0
     suspects = np.flatnonzero(~alive)
     if suspects.size:
-        alive[suspects] = rows[suspects].any(axis=1)
+        alive[suspects] = (rows[suspects] != 0).any(axis=1)
     return alive
-
-
-def ranges(starts: Int64, sizes: Int64) -> Int64:
-    """starts[0], starts[0] + 1, ... (sizes[0] of them), starts[1], ...: the rows of consecutive ranges."""
-    ends = np.cumsum(sizes)
-    total = int(ends[-1]) if len(ends) else 0
-    rows: Int64 = np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - sizes), sizes)
-    return rows

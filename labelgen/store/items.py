@@ -96,6 +96,13 @@ class Items:
         """The image row of every caption row, [n]."""
         return self._index("caption_image").take(self._checked(caption_rows, "text")).astype(np.int64)
 
+    def array(self, spec: layout.ArraySpec) -> MappedArray:
+        """Any array that the manifest names, mapped."""
+        array = self._arrays.get(spec.path)
+        if array is None:
+            array = self._arrays[spec.path] = MappedArray(self.path, spec)
+        return array
+
     def _frame(self, path: str) -> pl.DataFrame:
         if path not in self._frames:
             if os.getpid() != self._process:
@@ -117,14 +124,8 @@ class Items:
             self._ids[modality] = read_strings(path, f"{KINDS[modality]}_id")
         return self._ids[modality]
 
-    def _array(self, spec: layout.ArraySpec) -> MappedArray:
-        array = self._arrays.get(spec.path)
-        if array is None:
-            array = self._arrays[spec.path] = MappedArray(self.path, spec)
-        return array
-
     def _index(self, name: str) -> MappedArray:
-        return self._array(self.manifest.corpus.arrays()[name])
+        return self.array(self.manifest.corpus.arrays()[name])
 
     def _lookup(self, modality: Modality, ids: Ids, missing_ok: bool) -> Int64:
         kind = KINDS[modality]

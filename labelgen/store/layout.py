@@ -65,6 +65,7 @@ TABLES: dict[str, dict[str, str]] = {
     },
 }
 
+#: Part of format 1: readers derive the cut of every array from these two.
 MAX_SHARD_BYTES = 256 << 20
 TARGET_CHUNK_BYTES = 1 << 20
 
@@ -131,10 +132,15 @@ class ArraySpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ArraySpec:
-        """The inverse of `to_json`; the cut follows from the rest."""
-        shape = tuple(data["shape"])
-        spec = cls(data["path"], shape, data["dtype"])
-        return spec if spec.chunk_rows == data["chunk_rows"] else cls(spec.path, shape, spec.dtype, whole=True)
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: a cut that this format does not make of such an array.
+        """
+        spec = cls(data["path"], tuple(data["shape"]), data["dtype"])
+        if (spec.shard_rows, spec.chunk_rows) != (data["shard_rows"], data["chunk_rows"]):
+            raise ValueError(f"{spec.path} is cut into {data['shard_rows']} and {data['chunk_rows']} rows")
+        return spec
 
 
 def _power_of_two_below(limit: int) -> int:

@@ -7,6 +7,7 @@ cache: they are shared by all processes and cost no anonymous memory.
 
 from __future__ import annotations
 
+import math
 import mmap
 import sys
 from pathlib import Path
@@ -134,7 +135,7 @@ def map_shard(root: Path, spec: ArraySpec, shard: int) -> Array:
     mapping = _map_file(path, n_chunks * stride + index_bytes + CRC_BYTES)
     _check_index(path, mapping[n_chunks * stride :], spec, n_chunks)
     dtype = np.dtype(spec.dtype).newbyteorder("<")
-    inner = np.empty((0, *spec.shape[1:]), dtype).strides
+    inner = [spec.row_bytes // math.prod(spec.shape[1 : 1 + axis]) for axis in range(len(spec.shape))]
     view: Array = np.ndarray(
         (n_chunks, spec.chunk_rows, *spec.shape[1:]), dtype, buffer=mapping, strides=(stride, *inner)
     )

@@ -13,7 +13,7 @@ from labelgen.store import blocks, choose, describe
 from labelgen.store.items import KINDS, Ids, Items, RowNumbers
 from labelgen.store.manifest import load_manifest
 from labelgen.store.mapped import MappedArray
-from labelgen.types import Aggregation, Bool, Float32, Int64, Modality, Relation, Scope, UInt32
+from labelgen.types import PAD_SCORE, Aggregation, Bool, Float32, Int64, Modality, Relation, Scope, UInt32
 
 
 class Neighbors(NamedTuple):
@@ -63,7 +63,7 @@ class Store(Items):
 
     def embeddings(self, alias: str, modality: Modality | None = None) -> MappedArray:
         """Rows of a teacher, float16 [n, dim], mapped. `modality` may be left out where the teacher has only one."""
-        return self._array(choose.embedding(self.manifest, alias, modality).array)
+        return self.array(choose.embedding(self.manifest, alias, modality).array)
 
     def zarr(self, path: str = "") -> Any:
         """A `zarr.Array` or `zarr.Group` of this store, read-only, for whatever zarr offers."""
@@ -142,15 +142,17 @@ class Store(Items):
         images = self._batch(wanted, "image", image_ids, image_rows)
         captions = self._batch(wanted, "text", caption_ids, caption_rows)
         sides = self._sides(name, plain, images, captions)
-        if missing == "raise":
-            self._refuse_missing(name, sides, {"image": images, "text": captions})
         first, *others = sides.values()
-        second = others[0] if others else first
-        block = blocks.compare(first, second, aggregation)
-        where = np.logical_and.outer(first.alive, second.alive)
+        block = blocks.compare(first, others[0] if others else first, aggregation)
         if wanted is Relation.T2I:
-            block, where = np.ascontiguousarray(block.T), np.ascontiguousarray(where.T)
-        return block if missing == "raise" else (block, where)
+            block = np.ascontiguousarray(block.T)
+        where = block > PAD_SCORE
+        if missing == "mask":
+            block[~where] = 0
+            return block, where
+        if not where.all():
+            self._refuse_missing(name, sides, {"image": images, "text": captions})
+        return block
 
     def neighbors(
         self,
@@ -179,7 +181,7 @@ class Store(Items):
         wanted = _relation(relation)
         entry = choose.neighbor_list(self.manifest, wanted, alias=alias, scope=scope, aggregation=aggregation, k=k)
         queries = self._queries(wanted.query, ids, rows, entry.rows)
-        found = {name: self._array(spec).take(queries) for name, spec in entry.arrays().items()}
+        found = {name: self.array(spec).take(queries) for name, spec in entry.arrays().items()}
         if k is None or k == entry.k:
             return Neighbors(**found)
         # The first entry that is left out bounds the rest; an approximate search bounds nothing.
@@ -224,16 +226,16 @@ class Store(Items):
         offsets = self._index("offsets")
         starts = offsets.take(images)
         sizes = offsets.take(images + 1) - starts
-        return blocks.grouped(self.embeddings(alias, "text"), blocks.ranges(starts, sizes), sizes)
+        return blocks.sets(self.embeddings(alias, "text"), starts, sizes)
 
     def _refuse_missing(
         self, alias: str, sides: Mapping[Modality, blocks.Side], rows: Mapping[Modality, Int64 | None]
     ) -> None:
         for modality, side in sides.items():
-            asked = rows[modality]
-            if asked is None or side.alive.all():
+            asked, alive = rows[modality], side.alive
+            if asked is None or alive.all():
                 continue
-            dead = asked[~side.alive]
+            dead = asked[~alive]
             named = self.image_ids(dead) if modality == "image" else self.caption_ids(dead)
             raise MissingItemError(
                 f"{len(dead)} of {len(asked)} {KINDS[modality]}s have no embedding by {alias!r}",

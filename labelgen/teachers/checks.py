@@ -78,7 +78,7 @@ def normalise(rows: Float32) -> Float16:
 
 
 def unit_rows(rows: Float32) -> Float32:
-    """Rows scaled to length 1 in place and returned; zero rows and rows that are not finite are left for `check_rows`."""
+    """Rows scaled to length 1, in place, and returned; zero rows stay zero and rows that are not finite stay so."""
     for piece in _pieces(rows):
         norms = np.linalg.norm(rows[piece].astype(np.float64), axis=1, keepdims=True)
         norms[norms == 0] = 1
@@ -97,7 +97,7 @@ def _refuse(bad: Bool, ids: Sequence[str], problem: str) -> None:
     if bad.any():
         raise TeacherError(
             problem,
-            found=f"{int(bad.sum())} of {len(ids)} rows: {some([ids[row] for row in np.flatnonzero(bad)])}",
+            found=f"{int(bad.sum())} of {len(ids)} rows: {some([ids[int(row)] for row in np.flatnonzero(bad)])}",
             expected="finite rows that are not zero",
             todo="repair or leave out these items, or use another teacher or precision",
         )

@@ -1,9 +1,9 @@
 """A cross-modal teacher without cross-modal weights: convex combination of semantic embeddings.
 
 Norouzi et al. 2013 (arXiv 1312.5650): an ImageNet classifier gives the ten most probable classes of an image, and the
-image's row is the sum of the text embeddings of their names, weighted by the probabilities, scaled to length 1. Texts get
-the rows of the same text teacher, so both sides live in one space. A stand-in for CLIP where nothing can be downloaded:
-it knows the thousand things of ImageNet and nothing about what they do.
+image's row is the sum of the text embeddings of their names, weighted by the probabilities, scaled to length 1. Texts
+get the rows of the same text teacher, so both sides live in one space. A stand-in for CLIP where nothing can be
+downloaded: it knows the thousand things of ImageNet and nothing about what they do.
 
 A class has several names in WordNet (`sports car, sport car`); all of them, joined by commas, are encoded as one text,
 so that a name with two meanings (`crane`) is told apart by its company where it has any.
@@ -11,18 +11,23 @@ so that a name with two meanings (`crane`) is told apart by its company where it
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from labelgen.errors import ConfigError
 from labelgen.fingerprint import fingerprint
 from labelgen.teachers.base import Precision, TeacherInfo, described
-from labelgen.teachers.bundled import LITE_SCALING, LitePixels, lite_network, minilm
 from labelgen.teachers.compute import Compute
 from labelgen.teachers.crossmodal import CrossModal
+from labelgen.teachers.lite import LITE_SCALING, LitePixels, lite_network
+from labelgen.teachers.packages import minilm_folder
+from labelgen.teachers.sentences import load_sentences
 from labelgen.teachers.vision import ImageTower
 
 if TYPE_CHECKING:
     import torch
+
+_TEXT_BLOCK = 4096
 
 
 @described(
@@ -62,11 +67,11 @@ def conse(
     if not isinstance(top, int) or not 1 <= top <= 1000:
         raise ConfigError(f"top is {top!r}", expected="a number of ImageNet classes, 1 to 1000")
     compute = Compute(precision, batch, block, device)
-    texts = minilm(text=text, precision=precision, batch=batch, device=device)
+    encode_names = load_sentences(str(minilm_folder()), text="none", compute=replace(compute, block=_TEXT_BLOCK))
+    texts = encode_names.with_text(text)
     network, facts = lite_network(size)
     names = class_names()
-    rows = minilm(precision=precision, batch=batch, device=device).encode_texts(names)
-    combine = _Combination(compute.place(network), rows, top)
+    combine = _Combination(compute.place(network), encode_names.encode_texts(names), top)
     facts = {**facts, "top": top, "names": fingerprint(names), "text": texts.identity()}
     return CrossModal(texts, ImageTower(combine, LitePixels(size), LITE_SCALING, compute=compute, facts=facts))
 

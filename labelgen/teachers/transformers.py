@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from labelgen.errors import TeacherError, missing_extra, some
@@ -12,11 +11,10 @@ from labelgen.registry import unknown
 from labelgen.teachers.base import Precision, TeacherInfo, described
 from labelgen.teachers.compute import Compute
 from labelgen.teachers.vision import ImageTower
-from labelgen.teachers.weights import loading, weight_hash
+from labelgen.teachers.weights import loading, weight_hash, without_bars
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
 
 Pool: TypeAlias = Literal["default", "cls", "mean"]
 
@@ -75,25 +73,11 @@ def transformers(
     return ImageTower(features, _Prepare(processor), None, compute=compute, facts=facts)
 
 
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """No progress bars of transformers inside: they would run through the build's own."""
-    from transformers.utils import logging
-
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
-
-
 class _Prepare:
     def __init__(self, processor: Any) -> None:
         self._processor = processor
 
-    def __call__(self, image: Image) -> Any:
+    def __call__(self, image: Any) -> Any:
         return self._processor(images=image, return_tensors="np")["pixel_values"][0]
 
 

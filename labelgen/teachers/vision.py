@@ -1,8 +1,8 @@
 """What all image adapters of torch share: pixels in decoding threads, one tower on the device, unit rows out.
 
 Decoding threads hand over uint8 pixels [h, w, 3] where they can; scaling to floats happens on the device, a batch at a
-time, in the arithmetic (and so to the bits) of torchvision's `ToTensor` and `Normalize`. A stack of such images is already
-in the channels-last order that convolutions like best.
+time, in the arithmetic (and so to the bits) of torchvision's `ToTensor` and `Normalize`. A stack of such images is
+already in the channels-last order that convolutions like best.
 """
 
 from __future__ import annotations
@@ -57,13 +57,8 @@ class ImageTower:
         compute: Compute,
         facts: Mapping[str, Any],
     ) -> None:
-        self._forward, self._prepare, self._scaling, self._compute, self._facts = (
-            forward,
-            prepare,
-            scaling,
-            compute,
-            facts,
-        )
+        self._forward, self._prepare, self._scaling = forward, prepare, scaling
+        self._compute, self._facts = compute, facts
         self.image_block, self.image_batch = compute.block, compute.batch
         self.dim = self._probe()
 

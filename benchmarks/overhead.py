@@ -1,0 +1,168 @@
+"""Does labelgen slow its libraries down? The embed stage and a whole build beside the bare library calls, in one run.
+
+    python benchmarks/overhead.py --data ../shared/data --images 256 --rounds 3
+
+Compared, on the first images of each split of flickr8k and their captions, in turn, round by round (medians of ratios):
+
+- texts: `SentenceTransformer.encode` over the same distinct texts, one call, and our embed tasks;
+- images: the bare timm forward with its own preprocessing, sequentially and with decoding in a DataLoader of 2
+  workers, and our embed tasks;
+- whole: a build (embed to seal, teachers loaded before) beside encode + timm forward + bare search.
+
+Rows are compared before a time is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import labelgen
+from labelgen import pipeline
+from labelgen.executors.base import cores
+from labelgen.stages import tables, worker
+from labelgen.stages.search import ListSpec, plan_of
+from labelgen.types import Relation
+
+TEXT, IMAGE = "minilm()", "efficientnet_lite(size=2)"
+
+
+class Photos(torch.utils.data.Dataset[Any]):
+    """What a user of timm writes."""
+
+    def __init__(self, files: Sequence[Path], transform: Callable[[Any], Any]) -> None:
+        self.files, self.transform = files, transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, position: int) -> Any:
+        with Image.open(self.files[position]) as image:
+            return self.transform(image.convert("RGB"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=256, help="images of each split")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(cores())
+    worker.configure(worker.WorkerSettings(threads=cores()))
+    root = options.data / "flickr8k"
+    settings = [f"dataset.root={root}", f"dataset.limit={options.images}", f"teachers.text={TEXT}", f"teachers.image={IMAGE}"]
+    config = pipeline.resolve(dataset="flickr8k", overrides=settings)
+    text, image = worker.teacher(TEXT), worker.teacher(IMAGE)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "warm"
+        pipeline.build(config, path)
+        store = labelgen.open(path)
+        texts = tables.distinct_texts(path / "corpus")
+        files = [root / "images" / Path(file).name for file in tables.image_files(path / "corpus") if file]
+        _same(store, texts, text)
+        times: dict[str, list[float]] = {}
+        for number in range(options.rounds):
+            for name, call in {
+                "SentenceTransformer.encode": lambda: _encode(text, texts),
+                "timm, sequential": lambda: _timm(image, files, workers=0),
+                "timm, DataLoader of 2 workers": lambda: _timm(image, files, workers=2),
+                "bare search": lambda: _search(path),
+            }.items():
+                times.setdefault(name, []).append(_timed(call))
+            out = Path(folder) / f"store{number}"
+            worker.teacher(TEXT), worker.teacher(IMAGE)
+            whole = _timed(lambda out=out: pipeline.build(config, out))
+            manifest = labelgen.open(out).manifest
+            times.setdefault("build, without loading teachers", []).append(
+                whole - manifest.stages["describe"]["seconds"]
+            )
+            for kind, seconds in _embed_seconds(out).items():
+                times.setdefault(f"labelgen {kind}", []).append(seconds)
+    _print(times, len(texts), len(files))
+
+
+def _print(times: dict[str, list[float]], texts: int, files: int) -> None:
+    print("| what | median s | rows/s |\n|---|---|---|")
+    for name, seconds in times.items():
+        rows = texts if "Sentence" in name or "texts" in name else files if "timm" in name or "images" in name else 0
+        rate = f"{rows / statistics.median(seconds):.1f}" if rows else ""
+        print(f"| {name} | {statistics.median(seconds):.2f} | {rate} |")
+    bare = [
+        sum(parts)
+        for parts in zip(times["SentenceTransformer.encode"], times["timm, sequential"], times["bare search"], strict=True)
+    ]
+    print("\n| ratio, median over rounds | value | target |\n|---|---|---|")
+    for name, ours, theirs, target in (
+        ("text rate / SentenceTransformer.encode", times["SentenceTransformer.encode"], times["labelgen texts"], ">= 0.95"),
+        ("image rate / timm, sequential", times["timm, sequential"], times["labelgen images"], ">= 0.95"),
+        ("image rate / timm, DataLoader", times["timm, DataLoader of 2 workers"], times["labelgen images"], ""),
+        ("whole build / (encode + timm + bare search)", times["build, without loading teachers"], bare, "<= 1.1"),
+    ):
+        ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+        print(f"| {name} | {ratio:.3f} | {target} |")
+
+
+def _encode(teacher: Any, texts: Sequence[str]) -> Any:
+    return teacher.model.encode(list(texts), batch_size=32, convert_to_numpy=True, normalize_embeddings=True)
+
+
+def _timm(teacher: Any, files: Sequence[Path], *, workers: int) -> None:
+    loader = torch.utils.data.DataLoader(
+        Photos(files, teacher.prepare_image), batch_size=teacher.image_batch, num_workers=workers
+    )
+    with torch.inference_mode():
+        for batch in loader:
+            teacher.model(batch.contiguous(memory_format=torch.channels_last))
+
+
+def _search(path: Path) -> None:
+    """The engine alone, over the stored embeddings, for the four relations."""
+    engine = worker.engine()
+    for alias, product, dim, relations in (
+        ("text", "text", 384, (Relation.T2T, Relation.I2T, Relation.T2I)),
+        ("image", "image", 1280, (Relation.I2I,)),
+    ):
+        lists = [ListSpec(relation, alias, 64, "max", "split").to_json() for relation in relations]
+        memory = worker.search_memory(worker.settings().memory)
+        plan = plan_of(path, "corpus", alias, product, lists, dim, memory)  # type: ignore[arg-type]  # a literal of this table
+        for strip in engine.schedule(plan):
+            for _ in engine.search(plan, strip):
+                pass
+
+
+def _same(store: Any, texts: Sequence[str], teacher: Any) -> None:
+    """Our rows are the library's rows, up to float16 and the order in which texts meet in a batch."""
+    bare = _encode(teacher, texts[:512])
+    rows = tables.text_rows(store.path / "corpus")
+    first = [int(np.flatnonzero(rows == number)[0]) for number in range(min(512, len(texts)))]
+    stored = np.asarray(store.embeddings("text", "text").take(np.array(first)), np.float32)
+    np.testing.assert_allclose((stored * bare).sum(1), 1, atol=1e-3)
+
+
+def _embed_seconds(path: Path) -> dict[str, float]:
+    import json
+
+    totals: dict[str, float] = {}
+    for file in (path / "receipts" / "embed").rglob("*.json"):
+        kind = "texts" if file.parent.name.endswith(".text") else "images"
+        totals[kind] = totals.get(kind, 0.0) + json.loads(file.read_text(encoding="utf-8"))["seconds"]
+    return totals
+
+
+def _timed(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

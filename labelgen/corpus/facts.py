@@ -1,0 +1,83 @@
+"""What is known of published data sets: counts by split, licence, where they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from labelgen.corpus.frames import Corpus
+
+_FILE = Path(__file__).with_name("facts.json")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One published form of a data set; `splits` holds (images, captions) by split."""
+
+    name: str
+    splits: Mapping[str, tuple[int, int]]
+    licence: str
+    url: str
+
+    @property
+    def images(self) -> int:
+        return sum(images for images, _ in self.splits.values())
+
+    @property
+    def captions(self) -> int:
+        return sum(captions for _, captions in self.splits.values())
+
+
+@lru_cache(maxsize=1)
+def _all() -> Mapping[str, tuple[Facts, ...]]:
+    data = json.loads(_FILE.read_text(encoding="utf-8"))
+    return {dataset: tuple(_facts(entry) for entry in entries) for dataset, entries in data.items()}
+
+
+def _facts(entry: Mapping[str, object]) -> Facts:
+    splits = entry["splits"]
+    if not isinstance(splits, Mapping):
+        raise TypeError(f"facts.json: splits of {entry['name']} is not a mapping")
+    counts = {str(split): (int(images), int(captions)) for split, (images, captions) in splits.items()}
+    return Facts(str(entry["name"]), counts, str(entry["licence"]), str(entry["url"]))
+
+
+def known(dataset: str) -> tuple[Facts, ...]:
+    """The published forms of a data set, none for adapters of one's own data."""
+    return _all().get(dataset, ())
+
+
+def check(dataset: str, corpus: Corpus, *, limit: int = 0) -> list[str]:
+    """Differences between a corpus and the published form that it is nearest to, as readable notes.
+
+    Splits that the corpus leaves out and images beyond `limit` are no difference. A note is no error: people cut and
+    clean data sets on purpose.
+    """
+    counts = _counts(corpus)
+    notes = [_differences(facts, counts, limit) for facts in known(dataset)]
+    return min(notes, key=len, default=[])
+
+
+def _counts(corpus: Corpus) -> dict[str, tuple[int, int]]:
+    offsets = corpus.offsets
+    return {
+        split: (stop - start, int(offsets[stop] - offsets[start])) for split, (start, stop) in corpus.splits.items()
+    }
+
+
+def _differences(facts: Facts, counts: Mapping[str, tuple[int, int]], limit: int) -> list[str]:
+    notes = []
+    for split, (images, captions) in counts.items():
+        if split not in facts.splits:
+            notes.append(f"{split}: {images} images, {facts.name} has no such split")
+            continue
+        all_images, all_captions = facts.splits[split]
+        expected = min(all_images, limit) if limit else all_images
+        if images != expected:
+            notes.append(f"{split}: {images} images, {facts.name} has {all_images}")
+        elif images == all_images and captions != all_captions:
+            notes.append(f"{split}: {captions} captions, {facts.name} has {all_captions}")
+    return notes

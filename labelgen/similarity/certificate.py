@@ -1,0 +1,47 @@
+"""How far a float32 search can be from the exact similarity: a rigorous bound, derived here.
+
+Let u = 2^-24 and v = 2^-53 be the unit roundoffs of float32 and float64, c the real cosine of two rows x, y, s their
+similarity as `exact.py` defines it, and t what a search computes:
+
+1. *Unit rows.* With r = float32(1 / sqrt(x.x)), x.x exact, the row is scaled to a[i] = float32(x[i] r), so
+   a[i] = x[i]/|x| (1 + e), |e| <= h := (1 + u)^2 (1 + 3v) - 1. Nothing underflows: |x[i]| >= 2^-24 or 0, r >= 2^-3.
+   The same holds for b and y. By Cauchy-Schwarz sum |a[i] b[i]| <= (1 + h)^2, and |a.b - c| <= (1 + h)^2 - 1.
+2. *The product.* It is summed in panels of at most p numbers, and the panels one after the other. Whatever the order
+   inside a panel, with or without fused multiply-add, every term meets at most m = p + (number of panels) - 1 roundings,
+   so |t - a.b| <= g(m) sum |a[i] b[i]|, with g(m) = m u / (1 - m u). Products are at least 2^-54: no underflow.
+3. *The definition's own rounding.* |s - c| <= u + 4v: products, root, quotient in float64, one rounding to float32.
+
+Together |t - s| <= (1 + h)^2 (1 + g(m)) - 1 + u + 4v. The maximum over a set keeps the bound. A mean of n members adds
+the roundings of its float32 sum and quotient, g(n) (1 + bound), and those of the exact mean, u + (n + 2) v.
+
+The bound assumes float32 arithmetic. Units that drop bits of float32 inputs (TF32, bfloat16) break it, so an engine
+must refuse them.
+
+*The certificate.* A search keeps some candidates of a query and knows a `dropped` that no left-out candidate's t
+exceeds. All kept ones are scored exactly; let e be the (k+1)-th best of these scores. If dropped + bound < e, then every
+left-out candidate has s < e: the k + 1 best are among the kept ones, ties included.
+"""
+
+from __future__ import annotations
+
+_U, _V = 2.0**-24, 2.0**-53
+
+#: Numbers summed in one float32 product. Longer rows are summed panel by panel.
+PANEL = 1024
+
+
+def product_bound(dim: int) -> float:
+    """Largest |computed - exact| similarity of two rows of `dim` numbers."""
+    panels = -(-dim // PANEL)
+    unit = (1 + _U) ** 2 * (1 + 3 * _V)
+    return unit**2 * (1 + _roundings(min(dim, PANEL) + panels - 1)) - 1 + _U + 4 * _V
+
+
+def mean_bound(dim: int, members: int) -> float:
+    """Largest |computed - exact| mean similarity over up to `members` rows."""
+    bound = product_bound(dim)
+    return bound + _roundings(members) * (1 + bound) + _U + (members + 2) * _V
+
+
+def _roundings(count: int) -> float:
+    return count * _U / (1 - count * _U)

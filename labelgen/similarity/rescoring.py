@@ -1,0 +1,148 @@
+"""From candidates found approximately to certified lists: exact scores, canonical order, and the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from labelgen.errors import LabelgenError
+from labelgen.similarity import exact
+from labelgen.similarity.base import Rows, SearchPlan, Want
+from labelgen.similarity.groups import cut, rows_of, sides
+from labelgen.similarity.keys import PAD_KEY, decode, encode, smallest
+from labelgen.types import PAD_SCORE, Bool, Float32, Float64, Int64, UInt64
+
+#: Embedding rows in pairs -> their exact x.y.
+PairDots: TypeAlias = Callable[[Rows, Int64, Rows, Int64], Float64]
+
+#: Pairs scored together.
+_PAIRS = 1 << 18
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What an approximate search kept for some queries.
+
+    Attributes:
+        queries: query rows (images or captions), [n].
+        owner: position in `queries` of every candidate, ascending, [c].
+        ids: the candidates, [c].
+        members: where one side is grouped: the embedding row that makes the maximum, or -1 for all members, [c].
+        values: computed similarities, [c].
+        dropped: what no candidate exceeds that was left out, -inf where none was; [n].
+    """
+
+    queries: Int64
+    owner: Int64
+    ids: Int64
+    members: Int64
+    values: Float32
+    dropped: Float32
+
+
+@dataclass
+class SearchFacts:
+    """Evidence of one search, for receipts.
+
+    Attributes:
+        rescored: pairs of rows that were scored exactly.
+        fell_back: query rows that were searched in float64.
+        bound: largest possible error of a computed similarity.
+        largest_error: largest error seen.
+        margin: smallest margin by which a certificate held, None where no candidate was left out.
+    """
+
+    rescored: int = 0
+    fell_back: int = 0
+    bound: float = 0.0
+    largest_error: float = 0.0
+    margin: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass
+class Rescorer:
+    """Scores the candidates of one want exactly.
+
+    Attributes:
+        query_dots, candidate_dots: x.x by embedding row, 0 for dead rows.
+        bound: of `certificate.py`, for this want.
+    """
+
+    plan: SearchPlan
+    want: Want
+    query_dots: Float64
+    candidate_dots: Float64
+    bound: float
+    pair_dots: PairDots
+    facts: SearchFacts = field(default_factory=SearchFacts)
+
+    def __post_init__(self) -> None:
+        self.facts.bound = self.bound
+        self._query, self._candidate = sides(self.plan, self.want.relation)
+
+    def certified(self, found: Candidates) -> tuple[UInt64, Bool]:
+        """Sorted keys [n, k + 1] of all queries, and for which of them they are proven to be right.
+
+        Raises:
+            LabelgenError: a computed similarity is off by more than the bound, so nothing is proven.
+        """
+        scores = self._scores(found)
+        self._check_errors(scores, found.values)
+        keys = self._sorted_keys(found, encode(scores, found.ids))
+        last = decode(keys[:, -1:])[0][:, 0].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # -inf - -inf: nothing held and nothing dropped
+            margin = last - (found.dropped + self.bound)
+        nothing_dropped = found.dropped == PAD_SCORE
+        proven = nothing_dropped | (margin > 0)
+        held = margin[proven & ~nothing_dropped]
+        if held.size:
+            known = self.facts.margin
+            self.facts.margin = float(held.min() if known is None else min(known, held.min()))
+        return keys, proven
+
+    def _scores(self, found: Candidates) -> Float32:
+        """Exact similarity of every candidate."""
+        queries = found.queries[found.owner]
+        whole = found.members < 0
+        units = queries if self._query.grouped else found.ids
+        grouped = self._query if self._query.grouped else self._candidate
+        sizes = np.where(whole, grouped.sizes(units), 1)
+        starts = np.where(whole, self.plan.offsets[units], found.members) if whole.any() else found.members
+        scores = np.empty(len(found.ids), np.float32)
+        for first, last in cut(sizes, 0, len(sizes), _PAIRS):
+            here = slice(first, last)
+            members = rows_of(starts[here], sizes[here])
+            others = np.repeat(found.ids[here] if self._query.grouped else queries[here], sizes[here])
+            left, right = (members, others) if self._query.grouped else (others, members)
+            pairs = self._pair_scores(left, right)
+            scores[here] = exact.aggregate_groups(pairs[:, None], sizes[here], self.want.aggregation)[:, 0]
+        return scores
+
+    def _pair_scores(self, left: Int64, right: Int64) -> Float32:
+        self.facts.rescored += len(left)
+        dots = self.pair_dots(self._query.rows, left, self._candidate.rows, right)
+        return exact.similarity(dots, self.query_dots[left], self.candidate_dots[right])
+
+    def _check_errors(self, scores: Float32, values: Float32) -> None:
+        error = float(np.abs(scores.astype(np.float64) - values).max(initial=0.0))
+        self.facts.largest_error = max(self.facts.largest_error, error)
+        if not error <= self.bound:
+            raise LabelgenError(
+                "products on this device are less precise than float32",
+                found=f"a similarity that is off by {error:.2e}",
+                expected=f"at most {self.bound:.2e}, which holds for any order of float32 sums",
+                todo="search with the engine 'numpy', or switch reduced precision off",
+            )
+
+    def _sorted_keys(self, found: Candidates, keys: UInt64) -> UInt64:
+        counts = np.bincount(found.owner, minlength=len(found.queries))
+        place = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
+        table = np.full((len(found.queries), int(counts.max(initial=1))), PAD_KEY)
+        table[found.owner, place] = keys
+        return smallest(table, self.want.k + 1)

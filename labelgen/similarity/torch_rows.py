@@ -1,0 +1,123 @@
+"""Embedding rows on a torch device: unit rows for approximate products, and exact float64 products of pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labelgen.similarity import exact
+from labelgen.similarity.base import Rows
+from labelgen.similarity.groups import ByMember
+from labelgen.types import Float64, Int64
+
+#: Pairs that are scored together share their query in runs of this length.
+_RUN = 16
+#: Numbers converted to float64 at once: about what a cache holds.
+_CONVERTED = 1 << 20
+
+
+@dataclass(frozen=True)
+class UnitRows:
+    """Living rows of some images, scaled to unit length and laid out member by member.
+
+    Attributes:
+        unit: float32 [n, d].
+        rows: embedding row of each, int64 [n].
+        images: image of each, int64 [n].
+        groups: the images that have living rows, in the order of the layout, int64 [g].
+        sizes: living rows of each of them, float32 [g].
+        slices: (start, count) of the first members, the second members, ...
+        span: the range of images that was loaded.
+    """
+
+    unit: Tensor
+    rows: Tensor
+    images: Tensor
+    groups: Tensor
+    sizes: Tensor
+    slices: list[tuple[int, int]]
+    span: tuple[int, int]
+
+
+def load(source: Rows, first_row: int, sizes: Int64, first: int, dots: Float64, device: torch.device) -> UnitRows:
+    """Rows of the images from `first` on, `sizes[v]` rows each, beginning at `first_row`.
+
+    Args:
+        dots: x.x by embedding row; filled in for the rows that are read.
+
+    Raises:
+        StoreError: rows that are not finite or far from unit length.
+    """
+    span = first, first + len(sizes)
+    rows = np.arange(first_row, first_row + int(sizes.sum()))
+    layout = ByMember.of(sizes)
+    wide, dots[rows] = _read(source, rows, layout, device)
+    alive = dots[rows] > 0
+    if not alive.all():
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        rows = rows[alive]
+        layout = ByMember.of(np.bincount(owner[alive], minlength=len(sizes)))
+        wide, _ = _read(source, rows, layout, device)
+    rows = rows[layout.rows]
+    scale = (1.0 / np.sqrt(dots[rows])).astype(np.float32)
+    wide.mul_(torch.from_numpy(scale).to(device)[:, None])
+    owned = np.bincount(layout.owner, minlength=len(sizes))[layout.groups]
+    numbers = (torch.from_numpy(array).to(device) for array in (rows, layout.owner + first, layout.groups + first))
+    return UnitRows(wide, *numbers, torch.from_numpy(owned).to(device).float(), layout.slices(), span)
+
+
+def pair_dots(left: Rows, left_rows: Int64, right: Rows, right_rows: Int64, device: torch.device) -> Float64:
+    """Exact x.y of pairs of embedding rows; [n]. Fastest where equal `left_rows` are neighbours."""
+    dots = np.empty(len(left_rows))
+    order = np.argsort(left_rows, kind="stable")
+    owner, place = _runs(left_rows[order])
+    partners = np.full((len(owner), _RUN), right_rows[0] if len(right_rows) else 0)
+    partners.reshape(-1)[place] = right_rows[order]
+    step = max(1, _CONVERTED // (_RUN * left.shape[1]))
+    products = np.empty((len(owner), _RUN))
+    for start in range(0, len(owner), step):
+        x = _double(left, owner[start : start + step], device)
+        y = _double(right, partners[start : start + step].ravel(), device)
+        products[start : start + step] = torch.bmm(y.view(len(x), _RUN, -1), x[:, :, None])[:, :, 0].cpu().numpy()
+    dots[order] = products.reshape(-1)[place]
+    return dots
+
+
+def _runs(owners: Int64) -> tuple[Int64, Int64]:
+    """Sorted owners in runs of `_RUN` places: the owner of every run, and the place of every element among all runs."""
+    first = np.flatnonzero(np.diff(owners, prepend=-1))
+    counts = np.diff(first, append=len(owners))
+    runs = -(-counts // _RUN)
+    start = _RUN * (np.cumsum(runs) - runs)
+    return np.repeat(owners[first], runs), np.repeat(start - first, counts) + np.arange(len(owners))
+
+
+def _read(source: Rows, rows: Int64, layout: ByMember, device: torch.device) -> tuple[Tensor, Float64]:
+    """Rows in the order of the layout as float32, and their x.x in the order of `rows`."""
+    taken = rows[layout.rows]
+    wide = torch.from_numpy(source.take(taken)).to(device).float()
+    step = max(1, _CONVERTED // source.shape[1])
+    squares = [_sums_of_squares(piece) for piece in wide.split(step)]
+    dots = np.empty(len(rows))
+    dots[layout.rows] = np.concatenate([np.empty(0), *squares])
+    exact.check_rows(dots, rows)
+    return wide, dots
+
+
+def _sums_of_squares(wide: Tensor) -> Float64:
+    """x.x, exact: the square of a float16 number is a float32 number."""
+    dots: Float64 = _widened(wide * wide).sum(1).cpu().numpy()
+    return dots
+
+
+def _double(source: Rows, rows: Int64, device: torch.device) -> Tensor:
+    # By way of float32, which converts faster on a CPU.
+    return _widened(torch.from_numpy(source.take(rows)).to(device).float())
+
+
+def _widened(rows: Tensor) -> Tensor:
+    """As float64, on the CPU where the device has none."""
+    return rows.cpu().double() if rows.device.type == "mps" else rows.double()

@@ -1,0 +1,147 @@
+"""`verify --deep`: a sample of a store is computed again.
+
+Neighbour lists: sampled queries are searched by brute force over the stored embeddings, and ids, scores and next must
+be the same bits. Embeddings: sampled blocks are embedded again by their teacher, where it and the data are at hand;
+rows must agree within a tolerance (another machine class rounds differently).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelgen import config as configs
+from labelgen import registry
+from labelgen.corpus.photos import PhotoError, decode_photo, read_photo
+from labelgen.errors import LabelgenError
+from labelgen.similarity.base import Strip, Want, query_rows
+from labelgen.similarity.keys import TopK, merge
+from labelgen.specs import Spec
+from labelgen.stages import ingest, tables
+from labelgen.stages.search import load_plan, product_of
+from labelgen.store.findings import Findings
+from labelgen.store.manifest import EmbeddingEntry, Manifest, NeighborEntry, load_manifest
+from labelgen.store.mapped import MappedArray
+from labelgen.teachers.base import KeyedTeacher
+from labelgen.teachers.checks import normalise
+from labelgen.types import Float16, Int64
+
+#: Smallest cosine of a row and the same row embedded again. Float16 rounding moves it by about 1e-7, another batch
+#: composition or machine class by about 1e-6; another model or preprocessing by far more.
+TOLERANCE = 1e-3
+_MEMORY = 1 << 30
+
+
+def verify_deep(root: Path, *, sample: int, seed: int, data_root: str) -> Findings:
+    """Recompute `sample` queries of every list, and embed about `sample` rows of every array again."""
+    manifest = load_manifest(root)
+    draw = np.random.default_rng(seed)
+    found = Findings()
+    for entry in manifest.neighbors:
+        images = np.sort(draw.permutation(manifest.corpus.n_images)[:sample])
+        _search_again(root, manifest, entry, images, found)
+    for embedding in manifest.embeddings:
+        _embed_again(root, manifest, embedding, sample, data_root, found)
+    return found
+
+
+def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: Int64, found: Findings) -> None:
+    sides = {e.modality: MappedArray(root, e.array) for e in manifest.embeddings if e.alias == entry.alias}
+    product = product_of(entry.relation, frozenset(manifest.teachers[entry.alias].modalities))
+    if product is None:
+        found.add(entry.path, f"teacher {entry.alias} has not the rows for {entry.relation}")
+        return
+    want = Want(entry.relation, entry.k, entry.aggregation, entry.scope)
+    plan = load_plan(root / manifest.corpus.path, sides, product, [want], _MEMORY)
+    engine = registry.create("engine", Spec("numpy"), device="cpu")
+    stored = {name: MappedArray(root, spec) for name, spec in entry.arrays().items()}
+    for image in images.tolist():
+        start, stop = query_rows(plan, want, image, image + 1)
+        if start == stop:
+            continue
+        strip = Strip(image, image + 1, _candidates(plan.splits, image, entry.scope))
+        keys = [partial.keys for partial in engine.search(plan, strip)]
+        again = TopK.from_keys(merge(keys, entry.k + 1), entry.k)
+        rows = np.arange(start, stop)
+        for name, values in (("ids", again.ids), ("scores", again.scores), ("next", again.next)):
+            if stored[name].take(rows).tobytes() != values.tobytes():
+                what = "a search over the stored embeddings gives other neighbours"
+                found.add(f"{entry.path}/{name}", what, (start, stop))
+    found.notes.append(f"{entry.path}: {len(images)} images searched again, equal bits required")
+
+
+def _candidates(splits: tuple[tuple[int, int], ...], image: int, scope: str) -> tuple[tuple[int, int], ...]:
+    own = [span for span in splits if span[0] <= image < span[1]]
+    return tuple(own if scope == "split" else [span for span in splits if span not in own])
+
+
+def _embed_again(
+    root: Path, manifest: Manifest, entry: EmbeddingEntry, sample: int, data_root: str, found: Findings
+) -> None:
+    name = entry.array.path
+    try:
+        teacher = registry.create("teacher", Spec.parse(manifest.teachers[entry.alias].spec), device="cpu")
+        rows, again = _sampled(root, manifest, entry, teacher, sample, data_root)
+    except LabelgenError as error:
+        found.notes.append(f"{name}: not embedded again: {error.what}")
+        return
+    stored = MappedArray(root, entry.array).take(rows).astype(np.float64)
+    new = again.astype(np.float64)
+    live = (stored * stored).sum(1) > 0
+    cosines = (stored * new).sum(1)[live] / np.sqrt((stored * stored).sum(1)[live] * (new * new).sum(1)[live])
+    bad = rows[live][cosines < 1 - TOLERANCE]
+    if bad.size:
+        what = f"{bad.size} of {live.sum()} rows differ when embedded again (cosine {cosines.min():.4f})"
+        found.add(name, what, (int(bad.min()), int(bad.max()) + 1))
+    found.notes.append(f"{name}: {live.sum()} rows embedded again, smallest cosine {cosines.min(initial=1):.7f}")
+
+
+def _sampled(
+    root: Path, manifest: Manifest, entry: EmbeddingEntry, teacher: Any, sample: int, data_root: str
+) -> tuple[Int64, Float16]:
+    """Rows of the array and what the teacher makes of them now. Texts come from the store, photographs from the data."""
+    folder = root / manifest.corpus.path
+    if isinstance(teacher, KeyedTeacher):
+        ids = tables.ids(folder, entry.modality)
+        rows = _spread(len(ids), sample)
+        features, missing = teacher.lookup(entry.modality, [ids[row] for row in rows], rows.tolist())
+        kept = np.setdiff1d(np.arange(len(rows)), np.asarray(missing, int))
+        return rows[kept], normalise(features[kept])
+    if entry.modality == "text":
+        text_rows = tables.text_rows(folder)
+        block = min(len(tables.distinct_texts(folder)), teacher.text_block)
+        encoded = normalise(teacher.encode_texts(tables.distinct_texts(folder)[:block]))
+        rows = np.flatnonzero((text_rows >= 0) & (text_rows < block))
+        rows = rows[_spread(len(rows), sample)]
+        return rows, encoded[text_rows[rows]]
+    return _photos_again(folder, manifest, teacher, sample, data_root)
+
+
+def _photos_again(folder: Path, manifest: Manifest, teacher: Any, sample: int, data_root: str) -> tuple[Int64, Float16]:
+    config = configs.from_dict(configs.override(manifest.recipe, [f'dataset.root="{data_root}"'] if data_root else []))
+    photos = ingest.read_corpus(config.dataset).photos
+    files = tables.image_files(folder)
+    rows, prepared = [], []
+    for row in _spread(len(files), sample).tolist():
+        file = files[row]
+        if photos is None or file is None:
+            continue
+        try:
+            prepared.append(teacher.prepare_image(decode_photo(read_photo(photos, file))))
+        except PhotoError:
+            continue
+        rows.append(row)
+    batches = [prepared[n : n + teacher.image_batch] for n in range(0, len(prepared), teacher.image_batch)]
+    encoded = [normalise(teacher.encode_images(batch)) for batch in batches]
+    return np.array(rows, np.int64), np.concatenate(encoded) if encoded else np.empty((0, teacher.dim), np.float16)
+
+
+def _spread(count: int, sample: int) -> Int64:
+    """Up to `sample` positions spread evenly over `count`."""
+    return (
+        np.unique(np.linspace(0, max(0, count - 1), min(sample, count)).astype(np.int64))
+        if count
+        else np.empty(0, np.int64)
+    )

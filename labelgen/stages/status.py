@@ -1,0 +1,92 @@
+"""How far a build has come, read from the folder alone."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from labelgen.errors import StoreNotFoundError
+from labelgen.stages.session import read_pending
+from labelgen.store import layout
+from labelgen.store.manifest import load_manifest
+
+
+@dataclass(frozen=True)
+class Status:
+    """State of a folder.
+
+    Attributes:
+        state: `sealed`; `unfinished` (never sealed); `changing` (sealed, with an unfinished change beside it).
+        recipe: of the unfinished work, else of the sealed store.
+        done: tasks with a receipt, by stage.
+        rows: rows of these tasks, by stage.
+        holder: who is building there now, None when nobody is.
+        begun_on: machine classes and library sets that worked on it.
+    """
+
+    path: Path
+    state: Literal["sealed", "unfinished", "changing"]
+    recipe: Mapping[str, Any]
+    done: Mapping[str, int]
+    rows: Mapping[str, int]
+    holder: str | None
+    begun_on: Sequence[Mapping[str, str]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "path": str(self.path)}
+
+
+def status(path: str | Path) -> Status:
+    """Look at a folder without touching it.
+
+    Raises:
+        StoreNotFoundError: nothing was ever begun there.
+    """
+    root = Path(path)
+    pending = read_pending(root)
+    sealed = load_manifest(root) if (root / layout.MANIFEST).exists() else None
+    if sealed is None and pending is None:
+        raise StoreNotFoundError(f"nothing was built in {root}", todo="labelgen build --out " + str(root))
+    tasks, rows = _receipts(root)
+    work = pending or {}
+    classes = sealed.machine.get("classes", []) if sealed is not None else []
+    return Status(
+        path=root,
+        state="sealed" if pending is None else "unfinished" if sealed is None else "changing",
+        recipe=work.get("recipe") or (sealed.recipe if sealed is not None else {}),
+        done=tasks,
+        rows=rows,
+        holder=holder(root),
+        begun_on=work.get("machines", classes),
+    )
+
+
+def holder(root: Path) -> str | None:
+    """Who holds the lock of a folder, None when nobody does."""
+    try:
+        handle = os.open(root / layout.LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return os.read(handle, 200).decode(errors="replace") or "unknown process"
+    finally:
+        os.close(handle)
+    return None
+
+
+def _receipts(root: Path) -> tuple[dict[str, int], dict[str, int]]:
+    tasks: Counter[str] = Counter()
+    rows: Counter[str] = Counter()
+    for path in (root / layout.RECEIPTS).rglob("*.json"):
+        stage = path.relative_to(root / layout.RECEIPTS).parts[0]
+        tasks[stage] += 1
+        rows[stage] += int(json.loads(path.read_bytes())["rows"])
+    return dict(tasks), dict(rows)

@@ -1,0 +1,120 @@
+"""The card: `README.md` for people and `croissant.json` for search engines, both made from the manifest.
+
+Texts that come from a data set are escaped, because README files are shown as HTML.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from labelgen.store import layout
+from labelgen.store.atomic import FileFact, write_atomic
+from labelgen.store.croissant import render_croissant, table_paths
+from labelgen.store.describe import human_bytes
+from labelgen.store.manifest import Manifest
+
+_RELATIONS = {
+    "t2t": "caption -> captions",
+    "i2i": "image -> images",
+    "i2t": "image -> captions",
+    "t2i": "caption -> images",
+}
+
+_USE = """```python
+import labelgen
+
+store = labelgen.open("path/to/this/folder")
+store.images, store.captions                      # polars frames
+store.block("{relation}", {arguments})            # exact similarities of a batch
+```
+
+Without labelgen: the tables are parquet, the arrays are zarr v3 (`zarr.open("path/to/this/folder")`). Row i of an
+embedding is `image_row` or `caption_row` i of the tables; the captions of image v are the rows
+`offsets[v]:offsets[v + 1]`. In neighbour lists `ids` are such rows, 4294967295 fills short lists, and `next` bounds the
+score of everything that is not listed. Check the folder with `labelgen verify`."""
+
+
+def write_card(root: Path, manifest: Manifest) -> dict[str, FileFact]:
+    """Write `README.md` and `croissant.json`; returns their facts by path, for the manifest's `files`.
+
+    What `manifest.files` says of the two does not matter. The tables must be there: Croissant wants their SHA-256.
+    """
+    checksums = {path: _sha256(root / path) for path in table_paths(manifest)}
+    document = render_croissant(manifest, checksums)
+    return {
+        layout.CARD: write_atomic(root / layout.CARD, render_readme(manifest).encode()),
+        layout.CROISSANT: write_atomic(root / layout.CROISSANT, (json.dumps(document, indent=1) + "\n").encode()),
+    }
+
+
+def render_readme(manifest: Manifest) -> str:
+    """The card in Markdown."""
+    corpus, quarantine = manifest.corpus, manifest.quarantine
+    name = _cell(corpus.about.get("name") or manifest.recipe.get("dataset", {}).get("name", "unknown"))
+    counts = f"{corpus.n_images:,} images, {corpus.n_captions:,} captions, {corpus.n_texts:,} different texts"
+    splits = [
+        (split, f"{stop - start:,}", f"{start:,} to {stop - 1:,}") for split, (start, stop) in corpus.splits.items()
+    ]
+    teachers = [(alias, t.spec, " and ".join(t.modalities), t.dim) for alias, t in manifest.teachers.items()]
+    lists = [
+        (entry.path, _RELATIONS[entry.relation], entry.alias, entry.aggregation, entry.scope, entry.k)
+        for entry in manifest.neighbors
+    ]
+    reasons = [(row["stage"], row["reason"], f"{row['count']:,}") for row in quarantine.by_reason]
+    sections = [
+        f"# Soft labels for {name}",
+        f"A soft-label store (format {manifest.format}) for image-text retrieval: {counts}, {_size(manifest)}, sealed "
+        f"{manifest.created} by labelgen {manifest.labelgen}. Content `{manifest.content_digest}`.",
+        "## How to read it",
+        _USE.format(**_example(manifest)),
+        "## Splits",
+        _table(("split", "images", "image rows"), splits),
+        "## Teachers",
+        _table(("alias", "teacher", "rows of", "length"), teachers),
+        "## Neighbour lists",
+        _table(("folder", "relation", "teacher", "aggregation", "scope", "k"), lists) if lists else "None.",
+        "## What could not be used",
+        _table(("stage", "reason", "items"), reasons) if reasons else "Nothing: every item was used.",
+        "## Data",
+        _about(corpus.about),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _size(manifest: Manifest) -> str:
+    """Bytes of the content: the card is itself a file of the store, so it cannot name the size of all."""
+    return human_bytes(sum(fact.bytes for path, fact in manifest.files.items() if layout.is_content(path)))
+
+
+def _example(manifest: Manifest) -> dict[str, str]:
+    has_texts = any(entry.modality == "text" for entry in manifest.embeddings)
+    relation = "i2t" if has_texts else "i2i"
+    return {"relation": relation, "arguments": "image_ids, caption_ids" if has_texts else "image_ids"}
+
+
+def _about(about: Mapping[str, str]) -> str:
+    """What is known of the data; silence about a licence must not look like a permission."""
+    known = [f"- {_cell(key)}: {_cell(value)}" for key, value in about.items() if value]
+    if not about.get("licence"):
+        known.append("- licence: not known to labelgen; ask where the data came from before you share this folder")
+    return "\n".join(known)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *([_cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    """Text that is safe in a Markdown table: one line, no HTML, no column borders."""
+    return escape(" ".join(str(value).split())).replace("|", "&#124;").replace("`", "&#96;").replace("[", "&#91;")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

