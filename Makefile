@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # Touched when the environment is complete: a second run does not install again unless pyproject.toml changed.
 READY := $(VENV)/.ready
 DEMO := stores/demo
+# Real data for benchmarks and slow tests; not part of the repository.
+DATA ?= ../shared/data
 
 .PHONY: demo test slow bench
 
@@ -25,9 +27,11 @@ test: $(READY)
 slow: $(READY)
 	$(BIN)/pytest -m slow
 
-## Every benchmark, one after the other; each prints a table.
+## Builds of real data, then what reading and the build itself cost; each prints a table.
 bench: $(READY)
-	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	$(BIN)/python benchmarks/builds.py --data $(DATA) --out stores/bench
+	$(BIN)/python benchmarks/reading.py stores/bench/flickr30k stores/bench/flickr8k
+	$(BIN)/python benchmarks/overhead.py --data $(DATA)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

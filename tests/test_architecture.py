@@ -41,9 +41,10 @@ ARROWS: dict[str, set[str]] = {
     "loader": {"store", "relevance"},
     "audit": {"store", "corpus", "relevance"},
     # outside
-    "testing": {"store", "corpus", "teachers", "similarity", "tasks", "executors", "relevance"},
+    "testing": {"store", "corpus", "teachers", "similarity", "tasks", "executors", "relevance", "cli"},
     "door": {"pipeline", "store"},
-    "cli": {"pipeline", "store"},
+    "cli": {"pipeline", "store", "door"},
+    "__main__": {"cli"},
 }
 
 KERNEL = {"errors", "types", "specs", "fingerprint", "registry", "resources", "config", "progress"}
@@ -51,8 +52,14 @@ KERNEL = {"errors", "types", "specs", "fingerprint", "registry", "resources", "c
 #: The floor of `stages`: what executors must know of a task, which is not what it does.
 TASKS = {"stages.base", "stages.worker", "stages.meter"}
 
-#: Adapters are reached through the registry. The exceptions are built on a sibling.
-ADAPTER_SIBLINGS: set[tuple[str, str]] = set()
+#: Adapters are reached through the registry. The exceptions are built on a sibling of their own room.
+ADAPTER_SIBLINGS = {
+    ("corpus.demo", "corpus.table"),
+    ("similarity.torch", "similarity.numpy"),
+    ("teachers.bundled", "teachers.sbert"),
+    ("teachers.conse", "teachers.bundled"),
+    ("teachers.sbert", "teachers.transformers"),
+}
 
 #: Third-party package -> the only files of labelgen/ that may import it (numpy may be used everywhere).
 LIBRARIES: dict[str, set[str]] = {
@@ -62,15 +69,15 @@ LIBRARIES: dict[str, set[str]] = {
     "google_crc32c": {"store/shards.py"},
     "jsonschema": {"store/validation.py"},
     "open_clip": {"teachers/open_clip.py"},
-    "PIL": {"corpus/photos.py", "teachers/base.py", "teachers/vision.py"},
-    "polars": {"corpus/*", "store/*", "stages/*"},
-    "pyarrow": {"store/parquet.py", "teachers/precomputed.py"},
+    "packaging": {"cli/checks.py"},
+    "PIL": {"corpus/photos.py", "stages/embed.py", "teachers/*"},
+    "polars": {"corpus/arrange.py", "corpus/frames.py", "stages/*", "store/*", "testing/stores.py"},
+    "pyarrow": {"store/parquet.py", "corpus/table_files.py", "teachers/parquet_features.py"},
     "rich": {"cli/*"},
-    "safetensors": {"teachers/precomputed.py"},
     "sentence_transformers": {"teachers/sbert.py"},
     "timm": {"teachers/timm.py", "teachers/bundled.py", "teachers/conse.py"},
     "tomli_w": {"config.py"},
-    "torch": {"teachers/*", "similarity/torch.py", "stages/worker.py"},
+    "torch": {"teachers/*", "similarity/torch*.py", "stages/worker.py"},
     "torchvision": {"teachers/vision.py"},
     "transformers": {"teachers/transformers.py"},
     "zarr": {"store/zarr.py"},
@@ -105,7 +112,17 @@ class Module:
     def ours(self) -> set[str]:
         """Modules of labelgen that this one imports; "" is the package itself."""
         names = {name.removeprefix("labelgen").lstrip(".") for name in self._imported() if is_ours(name)}
-        return {existing(name) for name in names} - {self.name}
+        found = {existing(name) for name in names} - {self.name}
+        return found - {""} if self._asks_for_the_version_alone() else found
+
+    def _asks_for_the_version_alone(self) -> bool:
+        """`import labelgen` for `labelgen.__version__`, which files that are written carry, is no arrow."""
+        wanted = {
+            node.attr
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "labelgen"
+        }
+        return wanted == {"__version__"}
 
     def foreign(self) -> set[str]:
         """Top-level names of the third-party packages that it imports."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -122,7 +123,7 @@ def _print(report: BuildReport) -> None:
     show.title(console, "where to look next")
     for line in (f"labelgen inspect {path}", f"labelgen verify {path}"):
         console.print(show.plain(f"  {line}"), soft_wrap=True)
-    console.print(show.plain(f'  python -c "import labelgen; print(labelgen.open({str(report.path)!r}))"'), soft_wrap=True)
+    console.print(show.plain(f"  >>> import labelgen; store = labelgen.open({str(report.path)!r})"), soft_wrap=True)
 
 
 def _facts(report: BuildReport) -> list[tuple[str, Any]]:
@@ -138,12 +139,18 @@ def _facts(report: BuildReport) -> list[tuple[str, Any]]:
         ("size", show.size(report.bytes)),
     ]
     if report.changed:
-        stages = "  ".join(f"{name} {show.duration(facts.get('seconds'))}" for name, facts in report.stages.items())
         facts += [
-            ("time", f"{show.duration(report.seconds)}: {stages}"),
+            ("time", show.duration(report.seconds)),
+            ("stages", _stages(report.stages)),
             ("peak memory", show.size(report.peak_bytes)),
         ]
     return [*facts, ("content digest", report.content_digest)]
+
+
+def _stages(stages: Mapping[str, Mapping[str, Any]]) -> str:
+    """The stages that took time, in the order they ran."""
+    seconds = {name: facts.get("seconds", 0.0) for name, facts in stages.items()}
+    return ", ".join(f"{name} {show.duration(took)}" for name, took in seconds.items() if took >= 0.05)
 
 
 def _quarantine(report: BuildReport) -> Any:

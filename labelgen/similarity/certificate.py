@@ -7,8 +7,9 @@ similarity as `exact.py` defines it, and t what a search computes:
    a[i] = x[i]/|x| (1 + e), |e| <= h := (1 + u)^2 (1 + 3v) - 1. Nothing underflows: |x[i]| >= 2^-24 or 0, r >= 2^-3.
    The same holds for b and y. By Cauchy-Schwarz sum |a[i] b[i]| <= (1 + h)^2, and |a.b - c| <= (1 + h)^2 - 1.
 2. *The product.* It is summed in panels of at most p numbers, and the panels one after the other. Whatever the order
-   inside a panel, with or without fused multiply-add, every term meets at most m = p + (number of panels) - 1 roundings,
-   so |t - a.b| <= g(m) sum |a[i] b[i]|, with g(m) = m u / (1 - m u). Products are at least 2^-54: no underflow.
+   inside a panel, with or without fused multiply-add, every term meets at most m = p + (number of panels) - 1
+   roundings, so |t - a.b| <= g(m) sum |a[i] b[i]|, with g(m) = m u / (1 - m u). Products that are not 0 are at least
+   2^-54: no underflow.
 3. *The definition's own rounding.* |s - c| <= u + 4v: products, root, quotient in float64, one rounding to float32.
 
 Together |t - s| <= (1 + h)^2 (1 + g(m)) - 1 + u + 4v. The maximum over a set keeps the bound. A mean of n members adds
@@ -18,8 +19,8 @@ The bound assumes float32 arithmetic. Units that drop bits of float32 inputs (TF
 must refuse them.
 
 *The certificate.* A search keeps some candidates of a query and knows a `dropped` that no left-out candidate's t
-exceeds. All kept ones are scored exactly; let e be the (k+1)-th best of these scores. If dropped + bound < e, then every
-left-out candidate has s < e: the k + 1 best are among the kept ones, ties included.
+exceeds. All kept ones are scored exactly; let e be the (k+1)-th best of these scores. If dropped + bound < e, then
+every left-out candidate has s < e: the k + 1 best are among the kept ones, ties included.
 """
 
 from __future__ import annotations

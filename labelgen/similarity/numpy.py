@@ -75,6 +75,11 @@ def _sizes(plan: SearchPlan) -> Sizes:
     return tiles.fit(plan, tiles.preferred(plan, _BLOCK, _TILE), lambda sizes: _bytes(plan, sizes))
 
 
+def least_bytes(plan: SearchPlan) -> int:
+    """The smallest budget that `exact_lists` works with."""
+    return _bytes(plan, tiles.least(plan))
+
+
 def _bytes(plan: SearchPlan, sizes: Sizes) -> int:
     """Anonymous memory of one search call.
 

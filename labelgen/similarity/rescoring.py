@@ -18,9 +18,6 @@ from labelgen.types import PAD_SCORE, Bool, Float32, Float64, Int64, UInt64
 #: Embedding rows in pairs -> their exact x.y.
 PairDots: TypeAlias = Callable[[Rows, Int64, Rows, Int64], Float64]
 
-#: Pairs scored together.
-_PAIRS = 1 << 18
-
 
 @dataclass(frozen=True)
 class Candidates:
@@ -72,6 +69,7 @@ class Rescorer:
     Attributes:
         query_dots, candidate_dots: x.x by embedding row, 0 for dead rows.
         bound: of `certificate.py`, for this want.
+        pairs: pairs of rows scored together, about 100 bytes each.
     """
 
     plan: SearchPlan
@@ -79,6 +77,7 @@ class Rescorer:
     query_dots: Float64
     candidate_dots: Float64
     bound: float
+    pairs: int
     pair_dots: PairDots
     facts: SearchFacts = field(default_factory=SearchFacts)
 
@@ -115,7 +114,7 @@ class Rescorer:
         sizes = np.where(whole, grouped.sizes(units), 1)
         starts = np.where(whole, self.plan.offsets[units], found.members) if whole.any() else found.members
         scores = np.empty(len(found.ids), np.float32)
-        for first, last in cut(sizes, 0, len(sizes), _PAIRS):
+        for first, last in cut(sizes, 0, len(sizes), self.pairs):
             here = slice(first, last)
             members = rows_of(starts[here], sizes[here])
             others = np.repeat(found.ids[here] if self._query.grouped else queries[here], sizes[here])

@@ -51,19 +51,25 @@ def preferred(plan: SearchPlan, block: int, tile: int) -> Sizes:
     return Sizes(min(high, rows), min(block, high, rows), min(tile, rows))
 
 
+def least(plan: SearchPlan) -> Sizes:
+    """The smallest sizes: one image, the one with the most rows."""
+    largest = int(row_weights(plan).max(initial=1))
+    return Sizes(largest, largest, largest)
+
+
 def fit(plan: SearchPlan, wanted: Sizes, cost: Callable[[Sizes], int]) -> Sizes:
     """The largest sizes, halved from `wanted`, whose `cost` in bytes is at most `plan.memory`.
 
     Raises:
         BudgetError: not even the smallest sizes fit.
     """
-    largest = int(row_weights(plan).max(initial=1))
-    sizes = _at_least(wanted, largest)
+    lowest = least(plan)
+    sizes = _at_least(wanted, lowest)
     while cost(sizes) > plan.memory:
-        smaller = [_at_least(replace(sizes, **{name: size // 2}), largest) for name, size in vars(sizes).items()]
+        smaller = [_at_least(replace(sizes, **{name: size // 2}), lowest) for name, size in vars(sizes).items()]
         best = min(smaller, key=cost)
         if cost(best) >= cost(sizes):
-            raise _too_small(plan, cost(sizes), largest)
+            raise _too_small(plan, cost(sizes), lowest.tile)
         sizes = best
     return sizes
 
@@ -113,9 +119,9 @@ def _parted(weights: Int64, ranges: list[tuple[int, int]], limit: int) -> list[t
     return [tuple(part) for part in parts]
 
 
-def _at_least(sizes: Sizes, largest: int) -> Sizes:
-    block = max(sizes.block, largest)
-    return Sizes(max(sizes.strip, block), block, max(sizes.tile, largest))
+def _at_least(sizes: Sizes, lowest: Sizes) -> Sizes:
+    block = max(sizes.block, lowest.block)
+    return Sizes(max(sizes.strip, block), block, max(sizes.tile, lowest.tile))
 
 
 def _too_small(plan: SearchPlan, needed: int, largest: int) -> BudgetError:

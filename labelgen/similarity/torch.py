@@ -5,14 +5,15 @@ One product of a block of queries with a tile of candidates serves every list th
 (`groups.ByMember`), so both are whole slices; dead rows are left out when rows are loaded.
 
 Selection. A running list holds more than k + 1 candidates of every query. Of a tile, only what exceeds the running
-(k+1)-th value less twice the bound of `certificate.py` can still matter; maxima over a few columns decide where to look.
-At the end the candidates within that distance of the (k+1)-th are scored exactly. Rows whose certificate fails, which
-takes more near ties than a list can hold, are searched again in float64.
+(k+1)-th value less twice the bound of `certificate.py` can still matter; maxima over a few columns decide where to
+look. At the end the candidates within that distance of the (k+1)-th are scored exactly. Rows whose certificate fails,
+which takes more near ties than a list can hold, are searched again in float64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -24,14 +25,16 @@ from labelgen.similarity import certificate, tiles
 from labelgen.similarity.base import Partial, SearchPlan, Strip, Want, query_rows
 from labelgen.similarity.groups import Side, cut, sides
 from labelgen.similarity.keys import PAD_KEY
-from labelgen.similarity.numpy import exact_lists
+from labelgen.similarity.numpy import exact_lists, least_bytes
 from labelgen.similarity.rescoring import Candidates, Rescorer, SearchFacts
 from labelgen.similarity.tiles import Sizes
 from labelgen.similarity.torch_lists import SLACK, RunningLists, padded
-from labelgen.similarity.torch_rows import UnitRows, load, pair_dots
+from labelgen.similarity.torch_rows import Device, UnitRows, load, pair_dots
 from labelgen.types import Aggregation, Float64, Int64
 
 _BLOCK, _TILE = 512, 16384
+#: Numbers converted at once, about what a cache holds, and pairs scored at once.
+_NUMBERS, _PAIRS = 1 << 20, 1 << 18
 
 
 class TorchEngine:
@@ -99,8 +102,9 @@ class _Pass:
     """One strip of one matrix: products and running lists, then exact scores."""
 
     def __init__(self, plan: SearchPlan, strip: Strip, wants: Sequence[Want], device: torch.device) -> None:
-        self._plan, self._strip, self._wants, self._device = plan, strip, wants, device
+        self._plan, self._strip, self._wants = plan, strip, wants
         self._sizes = _sizes(plan)
+        self._device = Device(device, _numbers(plan))
         self._query, self._candidate = sides(plan, wants[0].relation)
         dots = np.zeros(self._query.rows.shape[0])  # pages of rows that are never loaded stay untouched
         same = self._query.rows is self._candidate.rows
@@ -142,7 +146,7 @@ class _Pass:
 
     def _empty_lists(self, want: Want, queries: int) -> RunningLists:
         # The window holds an error on either side, and the rounding of the value it is taken from.
-        return RunningLists(queries, want.k, 2 * self._bound(want) + 2.0**-22, self._device)
+        return RunningLists(queries, want.k, 2 * self._bound(want) + 2.0**-22, self._device.torch)
 
     def _bound(self, want: Want) -> float:
         if want.aggregation == "mean" and any(side.grouped for side in sides(self._plan, want.relation)):
@@ -189,7 +193,9 @@ class _Pass:
     def _finished(self, want: Want, found: Sequence[tuple[Int64, RunningLists]]) -> Partial:
         """Exact lists of all query rows of the strip; rows without a living member stay padded."""
         dots = partial(pair_dots, device=self._device)
-        rescorer = Rescorer(self._plan, want, self._query_dots, self._candidate_dots, self._bound(want), dots)
+        rescorer = Rescorer(
+            self._plan, want, self._query_dots, self._candidate_dots, self._bound(want), _pairs(self._plan), dots
+        )
         first_row, last_row = query_rows(self._plan, want, self._strip.first, self._strip.last)
         keys = np.full((last_row - first_row, want.k + 1), PAD_KEY)
         unproven = []
@@ -198,14 +204,15 @@ class _Pass:
             unproven.append(queries[~proven])
         again = np.sort(np.concatenate(unproven))
         rescorer.facts.fell_back = len(again)
-        keys[again - first_row] = exact_lists(self._plan, self._strip, want, again)
+        left = replace(self._plan, memory=self._plan.memory - _list_bytes(self._plan, self._sizes))
+        keys[again - first_row] = exact_lists(left, self._strip, want, again)
         return Partial(want, first_row, keys, rescorer.facts.to_json())
 
     def _buffer(self, name: str, rows: int, columns: int) -> Tensor:
         """Memory that is used again by the next matrix of this name."""
         held = self._buffers.get(name)
         if held is None or held.numel() < rows * columns:
-            held = self._buffers[name] = torch.empty(rows * columns, device=self._device)
+            held = self._buffers[name] = torch.empty(rows * columns, device=self._device.torch)
         return held[: rows * columns].view(rows, columns)
 
 
@@ -241,8 +248,8 @@ def _candidates(queries: Int64, running: RunningLists) -> Candidates:
     """What may be among the best of a running list."""
     keep = (running.values >= running.floor()[:, None]) & (running.values > -torch.inf)
     owner, place = keep.nonzero(as_tuple=True)
-    columns = (part[owner, place].cpu().numpy() for part in (running.ids, running.members, running.values))
-    return Candidates(queries, owner.cpu().numpy(), *columns, dropped=running.dropped.cpu().numpy())
+    ids, members, values = (part[owner, place].cpu().numpy() for part in (running.ids, running.members, running.values))
+    return Candidates(queries, owner.cpu().numpy(), ids, members, values, running.dropped.cpu().numpy())
 
 
 def _sizes(plan: SearchPlan) -> Sizes:
@@ -250,15 +257,32 @@ def _sizes(plan: SearchPlan) -> Sizes:
 
 
 def _bytes(plan: SearchPlan, sizes: Sizes) -> int:
-    """Anonymous memory of one search call.
+    """Anonymous memory of one search call, beside its lists the larger of its two phases.
 
-    A query row of the strip: itself in float32, and for every want its running list (20 bytes a place) and two final
-    ones. A row of a tile or of a block being loaded: float16 and float32. A pair of block and tile: its similarity,
-    that of its panel, two aggregates, the comparison of images and what selection lists of it (26). A query row of a
-    block: its pairs to be scored, about 100 bytes each. A candidate row: x.x. And rows in conversion.
+    Products: a query row of the strip in float32; a row of a tile, or of a block that is being loaded, in float16 and
+    float32, with x.x of all rows; a pair of block and tile: its similarity, that of its panel, two aggregates, the
+    comparison of images and what selection lists of it (26 bytes). Scores: a candidate of a block (100 bytes), a
+    converted number (16), a pair (100). Falling back: the least that the numpy engine works with.
     """
-    places = sum(want.k + 1 + SLACK for want in plan.wants)
-    lists = sum(2 * 8 * (want.k + 1) for want in plan.wants)
-    strip = sizes.strip * (4 * plan.dim + 20 * places + lists)
-    loading = 6 * plan.dim * (sizes.tile + sizes.block)
-    return strip + loading + 26 * sizes.block * sizes.tile + 100 * sizes.block * places
+    products = 4 * plan.dim * sizes.strip + 6 * plan.dim * (sizes.tile + sizes.block)
+    products += 26 * sizes.block * sizes.tile + 8 * int(tiles.row_weights(plan).sum())
+    scores = 100 * sizes.block * _places(plan) + 100 * _pairs(plan)
+    working = max(products, scores) + 16 * _numbers(plan)
+    return _list_bytes(plan, sizes) + max(working, least_bytes(plan))
+
+
+def _list_bytes(plan: SearchPlan, sizes: Sizes) -> int:
+    """Running lists (value, id, member) and final ones of a strip."""
+    return sizes.strip * (20 * _places(plan) + sum(16 * (want.k + 1) for want in plan.wants))
+
+
+def _places(plan: SearchPlan) -> int:
+    return sum(want.k + 1 + SLACK for want in plan.wants)
+
+
+def _numbers(plan: SearchPlan) -> int:
+    return min(_NUMBERS, plan.memory // 64)
+
+
+def _pairs(plan: SearchPlan) -> int:
+    return max(1, min(_PAIRS, plan.memory // 800))

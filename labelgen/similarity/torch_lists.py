@@ -1,4 +1,4 @@
-"""Running lists of candidates on a torch device: what may still be among the best is kept, and what was dropped is known."""
+"""Running lists of candidates on a torch device: what may be among the best is held, what was dropped is bounded."""
 
 from __future__ import annotations
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from labelgen.similarity import exact
@@ -15,8 +17,6 @@ from labelgen.types import Float64, Int64
 
 #: Pairs that are scored together share their query in runs of this length.
 _RUN = 16
-#: Numbers converted to float64 at once: about what a cache holds.
-_CONVERTED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,20 @@ class UnitRows:
     span: tuple[int, int]
 
 
-def load(source: Rows, first_row: int, sizes: Int64, first: int, dots: Float64, device: torch.device) -> UnitRows:
-    """Rows of the images from `first` on, `sizes[v]` rows each, beginning at `first_row`.
+@dataclass(frozen=True)
+class Device:
+    """Where rows are worked on, and how many numbers of them are converted at once (16 bytes each)."""
+
+    torch: torch.device
+    numbers: int
+
+    def rows(self, dim: int) -> int:
+        """Rows of `dim` numbers in one conversion."""
+        return max(1, self.numbers // dim)
+
+
+def load(source: Rows, first_row: int, sizes: Int64, first: int, dots: Float64, device: Device) -> UnitRows:
+    """Rows of the images from `first` on, `sizes[v]` rows each, beginning at embedding row `first_row`.
 
     Args:
         dots: x.x by embedding row; filled in for the rows that are read.
@@ -63,20 +75,26 @@ def load(source: Rows, first_row: int, sizes: Int64, first: int, dots: Float64, 
         wide, _ = _read(source, rows, layout, device)
     rows = rows[layout.rows]
     scale = (1.0 / np.sqrt(dots[rows])).astype(np.float32)
-    wide.mul_(torch.from_numpy(scale).to(device)[:, None])
-    owned = np.bincount(layout.owner, minlength=len(sizes))[layout.groups]
-    numbers = (torch.from_numpy(array).to(device) for array in (rows, layout.owner + first, layout.groups + first))
-    return UnitRows(wide, *numbers, torch.from_numpy(owned).to(device).float(), layout.slices(), span)
+    wide.mul_(_sent(scale, device)[:, None])
+    return UnitRows(
+        unit=wide,
+        rows=_sent(rows, device),
+        images=_sent(layout.owner + first, device),
+        groups=_sent(layout.groups + first, device),
+        sizes=_sent(np.bincount(layout.owner, minlength=len(sizes))[layout.groups], device).float(),
+        slices=layout.slices(),
+        span=span,
+    )
 
 
-def pair_dots(left: Rows, left_rows: Int64, right: Rows, right_rows: Int64, device: torch.device) -> Float64:
+def pair_dots(left: Rows, left_rows: Int64, right: Rows, right_rows: Int64, device: Device) -> Float64:
     """Exact x.y of pairs of embedding rows; [n]. Fastest where equal `left_rows` are neighbours."""
     dots = np.empty(len(left_rows))
     order = np.argsort(left_rows, kind="stable")
     owner, place = _runs(left_rows[order])
     partners = np.full((len(owner), _RUN), right_rows[0] if len(right_rows) else 0)
     partners.reshape(-1)[place] = right_rows[order]
-    step = max(1, _CONVERTED // (_RUN * left.shape[1]))
+    step = device.rows(_RUN * left.shape[1])
     products = np.empty((len(owner), _RUN))
     for start in range(0, len(owner), step):
         x = _double(left, owner[start : start + step], device)
@@ -95,14 +113,16 @@ def _runs(owners: Int64) -> tuple[Int64, Int64]:
     return np.repeat(owners[first], runs), np.repeat(start - first, counts) + np.arange(len(owners))
 
 
-def _read(source: Rows, rows: Int64, layout: ByMember, device: torch.device) -> tuple[Tensor, Float64]:
+def _read(source: Rows, rows: Int64, layout: ByMember, device: Device) -> tuple[Tensor, Float64]:
     """Rows in the order of the layout as float32, and their x.x in the order of `rows`."""
     taken = rows[layout.rows]
-    wide = torch.from_numpy(source.take(taken)).to(device).float()
-    step = max(1, _CONVERTED // source.shape[1])
-    squares = [_sums_of_squares(piece) for piece in wide.split(step)]
+    wide = _sent(source.take(taken), device).float()
+    step = device.rows(source.shape[1])
+    laid_out = np.empty(len(rows))
+    for start in range(0, len(rows), step):
+        laid_out[start : start + step] = _sums_of_squares(wide[start : start + step])
     dots = np.empty(len(rows))
-    dots[layout.rows] = np.concatenate([np.empty(0), *squares])
+    dots[layout.rows] = laid_out
     exact.check_rows(dots, rows)
     return wide, dots
 
@@ -113,9 +133,12 @@ def _sums_of_squares(wide: Tensor) -> Float64:
     return dots
 
 
-def _double(source: Rows, rows: Int64, device: torch.device) -> Tensor:
-    # By way of float32, which converts faster on a CPU.
-    return _widened(torch.from_numpy(source.take(rows)).to(device).float())
+def _double(source: Rows, rows: Int64, device: Device) -> Tensor:
+    return _widened(_sent(source.take(rows), device).float())  # two conversions are faster than one on a CPU
+
+
+def _sent(array: NDArray[Any], device: Device) -> Tensor:
+    return torch.from_numpy(array).to(device.torch)
 
 
 def _widened(rows: Tensor) -> Tensor:

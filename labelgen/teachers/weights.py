@@ -32,7 +32,7 @@ def weight_hash(state: Mapping[str, torch.Tensor], *, without: Collection[str] =
         tensor = state[name].detach().cpu().contiguous()
         dtype = str(tensor.dtype).removeprefix("torch.")
         hasher.update(f"{name}\0{dtype}\0{list(tensor.shape)}\0".encode())
-        hasher.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return hasher.hexdigest(length=16)
 
 

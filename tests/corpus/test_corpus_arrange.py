@@ -170,7 +170,9 @@ def test_what_splits_leave_out_is_checked_too() -> None:
 def test_fingerprint_sees_content_only() -> None:
     base = arrange(SMALL)
     found = base.images.with_columns(
-        pl.lit(640, pl.UInt32).alias("width"), pl.lit("truncated").alias("status"), pl.lit(480, pl.UInt32).alias("height")
+        pl.lit(640, pl.UInt32).alias("width"),
+        pl.lit("truncated").alias("status"),
+        pl.lit(480, pl.UInt32).alias("height"),
     )
     assert base.with_images(found, base.quarantine).content_fingerprint() == base.content_fingerprint()
     assert len(base.content_fingerprint()) == 32

@@ -50,7 +50,8 @@ def test_unsafe_names(file: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["a.jpg", "a/b.jpg", "./a.jpg", "..a.jpg", "a..jpg", "a/...jpg", "s.tar::a/b.jpg", "a::b", "10:30.jpg", "é ü.jpg"]
+    "file",
+    ["a.jpg", "a/b.jpg", "./a.jpg", "..a.jpg", "a..jpg", "a/...jpg", "s.tar::a/b.jpg", "a::b", "10:30.jpg", "é ü.jpg"],
 )
 def test_safe_names(file: str) -> None:
     assert not is_unsafe(file)

@@ -1,0 +1,241 @@
+"""Conformance suites of teachers, for pytest: subclass one, name the subclass `Test...`, give it a spec and an oracle.
+
+```python
+class TestMine(TextTeacherSuite):
+    def spec(self, **changes):
+        return Spec.of("mine", folder="models/mine", **changes)
+
+    def oracle(self, texts):
+        return rows computed another way, by hand
+```
+
+Values are compared with the oracle, never only looked at. A teacher is made once for each subclass.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from labelgen import registry
+from labelgen.errors import TeacherError
+from labelgen.fingerprint import canonical
+from labelgen.specs import Spec
+from labelgen.teachers.checks import check_rows
+from labelgen.types import Float32, Modality
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_MADE: dict[type, Any] = {}
+
+
+class _Suite:
+    """What holds for every teacher."""
+
+    #: Largest difference from the oracle, per number of a unit row.
+    tolerance: ClassVar[float] = 2e-6
+
+    def spec(self, **changes: Any) -> Spec:
+        """The spec under test; `changes` are more arguments."""
+        raise NotImplementedError
+
+    def variants(self) -> Mapping[str, Spec]:
+        """Specs, by what is different, whose rows may differ: their identities must."""
+        return {}
+
+    def make(self, spec: Spec) -> Any:
+        """The teacher of a spec, as the registry makes it."""
+        return registry.create("teacher", spec, device="cpu")
+
+    def teacher(self) -> Any:
+        """The teacher of `spec()`, made once for each subclass."""
+        if type(self) not in _MADE:
+            _MADE[type(self)] = self.make(self.spec())
+        return _MADE[type(self)]
+
+    def test_spec_prints_and_parses_as_the_same(self) -> None:
+        spec = self.spec()
+        expect(Spec.parse(str(spec)) == spec, f"{spec} parses as another spec")
+
+    def test_dim_and_modalities(self) -> None:
+        teacher = self.teacher()
+        expect(isinstance(teacher.dim, int) and teacher.dim > 1, f"dim is {teacher.dim!r}")
+        expect(teacher.modalities <= {"text", "image"} and bool(teacher.modalities), "modalities")
+
+    def test_identity_is_json_and_the_same_for_another_instance(self) -> None:
+        identity = canonical(self.teacher().identity())
+        expect(json.loads(json.dumps(identity)) == identity, "identity is not plain JSON data")
+        again = canonical(self.make(self.spec()).identity())
+        expect(again == identity, f"two instances differ: {identity} and {again}")
+
+    def test_identity_changes_with_what_changes_rows(self) -> None:
+        identities = {"the spec itself": canonical(self.teacher().identity())}
+        for change, spec in self.variants().items():
+            identity = canonical(self.make(spec).identity())
+            for other, known in identities.items():
+                expect(identity != known, f"{change} and {other} have the same identity")
+            identities[change] = identity
+
+    def check_unit_rows(self, rows: Float32, count: int) -> None:
+        """Shape [count, dim], float32, finite, of length 1."""
+        expect(rows.dtype == np.float32, f"rows are {rows.dtype}")
+        names = [str(row) for row in range(count)]
+        check_rows(rows, dim=self.teacher().dim, ids=names, what="the teacher under test")
+        np.testing.assert_allclose(np.linalg.norm(rows.astype(np.float64), axis=1), 1, atol=1e-5)
+
+    def compare(self, rows: Float32, expected: Float32) -> None:
+        """Equal to the oracle's rows, within `tolerance`."""
+        np.testing.assert_allclose(rows, expected, rtol=0, atol=self.tolerance)
+
+
+class TextTeacherSuite(_Suite):
+    """Text teachers; `texts` are encoded as one block."""
+
+    texts: ClassVar[Sequence[str]] = (
+        "A man in a blue shirt is standing on a ladder cleaning a window.",
+        "two dogs",
+        "TWO DOGS!",
+        "A line\nand another one, a NUL \0, and café 東京 🙂",
+        "...",
+        "long " * 10_000,
+    )
+
+    def oracle(self, texts: Sequence[str]) -> Float32:
+        """The rows of `texts`, computed in an independent way."""
+        raise NotImplementedError
+
+    def test_rows_of_texts(self) -> None:
+        self.check_unit_rows(self.teacher().encode_texts(self.texts), len(self.texts))
+
+    def test_no_texts(self) -> None:
+        expect(self.teacher().encode_texts([]).shape == (0, self.teacher().dim), "no texts, but rows")
+
+    def test_text_block_is_at_least_one(self) -> None:
+        expect(self.teacher().text_block >= 1, "text_block")
+
+    def test_same_block_of_texts_gives_the_same_bits(self) -> None:
+        first, second = (self.teacher().encode_texts(self.texts) for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+
+    def test_texts_equal_the_oracle(self) -> None:
+        self.compare(self.teacher().encode_texts(self.texts), self.oracle(self.texts))
+
+
+class ImageTeacherSuite(_Suite):
+    """Image teachers; `images` are prepared and encoded as one batch."""
+
+    def oracle_images(self, images: Sequence[Image]) -> Float32:
+        """The rows of `images`, computed in an independent way."""
+        raise NotImplementedError
+
+    def images(self) -> list[Image]:
+        """RGB images of several shapes: noise, a gradient, one grey pixel, one that is 400 times as wide as high."""
+        from PIL import Image
+
+        noise = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+        slope = np.tile(np.linspace(0, 255, 128).astype(np.uint8)[:, None, None], (1, 96, 3))
+        plain = [Image.new("RGB", (1, 1), (128, 128, 128)), Image.new("RGB", (2000, 5), (200, 30, 30))]
+        return [Image.fromarray(noise), Image.fromarray(slope), *plain]
+
+    def rows(self, images: Iterable[Image]) -> Float32:
+        """Prepared and encoded."""
+        teacher = self.teacher()
+        encoded: Float32 = teacher.encode_images([teacher.prepare_image(image) for image in images])
+        return encoded
+
+    def test_rows_of_images(self) -> None:
+        images = self.images()
+        self.check_unit_rows(self.rows(images), len(images))
+
+    def test_no_images(self) -> None:
+        expect(self.rows([]).shape == (0, self.teacher().dim), "no images, but rows")
+
+    def test_image_block_and_batch_are_at_least_one(self) -> None:
+        expect(self.teacher().image_block >= 1 and self.teacher().image_batch >= 1, "image_block, image_batch")
+
+    def test_same_batch_of_images_gives_the_same_bits(self) -> None:
+        np.testing.assert_array_equal(self.rows(self.images()), self.rows(self.images()))
+
+    def test_preparing_in_threads_gives_the_same(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        teacher, images = self.teacher(), self.images() * 8
+        with ThreadPoolExecutor(4) as pool:
+            threaded = list(pool.map(teacher.prepare_image, images))
+        for image, prepared in zip(images, threaded, strict=True):
+            np.testing.assert_array_equal(np.asarray(prepared), np.asarray(teacher.prepare_image(image)))
+
+    def test_preparing_leaves_the_image_alone(self) -> None:
+        image = self.images()[0]
+        before = image.tobytes()
+        self.teacher().prepare_image(image)
+        expect(image.tobytes() == before, "prepare_image changed its argument")
+
+    def test_images_equal_the_oracle(self) -> None:
+        self.compare(self.rows(self.images()), self.oracle_images(self.images()))
+
+
+class KeyedTeacherSuite(_Suite):
+    """Keyed teachers. `features()` are what the teacher was given, in the order of the corpus."""
+
+    modality: ClassVar[Modality] = "image"
+    #: Ids alone find features; False for teachers that go by row.
+    by_id: ClassVar[bool] = True
+
+    def features(self) -> Mapping[str, Float32]:
+        """Id -> vector [dim], as the source of the teacher holds them; at least three."""
+        raise NotImplementedError
+
+    def test_features_equal_the_source(self) -> None:
+        ids, expected = self._source()
+        rows, missing = self.teacher().lookup(self.modality, ids, range(len(ids)))
+        expect(list(missing) == [], f"missing: {list(missing)}")
+        self.check_unit_rows(rows, len(ids))
+        self.compare(rows, expected)
+
+    def test_order_is_the_order_asked_for(self) -> None:
+        ids, expected = self._source()
+        order = [2, 0, 1, 2]
+        rows, _ = self.teacher().lookup(self.modality, [ids[row] for row in order], order)
+        self.compare(rows, expected[order])
+
+    def test_same_ids_give_the_same_bits(self) -> None:
+        ids, _ = self._source()
+        first, second = (self.teacher().lookup(self.modality, ids, range(len(ids)))[0] for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+
+    def test_nothing_asked_for(self) -> None:
+        rows, missing = self.teacher().lookup(self.modality, [], [])
+        expect(rows.shape == (0, self.teacher().dim) and not list(missing), "no ids, but rows")
+
+    def test_missing_ids_are_named_by_position(self) -> None:
+        if self.by_id:
+            ids, expected = self._source()
+            rows, missing = self.teacher().lookup(self.modality, [ids[0], "not there", ids[1]], [0, 1, 2])
+            expect(list(missing) == [1] and not rows[1].any(), f"missing: {list(missing)}")
+            self.compare(rows[[0, 2]], expected[[0, 1]])
+
+    def test_ids_of_another_dataset_are_refused(self) -> None:
+        if self.by_id:
+            strangers = [f"not there {number}" for number in range(20)]
+            try:
+                self.teacher().lookup(self.modality, strangers, range(20))
+            except TeacherError as error:
+                expect("not there 0" in str(error), "the message names no id")
+            else:
+                raise AssertionError("twenty unknown ids were accepted")
+
+    def _source(self) -> tuple[list[str], Float32]:
+        features = self.features()
+        rows = np.stack([np.asarray(vector, dtype=np.float64) for vector in features.values()])
+        return list(features), (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def expect(condition: bool, message: str) -> None:
+    """An assertion that says what is wrong, whoever runs the suite and however it is compiled."""
+    if not condition:
+        raise AssertionError(message)

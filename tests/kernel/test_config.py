@@ -1,0 +1,82 @@
+"""Recipes: TOML in, TOML out, every field from the command line, near names for misspelt ones."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+
+import pytest
+
+from labelgen import resources
+from labelgen.config import RunConfig, changes, from_dict, override, parse_bytes, read_recipe
+from labelgen.errors import ConfigError, UnknownNameError
+from labelgen.specs import Spec
+
+DEMO = {"dataset": {"name": "demo"}, "teachers": {"text": "minilm()"}}
+
+
+@pytest.mark.parametrize("name", resources.recipe_names())
+def test_every_shipped_recipe_is_the_same_after_a_round_trip(name: str) -> None:
+    config = from_dict(read_recipe(name))
+    assert from_dict(tomllib.loads(config.to_toml())) == config
+
+
+def test_overrides_set_fields_teachers_and_options() -> None:
+    data = override(DEMO, ["search.k=10", "teachers.image=timm(model='vit')", "dataset.options.annotations=2017", "run.memory=2GB"])
+    config = from_dict(data)
+    assert (config.search.k, config.run.memory) == (10, "2GB")
+    assert config.teachers["image"] == Spec.of("timm", model="vit")
+    assert config.dataset.options == {"annotations": 2017}
+    assert "search" not in DEMO, "the recipe that was given is left as it was"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("serch.k=3", "'search'"),
+        ("search.kk=3", "'k'"),
+        ("search.k=three", "int"),
+        ("search.k=0", "at least 1"),
+        ("search.relations=t2x", "'t2t'"),
+        ("search.relations=t2t.imagee", "imagee"),
+        ("search.aggregation=median", "mean"),
+        ("run.memory=4XB", "4GB"),
+        ("run.executor=slurm", "local"),
+        ("k=3", "table.field=value"),
+        ("run.workers=true", "int"),
+    ],
+)
+def test_wrong_fields_and_values_say_what_would_be_right(assignment: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_dict(override(DEMO, [assignment]))
+    assert words in str(caught.value)
+
+
+def test_what_cannot_change_the_result_is_not_part_of_the_identity() -> None:
+    config = from_dict(DEMO)
+    elsewhere = replace(
+        config,
+        dataset=replace(config.dataset, root="/mnt/data"),
+        search=replace(config.search, engine="numpy"),
+        run=RunConfig(workers=8, memory="1GB", device="cuda", strict=True),
+    )
+    assert elsewhere.fingerprint() == config.fingerprint()
+    assert replace(config, search=replace(config.search, k=3)).fingerprint() != config.fingerprint()
+
+
+def test_changes_name_the_fields() -> None:
+    old = from_dict(DEMO).identity()
+    new = from_dict(override(DEMO, ["search.k=3", "teachers.image=conse()"])).identity()
+    assert changes(old, new) == ["search.k: 64 -> 3", "teachers.image: (none) -> conse()"]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4GB", 4_000_000_000), ("512MiB", 536_870_912), ("1.5 kb", 1500), (7, 7), ("2_000", 2000)]
+)
+def test_sizes(text: str | int, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+def test_an_unknown_recipe_offers_near_ones() -> None:
+    with pytest.raises(UnknownNameError, match="demo"):
+        read_recipe("dmo")
