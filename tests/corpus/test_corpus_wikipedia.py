@@ -23,7 +23,8 @@ def root(tmp_path: Path) -> Path:
     texts = tmp_path / "texts"
     texts.mkdir()
     (texts / f"{HEX[1]}-3.xml").write_text(
-        "<?xml version='1.0' encoding='utf-8'?><document><name>n</name><text>First\nda\u00e9mon &amp; more</text></document>",
+        "<?xml version='1.0' encoding='utf-8'?>\n<document><name>n</name>"
+        "<text>First\nda\u00e9mon &amp; more</text></document>",
         encoding="utf-8",
     )
     (texts / f"{HEX[3]}-5.8.xml").write_text("<document><text>  Second </text></document>")
