@@ -59,7 +59,12 @@ def main() -> None:
     torch.set_num_threads(cores())
     worker.configure(worker.WorkerSettings(threads=cores()))
     root = options.data / "flickr8k"
-    settings = [f"dataset.root={root}", f"dataset.limit={options.images}", f"teachers.text={TEXT}", f"teachers.image={IMAGE}"]
+    settings = [
+        f"dataset.root={root}",
+        f"dataset.limit={options.images}",
+        f"teachers.text={TEXT}",
+        f"teachers.image={IMAGE}",
+    ]
     config = pipeline.resolve(dataset="flickr8k", overrides=settings)
     text, image = worker.teacher(TEXT), worker.teacher(IMAGE)
     with tempfile.TemporaryDirectory() as folder:
@@ -98,11 +103,18 @@ def _print(times: dict[str, list[float]], texts: int, files: int) -> None:
         print(f"| {name} | {statistics.median(seconds):.2f} | {rate} |")
     bare = [
         sum(parts)
-        for parts in zip(times["SentenceTransformer.encode"], times["timm, sequential"], times["bare search"], strict=True)
+        for parts in zip(
+            times["SentenceTransformer.encode"], times["timm, sequential"], times["bare search"], strict=True
+        )
     ]
     print("\n| ratio, median over rounds | value | target |\n|---|---|---|")
     for name, ours, theirs, target in (
-        ("text rate / SentenceTransformer.encode", times["SentenceTransformer.encode"], times["labelgen texts"], ">= 0.95"),
+        (
+            "text rate / SentenceTransformer.encode",
+            times["SentenceTransformer.encode"],
+            times["labelgen texts"],
+            ">= 0.95",
+        ),
         ("image rate / timm, sequential", times["timm, sequential"], times["labelgen images"], ">= 0.95"),
         ("image rate / timm, DataLoader", times["timm, DataLoader of 2 workers"], times["labelgen images"], ""),
         ("whole build / (encode + timm + bare search)", times["build, without loading teachers"], bare, "<= 1.1"),

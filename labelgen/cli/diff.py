@@ -86,11 +86,10 @@ def _arrays(console: Console, arrays: list[ArrayDiff]) -> None:
         "array", "compared", "differ", "largest change", "rows of A", right=["compared", "differ", "largest change"]
     )
     for array in arrays:
-        change = f"{array.largest:.2g}" if array.differing.count else ""
-        rows = "; ".join(text for text in (array.note, _first(array.differing)) if text)
-        table.add_row(
-            show.plain(array.name), show.count(array.compared), show.count(array.differing.count), change, show.plain(rows)
-        )
+        differ = array.differing
+        change = f"{array.largest:.2g}" if differ.count else ""
+        rows = show.plain("; ".join(text for text in (array.note, _first(differ)) if text))
+        table.add_row(show.plain(array.name), show.count(array.compared), show.count(differ.count), change, rows)
     console.print(table)
 
 

@@ -15,7 +15,9 @@ _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLE
 
 
 @click.command("doctor", short_help="Look at this machine and its packages.")
-@click.option("--out", metavar="FOLDER", type=click.Path(), default="stores", show_default=True, help="Where stores go.")
+@click.option(
+    "--out", metavar="FOLDER", type=click.Path(), default="stores", show_default=True, help="Where stores go."
+)
 @click.option("--self-test", is_flag=True, help="Also build and verify three demo photographs (half a minute).")
 @common
 @click.pass_context

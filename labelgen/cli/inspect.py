@@ -135,9 +135,7 @@ def _neighbors(listed: NeighborList) -> Any:
     if not listed.neighbors:
         return show.plain("  none", "dim")
     images = listed.relation.endswith("i")
-    table = show.table(
-        "", "similarity", "image" if images else "caption", "text", "file", right=["", "similarity"]
-    )
+    table = show.table("", "similarity", "image" if images else "caption", "text", "file", right=["", "similarity"])
     for rank, neighbor in enumerate(listed.neighbors, 1):
         text, file = show.plain(show.shortened(neighbor.text, _CAPTION_WIDTH)), show.plain(neighbor.file or "", "dim")
         table.add_row(str(rank), f"{neighbor.score:.4f}", show.plain(neighbor.id), text, file)

@@ -80,6 +80,31 @@ def progress_option(command: Command) -> Command:
     )(command)
 
 
+class Sectioned(click.Command):
+    """A command whose help shows its options by what they are about."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in (*_SECTIONS, "Output")}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            title = next((title for title, names in _SECTIONS.items() if parameter.name in names), "Output")
+            if record is not None:
+                sections[title].append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+_SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "What": ("dataset", "recipe", "root", "splits", "limit", "assignments"),
+    "Teachers": ("teachers", "dropped"),
+    "Search": ("relation", "k", "aggregation", "cross_k", "engine"),
+    "Run": ("executor", "workers", "threads", "memory", "device", "scheduler", "strict", "calibrate"),
+    "Store": ("out", "fresh", "discard", "update", "added", "added_relations", "allow_other_machine"),
+}
+
+
 def recipe_options(command: Command) -> Command:
     """Everything that says what is built and how; see `config_of`."""
     for option in reversed(_RECIPE_OPTIONS):
@@ -166,9 +191,7 @@ def config_of(options: Mapping[str, Any]) -> BuildConfig:
     from labelgen.pipeline import resolve
     from labelgen.registry import unknown
 
-    config = resolve(
-        recipe=options["recipe"] or "", dataset=options["dataset"] or "", overrides=overrides(options)
-    )
+    config = resolve(recipe=options["recipe"] or "", dataset=options["dataset"] or "", overrides=overrides(options))
     for alias in options["dropped"]:
         if alias not in config.teachers:
             raise unknown("teacher alias", alias, config.teachers)

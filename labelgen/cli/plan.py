@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelgen.cli import show
-from labelgen.cli.options import common, config_of, progress_option, recipe_options
+from labelgen.cli.options import Sectioned, common, config_of, progress_option, recipe_options
 from labelgen.cli.progress import listening
 
 if TYPE_CHECKING:
     from labelgen.pipeline import CostPlan
 
 
-@click.command("plan", short_help="Rows, bytes, minutes and peak memory of a build.")
+@click.command("plan", cls=Sectioned, short_help="Rows, bytes, minutes and peak memory of a build.")
 @recipe_options
 @click.option("--calibrate/--no-calibrate", default=True, help="Time the teachers on a few rows first (some seconds).")
 @progress_option
@@ -40,6 +40,10 @@ def command(calibrate: bool, as_json: bool, progress: str, **options: Any) -> No
         _print(cost)
 
 
+def _memory(peak_bytes: int) -> str:
+    return show.size(peak_bytes) if peak_bytes else "?"
+
+
 def _print(cost: CostPlan) -> None:
     console = show.console()
     numbers = f"{show.count(cost.images)} images, {show.count(cost.captions)} captions, {show.count(cost.texts)} texts"
@@ -55,11 +59,11 @@ def _print(cost: CostPlan) -> None:
             show.count(stage.rows),
             show.size(stage.bytes),
             show.duration(stage.seconds),
-            show.size(stage.peak_bytes),
+            _memory(stage.peak_bytes),
         )
     table.add_section()
     table.add_row(
-        "total", "", "", show.size(cost.bytes), show.duration(cost.seconds), show.size(cost.peak_bytes), style="bold"
+        "total", "", "", show.size(cost.bytes), show.duration(cost.seconds), _memory(cost.peak_bytes), style="bold"
     )
     console.print(table)
     for note in cost.notes:

@@ -32,8 +32,7 @@ def console(*, stderr: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     made = Piped(file=stream, highlight=False, width=None if stream.isatty() else WIDTH, emoji=False)
-    if made.width > WIDTH:
-        made.width = WIDTH
+    made.width = min(made.width, WIDTH)
     return made
 
 

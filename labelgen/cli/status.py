@@ -48,6 +48,8 @@ def _print(status: Status) -> None:
         ("at work", status.holder or "nobody"),
     ]
     console.print(show.facts(facts))
+    if not status.done:
+        return
     console.print()
     table = show.table("stage", "tasks done", "rows done", right=["tasks done", "rows done"])
     for stage, tasks in status.done.items():

@@ -54,7 +54,7 @@ _IDENTITY = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # frames have no single truth value; compare content_fingerprint()
 class Corpus:
     """Rows of a data set. Row i of a frame is image_row or caption_row i.
 

@@ -148,7 +148,7 @@ def _aggregate_equal(similarities: Float32, groups: int, aggregation: Aggregatio
         return np.full((groups, width), PAD_SCORE)
     if groups == len(similarities):
         return similarities
-    by_member = similarities.reshape(groups, -1, width)
+    by_member = similarities.reshape(groups, len(similarities) // groups, width)
     return aggregate([by_member[:, number] for number in range(by_member.shape[1])], aggregation)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from labelgen import config as configs
 from labelgen import registry
 from labelgen.config import BuildConfig
-from labelgen.errors import StoreMismatchError
+from labelgen.errors import BudgetError, StoreMismatchError
 from labelgen.executors.base import Executor, worker_settings
 from labelgen.progress import Event, Listener
 from labelgen.similarity.base import Strip
@@ -236,13 +236,27 @@ class Build:
         shutil.rmtree(self.root / layout.PARTS / "search", ignore_errors=True)
 
     def _strips(self, product: ProductPlan) -> Sequence[Strip]:
-        memory = search_memory(worker_settings(self.config.run, self.config.search.engine)[0].memory)
+        settings = worker_settings(self.config.run, self.config.search.engine)
+        memory = search_memory(settings[0].memory)
         plan = plan_of(
-            self.root, product.corpus.folder, product.alias, product.product,
-            [item.to_json() for item in product.lists], product.dim, memory,
-        )  # fmt: skip
+            self.root,
+            product.corpus.folder,
+            product.alias,
+            product.product,
+            [item.to_json() for item in product.lists],
+            product.dim,
+            memory,
+        )
         engine = registry.create("engine", Spec(self.config.search.engine), device="cpu")
-        strips: Sequence[Strip] = engine.schedule(plan)
+        try:
+            strips: Sequence[Strip] = engine.schedule(plan)
+        except BudgetError as error:
+            raise BudgetError(
+                error.what,
+                found=f"--memory {self.config.run.memory} for {len(settings)} workers leaves {memory:,} bytes",
+                expected=error.expected,
+                todo="raise --memory, take fewer --workers, or lower k",
+            ) from error
         return strips
 
     def _measure(self, runner: Runner, products: Sequence[ProductPlan]) -> None:

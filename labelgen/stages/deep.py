@@ -93,7 +93,7 @@ def _embed_again(
     cosines = (stored * new).sum(1)[live] / np.sqrt((stored * stored).sum(1)[live] * (new * new).sum(1)[live])
     bad = rows[live][cosines < 1 - TOLERANCE]
     if bad.size:
-        what = f"{bad.size} of {live.sum()} rows differ when embedded again (cosine {cosines.min():.4f})"
+        what = f"{bad.size} of {live.sum()} rows differ embedded again (cosine {cosines.min():.4f})"
         found.add(name, what, (int(bad.min()), int(bad.max()) + 1))
     found.notes.append(f"{name}: {live.sum()} rows embedded again, smallest cosine {cosines.min(initial=1):.7f}")
 
@@ -101,7 +101,7 @@ def _embed_again(
 def _sampled(
     root: Path, manifest: Manifest, entry: EmbeddingEntry, teacher: Any, sample: int, data_root: str
 ) -> tuple[Int64, Float16]:
-    """Rows of the array and what the teacher makes of them now. Texts come from the store, photographs from the data."""
+    """Rows of the array, and what the teacher makes of them now from the store's texts or the data's photographs."""
     folder = root / manifest.corpus.path
     if isinstance(teacher, KeyedTeacher):
         ids = tables.ids(folder, entry.modality)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from labelgen.errors import ConfigError
-from labelgen.registry import unknown
+from labelgen.errors import ConfigError, UnknownNameError
 from labelgen.store.manifest import EmbeddingEntry, Manifest, NeighborEntry
 from labelgen.types import Aggregation, Modality, Relation, Scope
 
@@ -19,7 +18,7 @@ def embedding(manifest: Manifest, alias: str, modality: Modality | None) -> Embe
     """
     entries = {entry.modality: entry for entry in manifest.embeddings if entry.alias == alias}
     if not entries:
-        raise unknown("teacher alias", alias, manifest.teachers)
+        raise _unknown_alias(manifest, alias)
     if modality is None and len(entries) == 1:
         return next(iter(entries.values()))
     if modality not in entries:
@@ -44,7 +43,7 @@ def teacher_for(manifest: Manifest, relation: Relation, alias: str | None) -> tu
     if alias is None:
         alias = _only(able, f"a teacher for {relation}", "alias=")
     elif alias not in sides:
-        raise unknown("teacher alias", alias, sides)
+        raise _unknown_alias(manifest, alias)
     elif alias not in able:
         raise ConfigError(
             f"teacher {alias!r} cannot serve {relation}",
@@ -90,6 +89,12 @@ def neighbor_list(
             f"k is {k}", expected=f"1 to {lists[-1].k}", todo="a larger k can be built into the sealed store"
         )
     return next(entry for entry in lists if entry.k >= k)
+
+
+def _unknown_alias(manifest: Manifest, alias: str) -> UnknownNameError:
+    from labelgen.registry import unknown  # reads the entry points of all packages: only when it is needed
+
+    return unknown("teacher alias", alias, manifest.teachers)
 
 
 def _serves(relation: Relation, held: set[Modality]) -> bool:

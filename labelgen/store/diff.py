@@ -102,7 +102,7 @@ class Diff:
 
 @dataclass(frozen=True)
 class _Matched:
-    """Rows of the items that both stores hold, in the order of A; `to_a` turns a row of B into one of A, -1 for none."""
+    """Rows of the items that both stores hold, in the order of A; `to_a` makes a row of B one of A, -1 for none."""
 
     a: Int64
     b: Int64
@@ -181,7 +181,7 @@ def _corpus(left: Store, right: Store, matched: Mapping[Modality, _Matched]) -> 
 def _only(ids: Sequence[str], shared: Int64) -> Named:
     alone = np.ones(len(ids), bool)
     alone[shared] = False
-    return Named.of(ids[row] for row in np.flatnonzero(alone))
+    return Named.of(ids[row] for row in np.flatnonzero(alone).tolist())
 
 
 def _changed(old: Sequence[Any], new: Sequence[Any], matched: _Matched) -> list[int]:

@@ -19,7 +19,10 @@ from labelgen.types import Int64, UInt32, UInt64
 
 def hash_ids(ids: Iterable[str]) -> UInt64:
     """64-bit hashes, [n]. Ids that differ only by case differ."""
-    digests = b"".join([blake2b(item.encode("utf-8", "surrogatepass"), digest_size=8).digest() for item in ids])
+    try:
+        digests = b"".join([blake2b(item.encode(), digest_size=8).digest() for item in ids])
+    except UnicodeEncodeError as error:  # lone surrogates: no id of a store has any
+        raise UnknownIdError("this id is not valid text", found=ascii(error.object)) from error
     return np.frombuffer(digests, "<u8").astype(np.uint64, copy=False)
 
 
@@ -82,7 +85,7 @@ def id_texts(ids: Iterable[Any], what: str = "id") -> list[str]:
         raise ConfigError(f"one {what} where several are expected", found=repr(ids), todo=f"write [{ids!r}]")
     to_list = getattr(ids, "tolist", None)
     listed = list(to_list() if to_list is not None else ids)
-    if all(isinstance(item, str) for item in listed):
+    if set(map(type, listed)) <= {str}:
         return listed
     return [_text(item, what) for item in listed]
 

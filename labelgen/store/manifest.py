@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labelgen import config as configs
 from labelgen.errors import CorruptStoreError, StoreError, StoreFormatError, StoreNotFoundError
 from labelgen.fingerprint import digest_many, fingerprint
 from labelgen.store import layout
@@ -141,7 +140,9 @@ class Manifest:
 
     def recipe_identity(self) -> dict[str, Any]:
         """The part of the recipe that decides the result; equal identities make equal stores."""
-        return configs.from_dict(self.recipe).identity()
+        from labelgen.config import from_dict
+
+        return from_dict(self.recipe).identity()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data, with `manifest_digest` over all the rest."""

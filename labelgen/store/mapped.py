@@ -36,8 +36,9 @@ class MappedArray:
         self.spec = spec
         self.dtype = np.dtype(spec.dtype)
         self._shards: dict[int, Array] = {}
-        self._shard_bits = spec.shard_rows.bit_length() - 1
-        self._chunk_bits = spec.chunk_rows.bit_length() - 1
+        self._rows, self._n_shards = spec.shape[0], spec.n_shards
+        self._shard_bits, self._shard_mask = spec.shard_rows.bit_length() - 1, spec.shard_rows - 1
+        self._chunk_bits, self._chunk_mask = spec.chunk_rows.bit_length() - 1, spec.chunk_rows - 1
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -49,7 +50,7 @@ class MappedArray:
         return self.spec.shape[0] * self.spec.row_bytes
 
     def __len__(self) -> int:
-        return self.spec.shape[0]
+        return self._rows
 
     def __repr__(self) -> str:
         return f"MappedArray({self.spec.path!r}, shape={self.shape}, dtype={self.dtype})"
@@ -78,7 +79,7 @@ class MappedArray:
         rows = np.empty((stop - start, *self.shape[1:]), self.dtype)
         for number in range(first, ((stop - 1) >> self._chunk_bits) + 1):
             low = number << self._chunk_bits
-            a, b = max(start, low), min(stop, low + self.spec.chunk_rows)
+            a, b = max(start, low), min(stop, low + self._chunk_mask + 1)
             rows[a - start : b - start] = self._chunk(number)[a - low : b - low]
         return rows
 
@@ -89,16 +90,16 @@ class MappedArray:
             IndexError: a row below 0 or beyond the array.
         """
         rows = np.asarray(rows, dtype=np.int64)
-        if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
-            bad = rows[(rows < 0) | (rows >= len(self))][0]
-            raise IndexError(f"row {bad} of {self.spec.path}, which has {len(self)}")
-        if self.spec.n_shards == 1:
+        if rows.size and (rows.min() < 0 or rows.max() >= self._rows):
+            bad = rows[(rows < 0) | (rows >= self._rows)][0]
+            raise IndexError(f"row {bad} of {self.spec.path}, which has {self._rows}")
+        if self._n_shards == 1:
             return self._take_of(0, rows)
         taken = np.empty((*rows.shape, *self.shape[1:]), self.dtype)
         shards = rows >> self._shard_bits
         for shard in np.unique(shards):
             here = shards == shard
-            taken[here] = self._take_of(int(shard), rows[here] & (self.spec.shard_rows - 1))
+            taken[here] = self._take_of(int(shard), rows[here] & self._shard_mask)
         return taken
 
     def _take_of(self, shard: int, rows: Int64) -> Array:
@@ -106,7 +107,7 @@ class MappedArray:
         if len(view) == 1:
             taken: Array = view[0][rows]
         else:
-            taken = view[rows >> self._chunk_bits, rows & (self.spec.chunk_rows - 1)]
+            taken = view[rows >> self._chunk_bits, rows & self._chunk_mask]
         return taken
 
     def _chunk(self, number: int) -> Array:

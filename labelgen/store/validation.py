@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from labelgen import resources
-
 _SHOWN = 20
 
 
@@ -17,6 +15,8 @@ def schema_problems(document: Any, schema: str) -> list[str]:
         schema: a name in `schemas/` without its ending, for example `manifest.v1`.
     """
     from jsonschema import Draft202012Validator
+
+    from labelgen import resources
 
     validator = Draft202012Validator(resources.schema(schema))
     found = []

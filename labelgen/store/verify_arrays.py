@@ -122,7 +122,8 @@ def _bad_filling(filled: Bool, scores: Float32) -> Bool:
 
 
 def _bad_scores(filled: Bool, scores: Float32) -> Bool:
-    bad: Bool = (~filled & ~(np.abs(scores) <= 1)).any(axis=1)
+    sound: Bool = filled | (np.abs(scores) <= 1)  # NaN is not
+    bad: Bool = ~sound.all(axis=1)
     return bad
 
 

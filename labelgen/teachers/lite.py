@@ -38,8 +38,8 @@ class LitePixels:
         width, height = image.size
         crop = max(1, min(width, height) * self._side // (self._side + _PADDING))
         left, top = (width - crop + 1) // 2, (height - crop + 1) // 2
-        box = (left, top, left + crop, top + crop)
-        return np.asarray(image.resize((self._side, self._side), Resampling.BICUBIC, box=box))
+        square = image.crop((left, top, left + crop, top + crop))
+        return np.asarray(square.resize((self._side, self._side), Resampling.BICUBIC))
 
 
 def lite_network(size: int) -> tuple[Any, dict[str, Any]]:

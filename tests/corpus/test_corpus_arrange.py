@@ -268,9 +268,9 @@ def test_contract_of_rows(source: Records, limit: int) -> None:
     offsets = corpus.offsets.tolist()
     assert offsets[0] == 0
     assert offsets[-1] == len(captions)
-    for row, image_id in enumerate(kept):
-        own = captions[offsets[row] : offsets[row + 1]]
-        assert own["image_row"].to_list() == [row] * len(own)
+    for image_row, image_id in enumerate(kept):
+        own = captions[offsets[image_row] : offsets[image_row + 1]]
+        assert own["image_row"].to_list() == [image_row] * len(own)
         assert own["split"].to_list() == [by_id[image_id].split] * len(own)
         expected = {caption.caption_id for caption in source.captions if caption.image_id == image_id}
         assert set(own["caption_id"].to_list()) == expected

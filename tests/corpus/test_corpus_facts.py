@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from labelgen.config import from_dict, read_recipe
 from labelgen.corpus.arrange import Corpus, arrange
 from labelgen.corpus.base import CaptionRecord, DatasetInfo, ImageRecord, Records
 from labelgen.corpus.facts import check, known
+from labelgen.errors import DatasetError
 from labelgen.registry import check_arguments
 
 
@@ -58,6 +60,16 @@ def test_registered_adapters_say_what_they_expect(name: str) -> None:
     info = registry.load("dataset", name).info  # type: ignore[attr-defined]  # adapters are classes with `info`
     assert isinstance(info, DatasetInfo)
     assert all([info.summary, info.expects, info.ids, info.splits])
+
+
+@pytest.mark.parametrize("name", sorted({*registry.names("dataset")} - {"demo"}))
+def test_registered_adapters_refuse_what_is_not_theirs(name: str, tmp_path: Path) -> None:
+    adapter = registry.load("dataset", name)
+    for root, message in {None: "needs a root", tmp_path / "no": "does not exist", tmp_path: "is empty"}.items():
+        with pytest.raises(DatasetError, match=message) as caught:
+            adapter(root).read()
+        assert caught.value.exit_code == 3
+        assert caught.value.expected
 
 
 @pytest.mark.parametrize("name", ["coco", "cusa", "demo", "flickr30k", "flickr8k", "wikipedia"])

@@ -103,7 +103,7 @@ def test_flickr8k_needs_its_lists(flickr8k: Path) -> None:
 @pytest.mark.parametrize("line", [b"no tab\n", b"1_a.jpg\ttext\n", b"\n", b"#0\tx\n"])
 def test_lines_of_another_form(flickr8k: Path, line: bytes) -> None:
     (flickr8k / "Flickr8k.token.txt").write_bytes(TOKENS + line + TOKENS)
-    with pytest.raises(DatasetError, match="line 7 of Flickr8k.token.txt"):
+    with pytest.raises(DatasetError, match=r"line 7 of Flickr8k\.token\.txt"):
         Flickr8k(flickr8k).read()
 
 

@@ -82,7 +82,7 @@ def test_captions_jsonl(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ["../a.jpg", "/a.jpg", 3, None])
 def test_captions_jsonl_with_unsafe_names(tmp_path: Path, file: object) -> None:
     (tmp_path / "captions.jsonl").write_text(json.dumps({"file": file, "caption": "x"}))
-    with pytest.raises(DatasetError, match="line 1 of captions.jsonl has an unsafe file name"):
+    with pytest.raises(DatasetError, match=r"line 1 of captions\.jsonl has an unsafe file name"):
         Folder(tmp_path).read()
 
 

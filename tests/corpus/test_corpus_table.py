@@ -88,7 +88,11 @@ def test_least_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
 def test_null_captions_are_images_without_captions(tmp_path: Path, suffix: str) -> None:
-    rows = [{"image_id": "a", "caption": None}, {"image_id": "b", "caption": "x"}, {"image_id": "c", "caption": ""}]
+    rows: list[dict[str, Any]] = [
+        {"image_id": "a", "caption": None},
+        {"image_id": "b", "caption": "x"},
+        {"image_id": "c", "caption": ""},
+    ]
     write(tmp_path / f"captions{suffix}", rows)
     corpus = arrange(Table(tmp_path).read())
     assert corpus.images["n_captions"].to_list() == [0, 1, 1]

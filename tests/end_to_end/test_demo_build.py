@@ -15,8 +15,9 @@ import zarr
 import labelgen
 from labelgen import pipeline
 from labelgen.errors import StoreBusyError, StoreError, StoreMismatchError
+from labelgen.similarity.base import SearchPlan, Want
 from labelgen.stages import session
-from labelgen.testing.oracles import neighbors
+from labelgen.testing.oracles import brute_force
 from labelgen.types import Relation
 
 
@@ -30,14 +31,23 @@ def test_the_demo_store_is_whole_and_deeply_right(demo_store: Path) -> None:
 @pytest.mark.parametrize("relation", list(Relation))
 def test_neighbour_lists_are_those_of_a_brute_force(demo_store: Path, relation: Relation) -> None:
     store = labelgen.open(demo_store)
-    alias = "image" if relation is Relation.I2I else "text"
-    side = "image" if relation is Relation.I2I else "text"
-    rows = np.asarray(store.embeddings(alias, side).take(np.arange(store.embeddings(alias, side).shape[0])))
-    ids, scores, after = neighbors(relation, rows, store.offsets, list(store.splits.values()), k=64)
-    found = store.neighbors(relation, rows=np.arange(len(ids)))
-    np.testing.assert_array_equal(found.ids, ids)
-    assert found.scores.tobytes() == scores.tobytes()
-    assert found.next.tobytes() == after.tobytes()
+    product = "image" if relation is Relation.I2I else "text"
+    rows = store.embeddings(product, product)
+    want = Want(relation, 64)
+    plan = SearchPlan(
+        product=product,
+        text=rows if product == "text" else None,
+        image=rows if product == "image" else None,
+        offsets=store.offsets,
+        splits=tuple(store.splits.values()),
+        wants=(want,),
+        memory=1 << 30,
+    )
+    expected = brute_force(plan, want)
+    found = store.neighbors(relation, rows=np.arange(len(expected.ids)))
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    assert found.scores.tobytes() == expected.scores.tobytes()
+    assert found.next.tobytes() == expected.next.tobytes()
 
 
 def test_plain_zarr_and_polars_open_it(demo_store: Path) -> None:

@@ -76,7 +76,9 @@ def test_a_change_that_is_killed_keeps_the_old_store_or_makes_the_new_one(tmp_pa
     assert not (tmp_path / "killed" / "neighbors" / "t2t.text.k64").exists()
 
 
-def _kill_until_through(command: Sequence[str], store: Path, moments: Sequence[tuple[str, str]], log: Path) -> list[str]:
+def _kill_until_through(
+    command: Sequence[str], store: Path, moments: Sequence[tuple[str, str]], log: Path
+) -> list[str]:
     draw = random.Random(SEED)
     for moment in moments:
         _run_killed(command, store, moment, draw.randint(1, 2), log)

@@ -101,7 +101,9 @@ def test_odd_photographs_and_captions_work(tmp_path: Path) -> None:
     assert report.quarantined == {}
     store = labelgen.open(tmp_path / "store")
     assert store.image_ids([8, 9]) == ["Same", "same"]
-    np.testing.assert_array_equal(store.embeddings("image", "image").take(np.array([6])), store.embeddings("image", "image").take(np.array([7])))
+    np.testing.assert_array_equal(
+        store.embeddings("image", "image").take(np.array([6])), store.embeddings("image", "image").take(np.array([7]))
+    )
     assert pipeline.verify(tmp_path / "store").problems == ()
 
 
@@ -145,11 +147,14 @@ def test_strict_makes_a_quarantine_an_exit_code(tmp_path: Path) -> None:
     root = _data(tmp_path / "data")
     (root / "images" / "003.jpg").unlink()
     command = [
-        sys.executable, "-m", "labelgen", "build", "--dataset", "table", "--root", str(root), "--out", str(tmp_path / "s"),
+        sys.executable, "-m", "labelgen", "build", "--dataset", "table", "--root", str(root),
+        "--out", str(tmp_path / "s"),
         "--set", "dataset.options.file=captions.jsonl", "--set", "dataset.options.photos=images", "--progress", "none",
         "--teacher", "text=minilm()", "--teacher", "image=efficientnet_lite(size=0)", "--strict",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False
+    )
     assert done.returncode == 1
     assert "missing" in done.stdout
     assert (tmp_path / "s" / "manifest.json").exists()
@@ -193,7 +198,7 @@ def test_metadata_that_cannot_be_true_is_refused(tmp_path: Path, spoil: Callable
         (["teachers.text=minilm(batches=3)"], SpecError, "batch"),
         (["teachers.text=minilm("], SpecError, "minilm("),
         (["search.kk=3"], UnknownNameError, "'k'"),
-        (["run.memory=1KB"], BudgetError, "KB"),
+        (["run.memory=1KB"], BudgetError, "--memory 1KB"),
         (["teachers.text=sbert(model='no/such-model-anywhere')"], TeacherError, "minilm()"),
         (["dataset.splits=holdout"], DatasetError, "train"),
         (["search.relations=i2x"], UnknownNameError, "i2i"),
@@ -274,14 +279,14 @@ def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
 def test_a_resume_with_another_recipe_or_another_data_set_is_refused(tmp_path: Path) -> None:
     root = _data(tmp_path / "data")
 
-    class Stop(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(event: Any) -> None:
         if event.kind == "start" and event.stage == "search":
-            raise Stop
+            raise StoppedError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StoppedError):
         _build(root, tmp_path / "store", progress=stop)
     with pytest.raises(StoreMismatchError, match=r"search\.k: 4 -> 5"):
         _build(root, tmp_path / "store", "search.k=5")

@@ -22,7 +22,9 @@ def test_every_shipped_recipe_is_the_same_after_a_round_trip(name: str) -> None:
 
 
 def test_overrides_set_fields_teachers_and_options() -> None:
-    data = override(DEMO, ["search.k=10", "teachers.image=timm(model='vit')", "dataset.options.annotations=2017", "run.memory=2GB"])
+    data = override(
+        DEMO, ["search.k=10", "teachers.image=timm(model='vit')", "dataset.options.annotations=2017", "run.memory=2GB"]
+    )
     config = from_dict(data)
     assert (config.search.k, config.run.memory) == (10, "2GB")
     assert config.teachers["image"] == Spec.of("timm", model="vit")

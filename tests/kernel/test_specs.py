@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import pickle
 
 import pytest
@@ -18,10 +19,8 @@ LITERALS = st.recursive(
     max_leaves=5,
 )
 WORDS = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(
-    lambda word: word not in {"name", "and", "as", "assert", "async", "await", "class", "def", "del", "elif", "else", "except",
-                              "for", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal", "not", "or", "pass",
-                              "raise", "return", "try", "while", "with", "yield", "break", "continue", "finally"}
-)  # fmt: skip
+    lambda word: word != "name" and not keyword.iskeyword(word)
+)
 
 
 @given(WORDS, st.dictionaries(WORDS, LITERALS, max_size=4))

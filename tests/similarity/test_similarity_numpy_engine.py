@@ -1,0 +1,9 @@
+from __future__ import annotations
+
+from labelgen.similarity.numpy import NumpyEngine
+from labelgen.testing.engines import EngineSuite
+
+
+class TestNumpyEngine(EngineSuite):
+    def make(self) -> NumpyEngine:
+        return NumpyEngine()

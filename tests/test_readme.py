@@ -1,0 +1,173 @@
+"""What the README and the docs show is run: code blocks, names, links, and the examples of extensions."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from labelgen import registry
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+#: Pages whose Python blocks work on `stores/demo`.
+RUN = ["README.md", "docs/formats.md"]
+#: Pages whose blocks are the files of an outside package.
+EXTENSIONS = ["docs/extend/dataset.md", "docs/extend/teacher.md"]
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Contents of the fenced blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text_of(page), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_code_runs_on_the_demo_store(
+    page: str, demo_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stores").mkdir()
+    (tmp_path / "stores" / "demo").symlink_to(demo_store)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    found = blocks(page, "python")
+    assert found
+    for code in found:
+        exec(compile(code, page, "exec"), names)  # noqa: S102 - our own documentation
+
+
+def test_readme_says_what_the_code_gives(demo_store: Path) -> None:
+    """The shapes and facts in the comments of the README's example."""
+    import labelgen
+
+    store = labelgen.open(demo_store)
+    images, captions = ["189775", "255165", "431848"], ["588639", "761383", "450527"]
+    assert store.block("i2t", images, captions).shape == (3, 3)
+    assert (store.block("t2t", caption_ids=captions).diagonal() == 1).all()
+    owner = store.image_of(store.caption_rows(captions))
+    assert (store.image_rows(images) == owner).all()
+    tree = re.search(r"```\nstores/demo/\n(.*?)```", text_of("README.md"), re.DOTALL)
+    assert tree is not None
+    for name in re.findall(r"^  (\S+)|(?<=  )([\w.]+/)(?=\s)", tree[1], re.MULTILINE):
+        path = next(filter(None, name))
+        assert any((demo_store / folder / path).exists() for folder in ("", "neighbors")), path
+
+
+def test_every_page_of_code_is_run() -> None:
+    """A Python block in a page that no test runs would rot."""
+    assert {page for page in PAGES if blocks(page, "python")} <= {*RUN, *EXTENSIONS}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (ROOT / page).parent / file if file else ROOT / page
+        assert path.exists(), f"{page} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_named_files_and_modules_exist(page: str) -> None:
+    """`labelgen/.../x.py`, `room/x.py` and dotted names in a page are those of the code."""
+    for name in re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.(?:py|toml|json))`", text_of(page)):
+        places = [ROOT / name, ROOT / "labelgen" / name]
+        assert any(path.exists() for path in places) or name.startswith(("corpus/index", "data/")), f"{page}: {name}"
+    for name in re.findall(r"`labelgen\.((?:[a-z_]+\.)*[a-z_]+)`", text_of(page)):
+        parts = name.split(".")
+        modules = [ROOT / "labelgen" / "/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+        public = len(parts) == 1 and name in PUBLIC
+        found = any(path.is_dir() or path.with_suffix(".py").exists() for path in modules)
+        assert public or found or name in registry.GROUPS.values() or f"labelgen.{name}" in registry.GROUPS.values(), (
+            name
+        )
+
+
+PUBLIC = {"open", "build", "plan", "verify", "add", "status"}
+
+
+@pytest.mark.parametrize(("kind", "page"), [("dataset", "docs/datasets.md"), ("teacher", "docs/teachers.md")])
+def test_everything_registered_is_described(kind: str, page: str) -> None:
+    for name in registry.names(kind):
+        assert f"`{name}" in text_of("README.md"), name
+        assert re.search(rf"^#+ `?{name}\b", text_of(page), re.MULTILINE) or f"`{name}" in text_of(page), name
+
+
+def test_no_page_speaks_of_this_machine() -> None:
+    for page in PAGES:
+        assert not re.search(r"/(home|root|work|Users)/", text_of(page)), page
+
+
+def test_extensions_of_the_docs_work_from_outside(tmp_path: Path) -> None:
+    """The package that the two extension pages make, installed the way pip would: used by name on the command line."""
+    entry_points: dict[str, dict[str, str]] = {}
+    for page in EXTENSIONS:
+        for code in blocks(page, "python"):
+            name = re.match(r"# (\w+\.py)\n", code)
+            assert name, f"{page}: a block without the name of its file"
+            (tmp_path / name[1]).write_text(code, encoding="utf-8")
+        for block in blocks(page, "toml"):
+            entry_points |= tomllib.loads(block)["project"]["entry-points"]
+    write_distribution(tmp_path, entry_points)
+    (data := tmp_path / "data").mkdir()
+    (data / "pairs.txt").write_text(PAIRS, encoding="utf-8")
+
+    assert "pairs" in labelgen(tmp_path, "datasets")
+    assert "letters" in labelgen(tmp_path, "teachers")
+    built = json.loads(
+        labelgen(
+            tmp_path, "build", "--dataset", "pairs", "--root", str(data), "--out", str(tmp_path / "store"),
+            "--teacher", "text=letters(dim=64)", "--no-teacher", "image", "--engine", "numpy", "--json",
+        )
+    )  # fmt: skip
+    assert (built["images"], built["captions"]) == (3, 4)
+    assert built["lists"] == ["neighbors/t2t.text.k64", "neighbors/i2t.text.k64", "neighbors/t2i.text.k64"]
+    for name in ("test_pairs.py", "test_letters.py"):
+        run(tmp_path, "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=", name)
+
+
+PAIRS = """\
+1.jpg | a dog on a beach
+1.jpg | a brown dog runs
+2.jpg | two people at a table
+3.jpg | a red bus
+"""
+
+
+def write_distribution(folder: Path, entry_points: dict[str, dict[str, str]]) -> None:
+    """What `pip install` leaves behind of a package, as far as names are concerned."""
+    info = folder / "outside-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n", encoding="utf-8")
+    lines = [
+        f"[{group}]\n" + "".join(f"{name} = {target}\n" for name, target in names.items())
+        for group, names in entry_points.items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+
+
+def labelgen(folder: Path, *arguments: str) -> str:
+    return run(folder, "-m", "labelgen", *arguments)
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """Python with `folder` on its path; its standard output."""
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    found = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    return found.stdout
