@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from labelgen.errors import SpecError, UnknownNameError
+from labelgen.errors import SpecError, UnknownNameError, missing_extra
 from labelgen.specs import Spec
 
 #: Group names by what they hold.
@@ -41,11 +41,18 @@ def load(kind: str, name: str) -> Callable[..., Any]:
 
     Raises:
         UnknownNameError: nobody registered it; offers near names.
+        MissingExtraError: it is one of ours and its library is not installed.
     """
     entry = _entries(kind).get(name)
     if entry is None:
         raise unknown(kind, name, names(kind))
-    loaded: Callable[..., Any] = entry.load()
+    try:
+        loaded: Callable[..., Any] = entry.load()
+    except ModuleNotFoundError as error:
+        absent = error.name or ""
+        if absent.startswith("labelgen") or not entry.module.startswith("labelgen."):
+            raise
+        raise missing_extra(absent, "build", f"{kind} {name!r}") from error
     return loaded
 
 

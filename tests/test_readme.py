@@ -130,7 +130,7 @@ def test_extensions_of_the_docs_work_from_outside(tmp_path: Path) -> None:
     built = json.loads(
         labelgen(
             tmp_path, "build", "--dataset", "pairs", "--root", str(data), "--out", str(tmp_path / "store"),
-            "--teacher", "text=letters(dim=64)", "--no-teacher", "image", "--engine", "numpy", "--json",
+            "--teacher", "text=letters(dim=64)", "--engine", "numpy", "--json",
         )
     )  # fmt: skip
     assert (built["images"], built["captions"]) == (3, 4)

@@ -245,13 +245,13 @@ def environment_checks(environment: Mapping[str, str]) -> Iterator[Check]:
 
 
 def self_test() -> Check:
-    """Build and verify a store of three demo photographs in a temporary folder."""
+    """Build and verify a store of four demo photographs in a temporary folder."""
     from labelgen import pipeline
     from labelgen.errors import LabelgenError
 
     with tempfile.TemporaryDirectory(prefix="labelgen-doctor-") as folder:
         try:
-            config = pipeline.resolve(dataset="demo", overrides=["dataset.limit=1"])
+            config = pipeline.resolve(dataset="demo", overrides=["dataset.limit=2"])
             built = pipeline.build(config, Path(folder) / "store")
             report = pipeline.verify(built.path)
         except LabelgenError as error:

@@ -18,7 +18,7 @@ _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLE
 @click.option(
     "--out", metavar="FOLDER", type=click.Path(), default="stores", show_default=True, help="Where stores go."
 )
-@click.option("--self-test", is_flag=True, help="Also build and verify three demo photographs (half a minute).")
+@click.option("--self-test", is_flag=True, help="Also build and verify four demo photographs (half a minute).")
 @common
 @click.pass_context
 def command(ctx: click.Context, out: str, self_test: bool, as_json: bool) -> None:

@@ -159,10 +159,14 @@ def overrides(options: Mapping[str, Any]) -> list[str]:
             continue
         if name == "splits":
             value = [part.strip() for part in value.split(",") if part.strip()]
-        # JSON of texts, lists, numbers and booleans is TOML: no text is mistaken for a number on the way.
-        texts.append(f"{field}={json.dumps(value, ensure_ascii=False)}")
+        texts.append(f"{field}={_toml(value)}")
     texts += [f"teachers.{alias}={spec}" for alias, spec in teacher_pairs(options.get("teachers", ())).items()]
     return texts + list(options.get("assignments", ()))
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML, so that a folder named 2017 stays a text on the way: JSON is TOML, but for one character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def teacher_pairs(texts: tuple[str, ...]) -> dict[str, str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,8 +34,14 @@ from labelgen.store.manifest import (
     save_manifest,
 )
 
-#: Facts of an engine that add up over strips.
-_COUNTED = ("rescored", "fallback_rows")
+#: Facts of an engine (see its `SearchFacts`), and how those of several strips make one.
+_FACTS: Mapping[str, Callable[[Sequence[Any]], Any]] = {
+    "rescored": sum,
+    "fell_back": sum,
+    "bound": max,
+    "largest_error": max,
+    "margin": min,
+}
 
 
 def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None) -> Manifest:
@@ -161,14 +166,20 @@ def _neighbor_entry(product: ProductPlan, item: ListSpec, built: Built, sealed: 
 
 
 def search_facts(product: ProductPlan, item: ListSpec, receipts: Mapping[str, Receipt]) -> dict[str, Any]:
-    """What the engine told of a list, over all its strips: counts are summed up."""
-    total: Counter[str] = Counter()
-    for key, receipt in receipts.items():
-        if key.startswith(f"search/{product.alias}.{product.product}-"):
-            for part in receipt.facts["parts"]:
-                if receipt.facts["lists"][part["list"]] == item.to_json():
-                    total.update({name: value for name, value in part.items() if name in _COUNTED})
-    return dict(sorted(total.items()))
+    """What the engine told of a list, over all its strips: counts summed up, bounds and errors at their worst."""
+    parts = [
+        part
+        for key, receipt in receipts.items()
+        if key.startswith(f"search/{product.alias}.{product.product}-")
+        for part in receipt.facts["parts"]
+        if receipt.facts["lists"][part["list"]] == item.to_json()
+    ]
+    facts = {}
+    for name, combine in _FACTS.items():
+        values = [part[name] for part in parts if part.get(name) is not None]
+        if values:
+            facts[name] = combine(values)
+    return facts
 
 
 def _change(config: BuildConfig, sealed: Manifest | None) -> list[dict[str, Any]]:

@@ -122,8 +122,8 @@ def _bad_filling(filled: Bool, scores: Float32) -> Bool:
 
 
 def _bad_scores(filled: Bool, scores: Float32) -> Bool:
-    sound: Bool = filled | (np.abs(scores) <= 1)  # NaN is not
-    bad: Bool = ~sound.all(axis=1)
+    sound: Bool = filled | (scores >= -1) & (scores <= 1)  # NaN is neither
+    bad: Bool = np.any(~sound, axis=1)
     return bad
 
 

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,12 +97,20 @@ def open_features(path: Path) -> Source:
             found="no such file" if reader else f"a name that ends in {path.suffix!r}",
             expected=f"a file of one of the formats {', '.join(FORMATS)}",
         )
-    try:
+    with reading(path.name):
         return reader(path)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turns what the readers of a damaged file raise into a `TeacherError` that names the file."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise TeacherError(
-            f"cannot read the features of {path.name!r}",
+            f"cannot read the features of {name!r}",
             found=next(iter(str(error).splitlines()), repr(error)),
+            expected="a whole file, as it was written",
             todo="save the file anew",
         ) from error
 
@@ -133,13 +143,19 @@ def _as_ids(values: Any) -> list[str]:
 
 def _npy(path: Path) -> Source:
     with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        dtype = read_header(file)[2]
+        _, _, dtype = _header(file)
         start = file.tell()
     if dtype.hasobject:
         return _pickle(path, start)
     return Matrix(None, np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran order and dtype of an `.npy`; the file is left where the data starts."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    return shape, fortran, dtype
 
 
 def _pickle(path: Path, start: int = 0) -> Source:
@@ -148,28 +164,29 @@ def _pickle(path: Path, start: int = 0) -> Source:
 
 
 def _npz(path: Path) -> Source:
-    archive = np.load(path, allow_pickle=False)
-    if "features" in archive.files:
-        ids = _as_ids(archive["ids"]) if "ids" in archive.files else None
-        return Matrix(ids, _mapped_member(path, "features.npy"))
-    return Entries(list(archive.files), lambda key: np.asarray(archive[key]))
+    archive = zipfile.ZipFile(path)
+
+    def member(name: str) -> NDArray[Any]:
+        with archive.open(f"{name}.npy") as file:
+            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+        return array
+
+    names = [name.removesuffix(".npy") for name in archive.namelist()]
+    if "features" not in names:
+        return Entries(names, member)
+    ids = _as_ids(member("ids")) if "ids" in names else None
+    entry = archive.getinfo("features.npy")
+    stored = entry.compress_type == zipfile.ZIP_STORED
+    return Matrix(ids, _mapped(path, entry) if stored else member("features"))
 
 
-def _mapped_member(path: Path, member: str) -> NDArray[Any]:
-    """An array inside a zip: mapped where it lies if it is stored as it is, read into memory if it is compressed."""
-    with zipfile.ZipFile(path) as archive:
-        entry = archive.getinfo(member)
-        if entry.compress_type != zipfile.ZIP_STORED:
-            with archive.open(entry) as file:
-                loaded: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-            return loaded
+def _mapped(path: Path, entry: zipfile.ZipInfo) -> NDArray[Any]:
+    """An array inside a zip, mapped where it lies: behind its local header, which ends in a name and a field."""
     with path.open("rb") as file:
         file.seek(entry.header_offset + 26)
         lengths = np.frombuffer(file.read(4), "<u2")
         file.seek(entry.header_offset + 30 + int(lengths.sum()))
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(file)
+        shape, fortran, dtype = _header(file)
         if dtype.hasobject:
             raise ValueError("features that are objects, not numbers")
         return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")

@@ -68,6 +68,12 @@ def open_clip(
         import open_clip as library
     except ImportError as error:
         raise missing_extra("open_clip_torch", "build", f"the teacher {model!r}") from error
+    if pretrained is None and ":" not in model:
+        raise TeacherError(
+            f"open_clip({model!r}) names no weights",
+            expected="pretrained='TAG' or a weight file, or model='local-dir:folder' or 'hf-hub:owner/name'",
+            todo=f"known tags: {', '.join(library.list_pretrained_tags_by_model(model)) or 'none'}",
+        )
     with loading("open_clip", model):
         network, transform = _network(library, model, pretrained)
         tokenise = library.get_tokenizer(model)

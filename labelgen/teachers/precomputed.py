@@ -21,7 +21,7 @@ from labelgen.fingerprint import digest_file
 from labelgen.registry import unknown
 from labelgen.teachers.base import TeacherInfo, described
 from labelgen.teachers.checks import check_rows, unit_rows
-from labelgen.teachers.features import Source, open_features, read_ids
+from labelgen.teachers.features import Source, open_features, read_ids, reading
 from labelgen.types import Float32, Modality
 
 Keys: TypeAlias = Literal["id", "name", "stem"]
@@ -187,12 +187,13 @@ class Precomputed:
         present = [slot for slot, position in enumerate(positions) if position >= 0]
         found = np.zeros((len(ids), self.dim), dtype=np.float32)
         wrong = []
-        for slot, array in zip(present, table.source.arrays([positions[slot] for slot in present]), strict=True):
-            vector = self._vector(array, table, ids[slot])
-            if vector.size == self.dim:
-                found[slot] = vector
-            else:
-                wrong.append(f"{ids[slot]} ({vector.size})")
+        with reading(table.name):
+            for slot, array in zip(present, table.source.arrays([positions[slot] for slot in present]), strict=True):
+                vector = self._vector(array, table, ids[slot])
+                if vector.size == self.dim:
+                    found[slot] = vector
+                else:
+                    wrong.append(f"{ids[slot]} ({vector.size})")
         if wrong:
             raise TeacherError(
                 f"{table.name!r} holds features of different lengths",
@@ -212,7 +213,8 @@ class Precomputed:
         }
 
     def _first(self, table: Table) -> NDArray[Any]:
-        (array,) = table.source.arrays([0])
+        with reading(table.name):
+            (array,) = table.source.arrays([0])
         return self._vector(array, table, table.ids[0] if table.ids else "row 0")
 
     def _vector(self, array: NDArray[Any], table: Table, name: str) -> NDArray[Any]:

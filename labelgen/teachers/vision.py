@@ -23,6 +23,23 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+#: Nothing of a longer image than this reaches a network that crops the centre.
+MAX_ASPECT = 16
+
+
+def without_ends(image: Image) -> Image:
+    """The middle of an image that is more than 16 times as long as wide, any other as it is.
+
+    Most transforms scale the short side first: 20,000 x 5 pixels would become a million wide on the way to a square.
+    """
+    width, height = image.size
+    longest = MAX_ASPECT * min(width, height)
+    if max(width, height) <= longest:
+        return image
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    return image.crop((left, top, min(width, left + longest), min(height, top + longest)))
+
+
 @dataclass(frozen=True)
 class Scaling:
     """uint8 pixels -> floats: `(x / divisor - mean) / std`, per channel."""
@@ -63,7 +80,7 @@ class ImageTower:
         self.dim = self._probe()
 
     def prepare_image(self, image: Image) -> Any:
-        return self._prepare(image)
+        return self._prepare(without_ends(image))
 
     def encode_images(self, prepared: Sequence[Any]) -> Float32:
         if not prepared:
@@ -71,7 +88,7 @@ class ImageTower:
         return unit(self._features(prepared))
 
     def identity(self) -> Mapping[str, Any]:
-        return {**self._facts, "compute": canonical(self._compute), "dim": self.dim}
+        return {**self._facts, "max_aspect": MAX_ASPECT, "compute": canonical(self._compute), "dim": self.dim}
 
     def _features(self, prepared: Sequence[Any]) -> torch.Tensor:
         import torch

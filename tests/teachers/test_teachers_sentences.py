@@ -99,7 +99,8 @@ class TestMinilm(TextTeacherSuite):
 
     def test_knows_what_is_alike(self) -> None:
         a, b, c = self.teacher().encode_texts(["A dog runs.", "A puppy is running.", "Stock prices fell."])
-        assert a @ b > 0.7 > 0.2 > a @ c
+        assert a @ b > 0.7
+        assert a @ c < 0.2
 
     def test_known_facts(self) -> None:
         identity = self.teacher().identity()
