@@ -34,7 +34,7 @@ from labelgen.types import Aggregation, Float64, Int64
 
 _BLOCK, _TILE = 512, 16384
 #: Numbers converted at once, about what a cache holds, and pairs scored at once.
-_NUMBERS, _PAIRS = 1 << 20, 1 << 18
+_NUMBERS, _PAIRS = 1 << 18, 1 << 18
 
 
 class TorchEngine:
@@ -172,21 +172,22 @@ class _Pass:
 
     def _offer(self, running: RunningLists, want: Want, block: UnitRows, tile: UnitRows, matrix: Tensor) -> None:
         query, candidate = sides(self._plan, want.relation)
-        window = running.window if want.aggregation == "max" else torch.inf
+
+        def member(matrix: Tensor, side: UnitRows, group: Tensor, column: Tensor) -> Tensor:
+            if want.aggregation == "mean":
+                return torch.full_like(group, -1)
+            return _best_member(matrix, side, group, column, running.window)
+
         if query.grouped:
             reduced = self._buffer("rows", len(block.groups), matrix.shape[1])
             _aggregate(matrix, block, want.aggregation, out=reduced)
-            running.offer(
-                reduced, lambda row, column: (tile.rows[column], _best_member(matrix, block, row, column, window))
-            )
+            running.offer(reduced, lambda row, column: (tile.rows[column], member(matrix, block, row, column)))
         elif candidate.grouped:
             count = len(tile.groups)
             reduced = self._buffer("columns", len(block.rows), padded(count))
             reduced[:, count:] = -torch.inf
             _aggregate(matrix.t(), tile, want.aggregation, out=reduced[:, :count].t())
-            running.offer(
-                reduced, lambda row, column: (tile.groups[column], _best_member(matrix.t(), tile, column, row, window))
-            )
+            running.offer(reduced, lambda row, column: (tile.groups[column], member(matrix.t(), tile, column, row)))
         else:
             running.offer(matrix, lambda _, column: (tile.rows[column], tile.rows[column]))
 
@@ -261,11 +262,11 @@ def _bytes(plan: SearchPlan, sizes: Sizes) -> int:
 
     Products: a query row of the strip in float32; a row of a tile, or of a block that is being loaded, in float16 and
     float32, with x.x of all rows; a pair of block and tile: its similarity, that of its panel, two aggregates, the
-    comparison of images and what selection lists of it (26 bytes). Scores: a candidate of a block (100 bytes), a
+    comparison of images and what selection lists of it (34 bytes). Scores: a candidate of a block (100 bytes), a
     converted number (16), a pair (100). Falling back: the least that the numpy engine works with.
     """
     products = 4 * plan.dim * sizes.strip + 6 * plan.dim * (sizes.tile + sizes.block)
-    products += 26 * sizes.block * sizes.tile + 8 * int(tiles.row_weights(plan).sum())
+    products += 34 * sizes.block * sizes.tile + 8 * int(tiles.row_weights(plan).sum())
     scores = 100 * sizes.block * _places(plan) + 100 * _pairs(plan)
     working = max(products, scores) + 16 * _numbers(plan)
     return _list_bytes(plan, sizes) + max(working, least_bytes(plan))

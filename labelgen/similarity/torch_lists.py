@@ -57,11 +57,11 @@ class RunningLists:
         coarse = matrix.view(len(matrix), CHUNK, -1).amax(1)
         floor = self.floor()
         chunks = coarse.shape[1]
-        if chunks >= 4 * (self.k + 1) and bool((floor == -torch.inf).any()):
+        if chunks >= 2 * (self.k + 1) and bool((floor == -torch.inf).any()):
             # k + 1 chunks hold at least k + 1 candidates as good as the (k+1)-th best chunk.
             floor = torch.maximum(floor, coarse.topk(self.k + 1, dim=1).values[:, -1] - self.window)
         row, chunk = (coarse > floor[:, None]).nonzero(as_tuple=True)
-        if 8 * len(row) > coarse.numel():
+        if 2 * len(row) > coarse.numel():
             return None
         columns = chunk[:, None] + chunks * torch.arange(CHUNK, device=matrix.device)
         values = matrix[row[:, None], columns]

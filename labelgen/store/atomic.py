@@ -14,7 +14,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -25,7 +25,7 @@ from labelgen.errors import DiskError
 
 _SUFFIX = ".tmp"
 #: The moment at which a file gets its name; a seam for the tests that kill a build right before or after it.
-rename = Path.replace
+rename: Callable[[Path, Path], object] = Path.replace
 #: What a disk says of itself; other errors of the operating system are not about the disk and pass unchanged.
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",

@@ -158,7 +158,7 @@ def _check_unlisted(root: Path, manifest: Manifest, unfinished: list[str], found
             continue
         if is_temporary(path.rpartition("/")[2]):
             found.notes.append(f"{path} was left behind by a writer that was killed")
-        elif any(path == prefix or path.startswith(f"{prefix.rstrip('/')}/") for prefix in unfinished):
+        elif path.startswith(tuple(unfinished)):
             found.notes.append(f"{path} belongs to an unfinished change")
         else:
             found.add(path, "is not listed in the manifest")
@@ -174,7 +174,7 @@ def _all_files(root: Path) -> Iterator[str]:
 
 
 def _pending_paths(root: Path, found: Findings) -> list[str] | None:
-    """Prefixes that an unfinished change writes to, from its note; None where nothing is unfinished."""
+    """How the paths begin that an unfinished change writes to, from its note; None where nothing is unfinished."""
     try:
         pending = json.loads((root / layout.PENDING).read_bytes())
         paths = [path for path in pending["paths"] if isinstance(path, str) and path]

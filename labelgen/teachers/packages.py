@@ -96,10 +96,9 @@ def _part(package: str, version: str) -> Path | None:
         found = distribution(package)
     except PackageNotFoundError:
         return None
-    files = [
-        Path(str(file.locate())) for file in found.files or () if file.suffix[1:].isdecimal() and ".zip." in file.name
-    ]
-    return files[0] if found.version == version and files and files[0].is_file() else None
+    parts = [file for file in found.files or () if file.suffix[1:].isdecimal() and ".zip." in file.name]
+    path = Path(str(parts[0].locate())) if parts and found.version == version else None
+    return path if path is not None and path.is_file() else None
 
 
 def _unpack(parts: Sequence[Path], target: Path, folder: str) -> None:

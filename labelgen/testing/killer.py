@@ -23,19 +23,18 @@ When: TypeAlias = Literal["before", "after"]
 def kill_at(when: When, pattern: str, count: int, log: Path, store: Path) -> None:
     """Arrange for SIGKILL at the given rename in this process."""
     seen = 0
-    replace: Callable[[Path, Path], Path] = Path.replace
+    rename: Callable[[Path, Path], object] = atomic.rename
 
-    def watched(self: Path, target: Path) -> Path:
+    def watched(temporary: Path, target: Path) -> None:
         nonlocal seen
         path = os.path.relpath(target, store)
         hit = fnmatch.fnmatch(path, pattern)
         seen += hit
         if hit and seen == count and when == "before":
             _die(log, f"before {path}")
-        result = replace(self, target)
+        rename(temporary, target)
         if hit and seen == count:
             _die(log, f"after {path}")
-        return result
 
     atomic.rename = watched
 

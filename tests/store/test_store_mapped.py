@@ -33,7 +33,7 @@ Cut = Callable[[int, int], AbstractContextManager[None]]
     sizes=st.sampled_from([(64, 16), (256, 32), (1 << 28, 1 << 20)]),
     data=st.data(),
 )
-def test_any_rows_and_any_range(  # noqa: PLR0917 - hypothesis names them
+def test_any_rows_and_any_range(
     small_cut: Cut, count: int, tail: tuple[int, ...], dtype: str, sizes: tuple[int, int], data: st.DataObject
 ) -> None:
     """take == fancy indexing, slice == slicing, over shards, chunks and unaligned eight-byte types."""
@@ -146,7 +146,7 @@ def test_file_descriptors_stay_few(tmp_path: Path, small_cut: Cut) -> None:
 
 
 def test_256_neighbour_rows_in_a_fraction_of_a_millisecond(tmp_path: Path) -> None:
-    """Promise: 256 random rows of 64 ids and scores under 0.2 ms; here the best of many, so that a busy machine passes."""
+    """Promise: 256 random rows of 64 ids and scores under 0.2 ms; the best of many, for busy machines."""
     arrays = []
     for name, dtype in (("ids", "uint32"), ("scores", "float32")):
         spec = ArraySpec(name, (60_000, 64), dtype)

@@ -75,7 +75,7 @@ def test_chunks_beyond_the_array_are_absent(tmp_path: Path, small_cut: Cut) -> N
     sizes=st.sampled_from([(64, 16), (128, 128), (256, 32), (1 << 28, 1 << 20)]),
     whole=st.booleans(),
 )
-def test_zarr_reads_the_source_array(  # noqa: PLR0917 - hypothesis names them
+def test_zarr_reads_the_source_array(
     small_cut: Cut,
     rows: int,
     tail: tuple[int, ...],

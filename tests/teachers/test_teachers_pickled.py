@@ -145,7 +145,7 @@ def test_torch_tensors_are_refused_by_name(file: Path) -> None:
     ],
 )
 def test_anything_else_is_refused(data: bytes, file: Path) -> None:
-    with pytest.raises(TeacherError, match="refused|cannot read"):
+    with pytest.raises(TeacherError, match=r"refused|cannot read"):
         read(data, file)
 
 

@@ -1,4 +1,4 @@
-"""Features from files: every format against the numbers that were written, and everything that can be wrong with them."""
+"""Features from files: every format against the numbers that were written, and all that can be wrong with a file."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_ids_file_that_does_not_belong(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="2 ids for 12 features"):
         create(**arguments)
     (tmp_path / "ids.txt").write_text("\n".join(["a", *IDS[1:11], "a"]))
-    with pytest.raises(TeacherError, match="several features for one id(.|\n)*'a'"):
+    with pytest.raises(TeacherError, match=r"several features for one id(.|\n)*'a'"):
         create(**arguments)
     with pytest.raises(TeacherError, match="cannot read ids from"):
         create(path=arguments["path"], ids=str(tmp_path / "none.txt"))

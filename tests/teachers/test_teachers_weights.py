@@ -53,9 +53,9 @@ def test_memory_layout_does_not_count() -> None:
 
 
 def test_errors_of_libraries_become_ours() -> None:
-    with pytest.raises(TeacherError, match=r"lib cannot load 'x'\n  found: OSError: first line\n") as caught:
-        with loading("lib", "x"):
-            raise OSError("first line\nsecond line")
+    expected = pytest.raises(TeacherError, match=r"lib cannot load 'x'\n  found: OSError: first line\n")
+    with expected as caught, loading("lib", "x"):
+        raise OSError("first line\nsecond line")
     assert isinstance(caught.value.__cause__, OSError)
     with pytest.raises(UnknownNameError), loading("lib", "x"):
         raise UnknownNameError("ours pass as they are")
