@@ -57,7 +57,7 @@ def check_names(config: BuildConfig) -> None:
     registry.check_arguments("dataset", config.dataset.spec, dataset, ("root",))
     for spec in config.teachers.values():
         registry.check_arguments("teacher", spec, registry.load("teacher", spec.name), ("device",))
-    registry.load("engine", config.search.engine)
+    registry.check_name("engine", config.search.engine)
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,8 @@ def load(kind: str, name: str) -> Callable[..., Any]:
         UnknownNameError: nobody registered it; offers near names.
         MissingExtraError: it is one of ours and its library is not installed.
     """
-    entry = _entries(kind).get(name)
-    if entry is None:
-        raise unknown(kind, name, names(kind))
+    check_name(kind, name)
+    entry = _entries(kind)[name]
     try:
         loaded: Callable[..., Any] = entry.load()
     except ModuleNotFoundError as error:
@@ -54,6 +53,12 @@ def load(kind: str, name: str) -> Callable[..., Any]:
             raise
         raise missing_extra(absent, "build", f"{kind} {name!r}") from error
     return loaded
+
+
+def check_name(kind: str, name: str) -> None:
+    """Refuse an unknown name without importing what known ones stand for; raises as `load` does."""
+    if name not in _entries(kind):
+        raise unknown(kind, name, names(kind))
 
 
 def create(kind: str, spec: Spec, **extra: Any) -> Any:

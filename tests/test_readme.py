@@ -62,6 +62,22 @@ def test_readme_says_what_the_code_gives(demo_store: Path) -> None:
         assert any((demo_store / folder / path).exists() for folder in ("", "neighbors")), path
 
 
+def test_the_story_is_true(demo_store: Path) -> None:
+    """Rows and numbers that docs/story.md tells of caption 588639 and image 189775."""
+    import labelgen
+
+    store, story = labelgen.open(demo_store), text_of("docs/story.md")
+    image, caption = int(store.image_rows(["189775"])[0]), int(store.caption_rows(["588639"])[0])
+    assert store.captions["text"][caption] in story
+    assert f"image_row {image}," in story
+    assert image - store.splits["val"].start == 12, "the thirteenth of val"
+    captions = store.captions_of(image)
+    assert f"{captions[0]} to {captions[-1]}" in story
+    assert (len(captions), len(store.splits["train"])) == (5, 26)
+    assert store.block("i2t", ["189775"], ["588639"]).item() == 1
+    assert not set(store.neighbors("t2t", ["588639"]).ids[0].tolist()) & set(captions.tolist())
+
+
 def test_every_page_of_code_is_run() -> None:
     """A Python block in a page that no test runs would rot."""
     assert {page for page in PAGES if blocks(page, "python")} <= {*RUN, *EXTENSIONS}

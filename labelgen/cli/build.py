@@ -115,7 +115,7 @@ def _changed(ctx: click.Context, options: dict[str, Any], progress: Listener) ->
 def _note_resume(ctx: click.Context, out: str, fresh: bool) -> None:
     again = "the same command without --fresh" if fresh else "the same command"
     left = f"labelgen status {show.shell_path(out)}"
-    ctx.meta["labelgen.resume"] = f"finished tasks are kept, {again} goes on (`{left}` shows what is left)"
+    ctx.meta["labelgen.resume"] = f"finished tasks are kept, {again} goes on (`{left}` shows how far it came)"
 
 
 def _print(report: BuildReport) -> None:

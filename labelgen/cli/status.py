@@ -19,11 +19,11 @@ _WORDS = {
 }
 
 
-@click.command("status", short_help="What is done and what is missing in a folder.")
+@click.command("status", short_help="How far a build has come.")
 @click.argument("path", type=click.Path())
 @common
 def command(path: str, as_json: bool) -> None:
-    """Tell what is done and what is missing in a store folder, and who is at work in it.
+    """Tell how far a build or a change has come: tasks and rows done by stage, and who is at work in the folder.
 
     \b
     Example:
@@ -51,7 +51,8 @@ def _print(status: Status) -> None:
     if not status.done:
         return
     console.print()
-    table = show.table("stage", "tasks done", "rows done", right=["tasks done", "rows done"])
+    table = show.table("stage", "tasks done", "of", "rows done", right=["tasks done", "of", "rows done"])
     for stage, tasks in status.done.items():
-        table.add_row(show.plain(stage), show.count(tasks), show.count(status.rows[stage]))
+        total = show.count(status.totals[stage]) if stage in status.totals else ""
+        table.add_row(show.plain(stage), show.count(tasks), total, show.count(status.rows[stage]))
     console.print(table)

@@ -16,7 +16,7 @@ from labelgen.similarity.groups import ByMember
 from labelgen.types import Float64, Int64
 
 #: Pairs that are scored together share their query in runs of this length.
-_RUN = 16
+_RUN = 12
 
 
 @dataclass(frozen=True)

@@ -74,27 +74,28 @@ class Build:
     notes: list[str] = field(default_factory=list)
     splits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
+    pending: dict[str, Any] = field(default_factory=dict)
 
     def run(self, executor: Executor) -> Built:
         """All stages but the seal."""
-        pending = self._take_up()
+        self.pending = self._take_up()
         with executor as running:
             runner = Runner(self.root, running, self.progress, self.meter)
-            teachers = self._describe(runner, pending)
-            corpus = self._ingest(runner, pending, teachers)
+            teachers = self._describe(runner)
+            corpus = self._ingest(runner, teachers)
             embeddings = embedding_plans(corpus, teachers)
             lists = lists_for(
                 self.config.search, {facts.alias: facts.modalities for facts in teachers}, len(self.splits)
             )
             embedded = {f"{plan.alias}.{plan.modality}": plan.fingerprint for plan in embeddings}
             products = product_plans(corpus, teachers, lists, embedded)
-            self._note_paths(pending, embeddings, lists)
+            self._note_paths(embeddings, lists)
             self._embed(runner, embeddings)
             self._search(runner, products)
             self._measure(runner, products)
         return Built(
             corpus, self.splits, self.about, teachers, embeddings, products, runner.receipts, runner.stages,
-            pending["machines"],
+            self.pending["machines"],
         )  # fmt: skip
 
     def _take_up(self) -> dict[str, Any]:
@@ -117,7 +118,7 @@ class Build:
         session.write_pending(self.root, pending)
         return pending
 
-    def _describe(self, runner: Runner, pending: dict[str, Any]) -> list[TeacherFacts]:
+    def _describe(self, runner: Runner) -> list[TeacherFacts]:
         """Load every new teacher and ask what it is; sealed ones are known from the manifest."""
         tasks, described = [], {}
         for alias, spec in self.config.teachers.items():
@@ -140,11 +141,11 @@ class Build:
         for receipt in runner.run("describe", tasks):
             described[receipt.facts["alias"]] = TeacherFacts.from_receipt(receipt.facts)
         new = {task.arguments["alias"]: described[task.arguments["alias"]].to_json() for task in tasks}
-        session.refuse_other_teachers(self.root, pending, new)
-        session.note(self.root, pending, teachers=new)
+        session.refuse_other_teachers(self.root, self.pending, new)
+        session.note(self.root, self.pending, teachers=new)
         return [described[alias] for alias in self.config.teachers]
 
-    def _ingest(self, runner: Runner, pending: dict[str, Any], teachers: Sequence[TeacherFacts]) -> CorpusFacts:
+    def _ingest(self, runner: Runner, teachers: Sequence[TeacherFacts]) -> CorpusFacts:
         """The corpus: that of the sealed store where it is enough, else read from the data set."""
         sealed = self.sealed
         needs_photos = [facts.alias for facts in teachers if "image" in facts.modalities and facts.kind == "content"]
@@ -155,7 +156,7 @@ class Build:
         with runner.timed("ingest", 0, 1) as tell:
             corpus = ingest.read_corpus(self.config.dataset)
             content = corpus.content_fingerprint()
-            began_with = sealed.corpus.fingerprint if sealed is not None else pending.get("corpus", content)
+            began_with = sealed.corpus.fingerprint if sealed is not None else self.pending.get("corpus", content)
             session.refuse_other_corpus(self.root, content, began_with)
             tell(1)
         photos = ""
@@ -163,9 +164,9 @@ class Build:
             with runner.timed("probe", 0, len(corpus.images)) as tell:
                 corpus = ingest.probe(corpus, tell)
             photos = ingest.photos_fingerprint(corpus)
-            session.refuse_other_corpus(self.root, photos, pending.get("photos", photos))
+            session.refuse_other_corpus(self.root, photos, self.pending.get("photos", photos))
         ingest.write_tables(self.root / layout.INGEST, corpus)
-        session.note(self.root, pending, corpus=content, photos=photos)
+        session.note(self.root, self.pending, corpus=content, photos=photos)
         self.splits = corpus.splits
         self.about, differences = ingest.known_facts(self.config.dataset, corpus)
         for text in differences:
@@ -180,14 +181,12 @@ class Build:
             photos_fingerprint=photos,
         )
 
-    def _note_paths(
-        self, pending: dict[str, Any], embeddings: Sequence[EmbeddingPlan], lists: Sequence[ListSpec]
-    ) -> None:
+    def _note_paths(self, embeddings: Sequence[EmbeddingPlan], lists: Sequence[ListSpec]) -> None:
         """Say which folders this work writes, so that `verify` knows them before they are sealed."""
         arrays = [plan.spec.path for plan in embeddings if not self._has_embedding(plan)]
         arrays += [item.path for item in lists if not self._has_list(item.path)]
         session.note(
-            self.root, pending, paths=[*arrays, f"{layout.STATS}/", f"{layout.RECEIPTS}/", f"{layout.CORPUS}."]
+            self.root, self.pending, paths=[*arrays, f"{layout.STATS}/", f"{layout.RECEIPTS}/", f"{layout.CORPUS}."]
         )
 
     def _embed(self, runner: Runner, plans: Sequence[EmbeddingPlan]) -> None:
@@ -204,10 +203,10 @@ class Build:
                 runner.remember(
                     find_receipt(self.root, task, outputs=False) for task in [*tasks, *([extra] if extra else [])]
                 )
-        runner.run("embed", parts)
+        self._run(runner, "embed", parts)
         for plan in new:
             write_array_metadata(self.root, plan.spec)
-        runner.run("assemble", [task for plan in new for task in plan.shard_tasks()])
+        self._run(runner, "assemble", [task for plan in new for task in plan.shard_tasks()])
         shutil.rmtree(self.root / layout.PARTS / "embed", ignore_errors=True)
 
     def _search(self, runner: Runner, products: Sequence[ProductPlan]) -> None:
@@ -225,15 +224,21 @@ class Build:
                 runner.remember(kept)
             else:
                 needed += strips
-        runner.run("search", needed)
+        self._run(runner, "search", needed)
         merges = []
         for product, strips in work:
             merges += product.shard_tasks([runner.receipts[task.key] for task in strips])
             for item in product.lists:
                 for spec in layout.neighbor_specs(item.path, product.corpus.rows(item.relation.query), item.k).values():
                     write_array_metadata(self.root, spec)
-        runner.run("merge", merges)
+        self._run(runner, "merge", merges)
         shutil.rmtree(self.root / layout.PARTS / "search", ignore_errors=True)
+
+    def _run(self, runner: Runner, stage: str, tasks: Sequence[Task]) -> None:
+        """Run a stage, and note its size for `status` first."""
+        totals = {**self.pending.get("totals", {}), stage: len(tasks)}
+        session.note(self.root, self.pending, totals=totals)
+        runner.run(stage, tasks)
 
     def _strips(self, product: ProductPlan) -> Sequence[Strip]:
         settings = worker_settings(self.config.run, self.config.search.engine)
@@ -282,7 +287,7 @@ class Build:
                     1,
                     {"corpus": product.corpus.folder},
                 )
-        runner.run("measure", list(tasks.values()))
+        self._run(runner, "measure", list(tasks.values()))
 
     def _has_embedding(self, plan: EmbeddingPlan) -> bool:
         """Whether the sealed store holds this array already.

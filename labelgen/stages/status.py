@@ -26,6 +26,7 @@ class Status:
         recipe: of the unfinished work, else of the sealed store.
         done: tasks with a receipt, by stage.
         rows: rows of these tasks, by stage.
+        totals: all tasks of the stages that the unfinished work has come to; empty where nothing is unfinished.
         holder: who is building there now, None when nobody is.
         begun_on: machine classes and library sets that worked on it.
     """
@@ -35,6 +36,7 @@ class Status:
     recipe: Mapping[str, Any]
     done: Mapping[str, int]
     rows: Mapping[str, int]
+    totals: Mapping[str, int]
     holder: str | None
     begun_on: Sequence[Mapping[str, str]]
 
@@ -62,6 +64,7 @@ def status(path: str | Path) -> Status:
         recipe=work.get("recipe") or (sealed.recipe if sealed is not None else {}),
         done=tasks,
         rows=rows,
+        totals=work.get("totals", {}),
         holder=holder(root),
         begun_on=work.get("machines", classes),
     )

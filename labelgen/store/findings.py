@@ -32,21 +32,34 @@ class Findings:
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _runs: dict[tuple[str, str], list[tuple[int, int]]] = field(default_factory=dict)
 
     def add(self, file: str, what: str, rows: tuple[int, int] | None = None) -> None:
         self.problems.append(Problem(file, what, rows))
 
     def add_rows(self, file: str, what: str, bad: Bool, start: int) -> None:
-        """One problem for every run of True in `bad`, whose entry 0 is row `start`; the tenth takes all the rest."""
+        """Note the rows where `bad` is True; its entry 0 is row `start`. `settle` makes problems of them."""
         places = np.flatnonzero(bad)
         if not places.size:
             return
-        runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
-        for run in runs[: _MOST_RANGES - 1]:
-            self.add(file, what, (start + int(run[0]), start + int(run[-1]) + 1))
-        if len(runs) >= _MOST_RANGES:
-            rest = np.concatenate(runs[_MOST_RANGES - 1 :])
-            self.add(file, f"{what} ({len(rest)} rows)", (start + int(rest[0]), start + int(rest[-1]) + 1))
+        held = self._runs.setdefault((file, what), [])
+        for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1):
+            first, last = start + int(run[0]), start + int(run[-1]) + 1
+            if held and held[-1][1] == first:
+                first = held.pop()[0]
+            held.append((first, last))
+
+    def settle(self) -> None:
+        """One problem for every run of noted rows; the tenth of a kind takes all the rest."""
+        for (file, what), runs in self._runs.items():
+            shown = runs if len(runs) <= _MOST_RANGES else runs[: _MOST_RANGES - 1]
+            for run in shown:
+                self.add(file, what, run)
+            rest = runs[len(shown) :]
+            if rest:
+                count = sum(stop - start for start, stop in rest)
+                self.add(file, f"{what} ({count} rows)", (rest[0][0], rest[-1][1]))
+        self._runs.clear()
 
     def concerns(self, prefix: str) -> bool:
         """Whether a problem was found in a file below a folder."""

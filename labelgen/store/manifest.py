@@ -170,11 +170,11 @@ class Manifest:
             data["files"] = {path: FileFact(**fact) for path, fact in data["files"].items()}
             data["history"] = tuple(data["history"])
             manifest = cls(**data)
+            _check_paths(manifest)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreFormatError(
                 "the manifest is not one of format 1", found=f"{type(error).__name__}: {error}"
             ) from error
-        _check_paths(manifest)
         return manifest
 
 

@@ -92,6 +92,7 @@ def iter_columns(path: Path, columns: Sequence[str]) -> Iterator[dict[str, list[
 
 
 def _arranged(name: str, frame: pl.DataFrame) -> pa.Table:
+    import polars as pl
     import pyarrow as pa
 
     schema = _schema(name)
@@ -103,7 +104,9 @@ def _arranged(name: str, frame: pl.DataFrame) -> pa.Table:
         if not field.nullable and frame[field.name].null_count():
             raise DatasetError(f"nulls in column {field.name!r} of {name}", found=f"{frame[field.name].null_count()}")
     try:
-        return frame.select(schema.names).to_arrow().cast(schema).combine_chunks()
+        # The oldest level: pyarrow learnt to cast string views only later than the version we ask for.
+        arrow = frame.select(schema.names).to_arrow(compat_level=pl.CompatLevel.oldest())
+        return arrow.cast(schema).combine_chunks()
     except pa.ArrowInvalid as error:
         raise DatasetError(f"values that do not fit the columns of {name}", found=str(error)) from error
 

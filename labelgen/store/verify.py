@@ -84,8 +84,11 @@ def _checked_manifest(root: Path, found: Findings) -> Manifest | None:
             raise
         found.add(layout.MANIFEST, error.found)
         return None
-    for problem in manifest_problems(document):
+    misshapen = manifest_problems(document)
+    for problem in misshapen:
         found.add(layout.MANIFEST, f"does not follow its schema: {problem}")
+    if misshapen:
+        return None
     if not digest_matches(document):
         found.add(layout.MANIFEST, "was edited after it was sealed: its digest does not match")
     try:
@@ -196,6 +199,7 @@ def _check_content(root: Path, manifest: Manifest, found: Findings) -> None:
             check()
         except (LabelgenError, OSError, ValueError, IndexError) as error:
             found.add(path, f"cannot be read: {error}")
+        found.settle()
 
 
 def _content_checks(root: Path, manifest: Manifest, found: Findings) -> Iterator[tuple[str, Callable[[], None]]]:

@@ -74,7 +74,12 @@ def check_neighbors(root: Path, manifest: Manifest, entry: NeighborEntry, found:
 
 def check_with_zarr(root: Path, spec: ArraySpec, found: Findings) -> None:
     """zarr-python must open the array and read the same bytes, on a sample of pieces."""
-    opened, mapped = open_array(root, spec.path), MappedArray(root, spec)
+    mapped = MappedArray(root, spec)
+    try:
+        opened = open_array(root, spec.path)
+    except Exception as error:  # of any kind: what zarr cannot open is no zarr, whatever it says
+        found.add(spec.path, f"zarr cannot open it: {type(error).__name__}: {error}")
+        return
     if opened.shape != spec.shape or np.dtype(opened.dtype) != mapped.dtype:
         found.add(spec.path, f"zarr reads {opened.dtype} {list(opened.shape)}, the manifest says {spec.to_json()}")
         return

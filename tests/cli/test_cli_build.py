@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Run
+from click.testing import Result
 
 from labelgen.pipeline import BuildReport, Status
 from labelgen.progress import Event
 from labelgen.stages.cost import CostPlan, StageCost
+
+Run = Callable[..., Result]
 
 REPORT = BuildReport(
     path=Path("stores/demo"),
@@ -147,7 +150,9 @@ def test_notes_of_a_build_are_shown(run: Run, build: Calls) -> None:
     assert "note: k is more than there are [candidates]" in run("build", "--dataset", "demo").stdout
 
 
-@pytest.mark.parametrize(("fresh", "again"), [([], "the same command goes on"), (["--fresh"], "without --fresh goes on")])
+@pytest.mark.parametrize(
+    ("fresh", "again"), [([], "the same command goes on"), (["--fresh"], "without --fresh goes on")]
+)
 def test_an_interrupted_build_tells_how_to_go_on(run: Run, build: Calls, fresh: list[str], again: str) -> None:
     build.error = KeyboardInterrupt()
     result = run("build", "--dataset", "demo", "--progress", "none", *fresh)
@@ -158,10 +163,8 @@ def test_an_interrupted_build_tells_how_to_go_on(run: Run, build: Calls, fresh: 
 
 
 def test_additions_change_the_store(run: Run, add: Calls) -> None:
-    result = run(
-        *"build --out s --add-teacher clip=conse() --add-teacher more=minilm() --add-relation t2t".split(),
-        *"--add-relation i2i --workers 2 --allow-other-machine".split(),
-    )
+    additions = "--out s --add-teacher clip=conse() --add-teacher more=minilm() --add-relation t2t --add-relation i2i"
+    result = run("build", *additions.split(), "--workers", 2, "--allow-other-machine")
     assert result.exit_code == 0
     assert add.positional == ("s",)
     del add.named["progress"]
@@ -207,7 +210,10 @@ def test_contradictions_are_usage_errors(run: Run, arguments: str) -> None:
 
 def test_plan_shows_stages_and_totals(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Calls()
-    stages = [StageCost("embed", "text", 380, 292_000, 90.0, 650_000_000), StageCost("search", "t2t", 380, 8_000, 1.5, 100)]
+    stages = [
+        StageCost("embed", "text", 380, 292_000, 90.0, 650_000_000),
+        StageCost("search", "t2t", 380, 8_000, 1.5, 100),
+    ]
     calls.answer = CostPlan(stages, images=76, captions=380, texts=375, notes=["k is long"])
     monkeypatch.setattr("labelgen.pipeline.plan", calls)
     result = run("plan", "--dataset", "demo", "--no-calibrate", "--k", 3)
@@ -230,10 +236,12 @@ def test_plan_without_calibration_leaves_times_open(run: Run, monkeypatch: pytes
     assert "embed text 380 292 kB ? ?" in lines
 
 
-@pytest.mark.parametrize(("state", "words"), [("sealed", "sealed"), ("unfinished", "goes on"), ("changing", "a change")])
+@pytest.mark.parametrize(
+    ("state", "words"), [("sealed", "sealed"), ("unfinished", "goes on"), ("changing", "a change")]
+)
 def test_status_shows_state_and_holder(run: Run, monkeypatch: pytest.MonkeyPatch, state: Any, words: str) -> None:
     recipe = {"dataset": {"name": "demo"}, "teachers": {"text": "minilm()"}}
-    status = Status(Path("s"), state, recipe, {"embed": 3}, {"embed": 1200}, "process 7 on here", [])
+    status = Status(Path("s"), state, recipe, {"embed": 3}, {"embed": 1200}, {"embed": 5}, "process 7 on here", [])
     monkeypatch.setattr("labelgen.pipeline.status", lambda _path: status)
     shown = run("status", "s").stdout
     assert words in shown

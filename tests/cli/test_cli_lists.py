@@ -6,12 +6,15 @@ import json
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Callable
 
 import pytest
-from conftest import Run
+from click.testing import Result
 
 from labelgen import registry, resources
 from labelgen.cli import checks, extensions
+
+Run = Callable[..., Result]
 
 
 @pytest.mark.parametrize("kind", ["dataset", "teacher"])
@@ -74,7 +77,10 @@ def test_an_extension_that_cannot_be_imported_does_not_hide_the_others(
     assert "\ndemo\n" in result.stdout
 
 
-@pytest.mark.parametrize(("kind", "name", "near"), [("datasets", "cocoo", "coco"), ("teachers", "minlm", "minilm"), ("recipes", "dmeo", "demo")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "name", "near"),
+    [("datasets", "cocoo", "coco"), ("teachers", "minlm", "minilm"), ("recipes", "dmeo", "demo")],
+)
 def test_unknown_names_offer_near_ones(run: Run, kind: str, name: str, near: str) -> None:
     result = run(kind, name)
     assert result.exit_code == 2

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Run
+from click.testing import Result
 
 from labelgen.store.findings import Report
 from labelgen.testing.stores import make_store
+
+Run = Callable[..., Result]
 
 
 def narrow(shown: str) -> bool:

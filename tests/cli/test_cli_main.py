@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 
 import click
 import pytest
-from conftest import Run
+from click.testing import Result
 
 from labelgen import errors
 from labelgen.cli import exits, main
+
+Run = Callable[..., Result]
 
 Shell = Callable[..., "subprocess.CompletedProcess[str]"]
 

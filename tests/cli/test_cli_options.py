@@ -65,11 +65,10 @@ def test_options_win_over_the_recipe_and_set_over_options() -> None:
 
 
 def test_all_search_and_run_options() -> None:
-    config = config_of(
-        *"--dataset demo --relation t2t --relation i2t.text --aggregation mean --cross-k 2 --engine numpy".split(),
-        *"--executor dask --workers 2 --threads 3 --device cpu,cpu --scheduler tcp://x:1".split(),
-        *"--splits train,val --limit 7 --root data/x".split(),
-    )
+    search = "--dataset demo --relation t2t --relation i2t.text --aggregation mean --cross-k 2 --engine numpy"
+    run = "--executor dask --workers 2 --threads 3 --device cpu,cpu --scheduler tcp://x:1"
+    dataset = "--splits train,val --limit 7 --root data/x"
+    config = config_of(*search.split(), *run.split(), *dataset.split())
     assert config.search == SearchConfig(("t2t", "i2t.text"), 64, "mean", 2, "numpy")
     assert config.run == RunConfig("dask", 2, 3, "4GB", "cpu,cpu", "tcp://x:1", strict=False)
     assert config.dataset == DatasetConfig("demo", "data/x", ("train", "val"), 7)
@@ -128,7 +127,10 @@ def test_wrong_options_are_refused(arguments: Sequence[str], kind: type[Exceptio
 def test_names_complete() -> None:
     context = click.Context(click.Command("x"))
     parameter = click.Option(["--x"])
-    words = {kind: [item.value for item in options.registered(kind)(context, parameter, "c")] for kind in ("dataset", "recipe")}
+    words = {
+        kind: [item.value for item in options.registered(kind)(context, parameter, "c")]
+        for kind in ("dataset", "recipe")
+    }
     assert words["dataset"] == ["coco", "cusa"]
     assert words["recipe"] == ["coco", "cusa"]
     assert [item.value for item in options.teacher_words(context, parameter, "te")] == ["text="]

@@ -82,7 +82,10 @@ def test_notes_stand_above_the_bars_as_they_are() -> None:
     assert "a [bold] note" in drawn(Event("start", "embed", 0, 10), Event("note", "embed", text="a [bold] note"))
 
 
-@pytest.mark.parametrize(("mode", "as_json", "kind"), [("auto", False, JsonLines), ("auto", True, JsonLines), ("json", False, JsonLines), ("rich", True, Bars)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mode", "as_json", "kind"),
+    [("auto", False, JsonLines), ("auto", True, JsonLines), ("json", False, JsonLines), ("rich", True, Bars)],
+)
 def test_the_listener_of_a_mode(mode: str, as_json: bool, kind: type) -> None:
     with listening(mode, as_json=as_json) as listener:  # stderr is no terminal in tests
         assert isinstance(listener, kind)

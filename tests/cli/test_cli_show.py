@@ -45,7 +45,10 @@ def test_what_a_terminal_would_obey_is_shown(text: str, seen: str) -> None:
 
 def test_brackets_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     show.console().print(show.facts([("file", "a[bold].jpg"), ("more", "[/x]")]))
-    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [["file", "a[bold].jpg"], ["more", "[/x]"]]
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["file", "a[bold].jpg"],
+        ["more", "[/x]"],
+    ]
 
 
 def test_paths_are_relative_where_that_is_shorter_and_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def test_nothing_is_seen_before_the_end(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, DatasetError("the data is odd"), ValueError("unrelated")])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), DatasetError("the data is odd"), ValueError("unrelated")])
 def test_an_error_leaves_the_old_file_and_no_temporary(tmp_path: Path, error: BaseException) -> None:
     write_atomic(tmp_path / "file", b"old")
 

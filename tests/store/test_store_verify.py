@@ -376,14 +376,27 @@ def test_what_zarr_reads_otherwise(broken: Path) -> None:
     path.write_text(path.read_text().replace("24", "23", 1))
     reseal(broken)
     assert any("zarr reads float16 [23, 16]" in what for what in whats(broken))
+    path.write_text(path.read_text().replace("sharding_indexed", "sharding_guessed"))
+    reseal(broken)
+    assert any("zarr cannot open it" in what for what in whats(broken))
 
 
 def test_many_runs_of_bad_rows_are_summed_up() -> None:
     found = Findings()
-    found.add_rows("file", "bad", np.arange(100) % 2 == 0, 1000)
+    for start in range(1000, 1100, 20):
+        found.add_rows("file", "bad", np.arange(20) % 2 == 0, start)
+    found.settle()
     assert len(found.problems) == 10
     assert str(found.problems[0]) == "file rows 1000 to 1000: bad"
     assert str(found.problems[9]) == "file rows 1018 to 1098: bad (41 rows)"
+
+
+def test_a_run_over_several_pieces_is_one() -> None:
+    found = Findings()
+    found.add_rows("file", "bad", np.array([False, True, True]), 0)
+    found.add_rows("file", "bad", np.array([True, False, True]), 3)
+    found.settle()
+    assert [problem.rows for problem in found.problems] == [(1, 4), (5, 6)]
 
 
 def test_a_report_as_json(broken: Path) -> None:
