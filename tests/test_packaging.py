@@ -55,13 +55,14 @@ def test_the_command_is_there() -> None:
 
 @pytest.mark.parametrize("command", [["build", "--dataset", "demo", "--out"], ["plan", "--dataset", "demo", "--set"]])
 def test_core_install_says_what_a_build_needs(command: list[str], tmp_path: Path) -> None:
-    """Without torch: one message with the line that installs it, exit code 7, nothing written."""
+    """Without torch: one message with the line that installs it, exit code 7, no traceback, nothing sealed."""
     last = str(tmp_path / "store") if command[-1] == "--out" else "run.threads=1"
     code = "import sys; sys.modules['torch'] = None; from labelgen.cli.main import main; main()"
     found = subprocess.run([sys.executable, "-c", code, *command, last], capture_output=True, text=True, check=False)
     assert found.returncode == 7, found.stderr
     assert 'pip install "labelgen[build]"' in found.stderr
-    assert not list(tmp_path.iterdir())
+    assert "Traceback" not in found.stderr
+    assert not list(tmp_path.rglob("manifest.json"))
 
 
 def test_every_import_is_declared() -> None:

@@ -66,7 +66,7 @@ def test_the_story_is_true(demo_store: Path) -> None:
     """Rows and numbers that docs/story.md tells of caption 588639 and image 189775."""
     import labelgen
 
-    store, story = labelgen.open(demo_store), text_of("docs/story.md")
+    store, story = labelgen.open(demo_store), " ".join(text_of("docs/story.md").split())
     image, caption = int(store.image_rows(["189775"])[0]), int(store.caption_rows(["588639"])[0])
     assert store.captions["text"][caption] in story
     assert f"image_row {image}," in story

@@ -114,6 +114,11 @@ def decode_photo(data: bytes) -> Image.Image:
         raise _photo_error(error) from error
 
 
+def black_photo() -> Image.Image:
+    """A black picture: what stands in a batch for a photograph that cannot be used."""
+    return Image.new("RGB", (64, 64))
+
+
 def _stream(root: Path, file: str) -> IO[bytes]:
     if is_unsafe(file):
         raise DatasetError(f"the file name {file!r} is not safe", expected=f"a relative path below {root}")

@@ -17,15 +17,22 @@ aggregations leave it out.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labelgen.errors import StoreError, some
+from labelgen.similarity.groups import cut
 from labelgen.types import PAD_SCORE, Aggregation, Float16, Float32, Float64, Int64
 
 #: Columns converted to float64 at a time: bounds memory for very long rows and changes no bit.
 PANEL = 4096
+
+#: Numbers of a float64 operand that is worked on at once: 1 MiB, which stays in a second-level cache.
+_SLAB = 1 << 17
 
 #: Largest x.x for which all sums are exact.
 MAX_SELF_DOT = 32.0
@@ -57,22 +64,14 @@ def check_rows(dots: Float64, rows: Int64) -> None:
 
 
 def similarity(products: Float64, left: Float64, right: Float64) -> Float32:
-    """float32(products / sqrt(left * right)), broadcast; -inf where either row is dead.
+    """float32(products / sqrt(left * right)); -inf where either row is dead.
 
     Args:
         products: x.y.
         left, right: x.x and y.y, of shapes that broadcast to the shape of `products`.
     """
-    dead = None
-    if not (left.all() and right.all()):
-        dead = (left == 0) | (right == 0)
-        left, right = np.where(left == 0, 1.0, left), np.where(right == 0, 1.0, right)
-    scale = np.multiply(left, right)
-    np.sqrt(scale, out=scale)
     scores = np.empty(products.shape, np.float32)
-    np.divide(products, scale, out=scores, casting="same_kind")  # float64 quotient, rounded once
-    if dead is not None:
-        scores[dead] = PAD_SCORE
+    _quotients(products, left, right, np.empty(products.shape), scores)
     return scores
 
 
@@ -89,8 +88,17 @@ def block_similarity(x: Float16, y: Float16) -> Float32:
 
     Pass the same object twice for rows against themselves: BLAS then computes half of the product.
     """
-    products, left, right = _sums(x, y)
-    return similarity(products, left[:, None], right)
+    scores = np.empty((len(x), len(y)), np.float32)
+    if x.shape[1] > PANEL:
+        products, left, right = _panel_sums(x, y)
+        _quotients(products, left[:, None], right, np.empty(products.shape), scores)
+    elif y is x:
+        _score_own(x, scores)
+    else:
+        against = _Against(y)
+        for start in range(0, len(x), against.slab):
+            against.score(x[start : start + against.slab], scores[start : start + against.slab])
+    return scores
 
 
 def block_group_similarity(members: Float16, sizes: Int64, y: Float16, aggregation: Aggregation) -> Float32:
@@ -103,7 +111,17 @@ def block_group_similarity(members: Float16, sizes: Int64, y: Float16, aggregati
     Returns:
         [len(sizes), n]; -inf for a set without a living member and for a dead row of y.
     """
-    return aggregate_groups(block_similarity(members, y), sizes, aggregation)
+    if members.shape[1] > PANEL:
+        return aggregate_groups(block_similarity(members, y), sizes, aggregation)
+    against = _Against(y)
+    result = np.empty((len(sizes), len(y)), np.float32)
+    ends = np.cumsum(sizes)
+    for first, last in cut(sizes, 0, len(sizes), against.slab):
+        rows = members[ends[first] - sizes[first] : ends[last - 1]]
+        scores = _scratch.array("scores", len(rows), len(y), np.float32)
+        against.score(rows, scores)
+        result[first:last] = aggregate_groups(scores, sizes[first:last], aggregation)
+    return result
 
 
 def aggregate_groups(similarities: Float32, sizes: Int64, aggregation: Aggregation) -> Float32:
@@ -152,25 +170,75 @@ def _aggregate_equal(similarities: Float32, groups: int, aggregation: Aggregatio
     return aggregate([by_member[:, number] for number in range(by_member.shape[1])], aggregation)
 
 
-def _sums(x: Float16, y: Float16) -> tuple[Float64, Float64, Float64]:
-    """x.y of all pairs [m, n], x.x [m] and y.y [n]."""
-    if x.shape[1] <= PANEL:
-        return _panel_sums(x, y)
-    total = np.zeros((len(x), len(y))), np.zeros(len(x)), np.zeros(len(y))
-    for a, b in zip(_panels(x), _panels(y), strict=True):
-        for held, more in zip(total, _panel_sums(a, a if y is x else b), strict=True):
-            np.add(held, more, out=held)
-    return total
+class _Scratch(threading.local):
+    """Arrays of this thread that are used again: fresh memory costs more than the arithmetic of a small block."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, NDArray[Any]] = {}
+
+    def array(self, name: str, rows: int, columns: int, dtype: type = np.float64) -> NDArray[Any]:
+        """An array with undefined contents, valid until the same name is asked for again."""
+        count = rows * columns
+        if count > 4 * _SLAB:
+            return np.empty((rows, columns), dtype)
+        held = self._held.get(name)
+        if held is None or held.size < count:
+            held = self._held[name] = np.empty(count, dtype)
+        return held[:count].reshape(rows, columns)
+
+
+_scratch = _Scratch()
+
+
+class _Against:
+    """Rows y in float64, ready to be compared with slabs of other rows."""
+
+    def __init__(self, y: Float16) -> None:
+        self._wide = _widened(y, "right")
+        self._dots = np.einsum("ij,ij->i", self._wide, self._wide)
+        self.slab = max(1, _SLAB // max(1, *y.shape))
+
+    def score(self, x: Float16, scores: Float32) -> None:
+        """Similarities of rows x with y, written to `scores` [len(x), len(y)]."""
+        wide = _widened(x, "left")
+        products = np.matmul(wide, self._wide.T, out=_scratch.array("products", *scores.shape))
+        dots = np.einsum("ij,ij->i", wide, wide)
+        _quotients(products, dots[:, None], self._dots, _scratch.array("scale", *scores.shape), scores)
+
+
+def _score_own(x: Float16, scores: Float32) -> None:
+    wide = _widened(x, "left")
+    products = np.matmul(wide, wide.T, out=_scratch.array("products", *scores.shape))
+    own = products.diagonal().copy()
+    _quotients(products, own[:, None], own, _scratch.array("scale", *scores.shape), scores)
+
+
+def _quotients(products: Float64, left: Float64, right: Float64, scale: Float64, scores: Float32) -> None:
+    """The formula; `scale` is overwritten, `scores` is the result."""
+    dead = None
+    if not (left.all() and right.all()):
+        dead = (left == 0) | (right == 0)
+        left, right = np.where(left == 0, 1.0, left), np.where(right == 0, 1.0, right)
+    np.multiply(left, right, out=scale)
+    np.sqrt(scale, out=scale)
+    np.divide(products, scale, out=scores, casting="same_kind")  # a float64 quotient, rounded once
+    if dead is not None:
+        scores[dead] = PAD_SCORE
 
 
 def _panel_sums(x: Float16, y: Float16) -> tuple[Float64, Float64, Float64]:
-    a = x.astype(np.float64)
-    if y is x:
-        products = a @ a.T
-        own = products.diagonal().copy()
-        return products, own, own.copy()
-    b = y.astype(np.float64)
-    return a @ b.T, np.einsum("ij,ij->i", a, a), np.einsum("ij,ij->i", b, b)
+    """x.y of all pairs [m, n], x.x [m] and y.y [n], panel by panel."""
+    products = np.zeros((len(x), len(y)))
+    for x_panel, y_panel in zip(_panels(x), _panels(y), strict=True):
+        wide = x_panel.astype(np.float64)
+        products += wide @ (wide if y is x else y_panel.astype(np.float64)).T
+    return products, self_dots(x), self_dots(y)
+
+
+def _widened(rows: Float16, name: str) -> Float64:
+    wide = _scratch.array(name, *rows.shape)
+    np.copyto(wide, rows)
+    return wide
 
 
 def _panels(rows: Float16) -> Iterator[Float16]:

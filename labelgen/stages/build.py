@@ -182,12 +182,14 @@ class Build:
         )
 
     def _note_paths(self, embeddings: Sequence[EmbeddingPlan], lists: Sequence[ListSpec]) -> None:
-        """Say which folders this work writes, so that `verify` knows them before they are sealed."""
-        arrays = [plan.spec.path for plan in embeddings if not self._has_embedding(plan)]
-        arrays += [item.path for item in lists if not self._has_list(item.path)]
-        session.note(
-            self.root, self.pending, paths=[*arrays, f"{layout.STATS}/", f"{layout.RECEIPTS}/", f"{layout.CORPUS}."]
-        )
+        """Say which folders this work writes or drops, so that `verify` knows them while no manifest names them."""
+        new = {plan.spec.path for plan in embeddings} | {item.path for item in lists}
+        old = set()
+        if self.sealed is not None:
+            old = {entry.array.path for entry in self.sealed.embeddings} | {e.path for e in self.sealed.neighbors}
+            old.add(self.sealed.corpus.path)
+        paths = [*sorted(new ^ old), f"{layout.STATS}/", f"{layout.RECEIPTS}/", f"{layout.CORPUS}."]
+        session.note(self.root, self.pending, paths=paths)
 
     def _embed(self, runner: Runner, plans: Sequence[EmbeddingPlan]) -> None:
         """Parts of every embedding, then its shards; parts go when their shards are whole."""

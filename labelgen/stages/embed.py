@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from labelgen.corpus.photos import PhotoError, decode_photo, read_photo
+from labelgen.corpus.photos import PhotoError, black_photo, decode_photo, read_photo
 from labelgen.fingerprint import canonical
 from labelgen.specs import Spec
 from labelgen.stages import tables, worker
@@ -197,18 +197,12 @@ def _prepared_batches(teacher: Any, photos: Path, files: Sequence[str | None]) -
 
 def _prepare(teacher: Any, photos: Path, file: str | None) -> tuple[Any, bytes, str]:
     if file is None:
-        return _black(teacher), b"", "missing"
+        return teacher.prepare_image(black_photo()), b"", "missing"
     try:
         data = read_photo(photos, file)
         return teacher.prepare_image(decode_photo(data)), hashlib.blake2b(data, digest_size=16).digest(), ""
     except PhotoError as error:
-        return _black(teacher), b"", error.reason
-
-
-def _black(teacher: Any) -> Any:
-    from PIL import Image
-
-    return teacher.prepare_image(Image.new("RGB", (64, 64)))
+        return teacher.prepare_image(black_photo()), b"", error.reason
 
 
 def _where(names: Sequence[str], keep: np.ndarray[Any, np.dtype[np.bool_]]) -> list[str]:

@@ -112,7 +112,7 @@ def _check_files(root: Path, manifest: Manifest, found: Findings, progress: List
         except OSError as error:
             found.add(path, f"cannot be read: {error.strerror or error}")
         done += fact.bytes
-        progress(Event("task", "verify", done, total, task=path))
+        progress(Event("task", "verify", done, total, text=path))
     progress(Event("end", "verify", done, total))
     return done
 

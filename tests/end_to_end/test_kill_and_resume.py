@@ -81,7 +81,7 @@ def _kill_until_through(
 ) -> list[str]:
     draw = random.Random(SEED)
     for moment in moments:
-        _run_killed(command, store, moment, draw.randint(1, 2), log)
+        _run_killed(command, store, moment, 1 if moment in SEAL else draw.randint(1, 2), log)
     _finish(command, store)
     return log.read_text(encoding="utf-8").splitlines()
 

@@ -145,7 +145,7 @@ def test_a_shard_written_anew_with_right_checksums(broken: Path) -> None:
 
 def test_a_flipped_byte_in_any_file(tmp_path: Path) -> None:
     """Every file of a store, in its middle; the manifest too, wherever that leaves it readable."""
-    original = make_store(tmp_path / "store", n_images=3, captions_per_image=1, dims={"text": 4})
+    original = make_store(tmp_path / "store", n_images=3, captions_per_image=1, dims={"image": 4})
     manifest = load_manifest(original)
     for path in manifest.files:
         data = (original / path).read_bytes()
