@@ -65,6 +65,7 @@ LIBRARIES: dict[str, set[str]] = {
     "click": {"cli/*"},
     "distributed": {"executors/dask.py"},
     "google_crc32c": {"store/shards.py"},
+    "huggingface_hub": {"teachers/weights.py"},
     "jsonschema": {"store/validation.py"},
     "open_clip": {"teachers/open_clip.py"},
     "packaging": {"cli/checks.py"},

@@ -67,18 +67,19 @@ class TorchEngine:
 
 
 def require_float32(device: torch.device) -> None:
-    """Refuse units that drop bits of float32 numbers (TF32, bfloat16, autocast): measured, not looked up.
+    """Refuse units that drop bits of float32 numbers (TF32, bfloat16): measured, not looked up.
 
     Raises:
         ConfigError: a product of exactly known value comes out rounded.
     """
-    product = torch.full((256, 256), 1 + 2.0**-12, device=device) @ torch.ones((256, 256), device=device)
+    ones = torch.ones((256, 256), device=device)
+    product = torch.mm(ones * (1 + 2.0**-12), ones, out=torch.empty_like(ones))
     if not bool((product == 256 + 2.0**-4).all()):
         raise ConfigError(
             f"matrix products on device {str(device)!r} are not computed in float32",
             found=f"{float(product[0, 0])} for a sum that is 256.0625",
             expected="full float32 precision: the proof of a search rests on it",
-            todo='call torch.set_float32_matmul_precision("highest") and search outside of autocast',
+            todo="call torch.set_float32_matmul_precision(\"highest\"), or search with the engine 'numpy'",
         )
 
 
@@ -109,7 +110,7 @@ class _Pass:
         dots = np.zeros(self._query.rows.shape[0])  # pages of rows that are never loaded stay untouched
         same = self._query.rows is self._candidate.rows
         self._query_dots, self._candidate_dots = dots, dots if same else np.zeros(self._candidate.rows.shape[0])
-        self._buffers: dict[object, Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}
 
     def run(self) -> Iterator[Partial]:
         spans = cut(tiles.row_weights(self._plan), self._strip.first, self._strip.last, self._sizes.block)
@@ -131,6 +132,7 @@ class _Pass:
                     for want, running in held.items():
                         if want.scope == scope:
                             self._offer(running, want, block, tile, matrix)
+            del tile  # before the next one is loaded
 
     def _load(self, side: Side, dots: Float64, first: int, last: int) -> UnitRows:
         """The rows of a range of images, in groups by image whatever the relation: one layout serves them all."""
@@ -246,11 +248,12 @@ def _best_member(matrix: Tensor, side: UnitRows, group: Tensor, column: Tensor, 
 
 
 def _candidates(queries: Int64, running: RunningLists) -> Candidates:
-    """What may be among the best of a running list."""
+    """What may be among the best of a running list; the rest of it is dropped."""
     keep = (running.values >= running.floor()[:, None]) & (running.values > -torch.inf)
+    dropped = torch.maximum(running.dropped, running.values.masked_fill(keep, -torch.inf).amax(1))
     owner, place = keep.nonzero(as_tuple=True)
     ids, members, values = (part[owner, place].cpu().numpy() for part in (running.ids, running.members, running.values))
-    return Candidates(queries, owner.cpu().numpy(), ids, members, values, running.dropped.cpu().numpy())
+    return Candidates(queries, owner.cpu().numpy(), ids, members, values, dropped.cpu().numpy())
 
 
 def _sizes(plan: SearchPlan) -> Sizes:

@@ -69,6 +69,7 @@ def load(source: Rows, first_row: int, sizes: Int64, first: int, dots: Float64, 
     wide, dots[rows] = _read(source, rows, layout, device)
     alive = dots[rows] > 0
     if not alive.all():
+        del wide  # two copies of a tile would be one too many
         owner = np.repeat(np.arange(len(sizes)), sizes)
         rows = rows[alive]
         layout = ByMember.of(np.bincount(owner[alive], minlength=len(sizes)))

@@ -103,7 +103,7 @@ class Table:
     """One file of features with its index of ids."""
 
     def __init__(self, path: Path, ids: Path | None, keys: Keys) -> None:
-        self.name = path.name
+        self.name, self._paths, self._keys = path.name, (path, ids), keys
         self.source: Source = open_features(path)
         listed = self.source.keys if ids is None else self._own_ids(read_ids(ids))
         self.ids = None if listed is None else [_FORMS[keys](key) for key in listed]
@@ -113,10 +113,14 @@ class Table:
             raise TeacherError(f"{self.name!r} has several features for one id", found=some(twice))
         if not len(self.source):
             raise TeacherError(f"{self.name!r} holds no features")
-        self.facts = {
+
+    def facts(self) -> dict[str, Any]:
+        """Hashes of the files, read when asked for: a worker that only looks up need not read 16 GB first."""
+        path, ids = self._paths
+        return {
             "file": digest_file(path),
             "ids": digest_file(ids) if ids else None,
-            "keys": keys,
+            "keys": self._keys,
             "rows": len(self.source),
             "by": "row" if self.ids is None else "id",
         }
@@ -187,7 +191,7 @@ class Precomputed:
         present = [slot for slot, position in enumerate(positions) if position >= 0]
         found = np.zeros((len(ids), self.dim), dtype=np.float32)
         wrong = []
-        with reading(table.name):
+        with reading(table.name), np.errstate(over="ignore"):  # a number beyond float32 becomes infinite: found below
             for slot, array in zip(present, table.source.arrays([positions[slot] for slot in present]), strict=True):
                 vector = self._vector(array, table, ids[slot])
                 if vector.size == self.dim:
@@ -207,7 +211,7 @@ class Precomputed:
 
     def identity(self) -> Mapping[str, Any]:
         return {
-            **{side: table.facts for side, table in sorted(self._tables.items())},
+            **{side: table.facts() for side, table in sorted(self._tables.items())},
             "flatten": self._flatten,
             "dim": self.dim,
         }

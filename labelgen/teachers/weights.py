@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from blake3 import blake3
 
@@ -41,20 +45,50 @@ def loading(library: str, model: str) -> Iterator[None]:
     """Turns whatever `library` raises while it loads `model` into one `TeacherError`; our own errors pass.
 
     Libraries raise a dozen kinds of exceptions here (missing folder, unreachable hub, wrong architecture, code that
-    would have to be trusted), so all are caught.
+    would have to be trusted), so all are caught. Where the hub does not answer they look into their cache only: left
+    alone, they would retry for more than a minute first.
     """
+    local = Path(model.rpartition(":")[2]).exists()
+    silent = "" if local else _silent_hub()
     try:
-        yield
+        with _cache_only() if silent else nullcontext():
+            yield
     except (LabelgenError, MemoryError):
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
         raise TeacherError(
             f"{library} cannot load {model!r}",
-            found=f"{type(error).__name__}: {lines[0]}",
+            found=f"{silent} cannot be reached, and the cache has no copy ({reason})" if silent else reason,
             expected="a local folder or file that exists, or a hub name that can be reached from here",
             todo=OFFLINE,
         ) from error
+
+
+def _silent_hub() -> str:
+    """Address of the hub if it does not answer within seconds; "" if it does, may (behind a proxy), or is not asked."""
+    from huggingface_hub import constants
+
+    address = urlsplit(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE or getproxies():
+        return ""
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), timeout=3).close()
+    except OSError:
+        return constants.ENDPOINT
+    return ""
+
+
+@contextmanager
+def _cache_only() -> Iterator[None]:
+    """The hub's own offline mode, inside."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 @contextmanager

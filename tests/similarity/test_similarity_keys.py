@@ -25,10 +25,12 @@ def test_keys_sort_like_scores_descending_then_rows(scores: np.ndarray, rows: np
 
 
 def test_the_padding_is_the_largest_key() -> None:
-    assert PAD_KEY == encode(np.array([PAD_SCORE]), np.array([PAD_ROW]))[0]
+    assert encode(np.array([PAD_SCORE]), np.array([PAD_ROW]))[0] == PAD_KEY
     lowest = encode(np.array([np.finfo(np.float32).min, -np.inf], np.float32), np.array([PAD_ROW, PAD_ROW - 1]))
     assert (lowest < PAD_KEY).all()
-    assert encode(np.array([0.0], np.float32), np.array([3]))[0] == encode(np.array([-0.0], np.float32), np.array([3]))[0]
+    assert (
+        encode(np.array([0.0], np.float32), np.array([3]))[0] == encode(np.array([-0.0], np.float32), np.array([3]))[0]
+    )
 
 
 def keys_of(*candidates: tuple[float, int]) -> np.ndarray:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -47,10 +48,9 @@ def test_cuts_cover_and_keep_the_limit(weights: list[int], limit: int, data: st.
     first = data.draw(st.integers(0, len(weights)))
     ranges = cut(np.array(weights), first, len(weights), limit)
     assert [image for low, high in ranges for image in range(low, high)] == list(range(first, len(weights)))
-    for (low, high), following in zip(ranges, [*ranges[1:], None], strict=True):
+    for low, high in ranges:
         assert sum(weights[low:high]) <= limit or high == low + 1
-        if following:  # no range could have been longer
-            assert sum(weights[low : high + 1]) > limit
+        assert high == len(weights) or sum(weights[low : high + 1]) > limit  # no range could have been longer
 
 
 def make_plan(sizes: list[int], splits: list[tuple[int, int]], wants: list[Want]) -> SearchPlan:
@@ -66,7 +66,7 @@ def make_plan(sizes: list[int], splits: list[tuple[int, int]], wants: list[Want]
 )
 def test_every_pair_in_scope_meets_once(sizes: list[int], data: st.DataObject, wants: list[Want], work: float) -> None:
     borders = sorted({0, len(sizes), *data.draw(st.lists(st.integers(0, len(sizes)), max_size=3))})
-    splits = list(zip(borders[:-1], borders[1:], strict=True))
+    splits = list(pairwise(borders))
     plan = make_plan(sizes, splits, wants)
     met = {scope: np.zeros((len(sizes), len(sizes)), int) for scope in ("split", "cross")}
     searched = np.zeros(len(sizes), int)

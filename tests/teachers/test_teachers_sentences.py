@@ -117,6 +117,22 @@ def test_unreachable_model_says_what_works_offline(model: str) -> None:
         registry.create("teacher", Spec.of("sbert", model=model), device="cpu")
 
 
+def test_hub_that_does_not_answer_is_not_asked_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Port 9 of this machine refuses: said at once, and the libraries are left as they were."""
+    from time import perf_counter
+
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("labelgen.teachers.weights.getproxies", dict)
+    start = perf_counter()
+    with pytest.raises(TeacherError, match=r"http://127\.0\.0\.1:9 cannot be reached, and the cache has no copy"):
+        registry.create("teacher", Spec.of("sbert", model="nobody/none"), device="cpu")
+    assert perf_counter() - start < 20
+    assert constants.HF_HUB_OFFLINE is False
+
+
 def test_model_with_code_of_its_own_is_refused(tiny_sbert: Path, tmp_path: Path) -> None:
     """A folder may name a module of its own; it is not imported."""
     import json
