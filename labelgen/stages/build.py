@@ -16,7 +16,7 @@ from typing import Any
 from labelgen import config as configs
 from labelgen import registry
 from labelgen.config import BuildConfig
-from labelgen.errors import BudgetError, StoreMismatchError
+from labelgen.errors import BudgetError, StoreMismatchError, TeacherError
 from labelgen.executors.base import Executor, worker_settings
 from labelgen.progress import Event, Listener
 from labelgen.similarity.base import Strip
@@ -207,6 +207,7 @@ class Build:
                 )
         self._run(runner, "embed", parts)
         for plan in new:
+            _refuse_empty(plan, [runner.receipts[task.key] for task in plan.part_tasks()])
             write_array_metadata(self.root, plan.spec)
         self._run(runner, "assemble", [task for plan in new for task in plan.shard_tasks()])
         shutil.rmtree(self.root / layout.PARTS / "embed", ignore_errors=True)
@@ -312,6 +313,17 @@ class Build:
     def _tell(self, text: str) -> None:
         self.notes.append(text)
         self.progress(Event("note", "ingest", text=text))
+
+
+def _refuse_empty(plan: EmbeddingPlan, receipts: Sequence[Receipt]) -> None:
+    """A teacher that has nothing for any row is a mistake, not a quarantine."""
+    lost = sum(len(receipt.facts.get("quarantined", {})) for receipt in receipts)
+    if plan.units and lost == plan.units:
+        raise TeacherError(
+            f"teacher {plan.alias} made no row of the {plan.units} of {plan.modality}",
+            found=f"all of them {next(iter(receipts[0].facts['quarantined'].values()))}",
+            todo="check that its features, or the photographs, belong to this data set",
+        )
 
 
 def _present(receipts: Iterable[Receipt | None]) -> list[Receipt]:

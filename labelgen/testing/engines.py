@@ -168,12 +168,12 @@ class EngineSuite:
 
     def test_hundreds_of_exact_duplicates(self) -> None:
         draw = np.random.default_rng(7)
-        text = clustered_rows(900, 64, seed=7)
-        text[draw.permutation(900)[:400]] = text[0]
-        text[draw.permutation(900)[:60]] = text[1]
-        self.check(plan_of("text", [3] * 300, wants_of(TEXT_RELATIONS, (1, 10)), text=text))
-        self.check(plan_of("image", [0] * 900, wants_of([Relation.I2I], (1, 10, 64)), image=text))
-        self.check(plan_of("text", [3] * 300, wants_of(TEXT_RELATIONS, (10,), "mean"), text=text))
+        text = clustered_rows(600, 64, seed=7)
+        text[draw.permutation(600)[:300]] = text[0]
+        text[draw.permutation(600)[:60]] = text[1]
+        self.check(plan_of("text", [3] * 200, wants_of(TEXT_RELATIONS, (1, 10)), text=text))
+        self.check(plan_of("image", [0] * 600, wants_of([Relation.I2I], (1, 10, 64)), image=text))
+        self.check(plan_of("text", [3] * 200, wants_of(TEXT_RELATIONS, (10,), "mean"), text=text))
 
     def test_all_rows_equal(self) -> None:
         text = np.repeat(clustered_rows(1, 64, seed=8), 400, axis=0)
@@ -209,7 +209,7 @@ class EngineSuite:
         self.check(plan_of("text", [0, 0, 0], wants_of(TEXT_RELATIONS), text=np.empty((0, 16), np.float16)))
 
     def test_sixty_four_neighbours_among_many(self) -> None:
-        sizes = np.random.default_rng(12).integers(1, 4, 700)
+        sizes = np.random.default_rng(12).integers(1, 4, 560)
         text = clustered_rows(int(sizes.sum()), 96, seed=12)
         self.check(plan_of("text", sizes, wants_of(TEXT_RELATIONS, (64,)), text=text))
 

@@ -11,7 +11,7 @@ import pytest
 from labelgen.similarity.torch import TorchEngine
 from labelgen.testing.engines import TEXT_RELATIONS, assert_equals_brute_force, plan_of, unit_rows, wants_of
 
-CAPTIONS = 6000
+CAPTIONS = 5000
 
 pytestmark = pytest.mark.shared
 
