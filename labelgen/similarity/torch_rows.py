@@ -13,7 +13,7 @@ from torch import Tensor
 from labelgen.similarity import exact
 from labelgen.similarity.base import Rows
 from labelgen.similarity.groups import ByMember
-from labelgen.types import Float64, Int64
+from labelgen.types import Float16, Float64, Int64
 
 #: Pairs that are scored together share their query in runs of this length.
 _RUN = 12
@@ -95,11 +95,12 @@ def pair_dots(left: Rows, left_rows: Int64, right: Rows, right_rows: Int64, devi
     owner, place = _runs(left_rows[order])
     partners = np.full((len(owner), _RUN), right_rows[0] if len(right_rows) else 0)
     partners.reshape(-1)[place] = right_rows[order]
-    step = device.rows(_RUN * left.shape[1])
+    step = min(len(owner), device.rows(_RUN * left.shape[1]))
+    to_x, to_y = _Widener(step, left.shape[1], device), _Widener(step * _RUN, left.shape[1], device)
     products = np.empty((len(owner), _RUN))
-    for start in range(0, len(owner), step):
-        x = _double(left, owner[start : start + step], device)
-        y = _double(right, partners[start : start + step].ravel(), device)
+    for start in range(0, len(owner), max(1, step)):
+        x = to_x.widened(left.take(owner[start : start + step]))
+        y = to_y.widened(right.take(partners[start : start + step].ravel()))
         products[start : start + step] = torch.bmm(y.view(len(x), _RUN, -1), x[:, :, None])[:, :, 0].cpu().numpy()
     dots[order] = products.reshape(-1)[place]
     return dots
@@ -118,30 +119,43 @@ def _read(source: Rows, rows: Int64, layout: ByMember, device: Device) -> tuple[
     """Rows in the order of the layout as float32, and their x.x in the order of `rows`."""
     taken = rows[layout.rows]
     wide = _sent(source.take(taken), device).float()
-    step = device.rows(source.shape[1])
-    laid_out = np.empty(len(rows))
-    for start in range(0, len(rows), step):
-        laid_out[start : start + step] = _sums_of_squares(wide[start : start + step])
+    laid_out = _sums_of_squares(wide, device)
     dots = np.empty(len(rows))
     dots[layout.rows] = laid_out
     exact.check_rows(dots, rows)
     return wide, dots
 
 
-def _sums_of_squares(wide: Tensor) -> Float64:
+def _sums_of_squares(wide: Tensor, device: Device) -> Float64:
     """x.x, exact: the square of a float16 number is a float32 number."""
-    dots: Float64 = _widened(wide * wide).sum(1).cpu().numpy()
+    dots = np.empty(len(wide))
+    step = min(len(wide), device.rows(wide.shape[1]))
+    squares, doubles = wide.new_empty((step, wide.shape[1])), _doubles(step, wide.shape[1], device)
+    for start in range(0, len(wide), max(1, step)):
+        part = wide[start : start + step]
+        torch.mul(part, part, out=squares[: len(part)])
+        dots[start : start + step] = doubles[: len(part)].copy_(squares[: len(part)]).sum(1).cpu().numpy()
     return dots
 
 
-def _double(source: Rows, rows: Int64, device: Device) -> Tensor:
-    return _widened(_sent(source.take(rows), device).float())  # two conversions are faster than one on a CPU
+class _Widener:
+    """Turns float16 rows into float64 ones in memory that is used again: fresh pages cost more than converting."""
+
+    def __init__(self, rows: int, dim: int, device: Device) -> None:
+        self._singles = torch.empty((rows, dim), device=device.torch)
+        self._doubles = _doubles(rows, dim, device)
+
+    def widened(self, rows: Float16) -> Tensor:
+        """The rows in float64, valid until the next call. By way of float32, which is faster on a CPU."""
+        singles = self._singles[: len(rows)].copy_(torch.from_numpy(rows))
+        return self._doubles[: len(rows)].copy_(singles)
+
+
+def _doubles(rows: int, dim: int, device: Device) -> Tensor:
+    # A device without float64 leaves this part to the CPU.
+    place = torch.device("cpu") if device.torch.type == "mps" else device.torch
+    return torch.empty((rows, dim), dtype=torch.float64, device=place)
 
 
 def _sent(array: NDArray[Any], device: Device) -> Tensor:
     return torch.from_numpy(array).to(device.torch)
-
-
-def _widened(rows: Tensor) -> Tensor:
-    """As float64, on the CPU where the device has none."""
-    return rows.cpu().double() if rows.device.type == "mps" else rows.double()

@@ -183,11 +183,11 @@ class Build:
 
     def _note_paths(self, embeddings: Sequence[EmbeddingPlan], lists: Sequence[ListSpec]) -> None:
         """Say which folders this work writes or drops, so that `verify` knows them while no manifest names them."""
-        new = {plan.spec.path for plan in embeddings} | {item.path for item in lists}
+        new = {f"{layout.alias_path(plan.alias)}/" for plan in embeddings} | {f"{item.path}/" for item in lists}
         old = set()
         if self.sealed is not None:
-            old = {entry.array.path for entry in self.sealed.embeddings} | {e.path for e in self.sealed.neighbors}
-            old.add(self.sealed.corpus.path)
+            old = {f"{layout.alias_path(entry.alias)}/" for entry in self.sealed.embeddings}
+            old |= {f"{entry.path}/" for entry in self.sealed.neighbors} | {f"{self.sealed.corpus.path}/"}
         paths = [*sorted(new ^ old), f"{layout.STATS}/", f"{layout.RECEIPTS}/", f"{layout.CORPUS}."]
         session.note(self.root, self.pending, paths=paths)
 

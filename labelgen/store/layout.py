@@ -151,8 +151,12 @@ def _power_of_two_above(count: int) -> int:
     return 1 << max(0, (count - 1).bit_length())
 
 
+def alias_path(alias: str) -> str:
+    return f"embeddings/{alias}"
+
+
 def embedding_path(alias: str, modality: Modality) -> str:
-    return f"embeddings/{alias}/{modality}"
+    return f"{alias_path(alias)}/{modality}"
 
 
 def neighbors_path(relation: Relation, alias: str, aggregation: Aggregation, scope: Scope, k: int) -> str:
