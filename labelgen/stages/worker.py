@@ -38,6 +38,9 @@ def configure(new: WorkerSettings) -> None:
     global _settings  # noqa: PLW0603 - one worker a process is what a worker is
     _settings = new
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if new.threads > 1 else "false")
+    # Threads of torch that wait should sleep, not spin: decoding threads, other workers and other people's jobs want
+    # the core. Read once by OpenMP, so it counts where torch was not imported before (the command line, workers).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import torch
     except ImportError:
