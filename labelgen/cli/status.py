@@ -48,11 +48,13 @@ def _print(status: Status) -> None:
         ("at work", status.holder or "nobody"),
     ]
     console.print(show.facts(facts))
-    if not status.done:
+    stages = list(dict.fromkeys([*status.done, *status.totals]))
+    if not stages:
         return
     console.print()
     table = show.table("stage", "tasks done", "of", "rows done", right=["tasks done", "of", "rows done"])
-    for stage, tasks in status.done.items():
+    for stage in stages:
         total = show.count(status.totals[stage]) if stage in status.totals else ""
-        table.add_row(show.plain(stage), show.count(tasks), total, show.count(status.rows[stage]))
+        done, rows = status.done.get(stage, 0), status.rows.get(stage, 0)
+        table.add_row(show.plain(stage), show.count(done), total, show.count(rows))
     console.print(table)

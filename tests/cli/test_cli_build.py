@@ -246,5 +246,5 @@ def test_status_shows_state_and_holder(run: Run, monkeypatch: pytest.MonkeyPatch
     shown = run("status", "s").stdout
     assert words in shown
     assert "process 7 on here" in shown
-    assert ["embed", "3", "1,200"] in [line.split() for line in shown.splitlines()]
+    assert ["embed", "3", "5", "1,200"] in [line.split() for line in shown.splitlines()]
     assert json.loads(run("status", "s", "--json").stdout)["state"] == state
