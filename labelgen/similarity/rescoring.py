@@ -95,8 +95,9 @@ class Rescorer:
         self._check_errors(scores, found.values)
         keys = self._sorted_keys(found, encode(scores, found.ids))
         last = decode(keys[:, -1:])[0][:, 0].astype(np.float64)
+        dropped = found.dropped.astype(np.float64)  # a float32 sum could round the bound away
         with np.errstate(invalid="ignore"):  # -inf - -inf: nothing held and nothing dropped
-            margin = last - (found.dropped + self.bound)
+            margin = last - (dropped + self.bound)
         nothing_dropped = found.dropped == PAD_SCORE
         proven = nothing_dropped | (margin > 0)
         held = margin[proven & ~nothing_dropped]

@@ -33,8 +33,11 @@ from labelgen.similarity.torch_rows import Device, UnitRows, load, pair_dots
 from labelgen.types import Aggregation, Float64, Int64
 
 _BLOCK, _TILE = 512, 16384
-#: Numbers converted at once, about what a cache holds, and pairs scored at once.
-_NUMBERS, _PAIRS = 1 << 18, 1 << 18
+#: Pairs scored at once.
+_PAIRS = 1 << 18
+#: Numbers converted at once: what a core's cache holds, or more where threads (or a device) share the work, since
+#: threads that meet too often wait for one another.
+_NUMBERS_ALONE, _NUMBERS_SHARED = 1 << 18, 1 << 21
 
 
 class TorchEngine:
@@ -105,7 +108,8 @@ class _Pass:
     def __init__(self, plan: SearchPlan, strip: Strip, wants: Sequence[Want], device: torch.device) -> None:
         self._plan, self._strip, self._wants = plan, strip, wants
         self._sizes = _sizes(plan)
-        self._device = Device(device, _numbers(plan))
+        alone = device.type == "cpu" and torch.get_num_threads() == 1
+        self._device = Device(device, min(_numbers(plan), _NUMBERS_ALONE if alone else _NUMBERS_SHARED))
         self._query, self._candidate = sides(plan, wants[0].relation)
         dots = np.zeros(self._query.rows.shape[0])  # pages of rows that are never loaded stay untouched
         same = self._query.rows is self._candidate.rows
@@ -285,7 +289,7 @@ def _places(plan: SearchPlan) -> int:
 
 
 def _numbers(plan: SearchPlan) -> int:
-    return min(_NUMBERS, plan.memory // 64)
+    return min(_NUMBERS_SHARED, plan.memory // 64)
 
 
 def _pairs(plan: SearchPlan) -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from labelgen.config import SearchConfig
 from labelgen.errors import ConfigError, CorruptStoreError
+from labelgen.fingerprint import fingerprint
 from labelgen.similarity.base import Product, SearchPlan, Strip, Want
 from labelgen.similarity.keys import PAD_KEY, TopK, merge
 from labelgen.stages import tables, worker
@@ -152,10 +153,11 @@ def search_strip(
     memory = worker.search_memory(worker.settings().memory)
     plan = plan_of(root, corpus, alias, product, lists, dim, memory)
     strip = Strip(first, last, tuple((start, stop) for start, stop in candidates))
+    against = fingerprint(candidates)[:8]  # strips of the same queries may differ in their candidates alone
     outputs, parts = [], []
     for partial in worker.engine().search(plan, strip):
         number = plan.wants.index(partial.want)
-        path = f"{folder}/{first:09d}-{last:09d}.{number}.{partial.first_row:09d}.npy"
+        path = f"{folder}/{first:09d}-{last:09d}-{against}.{number}.{partial.first_row:09d}.npy"
         outputs.append(write_part(root, path, partial.keys))
         parts.append(
             {"list": number, "first_row": partial.first_row, "rows": len(partial.keys), "path": path, **partial.facts}
