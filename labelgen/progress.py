@@ -18,7 +18,7 @@ class Event:
         rows_per_second: rate of this run so far, 0.0 while unknown.
         eta_seconds: rest of the stage at this rate, -1.0 while unknown.
         task: key of the task that ended.
-        text: words of a note.
+        text: words of a note; the file that `verify` has looked at.
     """
 
     kind: Literal["start", "task", "end", "note"]

@@ -78,7 +78,7 @@ def test_recipes_fit_their_adapters(name: str) -> None:
     assert config.dataset.name == name
     check_arguments("dataset", config.dataset.spec, registry.load("dataset", name), ["root"])
     assert config.search.k == 64
-    assert set(config.search.relations) == {"t2t", "i2t", "t2i", "i2i"}
+    assert config.search.relations == (), "every relation that the teachers serve, so that a teacher can be left out"
     first = resources.recipe_path(name).read_text(encoding="utf-8").splitlines()
     assert first[0].startswith("# ")
     assert any(line.startswith("# Needs: ") for line in first)

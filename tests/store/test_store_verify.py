@@ -69,7 +69,7 @@ def test_a_whole_store(made_store: Path) -> None:
     assert "whole" in str(report)
     assert [event.kind for event in events[:2]] == ["start", "task"]
     assert events[-1].done == events[-1].total == manifest.total_bytes
-    assert {event.task for event in events if event.kind == "task"} == set(manifest.files)
+    assert {event.text for event in events if event.kind == "task"} == set(manifest.files)
 
 
 @pytest.fixture(scope="module")
