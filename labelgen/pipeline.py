@@ -200,14 +200,16 @@ def _report(
 def _already_sealed(root: Path, sealed: Manifest, config: BuildConfig) -> BuildReport:
     """Nothing to do, but perhaps to sweep up after a kill between the commit and the tidying."""
     pending = session.read_pending(root)
-    if pending is not None and configs.changes(pending["identity"], config.identity()):
-        raise StoreMismatchError(
-            f"an unfinished change of the store at {root} lies there",
-            found="; ".join(configs.changes(config.identity(), pending["identity"])),
-            expected="no unfinished work, or the command that began it",
-            todo="finish it with that command, or drop it with --discard (keeps the sealed store)",
-        )
-    tidy(root, sealed)
+    if pending is not None:
+        differing = configs.changes(config.identity(), pending["identity"])
+        if differing:
+            raise StoreMismatchError(
+                f"an unfinished change of the store at {root} lies there",
+                found="; ".join(differing),
+                expected="no unfinished work, or the command that began it",
+                todo="finish it with that command, or drop it with --discard (keeps the sealed store)",
+            )
+        tidy(root, sealed)
     return _report(root, sealed, changed=False)
 
 

@@ -70,6 +70,17 @@ def test_a_finished_build_is_not_built_again(demo_store: Path) -> None:
     assert report.stages, time.perf_counter() - started
 
 
+def test_a_file_of_somebody_else_in_a_sealed_store_is_found_and_left_alone(demo_store: Path) -> None:
+    stranger = demo_store / "stats" / "notes.txt"
+    stranger.write_text("mine", encoding="utf-8")
+    try:
+        assert not pipeline.build(pipeline.resolve(dataset="demo"), demo_store).changed
+        assert stranger.exists()
+        assert [problem.file for problem in pipeline.verify(demo_store).problems] == ["stats/notes.txt"]
+    finally:
+        stranger.unlink()
+
+
 def test_another_recipe_is_refused_and_the_changed_fields_are_named(demo_store: Path) -> None:
     config = pipeline.resolve(dataset="demo", overrides=["search.k=10", "teachers.text=minilm(text='cusa')"])
     with pytest.raises(StoreMismatchError) as caught:
