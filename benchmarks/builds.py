@@ -25,7 +25,7 @@ BUILDS: dict[str, list[str]] = {
     "flickr8k": ["--dataset", "flickr8k", "--root", "{data}/flickr8k", *TEXT, *IMAGE],
     "flickr30k": [
         *("--dataset", "table", "--root", "{data}/flickr30k_captions"),
-        *("--set", "dataset.options.file=captions.parquet", *TEXT, "--no-teacher", "image"),
+        *("--set", "dataset.options.file=captions.parquet", *TEXT),
     ],
 }
 

@@ -44,7 +44,6 @@ def resolve(*, recipe: str = "", dataset: str = "", overrides: Sequence[str] = (
         data = configs.read_recipe(recipe)
     elif dataset in resources.recipe_names():
         data = configs.read_recipe(dataset)
-    data = {"teachers": dict(configs.DEFAULT_TEACHERS), **data}
     if dataset:
         data = {**data, "dataset": {**data.get("dataset", {}), "name": dataset}}
     config = configs.from_dict(configs.override(data, overrides))

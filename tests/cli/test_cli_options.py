@@ -61,7 +61,7 @@ def test_options_win_over_the_recipe_and_set_over_options() -> None:
     assert config.search.k == 5
     assert config.run.memory == "1GB"
     assert config.run.strict
-    assert config.search.relations == ("t2t", "i2t", "t2i", "i2i")
+    assert config.search.relations == ()
 
 
 def test_all_search_and_run_options() -> None:

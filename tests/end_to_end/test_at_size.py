@@ -24,7 +24,7 @@ def test_155070_captions_stay_under_the_budget(shared_data: Path, tmp_path: Path
     root = shared_data / "flickr30k_captions"
     _run(
         "build", "--dataset", "table", "--root", str(root), "--out", str(tmp_path / "store"), "--memory", "2GB",
-        "--teacher", "text=minilm()", "--no-teacher", "image", "--set", "dataset.options.file=captions.parquet",
+        "--teacher", "text=minilm()", "--set", "dataset.options.file=captions.parquet",
     )  # fmt: skip
     manifest = load_manifest(tmp_path / "store")
     assert manifest.corpus.n_captions == 155_070
@@ -46,7 +46,7 @@ def test_rows_of_37632_numbers_stay_under_the_budget(tmp_path: Path) -> None:
     del rows
     _run(
         "build", "--dataset", "table", "--root", str(tmp_path), "--out", str(tmp_path / "store"), "--memory", "2GB",
-        "--set", "dataset.options.file=captions.csv", "--no-teacher", "text",
+        "--set", "dataset.options.file=captions.csv",
         "--teacher", f"image=precomputed(path='{tmp_path / 'grid.npy'}', modality='image')",
     )  # fmt: skip
     manifest = load_manifest(tmp_path / "store")
