@@ -26,8 +26,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-import numpy as np
-
 from labelgen.types import Aggregation, Float16, Int64, Relation, Scope, UInt64
 
 Product: TypeAlias = Literal["text", "image", "cross"]
@@ -151,9 +149,3 @@ def query_rows(plan: SearchPlan, want: Want, first: int, last: int) -> tuple[int
 def n_queries(plan: SearchPlan, want: Want) -> int:
     """Number of rows of the list of `want`."""
     return query_rows(plan, want, 0, len(plan.offsets) - 1)[1]
-
-
-def split_of_images(plan: SearchPlan) -> Int64:
-    """Number of the split of every image, [n_images]."""
-    sizes = [stop - start for start, stop in plan.splits]
-    return np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)

@@ -21,7 +21,7 @@ from labelgen.stages.search import ListSpec
 from labelgen.stages.session import remove_unlisted, remove_work
 from labelgen.stages.stats import stats_path
 from labelgen.store import layout
-from labelgen.store.atomic import FileFact
+from labelgen.store.atomic import FileFact, clean_temporaries
 from labelgen.store.card import write_card
 from labelgen.store.manifest import (
     CorpusEntry,
@@ -101,6 +101,7 @@ def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None)
 def tidy(root: Path, manifest: Manifest) -> None:
     """After a commit: remove what no manifest names any more, and the work in progress."""
     remove_unlisted(root, set(manifest.files))
+    clean_temporaries(root)  # a killed writer of the manifest or the card leaves them in the store's own folder
     remove_work(root)
 
 
