@@ -17,6 +17,7 @@ The tree (each class also inherits the builtin that a caller would catch)::
     │   └── CorruptStoreError               bytes differ from what was sealed
     ├── UnknownIdError (KeyError)           ids that the store does not hold                    exit 5
     ├── MissingItemError (LookupError)      ids whose embedding is missing (quarantined)        exit 5
+    ├── ArrayError (ValueError)             an array given to a scheme or a loss is wrong       exit 1
     ├── DiskError (OSError)                 the disk is full or read-only                       exit 6
     └── MissingExtraError (ImportError)     an optional dependency is not installed             exit 7
 
@@ -114,6 +115,10 @@ class MissingItemError(LabelgenError, LookupError):
     """The ids are known, but have no embedding: they were quarantined."""
 
     exit_code = 5
+
+
+class ArrayError(LabelgenError, ValueError):
+    """An array given to a scheme or a loss has a wrong shape or type, or in debug mode wrong values."""
 
 
 class DiskError(LabelgenError, OSError):

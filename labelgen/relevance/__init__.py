@@ -1,0 +1,1 @@
+"""Similarity to relevance: schemes and transforms, pure functions of blocks."""
