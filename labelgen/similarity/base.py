@@ -103,11 +103,16 @@ class SearchPlan:
 
 @dataclass(frozen=True)
 class Strip:
-    """One unit of search: query images [first, last) against the candidate image ranges."""
+    """One unit of search: query images [first, last) against the candidate image ranges.
+
+    `mutual`: the candidates, one range, which equals the queries' or shares nothing with it, get lists of the queries
+    too.
+    """
 
     first: int
     last: int
     candidates: tuple[tuple[int, int], ...]
+    mutual: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ class Engine(Protocol):
         ...
 
     def search(self, plan: SearchPlan, strip: Strip) -> Iterator[Partial]:
-        """Partial lists of one strip; at least one entry for every want and every query row of the strip."""
+        """Partial lists of one strip. Those of all strips hold every query row of every want."""
         ...
 
 

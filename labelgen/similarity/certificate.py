@@ -16,7 +16,13 @@ Together |t - s| <= (1 + h)^2 (1 + g(m)) - 1 + u + 4v. The maximum over a set ke
 the roundings of its float32 sum and quotient, g(n) (1 + bound), and those of the exact mean, u + (n + 2) v.
 
 The bound assumes float32 arithmetic. Units that drop bits of float32 inputs (TF32, bfloat16) break it, so an engine
-must refuse them.
+must refuse them, or reckon with what is dropped:
+
+*bfloat16.* Let unit rows a, b be rounded to a', b' with |a - a'|, |b - b'| <= r, where r is measured on the rows at
+hand. |a.b - a'.b'| <= |a - a'||b| + |a'||b - b'| <= r (1 + h) (2 + r) by Cauchy-Schwarz. Products of bfloat16 numbers
+are float32 numbers; they are summed in float32, and units may cut where they should round, or flush what is subnormal:
+every one of d + 32 steps is given 2 u of the sum of magnitudes, (1 + h + r)^2 at most. A result in bfloat16 is off by
+half a step of its 8 bits: at most 2^-8 / 2 of its magnitude before, (2^-9 + 2^-17) of it after rounding.
 
 *The certificate.* A search keeps some candidates of a query and knows a `dropped` that no left-out candidate's t
 exceeds. All kept ones are scored exactly; let e be the (k+1)-th best of these scores. If dropped + bound < e, then
@@ -25,10 +31,49 @@ every left-out candidate has s < e: the k + 1 best are among the kept ones, ties
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+
+from labelgen.types import Float64
+
 _U, _V = 2.0**-24, 2.0**-53
 
 #: Numbers summed in one float32 product. Longer rows are summed panel by panel.
 PANEL = 1024
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How far computed similarities v can be from exact ones: |v - s| <= flat + relative |v|."""
+
+    flat: float
+    relative: float = 0.0
+
+    def of(self, values: Float64) -> Float64:
+        """The bound for every computed similarity."""
+        if not self.relative:
+            return np.full(values.shape, self.flat)
+        with np.errstate(invalid="ignore"):
+            bounds: Float64 = self.flat + self.relative * np.abs(values)
+        return np.where(np.isfinite(values), bounds, self.flat)
+
+    @property
+    def largest(self) -> float:
+        """The bound of similarities up to 1."""
+        return self.flat + self.relative * (1 + self.flat + self.relative)
+
+
+def bfloat16_errors(dim: int, largest_loss: float) -> Errors:
+    """Bounds of a bfloat16 product with a bfloat16 result.
+
+    Args:
+        largest_loss: largest |a - a'| over the rows, itself summed in float32.
+    """
+    unit = (1 + _U) ** 2 * (1 + 3 * _V)
+    loss = largest_loss * (1 + 2 * _roundings(dim + 4)) + 2 * _U
+    steps = 2 * _roundings(dim + 32) + 2.0**-100
+    return Errors(loss * unit * (2 + loss) + unit**2 - 1 + steps * (unit + loss) ** 2 + _U + 4 * _V, 2.0**-9 + 2.0**-17)
 
 
 def product_bound(dim: int) -> float:

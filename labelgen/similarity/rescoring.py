@@ -11,6 +11,7 @@ import numpy as np
 from labelgen.errors import LabelgenError
 from labelgen.similarity import exact
 from labelgen.similarity.base import Rows, SearchPlan, Want
+from labelgen.similarity.certificate import Errors
 from labelgen.similarity.groups import cut, rows_of, sides
 from labelgen.similarity.keys import PAD_KEY, decode, encode, smallest
 from labelgen.types import PAD_SCORE, Bool, Float32, Float64, Int64, UInt64
@@ -58,6 +59,15 @@ class SearchFacts:
     largest_error: float = 0.0
     margin: float | None = None
 
+    def add(self, other: SearchFacts) -> None:
+        """Take in the facts of another part of the same search."""
+        self.rescored += other.rescored
+        self.fell_back += other.fell_back
+        self.bound = max(self.bound, other.bound)
+        self.largest_error = max(self.largest_error, other.largest_error)
+        margins = [margin for margin in (self.margin, other.margin) if margin is not None]
+        self.margin = min(margins, default=None)
+
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
 
@@ -68,7 +78,7 @@ class Rescorer:
 
     Attributes:
         query_dots, candidate_dots: x.x by embedding row, 0 for dead rows.
-        bound: of `certificate.py`, for this want.
+        errors: bounds of computed similarities, of `certificate.py`, for this want.
         pairs: pairs of rows scored together, about 100 bytes each.
     """
 
@@ -76,13 +86,13 @@ class Rescorer:
     want: Want
     query_dots: Float64
     candidate_dots: Float64
-    bound: float
+    errors: Errors
     pairs: int
     pair_dots: PairDots
     facts: SearchFacts = field(default_factory=SearchFacts)
 
     def __post_init__(self) -> None:
-        self.facts.bound = self.bound
+        self.facts.bound = self.errors.largest
         self._query, self._candidate = sides(self.plan, self.want.relation)
 
     def certified(self, found: Candidates) -> tuple[UInt64, Bool]:
@@ -97,7 +107,7 @@ class Rescorer:
         last = decode(keys[:, -1:])[0][:, 0].astype(np.float64)
         dropped = found.dropped.astype(np.float64)  # a float32 sum could round the bound away
         with np.errstate(invalid="ignore"):  # -inf - -inf: nothing held and nothing dropped
-            margin = last - (dropped + self.bound)
+            margin = last - (dropped + self.errors.of(dropped))
         nothing_dropped = found.dropped == PAD_SCORE
         proven = nothing_dropped | (margin > 0)
         held = margin[proven & ~nothing_dropped]
@@ -130,13 +140,14 @@ class Rescorer:
         return exact.similarity(dots, self.query_dots[left], self.candidate_dots[right])
 
     def _check_errors(self, scores: Float32, values: Float32) -> None:
-        error = float(np.abs(scores.astype(np.float64) - values).max(initial=0.0))
+        errors = np.abs(scores.astype(np.float64) - values)
+        error = float(errors.max(initial=0.0))
         self.facts.largest_error = max(self.facts.largest_error, error)
-        if not error <= self.bound:
+        if not (errors <= self.errors.of(values.astype(np.float64))).all():
             raise LabelgenError(
                 "products on this device are less precise than float32",
                 found=f"a similarity that is off by {error:.2e}",
-                expected=f"at most {self.bound:.2e}, which holds for any order of float32 sums",
+                expected=f"at most {self.errors.largest:.2e}, which holds for any order of float32 sums",
                 todo="search with the engine 'numpy', or switch reduced precision off",
             )
 

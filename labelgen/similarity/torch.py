@@ -23,6 +23,7 @@ from torch import Tensor
 from labelgen.errors import ConfigError
 from labelgen.similarity import certificate, tiles
 from labelgen.similarity.base import Partial, SearchPlan, Strip, Want, query_rows
+from labelgen.similarity.certificate import Errors
 from labelgen.similarity.groups import Side, cut, sides
 from labelgen.similarity.keys import PAD_KEY
 from labelgen.similarity.numpy import exact_lists, least_bytes
@@ -201,7 +202,7 @@ class _Pass:
         """Exact lists of all query rows of the strip; rows without a living member stay padded."""
         dots = partial(pair_dots, device=self._device)
         rescorer = Rescorer(
-            self._plan, want, self._query_dots, self._candidate_dots, self._bound(want), _pairs(self._plan), dots
+            self._plan, want, self._query_dots, self._candidate_dots, Errors(self._bound(want)), _pairs(self._plan), dots
         )
         first_row, last_row = query_rows(self._plan, want, self._strip.first, self._strip.last)
         keys = np.full((last_row - first_row, want.k + 1), PAD_KEY)

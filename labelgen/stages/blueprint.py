@@ -199,6 +199,7 @@ class ProductPlan:
         tasks = []
         for strip in strips:
             where = {"first": strip.first, "last": strip.last, "candidates": [list(span) for span in strip.candidates]}
+            where |= {"mutual": True} if strip.mutual else {}
             key = f"search/{self.name}/{strip.first:09d}-{strip.last:09d}-{fingerprint(where)[:6]}"
             work = "labelgen.stages.search:search_strip"
             tasks.append(Task(key, self.inputs, work, arguments | where, strip.last - strip.first, places))

@@ -147,12 +147,13 @@ def search_strip(
     first: int,
     last: int,
     candidates: list[list[int]],
+    mutual: bool = False,
 ) -> Result:
-    """Partial lists of the images [first, last), one part file for every list and range of rows."""
+    """Partial lists of the images [first, last) (and of `mutual` candidates), one part file a list and range of rows."""
     worker.release_teachers()
     memory = worker.search_memory(worker.settings().memory)
     plan = plan_of(root, corpus, alias, product, lists, dim, memory)
-    strip = Strip(first, last, tuple((start, stop) for start, stop in candidates))
+    strip = Strip(first, last, tuple((start, stop) for start, stop in candidates), mutual)
     against = fingerprint(candidates)[:8]  # strips of the same queries may differ in their candidates alone
     outputs, parts = [], []
     for partial in worker.engine().search(plan, strip):
