@@ -23,6 +23,7 @@ GROUPS = {
     "engine": "labelgen.engines",
     "executor": "labelgen.executors",
     "scheme": "labelgen.schemes",
+    "judgement": "labelgen.judgements",
 }
 
 

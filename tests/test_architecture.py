@@ -76,7 +76,7 @@ LIBRARIES: dict[str, set[str]] = {
     },
     "polars": {
         *("corpus/arrange.py", "corpus/frames.py", "corpus/table_files.py", "store/items.py", "store/parquet.py"),
-        *("stages/final_corpus.py", "stages/ingest.py", "testing/stores.py"),
+        *("stages/final_corpus.py", "stages/ingest.py", "testing/stores.py", "audit/*"),
     },
     "pyarrow": {"store/parquet.py", "teachers/parquet_features.py"},
     "rich": {"cli/*"},

@@ -1,0 +1,227 @@
+"""Judgements of people about pairs of items, read from files into one frame.
+
+A reader knows one format. It is found by sniffing, or named: `read_judgements("cxc=ratings.csv")`. Ours and those of
+other packages are registered alike, in the entry-point group `labelgen.judgements`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+
+from labelgen import registry
+from labelgen.errors import DatasetError, some
+from labelgen.types import Relation
+
+if TYPE_CHECKING:
+    import polars as pl
+
+#: What a value of `left` or `right` is: an id of an image or a caption, or a sentence itself.
+Kind: TypeAlias = Literal["image", "caption", "text"]
+#: `graded`: every judged pair has a rating. `positives`: all right answers of a query, everything else is wrong.
+Form: TypeAlias = Literal["graded", "positives"]
+
+COLUMNS = ("left", "right", "rating")
+_HEAD = 1 << 14
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """What people said, one row a pair.
+
+    Attributes:
+        name: what it is called in a card, mostly the name of the file.
+        source: what made it, in a few words.
+        relation: what is compared: `i2t` (left an image, right a caption), `t2i`, `t2t`, `i2i`.
+        kinds: what the values of `left` and `right` are.
+        form: `graded` or `positives`.
+        frame: columns left (text), right (text), rating (float64; higher is more alike; 1 for `positives`).
+        positive_from: ratings from here on count as right, for AUC and average precision; None if nothing does.
+        scale: what the ratings mean.
+
+    Raises:
+        DatasetError: no pair at all, or a rating that is no number.
+    """
+
+    name: str
+    source: str
+    relation: Relation
+    kinds: tuple[Kind, Kind]
+    form: Form
+    frame: pl.DataFrame
+    positive_from: float | None
+    scale: str
+
+    def __post_init__(self) -> None:
+        if not self.frame.height:
+            raise DatasetError(f"{self.name} holds no judged pair", expected=self.source)
+        bad = self.frame.filter(self.frame["rating"].is_null() | ~self.frame["rating"].is_finite())
+        if bad.height:
+            raise DatasetError(
+                f"{bad.height} ratings of {self.name} are no numbers",
+                found=some(f"{left} / {right}" for left, right in bad.select("left", "right").rows()),
+                expected=self.scale,
+            )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What readers look at when they sniff: the path and the beginning of the file."""
+
+    path: Path
+    head: bytes
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of a parquet file, or the fields of the first line of a text file."""
+        if self.head[:4] == b"PAR1":
+            import polars as pl
+
+            try:
+                return tuple(pl.read_parquet_schema(self.path))
+            except pl.exceptions.PolarsError as error:
+                raise DatasetError(f"{self.path.name} is no parquet file", found=str(error)) from error
+        return tuple(field.strip().strip('"') for field in self.first_line.split(self.separator))
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The first lines of a text file, without one that the sample cuts off."""
+        found = self.head.decode("utf-8", "replace").removeprefix("\ufeff").splitlines()
+        return found[:-1] if len(self.head) == _HEAD and len(found) > 1 else found
+
+    @property
+    def first_line(self) -> str:
+        return self.lines[0] if self.lines else ""
+
+    @property
+    def separator(self) -> str:
+        return "\t" if "\t" in self.first_line else ","
+
+    @property
+    def is_parquet(self) -> bool:
+        return self.head[:4] == b"PAR1"
+
+
+@runtime_checkable
+class JudgementReader(Protocol):
+    """Reads one format. Made without arguments by its factory in `labelgen.judgements`.
+
+    Attributes:
+        expects: what it reads, in a few words.
+    """
+
+    expects: str
+
+    def sniff(self, sample: Sample) -> bool:
+        """Whether a file is of this format."""
+        ...
+
+    def read(self, sample: Sample) -> Judgements:
+        """The file.
+
+        Raises:
+            DatasetError: it is not of this format.
+        """
+        ...
+
+
+def read_judgements(path: str | Path, reader: str | None = None) -> Judgements:
+    """Read a file of judgements.
+
+    Args:
+        path: the file; `cxc=ratings.csv` names the reader too (a file of that very name is preferred).
+        reader: name of the reader; sniffed when None.
+
+    Raises:
+        DatasetError: no such file, or nobody knows its format.
+        UnknownNameError: no such reader.
+    """
+    reader, file = _named(path, reader)
+    sample = _sample(file)
+    if reader is not None:
+        made: JudgementReader = registry.load("judgement", reader)()
+        return made.read(sample)
+    able = [name for name in registry.names("judgement") if registry.load("judgement", name)().sniff(sample)]
+    if len(able) != 1:
+        raise _unclear(file, able)
+    found: JudgementReader = registry.load("judgement", able[0])()
+    return found.read(sample)
+
+
+def graded_frame(left: Sequence[str], right: Sequence[str], rating: Iterable[float | None]) -> pl.DataFrame:
+    """The frame of `Judgements`. A pair that was judged several times gets the mean of its ratings."""
+    import polars as pl
+
+    frame = pl.DataFrame(
+        {"left": list(left), "right": list(right), "rating": list(rating)},
+        schema={"left": pl.String, "right": pl.String, "rating": pl.Float64},
+        strict=False,
+    )
+    if frame.select("left", "right").is_duplicated().any():
+        frame = frame.group_by("left", "right", maintain_order=True).agg(pl.col("rating").mean())
+    return frame
+
+
+def read_table(sample: Sample, *, header: bool = True) -> pl.DataFrame:
+    """A parquet file, or a text file with separated fields, every column as it is (text files: as text).
+
+    Raises:
+        DatasetError: it cannot be parsed.
+    """
+    import polars as pl
+
+    try:
+        if sample.is_parquet:
+            with sample.path.open("rb") as file:
+                return pl.read_parquet(file)
+        return pl.read_csv(
+            sample.path,
+            separator=sample.separator,
+            has_header=header,
+            infer_schema=False,
+            quote_char=None if sample.separator == "\t" else '"',
+            truncate_ragged_lines=True,
+        )
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{sample.path.name} cannot be read as a table", found=str(error)[:300]) from error
+
+
+def numbers(frame: pl.DataFrame, column: str, name: str) -> list[float | None]:
+    """A column as numbers; what is none becomes null, which `Judgements` refuses with its pair."""
+    import polars as pl
+
+    if column not in frame.columns:
+        raise DatasetError(f"{name} has no column {column!r}", found=", ".join(frame.columns))
+    return frame[column].cast(pl.Float64, strict=False).to_list()
+
+
+def _named(path: str | Path, reader: str | None) -> tuple[str | None, Path]:
+    if reader is None and isinstance(path, str) and "=" in path and not Path(path).exists():
+        before, _, after = path.partition("=")
+        return before.strip(), Path(after).expanduser()
+    return reader, Path(path).expanduser()
+
+
+def _sample(path: Path) -> Sample:
+    try:
+        with path.open("rb") as file:
+            return Sample(path, file.read(_HEAD))
+    except OSError as error:
+        raise DatasetError(
+            f"cannot read the judgements {path}",
+            found=error.strerror or str(error),
+            todo="give a file; see docs/card.md",
+        ) from error
+
+
+def _unclear(path: Path, able: Sequence[str]) -> DatasetError:
+    known = [f"{name} ({registry.load('judgement', name)().expects})" for name in registry.names("judgement")]
+    return DatasetError(
+        f"the format of {path.name} is unclear",
+        found=f"readers that take it: {', '.join(able)}" if able else "no reader takes it",
+        expected="; ".join(known),
+        todo=f"name a reader: {(able or registry.names('judgement'))[0]}={path}",
+    )
