@@ -62,11 +62,13 @@ ADAPTER_SIBLINGS = {
 
 #: Third-party package -> the only files of labelgen/ that may import it (numpy may be used everywhere).
 LIBRARIES: dict[str, set[str]] = {
+    "array_api_compat": {"losses/_namespace.py", "losses/_by_query.py"},
     "blake3": {"fingerprint.py", "store/atomic.py", "teachers/weights.py"},
     "click": {"cli/*"},
     "distributed": {"executors/dask.py"},
     "google_crc32c": {"store/shards.py"},
     "huggingface_hub": {"teachers/weights.py"},
+    "jax": {"losses/_jax.py"},
     "jsonschema": {"store/validation.py"},
     "open_clip": {"teachers/open_clip.py"},
     "packaging": {"cli/checks.py"},
@@ -83,7 +85,7 @@ LIBRARIES: dict[str, set[str]] = {
     "sentence_transformers": {"teachers/sentences.py"},
     "timm": {"teachers/timm.py", "teachers/lite.py", "teachers/conse.py"},
     "tomli_w": {"config.py"},
-    "torch": {"teachers/*", "similarity/torch*.py", "stages/worker.py"},
+    "torch": {"teachers/*", "similarity/torch*.py", "stages/worker.py", "losses/_torch.py", "losses/modules.py"},
     "torchvision": {"teachers/vision.py"},
     "transformers": {"teachers/transformers.py", "teachers/weights.py"},
     "zarr": {"store/zarr.py"},

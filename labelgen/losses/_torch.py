@@ -1,0 +1,35 @@
+"""torch: a function that brings its own gradient becomes a node of autograd."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+if TYPE_CHECKING:
+    from labelgen.losses._by_query import ValueAndGradient
+
+
+def attach(function: ValueAndGradient, scores: torch.Tensor, constants: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """The value of `function(scores, *constants)`, differentiable once by the scores."""
+    value: torch.Tensor = _Attached.apply(function, scores, *constants)  # type: ignore[no-untyped-call]
+    return value
+
+
+class _Attached(torch.autograd.Function):
+    """Takes value and gradient in the forward pass and keeps the gradient, [B, B], instead of the pairs."""
+
+    @staticmethod
+    def forward(ctx: Any, function: ValueAndGradient, scores: torch.Tensor, *constants: torch.Tensor) -> torch.Tensor:
+        # Autocast would compute parts of the kernel in half precision.
+        with torch.autocast(scores.device.type, enabled=False):
+            value, gradient = function(scores, *constants, gradient=ctx.needs_input_grad[1])
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, above: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return (None, above * gradient, *(None for _ in ctx.needs_input_grad[2:]))
