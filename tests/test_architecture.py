@@ -41,11 +41,12 @@ ARROWS: dict[str, set[str]] = {
     # functions of a store
     "loader": {"store", "relevance"},
     # pairs are scored one by one, with the arithmetic that blocks use
+    "export": {"store"},
     "audit": {"store", "corpus", "relevance", "similarity.exact"},
     # outside
     "testing": {"store", "corpus", "teachers", "similarity", "tasks", "executors", "relevance", "cli"},
-    "door": {"pipeline", "store"},
-    "cli": {"pipeline", "store", "audit", "door"},
+    "door": {"pipeline", "store", "loader"},
+    "cli": {"pipeline", "store", "export", "audit", "door"},
     "__main__": {"cli"},
 }
 
@@ -58,6 +59,7 @@ TASKS = {"stages.base", "stages.worker", "stages.meter"}
 ADAPTER_SIBLINGS = {
     ("corpus.demo", "corpus.table"),
     ("similarity.torch", "similarity.numpy"),
+    ("relevance.rsc", "relevance.bcls"),
 }
 
 #: Third-party package -> the only files of labelgen/ that may import it (numpy may be used everywhere).
@@ -85,7 +87,7 @@ LIBRARIES: dict[str, set[str]] = {
     "sentence_transformers": {"teachers/sentences.py"},
     "timm": {"teachers/timm.py", "teachers/lite.py", "teachers/conse.py"},
     "tomli_w": {"config.py"},
-    "torch": {"teachers/*", "similarity/torch*.py", "stages/worker.py", "losses/_torch.py", "losses/modules.py"},
+    "torch": {"teachers/*", "similarity/torch*.py", "stages/worker.py", "losses/_torch.py", "losses/modules.py", "loader/collate.py"},
     "torchvision": {"teachers/vision.py"},
     "transformers": {"teachers/transformers.py", "teachers/weights.py"},
     "zarr": {"store/zarr.py"},

@@ -20,6 +20,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 
 #: Import name -> distribution, where they differ.
 DISTRIBUTIONS = {
+    "array_api_compat": "array-api-compat",
     "huggingface_hub": "huggingface-hub",
     "PIL": "pillow",
     "distributed": "dask",

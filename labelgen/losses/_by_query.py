@@ -8,21 +8,10 @@ backward.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeAlias
-
 import array_api_compat
 
-from labelgen.losses._namespace import Array, Namespace, namespace_of, pairs_at_once
-
-#: Blocks of arrays [q, ...] of q queries -> arrays [q, ...].
-Kernel: TypeAlias = Callable[..., tuple[Array, ...]]
-
-
-class ValueAndGradient(Protocol):
-    """A scalar and its derivative by the scores; the latter may be left out (None) unless it is asked for."""
-
-    def __call__(self, scores: Array, *constants: Array, gradient: bool) -> tuple[Array, Array | None]: ...
+from labelgen.losses._namespace import namespace_of, pairs_at_once
+from labelgen.losses._types import Array, Kernel, ValueAndGradient
 
 
 def by_query(kernel: Kernel, *arrays: Array) -> tuple[Array, ...]:
@@ -41,21 +30,16 @@ def by_query(kernel: Kernel, *arrays: Array) -> tuple[Array, ...]:
 def differentiable(function: ValueAndGradient, scores: Array, *constants: Array) -> Array:
     """The value of `function`, whose gradient torch and JAX take from the function itself."""
     if array_api_compat.is_torch_array(scores):
-        from labelgen.losses._torch import attach
+        from labelgen.losses import _torch
 
-        return attach(function, scores, constants)
+        return _torch.attach(function, scores, constants)
     if array_api_compat.is_jax_array(scores):
-        from labelgen.losses._jax import attach
+        from labelgen.losses import _jax
 
-        return attach(function, scores, constants)
+        return _jax.attach(function, scores, constants)
     return function(scores, *constants, gradient=False)[0]
 
 
 def differences(values: Array) -> Array:
     """[q, i, j] = values[q, j] - values[q, i]."""
     return values[:, None, :] - values[:, :, None]
-
-
-def total(xp: Namespace, values: Array) -> Array:
-    """Sums over the pairs of each query, [q]; bools are counted in float32."""
-    return xp.sum(values, axis=(1, 2))

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from labelgen.errors import ArrayError, ConfigError
-from labelgen.losses._namespace import Array, namespace_of
+from labelgen.losses._namespace import namespace_of
+from labelgen.losses._types import Array
 
 _CHECKING: ContextVar[bool] = ContextVar("labelgen_losses_check_values", default=False)
 

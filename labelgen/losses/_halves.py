@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from labelgen.losses import _checks
-from labelgen.losses._namespace import Array, Namespace, beside, identity, namespace_of, wide
+from labelgen.losses._namespace import beside, identity, namespace_of, wide
+from labelgen.losses._types import Array, Namespace
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-if TYPE_CHECKING:
-    from labelgen.losses._by_query import Kernel, ValueAndGradient
+from labelgen.losses._types import Kernel, ValueAndGradient
 
 
 def stop_gradient(array: jax.Array) -> jax.Array:
@@ -39,11 +38,11 @@ def attach(function: ValueAndGradient, scores: jax.Array, constants: tuple[jax.A
 
     @jax.custom_vjp
     def loss(scores: jax.Array, constants: tuple[jax.Array, ...]) -> jax.Array:
-        return function(scores, *constants, gradient=False)[0]
+        value: jax.Array = function(scores, *constants, gradient=False)[0]
+        return value
 
-    def forward(scores: jax.Array, constants: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        value, gradient = function(scores, *constants, gradient=True)
-        return value, gradient
+    def forward(scores: jax.Array, constants: tuple[jax.Array, ...]) -> tuple[jax.Array, Any]:
+        return function(scores, *constants, gradient=True)
 
     def backward(gradient: jax.Array, above: jax.Array) -> tuple[jax.Array, None]:
         return above * gradient, None

@@ -6,15 +6,12 @@ numpy, which is moved to where the scores are. It is a constant: no gradient flo
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import array_api_compat
 
 from labelgen.errors import ArrayError
-
-#: An array of any library that array-api-compat knows, and that library's functions.
-Array: TypeAlias = Any
-Namespace: TypeAlias = Any
+from labelgen.losses._types import Array, Namespace
 
 #: Numbers of one temporary of pairs that is worked on at once: stays near a CPU's caches, fills an accelerator.
 PAIRS_ON_CPU = 1 << 20

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
-if TYPE_CHECKING:
-    from labelgen.losses._by_query import ValueAndGradient
+from labelgen.losses._types import ValueAndGradient
 
 
 def attach(function: ValueAndGradient, scores: torch.Tensor, constants: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """The value of `function(scores, *constants)`, differentiable once by the scores."""
-    value: torch.Tensor = _Attached.apply(function, scores, *constants)  # type: ignore[no-untyped-call]
+    value: torch.Tensor = _Attached.apply(function, scores, *constants)
     return value
 
 
@@ -26,10 +25,11 @@ class _Attached(torch.autograd.Function):
         with torch.autocast(scores.device.type, enabled=False):
             value, gradient = function(scores, *constants, gradient=ctx.needs_input_grad[1])
         ctx.save_for_backward(gradient)
-        return value
+        scalar: torch.Tensor = value
+        return scalar
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, above: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return (None, above * gradient, *(None for _ in ctx.needs_input_grad[2:]))

@@ -7,7 +7,8 @@ from typing import Literal
 from labelgen.errors import ConfigError
 from labelgen.losses import _checks
 from labelgen.losses._halves import Half, mean_of_both, of_matrix, one_sided
-from labelgen.losses._namespace import Array, beside, identity, log_softmax, mean_where, namespace_of
+from labelgen.losses._namespace import beside, identity, log_softmax, mean_where, namespace_of
+from labelgen.losses._types import Array
 
 
 def info_nce(

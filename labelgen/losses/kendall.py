@@ -5,7 +5,8 @@ from __future__ import annotations
 from labelgen.errors import ConfigError
 from labelgen.losses._by_query import by_query, differences, differentiable
 from labelgen.losses._halves import Half, mean_of_both, of_matrix
-from labelgen.losses._namespace import Array, mean_where, namespace_of, positive
+from labelgen.losses._namespace import mean_where, namespace_of, positive
+from labelgen.losses._types import Array
 
 
 def kendall(

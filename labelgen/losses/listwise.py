@@ -9,7 +9,8 @@ from typing import Literal
 from labelgen.losses import _checks
 from labelgen.losses._by_query import by_query, differences, differentiable
 from labelgen.losses._halves import Half, mean_of_both, of_matrix
-from labelgen.losses._namespace import Array, Namespace, log_softmax, mean_where, namespace_of
+from labelgen.losses._namespace import log_softmax, mean_where, namespace_of
+from labelgen.losses._types import Array, Namespace
 
 Ties = Literal["stable", "competition"]
 

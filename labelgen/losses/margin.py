@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from labelgen.losses import _checks
 from labelgen.losses._halves import Half, of_pairs
-from labelgen.losses._namespace import Array, log_sum_exp, mean_where
+from labelgen.losses._namespace import log_sum_exp, mean_where
+from labelgen.losses._types import Array
 
 
 def language_margin(

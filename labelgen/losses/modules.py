@@ -132,11 +132,11 @@ class Bcls(nn.Module):
     ) -> None:
         super().__init__()
         self.weight, self.gap, self.window, self.stride = weight, gap, window, stride
-        self.triplet = {"margin": margin, "temperature": temperature, "form": form}
+        self.triplet: dict[str, Any] = {"margin": margin, "temperature": temperature, "form": form}
 
     def forward(self, scores: Tensor, soft: Any) -> Tensor:
         """A scalar of scores [B, B] and the soft labels of the scheme `bcls`."""
-        binary = triplet_soft_negative(scores, where=soft.where & ~soft.same_image, **self.triplet)  # type: ignore[arg-type]
+        binary = triplet_soft_negative(scores, where=soft.where & ~soft.same_image, **self.triplet)
         if self.window is None:
             ranking = kendall(scores, soft.relevance, gap=self.gap, where=soft.where)
         else:

@@ -16,7 +16,6 @@ from typing import Literal
 from labelgen.losses import _checks
 from labelgen.losses._halves import Half, mean_of_both, of_pairs
 from labelgen.losses._namespace import (
-    Array,
     beside,
     constant,
     log_sum_exp,
@@ -26,6 +25,7 @@ from labelgen.losses._namespace import (
     positive,
     wide,
 )
+from labelgen.losses._types import Array
 
 
 def triplet_hard_negative(scores: Array, *, margin: float = 0.2, where: Array | None = None) -> Array:

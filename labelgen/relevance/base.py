@@ -173,7 +173,9 @@ class SoftLabels:
         images, captions = self.relevance.shape
         shapes = {
             **dict.fromkeys(("same_image", "where", "i2t", "weights"), (images, captions)),
-            "relevance_t2i": (captions, images), "t2t": (captions, captions), "i2i": (images, images),
+            "relevance_t2i": (captions, images),
+            "t2t": (captions, captions),
+            "i2i": (images, images),
             "image_rows": (images,),
         }
         for name, shape in shapes.items():
@@ -221,6 +223,12 @@ class Scheme(Protocol):
     def relevance(self, blocks: Blocks) -> SoftLabels:
         """Soft labels of a batch; pure, gives new arrays."""
         ...
+
+
+def spec_of(name: str, made: Any) -> Spec:
+    """The spec of a scheme that is a dataclass: its fields, those at their default left out."""
+    values = {item.name: (getattr(made, item.name), item.default) for item in fields(made)}
+    return Spec.of(name, **{key: value for key, (value, default) in values.items() if value != default})
 
 
 def scheme(text: str | Spec | Scheme) -> Scheme:

@@ -1,0 +1,75 @@
+"""Labels of BCLS (arXiv 2210.11319): an image is as relevant to a caption as its most similar own caption is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from labelgen.errors import ConfigError
+from labelgen.relevance.base import Blocks, Need, SetAggregation, SoftLabels, spec_of
+from labelgen.relevance.making import check_aligned, soft_labels, with_own_pairs
+from labelgen.relevance.transforms import Pipeline, TransformText
+from labelgen.specs import Spec
+from labelgen.types import Relation
+
+
+@dataclass(frozen=True)
+class Bcls:
+    """`R[a, b] = max over the captions k of image a of cos(k, caption b)`, own pair 1, raw cosine, not clipped.
+
+    Another caption of the same image gets 1 by itself. Fields of the soft labels: `relevance` (R, asymmetric), `i2t`
+    (the same before transforms).
+
+    Source: code of three repositories by the author of BCLS. Alternatives there: the image teacher's A as label.
+
+    Attributes:
+        text, image: aliases of the teachers; None for the only one.
+        label: `i2t`, or `i2i` for A (of aligned batches).
+        aggregation: of an image's captions: `max`, `mean`, `max_other` (without the caption itself) or `first`.
+        transform: applied to R; none by default.
+    """
+
+    text: str | None = None
+    image: str | None = None
+    label: str = "i2t"
+    aggregation: SetAggregation = "max"
+    transform: TransformText = ()
+
+    def __post_init__(self) -> None:
+        if self.label not in ("i2t", "i2i"):
+            raise ConfigError(f"label={self.label!r} is unknown", expected="i2t or i2i")
+        _ = self._pipeline, self.needs
+
+    @property
+    def spec(self) -> Spec:
+        return spec_of("bcls", self)
+
+    @cached_property
+    def _pipeline(self) -> Pipeline:
+        return Pipeline.parse(self.transform)
+
+    @property
+    def _need(self) -> Need:
+        if self.label == "i2i":
+            return Need(Relation.I2I, self.image)
+        return Need(Relation.I2T, self.text, self.aggregation)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({self._need})
+
+    @property
+    def quantiles(self) -> frozenset[Need]:
+        return self.needs if self._pipeline.reads_quantiles else frozenset()
+
+    def relevance(self, blocks: Blocks) -> SoftLabels:
+        if self.label == "i2i":
+            check_aligned(blocks, "bcls(label='i2i')")
+        similarity = blocks.get(self._need)
+        return soft_labels(
+            blocks,
+            with_own_pairs(similarity, blocks),
+            self._pipeline,
+            quantiles=blocks.quantile_table(self._need) if self.quantiles else None,
+            **{self.label: similarity},
+        )

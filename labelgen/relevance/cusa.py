@@ -1,0 +1,77 @@
+"""Labels of CUSA (arXiv 2403.05261): what a text teacher says of the captions, an image teacher of the images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from labelgen.errors import ConfigError
+from labelgen.relevance.base import Blocks, Need, SoftLabels, spec_of
+from labelgen.relevance.making import check_aligned, soft_labels
+from labelgen.relevance.transforms import Pipeline, TransformText, geometric_mean, mean
+from labelgen.specs import Spec
+from labelgen.types import Float32, Relation
+
+MODES = ("each", "add", "dot")
+
+
+@dataclass(frozen=True)
+class Cusa:
+    """A[a, b] = cos of images a and b, T[a, b] = cos of captions a and b, of the sampled captions, diagonal kept::
+
+        each:  image-to-text takes A, text-to-image takes T
+        add:   both take (A + T) / 2
+        dot:   both take sqrt([A]+ [T]+)
+
+    For aligned batches. Fields of the soft labels: `relevance` and (for `each`) `relevance_t2i` for `csa`; `i2i` = A
+    and `t2t` = T, untransformed, for `usa`.
+
+    Source: code of CUSA.
+
+    Attributes:
+        mode: one of `each`, `add`, `dot`.
+        text, image: aliases of the teachers; None for the only one.
+        transform: applied to the targets; none by default (the losses have the softmax).
+    """
+
+    mode: str = "each"
+    text: str | None = None
+    image: str | None = None
+    transform: TransformText = ()
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ConfigError(f"mode={self.mode!r} is unknown", expected=", ".join(MODES))
+        if self._pipeline.reads_quantiles:
+            raise ConfigError(
+                "cusa joins two relations, whose quantile tables differ",
+                found=f"transform={self.transform!r}",
+                expected="transforms that read no quantile table",
+            )
+
+    @property
+    def spec(self) -> Spec:
+        return spec_of("cusa", self)
+
+    @cached_property
+    def _pipeline(self) -> Pipeline:
+        return Pipeline.parse(self.transform)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need(Relation.I2I, self.image), Need(Relation.T2T, self.text)})
+
+    @property
+    def quantiles(self) -> frozenset[Need]:
+        return frozenset()
+
+    def relevance(self, blocks: Blocks) -> SoftLabels:
+        check_aligned(blocks, str(self.spec))
+        images, texts = blocks.get(Need(Relation.I2I, self.image)), blocks.get(Need(Relation.T2T, self.text))
+        first, second = self._targets(images, texts)
+        return soft_labels(blocks, first, self._pipeline, similarity_t2i=second, i2i=images, t2t=texts)
+
+    def _targets(self, images: Float32, texts: Float32) -> tuple[Float32, Float32 | None]:
+        if self.mode == "each":
+            return images, texts
+        return (mean if self.mode == "add" else geometric_mean)([images, texts]), None

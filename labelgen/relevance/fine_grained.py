@@ -1,0 +1,103 @@
+"""Fine-grained labels (Xu et al., ICCS 2019): the similarity of a text with an image's text, for weights or targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from labelgen.errors import ArrayError, ConfigError
+from labelgen.relevance.base import Blocks, Need, SetAggregation, SoftLabels, spec_of
+from labelgen.relevance.making import soft_labels
+from labelgen.relevance.transforms import Pipeline
+from labelgen.specs import Spec
+from labelgen.types import Bool, Float32, Relation
+
+MODES = ("weight", "target")
+
+
+def pair_weights(similarity: Float32, positives: Bool, gamma: float = 1.0) -> Float32:
+    """`1 + gamma (1 - s)` for positive, `1 + gamma s` for negative pairs, s = clip(similarity, 0, 1).
+
+    Hard pairs weigh more. labelgen's own definition; gamma = 0 is the loss without labels. Any shape.
+
+    Raises:
+        ArrayError: similarities and positives of two shapes.
+    """
+    share = _share(similarity, positives)
+    return np.asarray(1 + np.float32(gamma) * np.where(positives, 1 - share, share), np.float32)
+
+
+def pair_targets(similarity: Float32, positives: Bool) -> Float32:
+    """`(1 + s) / 2` for positive, `s / 2` for negative pairs, s = clip(similarity, 0, 1). labelgen's own definition.
+
+    Raises:
+        ArrayError: similarities and positives of two shapes.
+    """
+    share = _share(similarity, positives)
+    return np.asarray(np.where(positives, 1 + share, share) / 2, np.float32)
+
+
+@dataclass(frozen=True)
+class FineGrained:
+    """s[a, b] = similarity of caption b with the text of image a, clipped to [0, 1]; positives are pairs of one image.
+
+    Fields of the soft labels: `relevance` (s, or with mode `target` the targets of `pair_targets`), `weights` (of
+    `pair_weights`, mode `weight`) for `pairwise_mean_variance`, `i2t` (before clipping).
+
+    Source: the abstract says that labels come from a siamese network and raise the influence of hard examples; how they
+    enter the loss is labelgen's own definition. A siamese network is one more text teacher: name it with `text`.
+
+    Attributes:
+        text: alias of the text teacher; None for the only one.
+        aggregation: the text of an image: the most similar of its captions (`max`), their `mean`, the `first`, or the
+            most similar but the caption itself (`max_other`), which makes own pairs differ.
+        gamma: how much the label changes a weight.
+        mode: `weight` or `target`.
+    """
+
+    text: str | None = None
+    aggregation: SetAggregation = "max"
+    gamma: float = 1.0
+    mode: str = "weight"
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ConfigError(f"mode={self.mode!r} is unknown", expected=" or ".join(MODES))
+        if not self.gamma >= 0:
+            raise ConfigError(f"gamma is {self.gamma}", expected="0 or more")
+        _ = self.needs
+
+    @property
+    def spec(self) -> Spec:
+        return spec_of("fine_grained", self)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({self._need})
+
+    @property
+    def _need(self) -> Need:
+        return Need(Relation.I2T, self.text, self.aggregation)
+
+    @property
+    def quantiles(self) -> frozenset[Need]:
+        return frozenset()
+
+    def relevance(self, blocks: Blocks) -> SoftLabels:
+        similarity = blocks.get(self._need)
+        positives = blocks.same_image
+        if self.mode == "target":
+            return soft_labels(blocks, pair_targets(similarity, positives), Pipeline(()), i2t=similarity)
+        weights = pair_weights(similarity, positives, self.gamma)
+        return soft_labels(blocks, similarity, Pipeline.parse("clip"), i2t=similarity, weights=weights)
+
+
+def _share(similarity: Float32, positives: Bool) -> Float32:
+    if similarity.shape != positives.shape:
+        raise ArrayError(
+            "similarities and positives are not of the same pairs",
+            found=f"{similarity.shape} and {positives.shape}",
+            expected="one shape",
+        )
+    return np.clip(similarity, np.float32(0), np.float32(1))

@@ -1,0 +1,59 @@
+"""Labels of LG_ITM: from which relevance on a negative's margin shrinks, as a percentile of random pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from labelgen.errors import ConfigError
+from labelgen.relevance.base import Blocks, Need, SetAggregation, SoftLabels, spec_of
+from labelgen.relevance.making import soft_labels, with_own_pairs
+from labelgen.relevance.transforms import Pipeline, value_at
+from labelgen.specs import Spec
+from labelgen.types import Relation
+
+
+@dataclass(frozen=True)
+class LanguageMargin:
+    """The R of `bcls`, and `threshold`: R of random pairs at a percentile, from the store's quantile table.
+
+    Fields of the soft labels: `relevance` and `i2t` (R), `threshold`, for the loss `language_margin`.
+
+    Source: code of LG_ITM, by an author of BCLS.
+
+    Attributes:
+        percentile: 0 to 100.
+        text: alias of the text teacher; None for the only one.
+        aggregation: of an image's captions: `max` or `mean`; the store keeps tables of these.
+    """
+
+    percentile: float = 50.0
+    text: str | None = None
+    aggregation: SetAggregation = "max"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.percentile <= 100:
+            raise ConfigError(f"percentile is {self.percentile}", expected="0 to 100")
+        if self.aggregation not in ("max", "mean"):
+            raise ConfigError(f"no quantile table of aggregation {self.aggregation!r}", expected="max or mean")
+
+    @property
+    def spec(self) -> Spec:
+        return spec_of("language_margin", self)
+
+    @property
+    def _need(self) -> Need:
+        return Need(Relation.I2T, self.text, self.aggregation)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({self._need})
+
+    @property
+    def quantiles(self) -> frozenset[Need]:
+        return self.needs
+
+    def relevance(self, blocks: Blocks) -> SoftLabels:
+        similarity = blocks.get(self._need)
+        limit = value_at(blocks.quantile_table(self._need), self.percentile / 100)
+        own = with_own_pairs(similarity, blocks)
+        return soft_labels(blocks, own, Pipeline(()), i2t=similarity, threshold=limit)

@@ -1,0 +1,253 @@
+"""From similarities to relevance: read-time choices that a store never fixes. Pure functions of numpy arrays.
+
+A transform has a text form, so that a scheme can carry it: `"affine"`, `"threshold(percentile=90)"`, or a list of such,
+which are applied from left to right. Some look at whole rows (`softmax`, `row_normalise`): a scheme applies these to
+the rows of the transpose for the text-to-image half.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from labelgen.errors import ConfigError, SpecError
+from labelgen.registry import unknown
+from labelgen.relevance.base import Quantiles
+from labelgen.specs import Spec
+from labelgen.types import Bool, Float32
+
+#: One text or several, from left to right.
+TransformText: TypeAlias = "str | tuple[str, ...]"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a transform may look at besides the numbers.
+
+    Attributes:
+        own: the batch's own pairs, bool, of the shape of the numbers.
+        where: entries that count, of the same shape.
+        quantiles: the table of random pairs; empty where nobody asked for one.
+    """
+
+    own: Bool
+    where: Bool
+    quantiles: Quantiles
+
+
+def affine(similarity: Float32, *, scale: float = 0.5, offset: float = 0.5) -> Float32:
+    """`scale * x + offset`; by default (1 + x) / 2, which takes [-1, 1] to [0, 1]."""
+    return similarity * np.float32(scale) + np.float32(offset)
+
+
+def relu(similarity: Float32) -> Float32:
+    """max(0, x)."""
+    return np.maximum(similarity, np.float32(0))
+
+
+def clip(similarity: Float32, *, low: float = 0.0, high: float = 1.0) -> Float32:
+    """x within [low, high]."""
+    return np.clip(similarity, np.float32(low), np.float32(high))
+
+
+def logistic(similarity: Float32, *, scale: float = 10.0, center: float = 0.5) -> Float32:
+    """`1 / (1 + exp(-scale (x - center)))`."""
+    smooth: Float32 = np.float32(0.5) * (1 + np.tanh((similarity - np.float32(center)) * np.float32(scale / 2)))
+    return smooth
+
+
+def threshold(
+    similarity: Float32,
+    context: Context,
+    *,
+    at: float | None = None,
+    percentile: float | None = None,
+    binary: bool = False,
+) -> Float32:
+    """x where x >= the threshold, else 0; with `binary`, 1 instead of x.
+
+    Args:
+        at: the threshold, or
+        percentile: that of random pairs, 0 to 100, by the store's quantile table.
+
+    Raises:
+        ConfigError: both or neither.
+    """
+    if (at is None) == (percentile is None):
+        raise ConfigError("threshold takes one of at and percentile", found=f"at={at}, percentile={percentile}")
+    limit = np.float32(value_at(context.quantiles, percentile / 100) if percentile is not None else at)
+    kept = np.ones_like(similarity) if binary else similarity
+    return np.where(similarity >= limit, kept, np.float32(0))
+
+
+def percentile(similarity: Float32, context: Context) -> Float32:
+    """The share of random pairs that are less similar, in [0, 1], by the store's quantile table (linear between)."""
+    return level_of(context.quantiles, similarity)
+
+
+def softmax(similarity: Float32, context: Context, *, relevance_temperature: float = 1.0) -> Float32:
+    """exp(x / relevance_temperature) over the entries that count, rows sum to 1 (to 0 where none counts).
+
+    Raises:
+        ConfigError: a temperature that is not positive.
+    """
+    if not relevance_temperature > 0:
+        raise ConfigError(f"relevance_temperature is {relevance_temperature}", expected="a positive number")
+    logits = np.where(context.where, similarity / np.float32(relevance_temperature), np.float32(-np.inf))
+    top = logits.max(axis=1, keepdims=True, initial=np.finfo(np.float32).min)
+    return _rows_to_one(np.exp(logits - top))
+
+
+def drop_diagonal(similarity: Float32, context: Context) -> Float32:
+    """0 at the batch's own pairs (SoftCLIP, before `row_normalise`)."""
+    return np.where(context.own, np.float32(0), similarity)
+
+
+def row_normalise(similarity: Float32, context: Context) -> Float32:
+    """Divided by the sum of its row over the entries that count; rows that sum to 0 stay 0.
+
+    Raises:
+        ConfigError: a negative number, for which shares have no meaning.
+    """
+    counted = np.where(context.where, similarity, np.float32(0))
+    if (counted < 0).any():
+        raise ConfigError("row_normalise met a negative similarity", todo="put relu, clip or affine before it")
+    return _rows_to_one(counted)
+
+
+def mean(blocks: Sequence[Float32], weights: Sequence[float] | None = None) -> Float32:
+    """Weighted arithmetic mean of blocks: of relations, of teachers, of schemes.
+
+    Raises:
+        ConfigError: no block, or weights of another number or sum 0.
+    """
+    shares = _shares(blocks, weights)
+    return np.asarray(sum(block * share for block, share in zip(blocks, shares, strict=True)), np.float32)
+
+
+def geometric_mean(blocks: Sequence[Float32], weights: Sequence[float] | None = None) -> Float32:
+    """Weighted geometric mean of the positive parts: `prod [x]+ ** share`; sqrt([A]+ [T]+) for two blocks.
+
+    Raises:
+        ConfigError: as `mean`.
+    """
+    product = np.ones_like(blocks[0]) if blocks else np.ones(0, np.float32)
+    for block, share in zip(blocks, _shares(blocks, weights), strict=True):
+        product = product * relu(block) ** share
+    return product
+
+
+def value_at(table: Quantiles, level: float) -> float:
+    """The similarity at a level in [0, 1] of a quantile table, linear between its levels.
+
+    Raises:
+        ConfigError: an empty table, or a level outside of it.
+    """
+    levels, values = _table(table)
+    if not levels[0] <= level <= levels[-1]:
+        raise ConfigError(f"a level of {level:g}", expected=f"{levels[0]:g} to {levels[-1]:g}")
+    return float(np.interp(level, levels, values))
+
+
+def level_of(table: Quantiles, similarity: Float32) -> Float32:
+    """The level of similarities in a quantile table, linear between its values, 0 and 1 outside of them.
+
+    Raises:
+        ConfigError: an empty table.
+    """
+    levels, values = _table(table)
+    return np.interp(similarity, values, levels).astype(np.float32)
+
+
+#: Name in a text -> function, whether it looks at whole rows.
+TRANSFORMS: dict[str, Callable[..., Float32]] = {
+    function.__name__: function
+    for function in (affine, relu, clip, logistic, threshold, percentile, softmax, drop_diagonal, row_normalise)
+}
+BY_ROW = frozenset({"softmax", "row_normalise"})
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Transforms in a row. Made by `Pipeline.parse`."""
+
+    specs: tuple[Spec, ...]
+
+    @classmethod
+    def parse(cls, texts: TransformText) -> Pipeline:
+        """From one text or several.
+
+        Raises:
+            SpecError: not a spec, or an argument that the transform does not take.
+            UnknownNameError: no such transform.
+        """
+        specs = tuple(Spec.parse(text) for text in ((texts,) if isinstance(texts, str) else texts))
+        for spec in specs:
+            _check(spec)
+        return cls(specs)
+
+    @property
+    def by_row(self) -> bool:
+        """Whether the transpose of what it gives is not what it gives for the transpose."""
+        return any(spec.name in BY_ROW for spec in self.specs)
+
+    @property
+    def reads_quantiles(self) -> bool:
+        """Whether it needs the table of random pairs."""
+        return any(spec.name == "percentile" or "percentile" in spec.arguments for spec in self.specs)
+
+    def __call__(self, similarity: Float32, context: Context) -> Float32:
+        """The numbers after all transforms, float32 of the same shape."""
+        for spec in self.specs:
+            function = TRANSFORMS[spec.name]
+            positional = (similarity, context) if _takes_context(function) else (similarity,)
+            similarity = function(*positional, **spec.arguments)
+        return np.asarray(similarity, np.float32)
+
+
+def _check(spec: Spec) -> None:
+    if spec.name not in TRANSFORMS:
+        raise unknown("transform", spec.name, TRANSFORMS)
+    options = _options(TRANSFORMS[spec.name])
+    for name in spec.arguments:
+        if name not in options:
+            raise SpecError(
+                f"transform {spec.name!r} takes no argument {name!r}",
+                found=str(spec),
+                expected=f"one of {', '.join(options)}" if options else "no arguments",
+            )
+
+
+def _options(function: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return [item.name for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
+def _takes_context(function: Callable[..., Any]) -> bool:
+    return "context" in inspect.signature(function).parameters
+
+
+def _rows_to_one(values: Float32) -> Float32:
+    total = values.sum(axis=1, keepdims=True)
+    return np.asarray(values / np.where(total == 0, np.float32(1), total), np.float32)
+
+
+def _shares(blocks: Sequence[Float32], weights: Sequence[float] | None) -> list[np.float32]:
+    given: Iterable[float] = [1.0] * len(blocks) if weights is None else weights
+    listed = [float(weight) for weight in given]
+    if not blocks or len(listed) != len(blocks) or not sum(listed) > 0 or min(listed) < 0:
+        raise ConfigError(
+            f"a mean of {len(blocks)} blocks", found=f"weights {listed}", expected="as many weights, none negative"
+        )
+    return [np.float32(weight / sum(listed)) for weight in listed]
+
+
+def _table(table: Quantiles) -> tuple[list[float], list[float]]:
+    if not table:
+        raise ConfigError("there is no quantile table", todo="use a store's labels, or give quantiles=")
+    levels = sorted(table)
+    return levels, [table[level] for level in levels]
