@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelgen.similarity.base import Rows
-from labelgen.similarity.exact import block_group_similarity, block_similarity
+from labelgen.similarity.exact import block_group_similarity, block_similarity, pair_similarities
 from labelgen.similarity.groups import rows_of
 from labelgen.types import Aggregation, Bool, Float16, Float32, Int64
 
@@ -50,6 +50,11 @@ def compare(queries: Side, candidates: Side, aggregation: Aggregation) -> Float3
     if queries.sizes is None:
         return block_similarity(queries.rows, candidates.rows)
     return block_group_similarity(queries.rows, queries.sizes, candidates.rows, aggregation)
+
+
+def paired(rows: Float16, others: Float16) -> Float32:
+    """Similarity of rows[i] with others[i], [n]; -inf where either has no embedding."""
+    return pair_similarities(rows, others)
 
 
 def has_embedding(rows: Float16) -> Bool:

@@ -50,6 +50,7 @@ def make_store(
     dims: Mapping[str, int] | None = None,
     seed: int = 0,
     k: int = 4,
+    lists: bool = True,
     missing_images: Collection[int] = (),
     missing_captions: Collection[int] = (),
 ) -> Path:
@@ -63,6 +64,7 @@ def make_store(
         dims: row lengths by alias. The alias `text` has texts, `image` has images, any other has both. Default
             `{"text": 16, "image": 8}`.
         k: length of the neighbour lists; all four relations where the teachers allow.
+        lists: whether there are neighbour lists; their brute force is slow for thousands of rows.
         missing_images, missing_captions: rows without embeddings; they are quarantined.
     """
     root = Path(path)
@@ -82,16 +84,16 @@ def make_store(
             )
             embeddings[alias, modality] = rows
             files |= write_array(root, layout.embedding_spec(alias, modality, len(rows), dim), rows)
-    lists = []
-    for relation, alias in _lists(embeddings):
+    entries = []
+    for relation, alias in _lists(embeddings) if lists else ():
         entry = _neighbor_entry(relation, alias, k, n_images if relation.query == "image" else int(offsets[-1]))
         scores = _similarities(relation, alias, embeddings, offsets)
         found = brute_force(scores, _excluded(relation, offsets, splits), k)
         for spec, values in zip(entry.arrays().values(), found, strict=True):
             files |= write_array(root, spec, values)
-        lists.append(entry)
+        entries.append(entry)
     files |= _write_receipt(root)
-    manifest = _manifest(root, files, offsets, texts, splits, embeddings, lists, len(missing_images))
+    manifest = _manifest(root, files, offsets, texts, splits, embeddings, entries, len(missing_images))
     save_manifest(root, replace(manifest, files={**manifest.files, **write_card(root, manifest)}))
     return root
 

@@ -1,0 +1,142 @@
+"""`soft_labels`: the ids of a batch in, exact similarities out, and what a scheme makes of them. numpy only.
+
+Every block comes from `Store.block`, so it is the store's similarity bit for bit. What a scheme asks for is looked up
+once: `Labeller` holds the store, the scheme and its quantile tables, is picklable, and is what all adapters call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from labelgen.errors import ConfigError, some
+from labelgen.loader.pairs import Batch
+from labelgen.loader.quantiles import quantile_table
+from labelgen.relevance.base import Blocks, Need, Quantiles, Scheme, SoftLabels, scheme
+from labelgen.specs import Spec
+from labelgen.store.items import Ids
+from labelgen.store.reader import Store
+from labelgen.types import Bool, Float32, Relation
+
+Missing: TypeAlias = Literal["raise", "mask"]
+Repeats: TypeAlias = Literal["raise", "allow"]
+
+#: What a batch gets when nothing is said: the pseudo labels of BCLS, which are the plain i2t block.
+DEFAULT_SCHEME = "bcls()"
+
+
+def soft_labels(
+    store: Store,
+    image_ids: Ids,
+    caption_ids: Ids,
+    *,
+    scheme: str | Spec | Scheme = DEFAULT_SCHEME,
+    missing: Missing = "raise",
+    repeats: Repeats = "raise",
+) -> SoftLabels:
+    """Soft labels of a batch of A images and B captions; see `SoftLabels` for what comes back.
+
+    Args:
+        image_ids, caption_ids: ids as the store has them. Images may repeat: `same_image` says which are equal.
+        scheme: how similarities become targets: a text such as `"cusa(mode='add')"`, or any object of that shape.
+        missing: what happens to ids that the store does not hold and to items without an embedding. `raise`, or
+            `mask`: `where` is False for their entries and similarities are 0 there.
+        repeats: whether a caption id may be there twice. Twice the same caption is one positive that is counted as a
+            negative of the other, so it is an error unless asked for.
+
+    Raises:
+        UnknownIdError: ids that the store does not hold, with the ids.
+        MissingItemError: items without an embedding, with the ids.
+        ConfigError: repeated captions, or a need that no teacher of the store serves.
+    """
+    return Labeller(store, scheme, missing=missing, repeats=repeats)(image_ids, caption_ids)
+
+
+class Labeller:
+    """Soft labels of one store by one scheme, batch after batch. Arguments as in `soft_labels`."""
+
+    def __init__(
+        self,
+        store: Store,
+        scheme_: str | Spec | Scheme = DEFAULT_SCHEME,
+        *,
+        missing: Missing = "raise",
+        repeats: Repeats = "raise",
+    ) -> None:
+        for name, value, allowed in (
+            ("missing", missing, ("raise", "mask")),
+            ("repeats", repeats, ("raise", "allow")),
+        ):
+            if value not in allowed:
+                raise ConfigError(f"{name}={value!r} is unknown", expected=" or ".join(allowed))
+        self.store, self.missing, self.repeats = store, missing, repeats
+        self.scheme = scheme(scheme_)
+        self.quantiles: dict[Need, Quantiles] = {need: quantile_table(store, need) for need in self.scheme.quantiles}
+
+    def __repr__(self) -> str:
+        return f"Labeller({str(self.store.path)!r}, {str(self.scheme.spec)!r}, missing={self.missing!r})"
+
+    def __call__(self, image_ids: Ids, caption_ids: Ids) -> SoftLabels:
+        """Soft labels of a batch."""
+        return self.scheme.relevance(self.blocks(image_ids, caption_ids))
+
+    def blocks(self, image_ids: Ids, caption_ids: Ids) -> Blocks:
+        """The blocks that the scheme needs, before it sees them."""
+        batch = Batch.of(self.store, image_ids, caption_ids, missing_ok=self.missing == "mask")
+        if self.repeats == "raise":
+            _refuse_repeats(self.store, batch)
+        where = batch.known
+        similarities = {}
+        for need in sorted(self.scheme.needs, key=str):
+            block, there = _block(self.store, need, batch, self.missing)
+            similarities[need] = block
+            where = where & there
+        for need, block in similarities.items():
+            _blank_unknown(block, need.relation, batch)
+        return Blocks(
+            similarities, batch.image_rows, batch.caption_images, None if where.all() else where, self.quantiles
+        )
+
+
+def _block(store: Store, need: Need, batch: Batch, missing: Missing) -> tuple[Float32, Bool]:
+    """The block of a need, and which entries [A, B] it lets be compared."""
+    if need.aggregation in ("max_other", "first"):
+        from labelgen.loader.aggregations import set_block
+
+        return set_block(store, need, batch, missing)
+    images = {} if need.relation is Relation.T2T else {"image_rows": batch.images}
+    captions = {} if need.relation is Relation.I2I else {"caption_rows": batch.captions}
+    aggregation: Literal["max", "mean"] = "mean" if need.aggregation == "mean" else "max"
+    if missing == "raise":
+        block = store.block(need.relation, alias=need.alias, aggregation=aggregation, **images, **captions)
+        return block, np.True_  # type: ignore[return-value]  # broadcasts
+    block, there = store.block(
+        need.relation, alias=need.alias, aggregation=aggregation, missing="mask", **images, **captions
+    )
+    if need.relation is Relation.T2T:
+        return block, there.diagonal()[None, :]
+    return block, there.diagonal()[:, None] if need.relation is Relation.I2I else there
+
+
+def _blank_unknown(block: Float32, relation: Relation, batch: Batch) -> None:
+    """Zeros where a stand-in was compared for an id that the store does not hold."""
+    if batch.all_known:
+        return
+    block[~(batch.known_captions if relation is Relation.T2T else batch.known_images)] = 0
+    block[:, ~(batch.known_images if relation is Relation.I2I else batch.known_captions)] = 0
+
+
+def _refuse_repeats(store: Store, batch: Batch) -> None:
+    rows = batch.captions[batch.known_captions]
+    if len(np.unique(rows)) == len(rows):
+        return
+    values, counts = np.unique(rows, return_counts=True)
+    twice: Sequence[str] = store.caption_ids(values[counts > 1])
+    raise ConfigError(
+        f"{len(twice)} captions are there more than once in a batch of {len(batch.captions)}",
+        found=some(twice),
+        expected="every caption once: the copy of a positive would count as a negative",
+        todo='sample without replacement, or pass repeats="allow" and leave `same_image` entries out of the loss',
+    )
