@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from labelgen.loader.blocks import Labeller, soft_labels
     from labelgen.loader.collate import SoftLabelCollate
+    from labelgen.loader.negatives import HardNegatives, Negatives
+    from labelgen.loader.samplers import NeighborBatchSampler
 
-__all__ = ["Labeller", "SoftLabelCollate", "soft_labels"]
+__all__ = ["HardNegatives", "Labeller", "Negatives", "NeighborBatchSampler", "SoftLabelCollate", "soft_labels"]
 
 _PLACES = {
+    "HardNegatives": "labelgen.loader.negatives:HardNegatives",
     "Labeller": "labelgen.loader.blocks:Labeller",
+    "Negatives": "labelgen.loader.negatives:Negatives",
+    "NeighborBatchSampler": "labelgen.loader.samplers:NeighborBatchSampler",
     "SoftLabelCollate": "labelgen.loader.collate:SoftLabelCollate",
     "soft_labels": "labelgen.loader.blocks:soft_labels",
 }

@@ -1,0 +1,148 @@
+"""Hard negatives from the stored lists, without those that a teacher finds too good to be negatives. numpy only.
+
+The best entries of a list are where false negatives are: pairs that nobody labelled and that are right. So a list is
+read from the first entry whose similarity is not above a threshold.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelgen.errors import ConfigError
+from labelgen.loader.quantiles import quantile_table
+from labelgen.relevance.base import Need
+from labelgen.store import choose
+from labelgen.store.items import Ids, RowNumbers
+from labelgen.store.reader import Store
+from labelgen.types import PAD_ROW, PAD_SCORE, Bool, Float32, Int64, Relation, Scope
+
+Choice: TypeAlias = Literal["hardest", "random"]
+
+
+class Negatives(NamedTuple):
+    """n negatives of m queries.
+
+    Attributes:
+        rows: image or caption rows by the relation, int64 [m, n]; -1 where a list had too few.
+        scores: similarities, float32 [m, n]; -inf there.
+        where: which entries are there, bool [m, n].
+    """
+
+    rows: Int64
+    scores: Float32
+    where: Bool
+
+
+class HardNegatives:
+    """Draws negatives from the lists of a relation.
+
+    Args:
+        store: an open store with lists of the relation.
+        relation: `i2t` (captions for images), `t2i` (images for captions), `t2t`, `i2i`. Lists never hold anything of
+            the query's own image.
+        n: negatives of a query.
+        threshold: similarity above which a pair is taken for a likely false negative and left out.
+        percentile: the same as a level in [0, 1] of the store's similarities of random pairs, for example 0.999.
+        choice: the `hardest` that remain, or `random` among those that remain.
+        seed: with `epoch`, query and candidate, decides what `random` draws: neither the batch nor the worker does.
+        alias, k, scope: which list, and how much of it; see `Store.neighbors`.
+
+    Raises:
+        ConfigError: both or none of threshold and percentile; no such list or quantile table.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        relation: str = "i2t",
+        n: int = 1,
+        *,
+        threshold: float | None = None,
+        percentile: float | None = None,
+        choice: Choice = "random",
+        seed: int = 0,
+        alias: str | None = None,
+        k: int | None = None,
+        scope: Scope = "split",
+    ) -> None:
+        if (threshold is None) == (percentile is None):
+            raise ConfigError(
+                f"threshold={threshold}, percentile={percentile}",
+                expected="one of them",
+                todo="percentile=0.999 is a start; threshold=1 leaves nothing out",
+            )
+        if choice not in ("hardest", "random") or n < 1:
+            raise ConfigError(f"choice={choice!r}, n={n}", expected="hardest or random, and n at least 1")
+        self.store, self.relation, self.n, self.choice, self.seed = store, Relation(relation), n, choice, seed
+        self.alias, self.k, self.scope = alias, k, scope
+        self.epoch = 0
+        self.threshold = threshold if threshold is not None else self._level(float(percentile or 0.0))
+        store.neighbors(relation, rows=[], k=k, alias=alias, scope=scope)  # says now what is missing
+
+    def set_epoch(self, epoch: int) -> None:
+        """Other draws for another epoch."""
+        self.epoch = epoch
+
+    def __call__(self, ids: Ids | None = None, *, rows: RowNumbers | None = None) -> Negatives:
+        """Negatives of the queries with these ids or rows.
+
+        Raises:
+            UnknownIdError, IndexError: queries that the store does not hold.
+        """
+        listed = self.store.neighbors(self.relation, ids, rows=rows, k=self.k, alias=self.alias, scope=self.scope)
+        usable = (listed.ids != PAD_ROW) & (listed.scores <= self.threshold)
+        if self.choice == "random":
+            queries = self._query_rows(ids, rows, len(usable))
+            keys = mixed(self.seed, self.epoch, queries[:, None], listed.ids)
+        else:
+            keys = np.broadcast_to(np.arange(usable.shape[1], dtype=np.uint64), usable.shape)
+        order = np.argsort(np.where(usable, keys >> np.uint64(1), np.uint64(2**64 - 1)), axis=1, kind="stable")
+        chosen = order[:, : self.n]
+        where = np.take_along_axis(usable, chosen, axis=1)
+        found = np.where(where, np.take_along_axis(listed.ids, chosen, axis=1).astype(np.int64), -1)
+        scores = np.where(where, np.take_along_axis(listed.scores, chosen, axis=1), PAD_SCORE)
+        return Negatives(
+            *(_widened(array, self.n, fill) for array, fill in ((found, -1), (scores, PAD_SCORE), (where, False)))
+        )
+
+    def _query_rows(self, ids: Ids | None, rows: RowNumbers | None, count: int) -> Int64:
+        if ids is not None:
+            return self.store.image_rows(ids) if self.relation.query == "image" else self.store.caption_rows(ids)
+        return np.arange(count) if rows is None else np.asarray(rows, np.int64)
+
+    def _level(self, percentile: float) -> float:
+        if not 0 <= percentile <= 1:
+            raise ConfigError(f"percentile={percentile}", expected="a level in [0, 1], for example 0.999")
+        relation = Relation.I2T if self.relation is Relation.T2I else self.relation
+        alias = choose.neighbor_list(
+            self.store.manifest, self.relation, alias=self.alias, scope=self.scope, aggregation="max", k=self.k
+        ).alias
+        table = quantile_table(self.store, Need(relation, alias))
+        levels = sorted(table)
+        return float(np.interp(percentile, levels, [table[level] for level in levels]))
+
+
+def mixed(seed: int, epoch: int, queries: NDArray[np.integer], candidates: NDArray[np.integer]) -> NDArray[np.uint64]:
+    """A 64-bit number for every (seed, epoch, query, candidate), the same everywhere: splitmix64, three times over."""
+    state = np.uint64(seed % 2**64)
+    for word in (np.asarray(epoch), queries, candidates):
+        state = _splitmix(state ^ np.asarray(word).astype(np.uint64))
+    return np.asarray(state)
+
+
+def _splitmix(value: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
+    """The finaliser of Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014)."""
+    with np.errstate(over="ignore"):
+        z = np.asarray(value) + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.asarray(z ^ (z >> np.uint64(31)))
+
+
+def _widened(array: NDArray, n: int, fill: object) -> NDArray:  # type: ignore[type-arg]
+    """[m, n] of an [m, up to n]: lists may be shorter than n."""
+    short = n - array.shape[1]
+    return array if short <= 0 else np.pad(array, ((0, 0), (0, short)), constant_values=fill)  # type: ignore[call-overload]
