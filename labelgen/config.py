@@ -63,7 +63,7 @@ class SearchConfig:
     k: int = DEFAULT_K
     aggregation: Aggregation = "max"
     cross_k: int = 0
-    engine: str = field(default="torch", metadata=TRANSIENT)
+    engine: str = field(default="fused", metadata=TRANSIENT)
 
 
 @dataclass(frozen=True)

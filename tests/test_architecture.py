@@ -59,6 +59,8 @@ TASKS = {"stages.base", "stages.worker", "stages.meter"}
 ADAPTER_SIBLINGS = {
     ("corpus.demo", "corpus.table"),
     ("similarity.torch", "similarity.numpy"),
+    ("similarity.fused", "similarity.numpy"),
+    ("similarity.fused", "similarity.torch"),
     ("relevance.rsc", "relevance.bcls"),
 }
 
@@ -87,7 +89,10 @@ LIBRARIES: dict[str, set[str]] = {
     "sentence_transformers": {"teachers/sentences.py"},
     "timm": {"teachers/timm.py", "teachers/lite.py", "teachers/conse.py"},
     "tomli_w": {"config.py"},
-    "torch": {"teachers/*", "similarity/torch*.py", "stages/worker.py", "losses/_torch.py", "losses/modules.py", "loader/collate.py"},
+    "torch": {"teachers/*", "similarity/torch*.py", "similarity/fused*.py", "stages/worker.py", "losses/_torch.py", "losses/modules.py", "loader/collate.py"},
+    "llvmlite": {"similarity/fused_bits.py"},
+    "numba": {"similarity/fused_bits.py", "similarity/fused_kernels.py"},
+    "threadpoolctl": {"similarity/fused.py"},
     "torchvision": {"teachers/vision.py"},
     "transformers": {"teachers/transformers.py", "teachers/weights.py"},
     "zarr": {"store/zarr.py"},

@@ -136,7 +136,7 @@ _RECIPE_OPTIONS = (
     click.option("--k", metavar="N", type=int, help="Length of the neighbour lists (64)."),
     click.option("--aggregation", type=click.Choice(["max", "mean"]), help="Over the captions of an image (max)."),
     click.option("--cross-k", metavar="N", type=int, help="Length of second lists over the other splits (none)."),
-    click.option("--engine", metavar="NAME", shell_complete=registered("engine"), help="Who searches (torch)."),
+    click.option("--engine", metavar="NAME", shell_complete=registered("engine"), help="Who searches (fused)."),
     click.option("--executor", type=click.Choice(["local", "dask"]), help="Who runs the tasks (local)."),
     click.option("--workers", metavar="N", type=int, help="Processes at once; 1 works in this one (1)."),
     click.option("--threads", metavar="N", type=int, help="Threads of a worker (the cores divided by the workers)."),

@@ -21,8 +21,8 @@ must refuse them, or reckon with what is dropped:
 *bfloat16.* Let unit rows a, b be rounded to a', b' with |a - a'|, |b - b'| <= r, where r is measured on the rows at
 hand. |a.b - a'.b'| <= |a - a'||b| + |a'||b - b'| <= r (1 + h) (2 + r) by Cauchy-Schwarz. Products of bfloat16 numbers
 are float32 numbers; they are summed in float32, and units may cut where they should round, or flush what is subnormal:
-every one of d + 32 steps is given 2 u of the sum of magnitudes, (1 + h + r)^2 at most. A result in bfloat16 is off by
-half a step of its 8 bits: at most 2^-8 / 2 of its magnitude before, (2^-9 + 2^-17) of it after rounding.
+every one of d + 32 steps is given 2 u of the sum of magnitudes, (1 + h + r)^2 at most. A result is rounded to the 8
+bits of bfloat16, to nearest, and is then off by at most 2^-8 of its own magnitude.
 
 *The certificate.* A search keeps some candidates of a query and knows a `dropped` that no left-out candidate's t
 exceeds. All kept ones are scored exactly; let e be the (k+1)-th best of these scores. If dropped + bound < e, then
@@ -73,7 +73,7 @@ def bfloat16_errors(dim: int, largest_loss: float) -> Errors:
     unit = (1 + _U) ** 2 * (1 + 3 * _V)
     loss = largest_loss * (1 + 2 * _roundings(dim + 4)) + 2 * _U
     steps = 2 * _roundings(dim + 32) + 2.0**-100
-    return Errors(loss * unit * (2 + loss) + unit**2 - 1 + steps * (unit + loss) ** 2 + _U + 4 * _V, 2.0**-9 + 2.0**-17)
+    return Errors(loss * unit * (2 + loss) + unit**2 - 1 + steps * (unit + loss) ** 2 + _U + 4 * _V, 2.0**-8)
 
 
 def product_bound(dim: int) -> float:

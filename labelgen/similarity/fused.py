@@ -2,10 +2,10 @@
 
 `t2t` and `i2i` are symmetric, and `i2t` and `t2i` of caption sets are maxima over parts of the same matrix, so one pass
 over the pairs of blocks I <= J serves every list. A tile is multiplied in the fastest precision of the machine
-(`fused_product`), and while it is in the cache a compiled loop (`fused_kernels`) compares it with the floors of its rows
-and of its columns; little exceeds them once they are tight, and only that is looked at again. At the end what the lists
-hold is scored exactly and the proof of `certificate.py` is checked; a list whose proof fails, which takes more near
-ties than it has places, is searched again in float64.
+(`fused_product`), and while it is in the cache a compiled loop (`fused_kernels`) compares it with the floors of its
+rows and of its columns; little exceeds them once they are tight, and only that is looked at again. At the end what the
+lists hold is scored exactly and the proof of `certificate.py` is checked; a list whose proof fails, which takes more
+near ties than it has places, is searched again in float64.
 
 Threads share the tiles, not the work on one: nobody waits, and lists are guarded by the lock of their block.
 
@@ -32,6 +32,7 @@ from labelgen.similarity import fused_kernels as kernels
 from labelgen.similarity.base import Partial, SearchPlan, Strip, Want
 from labelgen.similarity.certificate import Errors
 from labelgen.similarity.fused_lists import Block, Lists, list_bytes, nothing_met, offer, seed
+from labelgen.similarity.fused_pairs import pair_dots, self_dots
 from labelgen.similarity.fused_product import TileProduct, fastest
 from labelgen.similarity.groups import cut, sides
 from labelgen.similarity.keys import PAD_KEY
@@ -49,7 +50,7 @@ _LEAST_ROWS = 4096
 #: Longer rows are left to an engine that sums them in panels.
 _MAX_DIM = 8192
 #: Hits listed before they are taken into lists; lists scored at once; pairs of rows scored at once.
-_HITS, _SCORED, _PAIRS = 1 << 16, 1024, 1 << 17
+_HITS, _SCORED, _PAIRS = 1 << 14, 1024, 1 << 17
 #: Anonymous bytes of one thread, beside its tile.
 _THREAD_BYTES = 64 * 10**6
 _CONVERTED = 8192
@@ -179,9 +180,9 @@ class _Pass:
         self._stopped = False
 
     def run(self) -> Iterator[Partial]:
-        largest_loss = max(self._load(held) for held in self._ranges)
-        self._errors = self._product.errors(self._plan.dim, largest_loss)
         with ThreadPoolExecutor(self._threads) as pool:
+            largest_loss = max(self._load(pool, held) for held in self._ranges)
+            self._errors = self._product.errors(self._plan.dim, largest_loss)
             self._spread(pool, self._meet, self._pairs())
             lists = [(held, found) for held in self._ranges for found in (held.blocks[0].lists if held.blocks else [])]
             for held in self._ranges:
@@ -201,23 +202,26 @@ class _Pass:
 
     # ------------------------------------------------------------------------------------------------------- tiles
 
-    def _load(self, held: _Range) -> float:
+    def _load(self, pool: ThreadPoolExecutor, held: _Range) -> float:
         """Blocks of low-precision unit rows, with empty lists; gives the largest loss of a row."""
         lists = [self._empty_lists(want, held) for want in self._wants]
-        losses = [0.0]
-        for first, last in cut(tiles.row_weights(self._plan), held.first, held.last, _BLOCK):
-            low, high = (self._plan.offsets[[first, last]] if self._plan.product == "text" else (first, last))
+
+        def load(span: tuple[int, int]) -> tuple[Block, float]:
+            low, high = self._plan.offsets[list(span)].tolist() if self._plan.product == "text" else span
             image = held.image[low - held.start : high - held.start]
-            rows = np.ascontiguousarray(self._rows.slice(int(low), int(high)))
+            rows = np.ascontiguousarray(self._rows.slice(low, high))
             dots = self._dots[low:high]
-            kernels.self_dots(rows.view(np.uint16), dots)
+            self_dots(rows.view(np.uint16), dots)
             exact.check_rows(dots, np.arange(low, high))
-            scale = np.divide(1.0, np.sqrt(dots), out=np.zeros(len(dots)), where=dots > 0).astype(np.float32)
-            unit, loss = self._product.lowered(rows.astype(np.float32) * scale[:, None])
             image[dots == 0] = -1
-            losses.append(loss)
-            held.blocks.append(Block(first, last, int(low), unit, image, lists))
-        return max(losses)
+            scale = np.divide(1.0, np.sqrt(dots), out=np.zeros(len(dots)), where=dots > 0).astype(np.float32)
+            unit, loss = self._product.lowered(rows, scale)
+            return Block(*span, low, unit, image, lists), loss
+
+        spans = cut(tiles.row_weights(self._plan), held.first, held.last, _BLOCK)
+        found = self._spread(pool, load, spans)
+        held.blocks += [block for block, _ in found]
+        return max((loss for _, loss in found), default=0.0)
 
     def _empty_lists(self, want: Want, held: _Range) -> Lists:
         query, candidate = sides(self._plan, want.relation)
@@ -315,7 +319,7 @@ class _Bits:
     def pair_dots(self, _left: Any, left_rows: Int64, _right: Any, right_rows: Int64) -> Float64:
         """x.y of pairs of rows; see `rescoring.PairDots`."""
         dots = np.empty(len(left_rows))
-        kernels.pair_dots(self._bits, self._places(left_rows), self._bits, self._places(right_rows), dots)
+        pair_dots(self._bits, self._places(left_rows), self._bits, self._places(right_rows), dots)
         return dots
 
 
@@ -324,4 +328,5 @@ def _narrowed(floors: Int32, bits: NDArray[Any]) -> NDArray[Any]:
     if bits.dtype == np.int32:
         return floors.copy()
     lowest = np.where(floors < 0, floors.astype(np.int64) - 0xFFFF, floors) >> 16
-    return np.maximum(lowest, np.iinfo(np.int16).min).astype(np.int16)
+    narrow: NDArray[Any] = np.maximum(lowest, np.iinfo(np.int16).min).astype(np.int16)
+    return narrow

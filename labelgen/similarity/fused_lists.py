@@ -1,4 +1,4 @@
-"""What the fused engine holds while it searches: ranges of images in blocks of rows, and a growing list for every query.
+"""What the fused engine holds while it searches: ranges of images in blocks of rows, and a growing list a query.
 
 A list is a row of `capacity` places that fills up unsorted. Its *floor* is a key (`fused_kernels`) that whatever may
 still be among the k + 1 best exceeds; when the places are taken, the floor rises to what they allow and what is below
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from labelgen.similarity import fused_kernels as kernels
 from labelgen.similarity.base import Want
 from labelgen.similarity.certificate import Errors
+from labelgen.similarity.fused_bits import EVERYTHING, NOTHING
 from labelgen.similarity.rescoring import Candidates
 from labelgen.types import PAD_SCORE, Float32, Int32, Int64
 
@@ -32,7 +33,7 @@ def capacity(k: int) -> int:
 
 def list_bytes(want: Want, grouped: bool) -> int:
     """Bytes of one growing list and of the final one."""
-    return capacity(want.k) * (12 if grouped else 8) + 8 + 8 * (want.k + 1)
+    return capacity(want.k) * (12 if grouped else 8) + 12 + 8 * (want.k + 1)
 
 
 class Lists:
@@ -41,8 +42,10 @@ class Lists:
     Attributes:
         first: query of the first list; per_image: queries are images that stand for their captions.
         candidates_grouped: candidates are images that stand for their captions.
-        counts: entries of every list, -1 where it has failed; floors: keys; int32 [n].
-        keys, ids, members: int32, uint32, uint32 [n, capacity]; `members` is empty where nothing is grouped.
+        counts: entries of every list, -1 where it has failed; limits: entries at which its floor is raised; int32 [n].
+        floors: keys, int32 [n].
+        entries: key (turned to unsigned) << 32 | candidate, uint64 [n, capacity].
+        members: the row of a group that made the maximum, uint32 [n, capacity]; empty where nothing is grouped.
     """
 
     def __init__(self, want: Want, first: int, count: int, per_image: bool, candidates_grouped: bool) -> None:
@@ -50,9 +53,9 @@ class Lists:
         self.want, self.first = want, first
         self.per_image, self.candidates_grouped = per_image, candidates_grouped
         self.counts = np.zeros(count, np.int32)
-        self.floors = np.full(count, kernels.EVERYTHING)
-        self.keys = np.empty((count, places), np.int32)
-        self.ids = np.empty((count, places), np.uint32)
+        self.limits = np.full(count, min(places, want.k + 1 + 16 + (want.k >> 1)), np.int32)
+        self.floors = np.full(count, EVERYTHING)
+        self.entries = np.empty((count, places), np.uint64)
         grouped = per_image or candidates_grouped
         self.members = np.empty((count, places if grouped else 0), np.uint32)
 
@@ -62,23 +65,25 @@ class Lists:
     @property
     def places(self) -> tuple[Any, ...]:
         """The arrays in the order the kernels take them."""
-        return self.counts, self.floors, self.keys, self.ids, self.members
+        return self.counts, self.limits, self.floors, self.entries, self.members
 
     def candidates(self, low: int, high: int, errors: Errors) -> Candidates:
         """What the lists [low, high) hold, for exact scoring; nothing of those that have failed."""
         here = slice(low, high)
         kernels.tighten_all(low, high, self.want.k, errors.flat, errors.relative, *self.places)
-        owner, place = np.nonzero(np.arange(self.keys.shape[1]) < self.counts[here, None])
-        ids = self.ids[here][owner, place].astype(np.int64)
+        owner, place = np.nonzero(np.arange(self.entries.shape[1]) < self.counts[here, None])
+        entries = self.entries[here][owner, place]
+        ids = (entries & np.uint64(0xFFFFFFFF)).astype(np.int64)
         if self.members.shape[1]:
             members = self.members[here][owner, place].astype(np.int64)
             members[members == int(kernels.SEVERAL)] = -1
         else:
             members = ids
         dropped = numbers(self.floors[here])
-        dropped[self.floors[here] == kernels.EVERYTHING] = PAD_SCORE
+        dropped[self.floors[here] == EVERYTHING] = PAD_SCORE
+        keys = ((entries >> np.uint64(32)).astype(np.int64) - 0x80000000).astype(np.int32)
         queries = np.arange(self.first + low, self.first + high)
-        return Candidates(queries, owner, ids, members, numbers(self.keys[here][owner, place]), dropped)
+        return Candidates(queries, owner, ids, members, numbers(keys), dropped)
 
     def failed(self, low: int, high: int) -> NDArray[np.bool_]:
         """Which of the lists [low, high) could not hold all near ties."""
@@ -120,14 +125,14 @@ class Block:
 
     def floors(self) -> Int32:
         """The lowest floor of the lists that every row offers candidates to, as a query; int32 [rows]."""
-        lowest = np.full(len(self.image), kernels.NOTHING)
+        lowest = np.full(len(self.image), NOTHING)
         for held in self.lists:
             if held.per_image:
-                np.minimum(lowest, held.floors[self.image - held.first], out=lowest)  # dead rows: undone below
+                np.minimum(lowest, held.floors[np.maximum(self.image - held.first, 0)], out=lowest)
             else:
                 start = self.start - held.first
                 np.minimum(lowest, held.floors[start : start + len(lowest)], out=lowest)
-        lowest[self.dead] = kernels.NOTHING
+        lowest[self.dead] = NOTHING
         return lowest
 
 
@@ -159,12 +164,12 @@ def offer(block: Block, bits: NDArray[Any], other: Block, side: int, hits: Any, 
         if held.per_image:
             starts = -held.first, other.start, block.start
             kernels.offer_groups(
-                bits, places, count, side, 0, block.image, offsets, last_met, *starts, *bounds, *held.places
+                bits, places, keys, count, side, 0, block.image, offsets, last_met, *starts, *bounds, *held.places
             )
         elif held.candidates_grouped:
             starts = block.start - held.first, 0, other.start
             kernels.offer_groups(
-                bits, places, count, side, 1, other.image, offsets, last_met, *starts, *bounds, *held.places
+                bits, places, keys, count, side, 1, other.image, offsets, last_met, *starts, *bounds, *held.places
             )
         else:
             starts2 = block.start - held.first, other.start

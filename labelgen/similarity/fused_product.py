@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from labelgen.similarity.certificate import Errors, bfloat16_errors, product_bound
-from labelgen.types import Float32
+from labelgen.types import Float16, Float32
 
 Precision: TypeAlias = Literal["bfloat16", "float32", "float32-blas"]
 
@@ -36,16 +36,16 @@ class TileProduct:
         """Bytes of a number of a unit row and of a similarity of a tile."""
         return 2 if self.precision == "bfloat16" else 4
 
-    def lowered(self, rows: Float32) -> tuple[Unit, float]:
-        """Unit rows in this precision, and the largest distance of one from what it was; [n, d] float32."""
+    def lowered(self, rows: Float16, scale: Float32) -> tuple[Unit, float]:
+        """Rows times their scale in this precision, and the largest distance of one from what it was in float32."""
+        single = torch.from_numpy(rows).float().mul_(torch.from_numpy(scale)[:, None])
         if self.precision == "float32-blas":
-            return rows, 0.0
-        single = torch.from_numpy(rows)
+            return single.numpy(), 0.0
         if self.precision == "float32":
             return single, 0.0
         low = single.to(torch.bfloat16)
-        lost = single - low
-        return low, float(lost.square_().sum(1).max().sqrt()) if len(rows) else 0.0
+        lost = single.sub_(low)
+        return low, float((lost * lost).sum(1).max().sqrt()) if len(rows) else 0.0
 
     def buffer(self, rows: int) -> Any:
         """Memory for tiles of up to rows x rows similarities."""
@@ -57,8 +57,10 @@ class TileProduct:
         """Bits of the similarities of two blocks, int16 or int32 [m, n], in `buffer`."""
         shape = len(left), len(right)
         if self.precision == "float32-blas":
-            product = np.matmul(left, right.T, out=buffer[: shape[0] * shape[1]].reshape(shape))
-            return product.view(np.int32)
+            product = buffer[: shape[0] * shape[1]].reshape(shape)
+            np.matmul(left, right.T, out=product)
+            whole: NDArray[Any] = product.view(np.int32)
+            return whole
         out = buffer[: shape[0] * shape[1]].view(shape)
         torch.mm(left, right.t(), out=out)
         bits: NDArray[Any] = out.view(torch.int16 if self.precision == "bfloat16" else torch.int32).numpy()
@@ -77,12 +79,12 @@ def fastest() -> TileProduct:
 
     Whichever it is, results are the same bits.
     """
-    rows = np.random.default_rng(0).standard_normal((1024, 256), dtype=np.float32) / 16
+    rows = (np.random.default_rng(0).standard_normal((1024, 256)) / 16).astype(np.float16)
     return min((TileProduct(name) for name in ("bfloat16", "float32", "float32-blas")), key=lambda p: _seconds(p, rows))
 
 
-def _seconds(product: TileProduct, rows: Float32) -> float:
-    unit, _ = product.lowered(rows)
+def _seconds(product: TileProduct, rows: Float16) -> float:
+    unit, _ = product.lowered(rows, np.ones(len(rows), np.float32))
     buffer = product.buffer(len(rows))
     return min(_timed(lambda: product.tile(unit, unit, buffer)) for _ in range(4))
 

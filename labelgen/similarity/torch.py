@@ -201,9 +201,8 @@ class _Pass:
     def _finished(self, want: Want, found: Sequence[tuple[Int64, RunningLists]]) -> Partial:
         """Exact lists of all query rows of the strip; rows without a living member stay padded."""
         dots = partial(pair_dots, device=self._device)
-        rescorer = Rescorer(
-            self._plan, want, self._query_dots, self._candidate_dots, Errors(self._bound(want)), _pairs(self._plan), dots
-        )
+        given = self._query_dots, self._candidate_dots, Errors(self._bound(want))
+        rescorer = Rescorer(self._plan, want, *given, _pairs(self._plan), dots)
         first_row, last_row = query_rows(self._plan, want, self._strip.first, self._strip.last)
         keys = np.full((last_row - first_row, want.k + 1), PAD_KEY)
         unproven = []

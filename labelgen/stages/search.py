@@ -149,7 +149,7 @@ def search_strip(
     candidates: list[list[int]],
     mutual: bool = False,
 ) -> Result:
-    """Partial lists of the images [first, last) (and of `mutual` candidates), one part file a list and range of rows."""
+    """Partial lists of the images [first, last) and of mutual candidates, one part file a list and range of rows."""
     worker.release_teachers()
     memory = worker.search_memory(worker.settings().memory)
     plan = plan_of(root, corpus, alias, product, lists, dim, memory)

@@ -22,7 +22,7 @@ class WorkerSettings:
     device: str = "cpu"
     threads: int = 1
     memory: int = 4 * 10**9
-    engine: str = "torch"
+    engine: str = "fused"
 
 
 #: Anonymous memory of a process that has torch, its kernels and their buffers loaded (measured: 0.3 to 0.6 GB).

@@ -1,0 +1,127 @@
+"""Floats as integers for compiled loops: similarities of a tile, keys of lists, float16 rows.
+
+Float bits with the magnitude of negative numbers turned round grow as the numbers do. A *key* is that integer for
+float32, int32; tiles of bfloat16 hold the upper half of it, int16.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic
+
+#: Keys of thresholds: everything is above the first, nothing above the second.
+EVERYTHING, NOTHING = np.int32(-(2**31)), np.int32(2**31 - 1)
+
+#: Compiled on the first call, into numba's cache on disk; works with the calling thread alone, without the
+#: interpreter's lock.
+compiled: Any = njit(nogil=True, cache=True)
+#: For sums of products of float16 numbers, which are exact in float64 in any order.
+reordered: Any = njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+
+
+@intrinsic
+def half(_: Any, bits: Any) -> Any:  # pragma: no cover - compiled
+    """The float32 number of float16 bits."""
+    from llvmlite import ir
+
+    def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(types.uint16), code
+
+
+@intrinsic
+def _float_of_bits(_: Any, bits: Any) -> Any:  # pragma: no cover - compiled
+    from llvmlite import ir
+
+    def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), code
+
+
+@intrinsic
+def _bits_of_float(_: Any, number: Any) -> Any:  # pragma: no cover - compiled
+    from llvmlite import ir
+
+    def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.int32(types.float32), code
+
+
+@intrinsic
+def turned(_: Any, bits: Any) -> Any:  # pragma: no cover - compiled
+    """Bits of a float as an integer of the same width that grows as the number does; its own inverse."""
+    from llvmlite import ir
+
+    def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind, width = arguments[0].type, arguments[0].type.width
+        negative = builder.ashr(arguments[0], ir.Constant(kind, width - 1))
+        return builder.xor(arguments[0], builder.and_(negative, ir.Constant(kind, 2 ** (width - 1) - 1)))
+
+    return bits(bits), code
+
+
+@intrinsic
+def key_of_bits(_: Any, bits: Any) -> Any:  # pragma: no cover - compiled
+    """The key of a similarity of a tile: bits of bfloat16 are the upper half of those of float32."""
+    from llvmlite import ir
+
+    def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind, width = arguments[0].type, arguments[0].type.width
+        negative = builder.ashr(arguments[0], ir.Constant(kind, width - 1))
+        turned = builder.xor(arguments[0], builder.and_(negative, ir.Constant(kind, 2 ** (width - 1) - 1)))
+        if width == 32:
+            return turned
+        wide = ir.IntType(32)
+        upper = builder.shl(builder.sext(turned, wide), ir.Constant(wide, 16))
+        # The lower half of the number is 0; that of the key of a negative number is turned round too.
+        return builder.or_(upper, builder.and_(builder.sext(negative, wide), ir.Constant(wide, 0xFFFF)))
+
+    return types.int32(bits), code
+
+
+@intrinsic
+def prefetch(_: Any, array: Any, row: Any, column: Any) -> Any:  # pragma: no cover - compiled
+    """Ask for the cache line of array[row, column]."""
+    from llvmlite import ir
+    from numba.core import cgutils
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        struct = context.make_array(signature.args[0])(context, builder, arguments[0])
+        place = cgutils.get_item_pointer(context, builder, signature.args[0], struct, arguments[1:], wraparound=False)
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(prefetch, [builder.bitcast(place, byte), number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), code
+
+
+@compiled
+def number_of(key: Any) -> Any:
+    """The float32 number of a key."""
+    return _float_of_bits(turned(np.int32(key)))
+
+
+@compiled
+def key_of(number: Any) -> Any:
+    """The key of a float32 number."""
+    return turned(_bits_of_float(np.float32(number)))
+
+
+@compiled
+def floor_key(value: Any, flat: Any, relative: Any) -> Any:
+    """Key that whatever may be among the best exceeds, when the (k+1)-th best computed similarity is `value`.
+
+    With errors of at most e(v) = flat + relative |v|, the (k+1)-th best similarity is at least value - e(value); what
+    is computed as v can reach that only if v + e(v) does.
+    """
+    least = value - (flat + relative * abs(value)) - flat
+    least = least / (1 + relative) if least >= 0 else least / (1 - relative)
+    return np.int32(key_of(np.float32(least - 1e-6)) - 1)
