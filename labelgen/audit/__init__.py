@@ -9,7 +9,19 @@ from importlib import import_module
 from typing import Any
 
 #: Public name -> where it lives.
-_PLACES: dict[str, str] = {}
+_PLACES: dict[str, str] = {
+    "agreement_card": "labelgen.audit.card:agreement_card",
+    "agreement": "labelgen.audit.overlap:agreement",
+    "coverage": "labelgen.audit.batches:coverage",
+    "duplicates": "labelgen.audit.repeats:duplicates",
+    "false_negatives": "labelgen.audit.positives:false_negatives",
+    "hubs": "labelgen.audit.hubness:hubs",
+    "isolated": "labelgen.audit.hubness:isolated",
+    "leakage": "labelgen.audit.splits:leakage",
+    "noisy_pairs": "labelgen.audit.noise:noisy_pairs",
+    "read_judgements": "labelgen.audit.judgements:read_judgements",
+    "score_pairs": "labelgen.audit.positives:score_pairs",
+}
 
 __all__ = sorted(_PLACES)  # noqa: PLE0605 - the table is the list
 

@@ -20,7 +20,7 @@ from labelgen.errors import LabelgenError
 #: Commands by what they are for, in the order of the help. Each lives in the module of its name, as `command`.
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Make a store": ("plan", "build", "status"),
-    "Look at a store": ("verify", "inspect", "diff"),
+    "Look at a store": ("verify", "inspect", "diff", "card"),
     "Find out": ("datasets", "teachers", "recipes", "doctor", "completion"),
 }
 

@@ -1,0 +1,90 @@
+"""The scheme `fused`: soft labels of a batch by a fusion of several similarities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from labelgen.errors import ConfigError
+from labelgen.relevance.base import Blocks, Need, SoftLabels
+from labelgen.relevance.fusion import Fusion, block_ranks, fusion
+from labelgen.specs import Spec
+from labelgen.types import Float64, Int64, Relation
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Relevance = the fused label, clipped to [0, 1]; the batch's own pairs and their image's captions are 1.
+
+    Args:
+        by: the spec of a fusion, for example `"logistic(of=['i2t.text', 'i2i.image'], weights=[9, 2], bias=-7)"`.
+    """
+
+    by: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by", str(self.fusion.spec))
+
+    @cached_property
+    def fusion(self) -> Fusion:
+        return fusion(self.by)
+
+    @property
+    def spec(self) -> Spec:
+        return Spec.of("fused", by=self.by)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset(self.fusion.inputs)
+
+    @property
+    def quantiles(self) -> frozenset[Need]:
+        return frozenset()
+
+    def relevance(self, blocks: Blocks) -> SoftLabels:
+        """Raises ConfigError where an `i2i` or `t2t` input meets a batch that lacks the photograph of a caption."""
+        fused = np.clip(fused_block(self.fusion, blocks), 0, 1).astype(np.float32)
+        same = blocks.same_image
+        fused[same] = 1
+        where = np.ones(blocks.shape, bool) if blocks.where is None else blocks.where
+        return SoftLabels(fused, same, where, blocks.image_rows)
+
+
+def fused_block(by: Fusion, blocks: Blocks) -> Float64:
+    """The fused label of a batch, [A, B], rows are images, columns captions; not clipped."""
+    values = [spread(need, blocks) for need in by.inputs]
+    return by.combine([block_ranks(value) for value in values] if by.uses_ranks else values)
+
+
+def spread(need: Need, blocks: Blocks) -> Float64:
+    """A block as [A, B]: `i2t` as it is; of `i2i` the column of the caption's image, of `t2t` the row of a caption of
+    the image that is in the batch.
+
+    Raises:
+        ConfigError: the batch holds no such image, or no such caption.
+    """
+    block = blocks.get(need).astype(np.float64)
+    if need.relation is Relation.I2T:
+        return block
+    images, captions = blocks.image_rows, blocks.caption_images
+    if need.relation is Relation.I2I:
+        return block[:, _places(captions, images, need)]
+    return block[_places(images, captions, need)]
+
+
+def _places(wanted: Int64, present: Int64, need: Need) -> Int64:
+    """Where every wanted image first stands among the present ones; itself where the two are aligned."""
+    if np.array_equal(wanted, present):
+        return np.arange(len(wanted), dtype=np.int64)
+    values, first = np.unique(present, return_index=True)
+    places = np.minimum(np.searchsorted(values, wanted), len(values) - 1)
+    if not np.array_equal(values[places], wanted):
+        raise ConfigError(
+            f"{need} needs a batch of pairs",
+            found="captions or images whose partner is not in the batch",
+            expected="the image of every caption, and a caption of every image",
+        )
+    found: Int64 = first[places]
+    return found
