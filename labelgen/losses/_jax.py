@@ -20,6 +20,11 @@ def on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
+def widest() -> Any:
+    """The widest float: float32 unless JAX was told to have float64."""
+    return jnp.zeros(0, float).dtype
+
+
 def map_queries(kernel: Kernel, arrays: tuple[jax.Array, ...], size: int) -> tuple[jax.Array, ...]:
     """The kernel over blocks of `size` queries, one after the other: the loop is compiled once, not unrolled."""
     queries = arrays[0].shape[0]

@@ -14,7 +14,7 @@ from labelgen.errors import ArrayError
 from labelgen.losses._types import Array, Namespace
 
 #: Numbers of one temporary of pairs that is worked on at once: stays near a CPU's caches, fills an accelerator.
-PAIRS_ON_CPU = 1 << 20
+PAIRS_ON_CPU = 1 << 18
 PAIRS_ON_ACCELERATOR = 1 << 25
 
 

@@ -21,9 +21,7 @@ class _Attached(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, function: ValueAndGradient, scores: torch.Tensor, *constants: torch.Tensor) -> torch.Tensor:
-        # Autocast would compute parts of the kernel in half precision.
-        with torch.autocast(scores.device.type, enabled=False):
-            value, gradient = function(scores, *constants, gradient=ctx.needs_input_grad[1])
+        value, gradient = function(scores, *constants, gradient=ctx.needs_input_grad[1])
         ctx.save_for_backward(gradient)
         scalar: torch.Tensor = value
         return scalar

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from labelgen.errors import ConfigError
-from labelgen.losses._by_query import by_query, differences, differentiable
+from labelgen.losses._by_query import by_query, count, differentiable, widest
 from labelgen.losses._halves import Half, mean_of_both, of_matrix
 from labelgen.losses._namespace import mean_where, namespace_of, positive
 from labelgen.losses._types import Array
@@ -119,39 +119,37 @@ def sliding_window_kendall(
 
 
 class _Kendall:
-    """Value and gradient of one direction."""
+    """Value and gradient of one direction.
+
+    A pair that is violated counts +1 for its lower candidate and -1 for its higher one: the derivative. Its violation
+    is linear in the scores, so that all of them together are the scores times these counts, plus the margins.
+    """
 
     def __init__(self, gap: float, margin: float) -> None:
         self.gap, self.margin = gap, margin
 
     def __call__(self, scores: Array, *constants: Array, gradient: bool) -> tuple[Array, Array | None]:
         xp = namespace_of("scores", scores)
-        sums, pairs, *net = by_query(self._queries_with_gradient if gradient else self._queries, scores, *constants)
+        net, pairs, violated = by_query(self._queries, scores, *constants)
         number = xp.sum(pairs)
         number = xp.where(number == 0, xp.ones_like(number), number)
-        return xp.sum(sums) / number, net[0] / number if gradient else None
+        # Counts cancel where scores differ little: with more digits than the scores have, nothing is lost.
+        exact = widest(xp, scores)
+        total = xp.sum(xp.astype(net, exact) * xp.astype(scores, exact)) + self.margin * xp.sum(violated)
+        return xp.astype(total / number, scores.dtype), xp.astype(net, scores.dtype) / xp.astype(number, scores.dtype)
 
     def _queries(self, scores: Array, labels: Array) -> tuple[Array, ...]:
-        """Sum of violations [q] and number of pairs [q]."""
-        return self._all(scores, labels)[:2]
+        """Net counts [q, n], pairs [q] and violated pairs [q]. Absent candidates have label NaN, which orders nothing.
 
-    def _queries_with_gradient(self, scores: Array, labels: Array) -> tuple[Array, ...]:
-        """Also how often a candidate is violated as the lower one, less as the higher one: the derivative, [q, n]."""
-        sums, pairs, active = self._all(scores, labels)
+        [q, j, k]: candidate j should come before k.
+        """
         xp = namespace_of("scores", scores)
-        lower, higher = xp.sum(active, axis=1, dtype=xp.int32), xp.sum(active, axis=2, dtype=xp.int32)
-        return sums, pairs, xp.astype(lower - higher, scores.dtype)
-
-    def _all(self, scores: Array, labels: Array) -> tuple[Array, Array, Array]:
-        """[q, j, k]: candidate j should come before k. Absent candidates have label NaN, which is above nothing."""
-        xp = namespace_of("scores", scores)
-        pair = differences(labels) < -self.gap
-        excess = differences(scores)
-        excess = excess + self.margin if self.margin else excess
-        active = pair & ~(excess <= 0)  # not `excess > 0`: NaN scores must show
-        violations = xp.sum(xp.where(active, excess, xp.zeros_like(excess)), axis=(1, 2))
-        number = xp.sum(pair, axis=(1, 2), dtype=xp.int32)
-        return violations, xp.astype(number, scores.dtype), active
+        pair = (labels + self.gap)[:, None, :] < labels[:, :, None]
+        number = count(xp, pair, (1, 2))
+        pair &= (scores + self.margin)[:, None, :] > scores[:, :, None]
+        lower, higher = count(xp, pair, 1), count(xp, pair, 2)
+        exact = widest(xp, scores)
+        return lower - higher, xp.astype(number, exact), xp.astype(xp.sum(higher, axis=1), exact)
 
 
 def _absent_as_nan(half: Half) -> Array:

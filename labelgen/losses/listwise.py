@@ -89,7 +89,7 @@ def smooth_ranks(scores: Array, *, temperature: float = 0.01, where: Array | Non
     xp = half.xp
 
     def ranks(scores: Array, where: Array) -> tuple[Array, ...]:
-        return (_ranks(xp, _signs(xp, scores, temperature), where),)
+        return (_ranks(xp, _signs(xp, scores, where, temperature), where),)
 
     found = by_query(ranks, half.scores, half.where)[0]
     return xp.where(half.where, found, xp.zeros_like(found))
@@ -147,7 +147,7 @@ class _SmoothNdcg:
     def _queries(self, scores: Array, labels: Array, where: Array) -> tuple[Array, ...]:
         """1 - NDCG of every query, [q]."""
         xp = namespace_of("scores", scores)
-        ranks = _ranks(xp, _signs(xp, scores, self.temperature), where)
+        ranks = _ranks(xp, _signs(xp, scores, where, self.temperature), where)
         shares = self._shares(xp, labels, where)
         return (self._loss(xp, ranks, shares),)
 
@@ -159,15 +159,15 @@ class _SmoothNdcg:
         d_ij.
         """
         xp = namespace_of("scores", scores)
-        signs = _signs(xp, scores, self.temperature)
+        signs = _signs(xp, scores, where, self.temperature)
         ranks, shares = _ranks(xp, signs, where), self._shares(xp, labels, where)
         logs = xp.log2(1 + ranks)
         pull = shares / (logs * logs * (1 + ranks) * math.log(2))
-        slopes = (1 - signs * signs) * (0.25 / self.temperature)  # the derivative of sigma by tanh
-        counted = xp.astype(where, scores.dtype)
-        by_others = xp.sum(slopes * pull[:, :, None], axis=1)
-        by_itself = xp.sum(slopes * counted[:, :, None], axis=1)
-        derivative = counted * by_others - pull * by_itself
+        signs *= signs
+        slopes = 1 - signs  # sigma' = (1 - tanh^2) / 4; 0 towards candidates that do not count
+        by_itself = xp.sum(slopes, axis=1)
+        slopes *= pull[:, :, None]
+        derivative = (xp.sum(slopes, axis=1) - pull * by_itself) * (0.25 / self.temperature)
         return self._loss(xp, ranks, shares), derivative
 
     @staticmethod
@@ -192,17 +192,24 @@ class _SmoothNdcg:
         return gains / xp.where(ideal == 0, xp.ones_like(ideal), ideal)[:, None]
 
 
-def _signs(xp: Namespace, scores: Array, temperature: float) -> Array:
-    """[q, i, j] = tanh((s_j - s_i) / 2 t): the sigmoid is half of one plus this, and it never overflows."""
-    return xp.tanh(differences(scores * (0.5 / temperature)))
+def _signs(xp: Namespace, scores: Array, where: Array, temperature: float) -> Array:
+    """[q, i, j] = tanh((s_j - s_i) / 2 t): the sigmoid is half of one plus this, and it never overflows.
+
+    Candidates that do not count are far below all others: exactly -1 in the rows of those.
+    """
+    scaled = scores * (0.5 / temperature)
+    scaled = xp.where(where, scaled, xp.full_like(scaled, -1e30))
+    return xp.tanh(differences(scaled))
 
 
 def _ranks(xp: Namespace, signs: Array, where: Array) -> Array:
-    """Ranks [q, n] among the candidates that count: 1 + sum of (1 + sign) / 2 over the others."""
-    counted = xp.astype(where, signs.dtype)
-    number = xp.sum(counted, axis=1)
-    beaten = xp.sum(signs * counted[:, None, :], axis=2)
-    return 1 + 0.5 * (number[:, None] - counted + beaten)
+    """Ranks [q, n] of the candidates that count among themselves: 1 + sum of (1 + sign) / 2 over the others.
+
+    With n columns that is (1 + n + sum of all signs) / 2, because a candidate's sign towards itself is 0 and the
+    sigmoid of those that do not count is 0.
+    """
+    found = 0.5 * (1 + signs.shape[2] + xp.sum(signs, axis=2))
+    return xp.where(where, found, xp.ones_like(found))
 
 
 def _checked(
