@@ -9,20 +9,49 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from labelgen.loader.batches import AddSoftLabels
     from labelgen.loader.blocks import Labeller, soft_labels
     from labelgen.loader.collate import SoftLabelCollate
+    from labelgen.loader.ddp import GatheredIds, gather_ids
+    from labelgen.loader.jax import to_jax
+    from labelgen.loader.lightning import SoftLabelMixin
     from labelgen.loader.negatives import HardNegatives, Negatives
+    from labelgen.loader.open_clip import OpenClipBatches, WithIds
     from labelgen.loader.samplers import NeighborBatchSampler
+    from labelgen.loader.webdataset import soft_label_stage
 
-__all__ = ["HardNegatives", "Labeller", "Negatives", "NeighborBatchSampler", "SoftLabelCollate", "soft_labels"]
+__all__ = [
+    "AddSoftLabels",
+    "GatheredIds",
+    "HardNegatives",
+    "Labeller",
+    "Negatives",
+    "NeighborBatchSampler",
+    "OpenClipBatches",
+    "SoftLabelCollate",
+    "SoftLabelMixin",
+    "WithIds",
+    "gather_ids",
+    "soft_label_stage",
+    "soft_labels",
+    "to_jax",
+]
 
 _PLACES = {
+    "AddSoftLabels": "labelgen.loader.batches:AddSoftLabels",
+    "GatheredIds": "labelgen.loader.ddp:GatheredIds",
     "HardNegatives": "labelgen.loader.negatives:HardNegatives",
     "Labeller": "labelgen.loader.blocks:Labeller",
     "Negatives": "labelgen.loader.negatives:Negatives",
     "NeighborBatchSampler": "labelgen.loader.samplers:NeighborBatchSampler",
+    "OpenClipBatches": "labelgen.loader.open_clip:OpenClipBatches",
     "SoftLabelCollate": "labelgen.loader.collate:SoftLabelCollate",
+    "SoftLabelMixin": "labelgen.loader.lightning:SoftLabelMixin",
+    "WithIds": "labelgen.loader.open_clip:WithIds",
+    "gather_ids": "labelgen.loader.ddp:gather_ids",
+    "soft_label_stage": "labelgen.loader.webdataset:soft_label_stage",
     "soft_labels": "labelgen.loader.blocks:soft_labels",
+    "to_jax": "labelgen.loader.jax:to_jax",
 }
 
 

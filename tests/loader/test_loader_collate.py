@@ -14,7 +14,7 @@ import pytest
 import labelgen
 from labelgen.errors import ConfigError
 from labelgen.loader import SoftLabelCollate
-from labelgen.loader.collate import attach
+from labelgen.loader.batches import attach
 from labelgen.store.reader import Store
 from labelgen.testing.schemes import Everything
 
@@ -109,9 +109,9 @@ def test_labels_join_any_batch(even: Store) -> None:
 
 def test_wrong_keys_and_wrong_pairs_are_told(even: Store) -> None:
     collate = SoftLabelCollate(even, scheme=Everything(), collate=len)
-    with pytest.raises(ConfigError, match=r"a sample has no 'caption_id'\n.*'image_id'"):
+    with pytest.raises(ConfigError, match=r"has no 'caption_id'\n.*'image_id'"):
         collate([{"image_id": "img-0"}])
-    with pytest.raises(ConfigError, match=r"a sample has no 'image_id'"):
+    with pytest.raises(ConfigError, match=r"has no 'image_id'"):
         collate([(1, 2)])
     pair = [{"image_id": "img-0", "caption_id": "cap-0"}, {"image_id": "img-1", "caption_id": "cap-1"}]
     with pytest.raises(ConfigError, match=r"1 of 2 samples .*\n.*\('img-1', 'cap-1'\)"):

@@ -1,0 +1,142 @@
+"""Soft labels for batches that are made already: what the adapters of frameworks are built on. numpy only.
+
+Where a framework lets the loader's collate function be chosen, `SoftLabelCollate` does this in the workers. Elsewhere
+`AddSoftLabels` takes a whole batch that carries its ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from labelgen.errors import ConfigError, some
+from labelgen.loader.blocks import DEFAULT_SCHEME, Labeller, Missing, Repeats
+from labelgen.relevance.base import Array, Scheme, SoftLabels
+from labelgen.specs import Spec
+from labelgen.store.reader import Store
+
+#: Where the ids lie in a sample or in a batch: the key of a mapping, a position, an attribute, or a function.
+Key: TypeAlias = str | int | Callable[[Any], Any]
+
+
+class PairLabels:
+    """Soft labels of batches of pairs.
+
+    Args:
+        store: an open store.
+        scheme, missing, repeats: as in `labelgen.soft_labels`.
+        check_pairs: refuse pairs whose caption is not one of their image in the store, which is how the store of
+            another data set with the same kind of ids shows. Turn it off where wrong pairs are the point.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        scheme: str | Spec | Scheme = DEFAULT_SCHEME,
+        missing: Missing = "raise",
+        repeats: Repeats = "raise",
+        check_pairs: bool = True,
+    ) -> None:
+        self.labeller = Labeller(store, scheme, missing=missing, repeats=repeats)
+        self.check_pairs = check_pairs
+
+    def labels(self, image_ids: Sequence[Any], caption_ids: Sequence[Any]) -> SoftLabels:
+        """Soft labels of image b with caption b, for all b.
+
+        Raises:
+            ConfigError: halves that do not belong together, or not as many of one as of the other.
+        """
+        if len(image_ids) != len(caption_ids):
+            raise ConfigError(
+                f"{len(image_ids)} images and {len(caption_ids)} captions are no pairs",
+                todo="for images against more captions, use labelgen.soft_labels",
+            )
+        images, captions = [plain_id(item) for item in image_ids], [plain_id(item) for item in caption_ids]
+        blocks = self.labeller.blocks(images, captions)
+        if self.check_pairs and not blocks.aligned:
+            wrong = (blocks.image_rows != blocks.caption_images).nonzero()[0]
+            pairs = [(images[at], captions[at]) for at in wrong.tolist()]
+            raise ConfigError(
+                f"{len(pairs)} of {len(images)} samples hold a caption that the store has for another image",
+                found=f"(image, caption) {some(pairs, 3)}",
+                expected="pairs of the data set that the store was made of",
+                todo="check image_key and caption_key; check_pairs=False where wrong pairs are wanted",
+            )
+        return self.labeller.scheme.relevance(blocks)
+
+
+class AddSoftLabels(PairLabels):
+    """Takes a batch and gives it with its soft labels.
+
+    Args:
+        image_key, caption_key: where the batch holds its ids: a key or attribute, a position, or a function of the
+            batch. Lists, arrays and tensors of ids are all fine.
+        key: as in `attach`.
+        convert: what every array of the labels is turned into; None leaves numpy. `torch.from_numpy`,
+            `jax.numpy.asarray` ...
+        others: `scheme`, `missing`, `repeats`, `check_pairs` as in `PairLabels`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        image_key: Key = "image_id",
+        caption_key: Key = "caption_id",
+        *,
+        key: str = "soft_labels",
+        convert: Callable[[Array], Array] | None = None,
+        **others: Any,
+    ) -> None:
+        super().__init__(store, **others)
+        self.image_key, self.caption_key, self.key, self.convert = image_key, caption_key, key, convert
+
+    def __call__(self, batch: Any) -> Any:
+        """The batch with its soft labels; the batch itself is not changed."""
+        labels = self.labels(list(found(batch, self.image_key)), list(found(batch, self.caption_key)))
+        return attach(batch, labels if self.convert is None else labels.map(self.convert), self.key)
+
+
+def attach(batch: Any, labels: SoftLabels, key: str = "soft_labels") -> Any:
+    """The batch with its labels: under `key` in a mapping, at the end of a tuple or list, else (batch, labels).
+
+    Raises:
+        ConfigError: the mapping has that key already.
+    """
+    if isinstance(batch, Mapping):
+        if key in batch:
+            raise ConfigError(f"the batch has a {key!r} already", todo="pass key= to give the soft labels another name")
+        return {**batch, key: labels}
+    if isinstance(batch, tuple) and not hasattr(batch, "_fields"):
+        return (*batch, labels)
+    if isinstance(batch, list):  # torch's default collate makes a list of a tuple
+        return [*batch, labels]
+    return batch, labels
+
+
+def found(holder: Any, key: Key) -> Any:
+    """What a sample or a batch holds under a key.
+
+    Raises:
+        ConfigError: nothing there.
+    """
+    if callable(key):
+        return key(holder)
+    try:
+        if isinstance(key, str) and not isinstance(holder, Mapping):
+            return getattr(holder, key)
+        return holder[key]
+    except (KeyError, IndexError, AttributeError, TypeError) as error:
+        held = ", ".join(map(repr, holder)) if isinstance(holder, Mapping) else f"a {type(holder).__name__}"
+        raise ConfigError(
+            f"a sample or batch has no {key!r}",
+            found=held,
+            todo="say with image_key= and caption_key= where the ids are (a name, a position or a function)",
+        ) from error
+
+
+def plain_id(value: Any) -> Any:
+    """An id as text or number: a tensor of one number is taken apart, bytes are text."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if hasattr(value, "item") else value

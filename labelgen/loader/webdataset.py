@@ -1,0 +1,50 @@
+"""webdataset: soft labels as a stage of a pipeline. Needs nothing of the library but its shapes.
+
+A stage is a function from an iterator to an iterator; a function for `.map` takes one item. Soft labels belong after
+`.batched`, where an item is a batch::
+
+    wds.WebDataset(urls).decode("pil").to_tuple("jpg", "txt", "__key__").batched(256).map(AddSoftLabels(...))
+    wds.DataPipeline(..., wds.batched(256), soft_label_stage(store, image_key=2, caption_key=first_caption(2)))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from labelgen.loader.batches import AddSoftLabels, Key, found, plain_id
+from labelgen.store.reader import Store
+
+
+def soft_label_stage(
+    store: Store, image_key: Key = "__key__", caption_key: Key | None = None, **others: Any
+) -> Callable[[Iterable[Any]], Iterator[Any]]:
+    """A pipeline stage that adds soft labels to batches, for `.compose` and `DataPipeline`.
+
+    Args:
+        store: an open store.
+        image_key, caption_key: where a batch holds its ids, as in `AddSoftLabels`. Without `caption_key` the caption
+            is the first one of its image, as the data set `webdataset` names it: `<key>#0`.
+        others: as in `AddSoftLabels`.
+    """
+    return Stage(AddSoftLabels(store, image_key, caption_key or first_caption(image_key), **others))
+
+
+class Stage:
+    """Maps batches one by one; picklable, so that workers may be spawned."""
+
+    def __init__(self, add: AddSoftLabels) -> None:
+        self.add = add
+
+    def __call__(self, batches: Iterable[Any]) -> Iterator[Any]:
+        return map(self.add, batches)
+
+
+class first_caption:  # noqa: N801 - used as a function, a class because it is pickled
+    """Caption ids of samples with one text each, by the ids of their images: `beach-7` has `beach-7#0`."""
+
+    def __init__(self, image_key: Key) -> None:
+        self.image_key = image_key
+
+    def __call__(self, batch: Any) -> list[str]:
+        return [f"{plain_id(item)}#0" for item in found(batch, self.image_key)]
