@@ -1,0 +1,90 @@
+"""Frames of findings: rows of a store named by id and text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from labelgen.store.reader import Store
+    from labelgen.types import Float32, Int64
+
+
+def ranked(columns: dict[str, Any], score: Float32) -> pl.DataFrame:
+    """Columns sorted by score, largest first, equal scores in the given order, with `rank` (from 1) and `score`."""
+    import polars as pl
+
+    order = np.argsort(-score, kind="stable")
+    head = {"rank": np.arange(1, len(score) + 1, dtype=np.uint32), "score": score[order]}
+    frame = pl.DataFrame({**head, **{name: taken(values, order) for name, values in columns.items()}})
+    return frame.fill_nan(None)
+
+
+def taken(values: Any, order: Int64) -> Any:
+    """A column in another order: an array or a series."""
+    return values.gather(order) if hasattr(values, "gather") else values[order]
+
+
+def pair_columns(store: Store, images: Int64, captions: Int64) -> dict[str, Any]:
+    """Names of pairs: ids and rows of both sides, the caption's text, its split, and the image it belongs to."""
+    table, texts = store.images, store.captions
+    owners = texts["image_row"].gather(captions)
+    return {
+        "image_id": table["image_id"].gather(images),
+        "caption_id": texts["caption_id"].gather(captions),
+        "text": texts["text"].gather(captions),
+        "split": table["split"].gather(images),
+        "own_image_id": table["image_id"].gather(owners),
+        "image_row": images.astype(np.uint32),
+        "caption_row": captions.astype(np.uint32),
+    }
+
+
+def image_columns(store: Store, images: Int64, prefix: str = "") -> dict[str, Any]:
+    """Names of images: id, row, split, and the first caption."""
+    table, texts = store.images, store.captions
+    return {
+        f"{prefix}image_id": table["image_id"].gather(images),
+        f"{prefix}split": table["split"].gather(images),
+        f"{prefix}text": _first_texts(store, images, texts["text"]),
+        f"{prefix}image_row": images.astype(np.uint32),
+    }
+
+
+def caption_columns(store: Store, captions: Int64, prefix: str = "") -> dict[str, Any]:
+    """Names of captions: id, text, split, image, row."""
+    texts = store.captions
+    owners = texts["image_row"].gather(captions)
+    return {
+        f"{prefix}caption_id": texts["caption_id"].gather(captions),
+        f"{prefix}text": texts["text"].gather(captions),
+        f"{prefix}split": texts["split"].gather(captions),
+        f"{prefix}image_id": store.images["image_id"].gather(owners),
+        f"{prefix}caption_row": captions.astype(np.uint32),
+    }
+
+
+def words(store: Store) -> Int64:
+    """Words of every caption, [n_captions]: runs of what is not blank."""
+    counts: Int64 = store.captions["text"].str.count_matches(r"\S+").to_numpy().astype(np.int64)
+    return counts
+
+
+def _first_texts(store: Store, images: Int64, texts: pl.Series) -> pl.Series:
+    offsets = np.asarray(store.offsets)
+    starts, stops = offsets[images], offsets[images + 1]
+    if not len(texts):
+        import polars as pl
+
+        return pl.Series([None] * len(images), dtype=pl.String)
+    first = texts.gather(np.minimum(starts, len(texts) - 1))
+    return first.zip_with(_mask(starts < stops), first.clear(len(images)))
+
+
+def _mask(values: Any) -> pl.Series:
+    import polars as pl
+
+    return pl.Series(values)

@@ -1,0 +1,201 @@
+"""What the audit reads of a store: unit rows, sets of captions, lists; everything in ranges that fit the memory.
+
+Audits rank, so they compute in float32 from the stored float16 rows: differences to `store.block` are below 1e-6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from labelgen.errors import ConfigError
+from labelgen.store.reader import Store
+from labelgen.types import PAD_ROW, Aggregation, Bool, Float32, Int64, Relation, Scope
+
+#: Bytes of gathered rows that are worked on at once.
+CHUNK_BYTES = 32 << 20
+
+
+class Source(Protocol):
+    """Rows of embeddings: a mapped array of a store, or `Held`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def take(self, rows: Int64) -> Float32: ...
+
+
+@dataclass(frozen=True)
+class Held:
+    """Rows in memory, for corpora that were changed on purpose."""
+
+    rows: Float32
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.rows.shape
+
+    def take(self, rows: Int64) -> Float32:
+        return self.rows[rows]
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Neighbour lists in memory: `ids` int64 [n, k], -1 where a list is shorter, and `scores` float32 [n, k]."""
+
+    ids: Int64
+    scores: Float32
+
+
+@dataclass
+class View:
+    """A corpus as the audit sees it.
+
+    Attributes:
+        offsets: the captions of image v are rows offsets[v]:offsets[v + 1].
+        splits: image rows [start, stop) of every split.
+        text: rows of captions by alias of text teachers.
+        image: rows of images by alias of image teachers.
+        cross: alias -> rows of (images, captions) in one space.
+        t2t, i2i: lists, None where the corpus has none.
+    """
+
+    offsets: Int64
+    splits: dict[str, range]
+    text: dict[str, Source]
+    image: dict[str, Source]
+    cross: dict[str, tuple[Source, Source]]
+    t2t: Lists | None
+    i2i: Lists | None
+
+    @classmethod
+    def of(cls, store: Store, *, k: int = 64) -> View:
+        """The view of a store; lists are cut to `k` entries."""
+        held = {(entry.alias, entry.modality) for entry in store.manifest.embeddings}
+        cross = [alias for alias, modality in held if modality == "image" and (alias, "text") in held]
+        text, image = (
+            {alias: store.embeddings(alias, side) for alias, modality in sorted(held) if modality == side}
+            for side in ("text", "image")
+        )
+        return cls(
+            offsets=np.asarray(store.offsets, np.int64),
+            splits=store.splits,
+            text={alias: rows for alias, rows in text.items() if alias not in cross},
+            image={alias: rows for alias, rows in image.items() if alias not in cross},
+            cross={alias: (image[alias], text[alias]) for alias in sorted(cross)},
+            t2t=read_lists(store, Relation.T2T, k=k),
+            i2i=read_lists(store, Relation.I2I, k=k),
+        )
+
+    @property
+    def n_images(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def n_captions(self) -> int:
+        return int(self.offsets[-1])
+
+    @cached_property
+    def image_of(self) -> Int64:
+        """The image of every caption, [n_captions]."""
+        return np.repeat(np.arange(self.n_images, dtype=np.int64), np.diff(self.offsets))
+
+    @cached_property
+    def split_of(self) -> Int64:
+        """Number of the split of every image, [n_images]."""
+        number = np.empty(self.n_images, np.int64)
+        for position, rows in enumerate(self.splits.values()):
+            number[rows.start : rows.stop] = position
+        return number
+
+    @cached_property
+    def width(self) -> int:
+        """The largest number of captions of an image."""
+        return int(np.diff(self.offsets).max(initial=0))
+
+    def sets(self, images: Int64) -> tuple[Int64, Bool]:
+        """Caption rows of images, int64 [n, width], and which of them exist; the others are row 0."""
+        starts, stops = self.offsets[images], self.offsets[images + 1]
+        rows = starts[:, None] + np.arange(self.width)
+        real = rows < stops[:, None]
+        return np.where(real, rows, 0), real
+
+    def centroids(self, alias: str, weights: Float32 | None = None) -> Float32:
+        """Mean of the unit rows of every image's captions, [n_images, d]; zero where there are none."""
+        source = self.text[alias]
+        sums = np.zeros((self.n_images, source.shape[1]), np.float32)
+        totals = np.zeros(self.n_images, np.float32)
+        weight = np.ones(self.n_captions, np.float32) if weights is None else weights
+        images = np.flatnonzero(np.diff(self.offsets))
+        for here in pieces(images, 2 * 4 * max(1, self.width) * source.shape[1]):
+            first, last = int(self.offsets[here[0]]), int(self.offsets[here[-1] + 1])
+            rows = unit(source.take(np.arange(first, last))) * weight[first:last, None]
+            starts = self.offsets[here] - first
+            sums[here] = np.add.reduceat(rows, starts, axis=0)
+            totals[here] = np.add.reduceat(weight[first:last], starts)
+        sums /= np.maximum(totals, 1e-6)[:, None]
+        return sums
+
+    def mean_row(self, source: Source) -> Float32:
+        """Mean of the living unit rows, [d]: what centring takes away."""
+        total, living = np.zeros(source.shape[1]), 0
+        for here in pieces(np.arange(source.shape[0]), 4 * source.shape[1]):
+            rows = unit(source.take(here))
+            total += rows.sum(axis=0, dtype=np.float64)
+            living += int(rows.any(axis=1).sum())
+        return (total / max(living, 1)).astype(np.float32)
+
+
+def read_lists(
+    store: Store, relation: Relation, *, k: int = 64, scope: Scope = "split", aggregation: Aggregation = "max"
+) -> Lists | None:
+    """The lists of a relation, of the first teacher that has them; None where no teacher has."""
+    for entry in store.manifest.neighbors:
+        if (entry.relation, entry.scope, entry.aggregation) == (relation, scope, aggregation):
+            return listed(store, relation, entry.alias, k=min(k, entry.k), scope=scope, aggregation=aggregation)
+    return None
+
+
+def listed(
+    store: Store,
+    relation: Relation,
+    alias: str,
+    *,
+    k: int,
+    scope: Scope = "split",
+    aggregation: Aggregation = "max",
+) -> Lists:
+    """The lists of one teacher, cut to `k`, in memory."""
+    found = store.neighbors(relation, alias=alias, k=k, scope=scope, aggregation=aggregation)
+    ids = found.ids.astype(np.int64)
+    ids[found.ids == PAD_ROW] = -1
+    return Lists(ids, found.scores)
+
+
+def unit(rows: Float32) -> Float32:
+    """float32 rows of length 1; dead rows stay zero."""
+    wide = np.asarray(rows, np.float32)
+    lengths = np.sqrt(np.einsum("...d,...d->...", wide, wide))[..., None]
+    result: Float32 = (wide / np.where(lengths == 0, np.float32(1), lengths)).astype(np.float32, copy=False)
+    return result
+
+
+def pieces(rows: Int64, bytes_each: int) -> Iterator[Int64]:
+    """Consecutive pieces of `rows`, each of about `CHUNK_BYTES` when a row costs `bytes_each`."""
+    step = max(1, CHUNK_BYTES // max(1, bytes_each))
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
+
+
+def need(present: object, what: str, todo: str) -> None:
+    """Refuse a finding that the store cannot serve.
+
+    Raises:
+        ConfigError: `present` is false.
+    """
+    if not present:
+        raise ConfigError(f"this store has no {what}", todo=todo)
