@@ -137,7 +137,7 @@ def _rows_that_fit(plan: SearchPlan, wants: Sequence[Want]) -> int:
         query, candidate = sides(plan, want.relation)
         share = images / total if query.grouped else 1.0
         lists += share * list_bytes(want, query.grouped or candidate.grouped)
-    per_row = 4 * plan.dim + lists + 28
+    per_row = 1.1 * (4 * plan.dim + lists + 28)  # allocators keep some of what is given back
     return int(max(0, plan.memory - _thread_bytes()) / per_row)
 
 

@@ -38,7 +38,7 @@ class TileProduct:
 
     def lowered(self, rows: Float16, scale: Float32) -> tuple[Unit, float]:
         """Rows times their scale in this precision, and the largest distance of one from what it was in float32."""
-        single = torch.from_numpy(rows).float().mul_(torch.from_numpy(scale)[:, None])
+        single = torch.from_numpy(rows.astype(np.float32)).mul_(torch.from_numpy(scale)[:, None])
         if self.precision == "float32-blas":
             return single.numpy(), 0.0
         if self.precision == "float32":

@@ -73,7 +73,9 @@ def test_flickr8k_killed_twenty_times_has_the_digest_of_an_undisturbed_build(sha
     log = tmp_path / "log"
     for number, pattern in enumerate(patterns):
         when = draw.choice(["before", "after"]) if pattern != "manifest.json" else ("before", "after")[number % 2]
-        killer = ["-m", "labelgen.testing.killer", when, pattern, str(draw.randint(1, 4)), str(log), "--"]
+        # A moment that never comes would end the build, and with it the kills: only embed tasks are many.
+        times = draw.randint(1, 2) if "embed/" in pattern else 1
+        killer = ["-m", "labelgen.testing.killer", when, pattern, str(times), str(log), "--"]
         done = subprocess.run(
             [sys.executable, *killer, *build, "--out", str(tmp_path / "killed")],
             env=_env(),
