@@ -25,7 +25,7 @@ class WorkerSettings:
     engine: str = "fused"
 
 
-#: Anonymous memory of a process that has embedded with torch and compiled the loops of a search (measured: 0.8 to 1 GB).
+#: Anonymous memory of a process that has embedded with torch and compiled the loops of a search: 0.8 to 1 GB, measured.
 RUNTIME_BYTES = 1100 * 10**6
 
 _settings = WorkerSettings()
