@@ -17,7 +17,7 @@ from labelgen import registry
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 #: Pages whose Python blocks work on `stores/demo`.
-RUN = ["README.md", "docs/formats.md"]
+RUN = ["README.md", "docs/formats.md", "docs/methods.md"]
 #: Pages whose blocks are the files of an outside package.
 EXTENSIONS = ["docs/extend/dataset.md", "docs/extend/teacher.md"]
 
