@@ -197,7 +197,8 @@ def _sure(best: Any, second: Any, flat: Any, relative: Any) -> Any:
     """Whether the largest computed similarity of a group belongs to its largest similarity for certain."""
     if second == EVERYTHING:
         return True
-    return second <= floor_key(number_of(best), flat, relative)
+    high, low = number_of(best), number_of(second)
+    return low + (flat + relative * abs(low)) < high - (flat + relative * abs(high))
 
 
 @compiled

@@ -30,7 +30,7 @@ from labelgen.types import Float16, Relation
 
 _SAMPLE_TEXTS = 256
 _SAMPLE_IMAGES = 24
-_SEARCH_SIZES = (3000, 9000)
+_SEARCH_SIZES = (8000, 24000)
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,17 @@ import numpy as np
 import polars as pl
 import pytest
 
+from labelgen.similarity.base import Strip
+from labelgen.similarity.fused import FusedEngine
+from labelgen.similarity.keys import TopK
+from labelgen.similarity.numpy import exact_lists
 from labelgen.similarity.torch import TorchEngine
-from labelgen.testing.engines import TEXT_RELATIONS, assert_equals_brute_force, plan_of, unit_rows, wants_of
-
-CAPTIONS = 5000
+from labelgen.testing.engines import TEXT_RELATIONS, assert_equals_brute_force, plan_of, search_all, unit_rows, wants_of
 
 pytestmark = pytest.mark.shared
 
 
-@pytest.fixture(scope="module")
-def remote_sensing(shared_data: Path) -> tuple[list[str], np.ndarray]:
+def remote_sensing(shared_data: Path, captions: int) -> tuple[list[str], np.ndarray]:
     """Texts of whole images, the 155 that share one text first of all, and the captions of every image."""
     frame = pl.read_parquet(shared_data / "remote_sensing_captions" / "captions.parquet").with_row_index("row")
     most_common = frame["caption"].value_counts(sort=True)["caption"][0]
@@ -25,7 +26,7 @@ def remote_sensing(shared_data: Path) -> tuple[list[str], np.ndarray]:
         pl.col("caption"), repeats=(pl.col("caption") == most_common).any(), size=pl.len()
     )
     images = images.sort("repeats", descending=True, maintain_order=True)
-    images = images.filter(pl.col("size").cum_sum() <= CAPTIONS)
+    images = images.filter(pl.col("size").cum_sum() <= captions)
     return images["caption"].explode().to_list(), images["size"].to_numpy().astype(np.int64)
 
 
@@ -41,10 +42,27 @@ def embedded(texts: list[str]) -> np.ndarray:
     return np.array([rows.get(text, zero) for text in texts])
 
 
-def test_thousands_of_duplicate_captions(remote_sensing: tuple[list[str], np.ndarray]) -> None:
-    texts, sizes = remote_sensing
+@pytest.mark.parametrize("engine", [FusedEngine, TorchEngine])
+def test_thousands_of_duplicate_captions(shared_data: Path, engine: type[FusedEngine] | type[TorchEngine]) -> None:
+    texts, sizes = remote_sensing(shared_data, 5000)
     counts = sorted((texts.count(text) for text in set(texts)), reverse=True)
     assert counts[0] == 592
     assert len(counts) < len(texts) / 3
     plan = plan_of("text", sizes, wants_of(TEXT_RELATIONS, (64,)), text=embedded(texts))
-    assert_equals_brute_force(TorchEngine(), plan)
+    assert_equals_brute_force(engine(), plan)
+
+
+@pytest.mark.slow
+def test_all_remote_sensing_captions(shared_data: Path) -> None:
+    """All 78,320, every list of every 20th image and of the 155 that share one text beside the float64 oracle."""
+    texts, sizes = remote_sensing(shared_data, 1 << 40)
+    plan = plan_of("text", sizes, wants_of(TEXT_RELATIONS, (64,)), text=embedded(texts))
+    found = search_all(FusedEngine(), plan)
+    images = np.union1d(np.arange(155), np.arange(0, len(sizes), 20))
+    captions = np.concatenate([np.arange(plan.offsets[image], plan.offsets[image + 1]) for image in images])
+    whole = Strip(0, len(sizes), ((0, len(sizes)),))
+    for want in plan.wants:
+        rows = images if want.relation.query == "image" else captions
+        expected = TopK.from_keys(exact_lists(plan, whole, want, rows), want.k)
+        for name in ("ids", "scores", "next"):
+            np.testing.assert_array_equal(getattr(found[want], name)[rows], getattr(expected, name), err_msg=str(want))
