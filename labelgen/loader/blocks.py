@@ -7,7 +7,7 @@ once: `Labeller` holds the store, the scheme and its quantile tables, is picklab
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -106,8 +106,8 @@ def _block(store: Store, need: Need, batch: Batch, missing: Missing) -> tuple[Fl
         from labelgen.loader.aggregations import set_block
 
         return set_block(store, need, batch, missing)
-    images = {} if need.relation is Relation.T2T else {"image_rows": batch.images}
-    captions = {} if need.relation is Relation.I2I else {"caption_rows": batch.captions}
+    images: dict[str, Any] = {} if need.relation is Relation.T2T else {"image_rows": batch.images}
+    captions: dict[str, Any] = {} if need.relation is Relation.I2I else {"caption_rows": batch.captions}
     aggregation: Literal["max", "mean"] = "mean" if need.aggregation == "mean" else "max"
     if missing == "raise":
         block = store.block(need.relation, alias=need.alias, aggregation=aggregation, **images, **captions)

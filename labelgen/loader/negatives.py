@@ -127,7 +127,7 @@ class HardNegatives:
 
 def mixed(seed: int, epoch: int, queries: NDArray[np.integer], candidates: NDArray[np.integer]) -> NDArray[np.uint64]:
     """A 64-bit number for every (seed, epoch, query, candidate), the same everywhere: splitmix64, three times over."""
-    state = np.uint64(seed % 2**64)
+    state: NDArray[np.uint64] | np.uint64 = np.uint64(seed % 2**64)
     for word in (np.asarray(epoch), queries, candidates):
         state = _splitmix(state ^ np.asarray(word).astype(np.uint64))
     return np.asarray(state)
