@@ -76,7 +76,7 @@ def test_flickr8k_killed_twenty_times_has_the_digest_of_an_undisturbed_build(sha
     ]
     log = tmp_path / "log"
     for number, pattern in enumerate(patterns):
-        when = draw.choice(["before", "after"]) if pattern != "manifest.json" else ("after", "before")[number % 2]
+        when = draw.choice(["before", "after"]) if pattern != "manifest.json" else ("before", "after")[number % 2]
         times = draw.randint(1, 2) if "embed/" in pattern else 1
         killer = ["-m", "labelgen.testing.killer", when, pattern, str(times), str(log), "--"]
         done = subprocess.run(
