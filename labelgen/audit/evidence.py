@@ -74,7 +74,9 @@ class Witness:
             rows, real = self._view.sets(images[here])
             real = real & (rows != captions[here, None])
             members = unit(source.take(rows.ravel())).reshape(*rows.shape, -1)
-            scores = np.einsum("nkd,nd->nk", members, unit(source.take(captions[here])))
+            caption = unit(source.take(captions[here]))
+            real = real & members.any(axis=2) & caption.any(axis=1)[:, None]
+            scores = np.einsum("nkd,nd->nk", members, caption)
             for name, values in set_aggregates(scores, real).items():
                 found[name][here] = values
         return found

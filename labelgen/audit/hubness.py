@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def hubs(store: Store, relation: str, *, alias: str | None = None, k: int = 10, limit: int = 100) -> pl.DataFrame:
-    """Candidates that stand in the first `k` places of the most lists.
+    """Candidates that stand in the first `k` places of the most lists (of the first teacher that has some).
 
     Returns:
         One row an item: `rank`, `score` (standard deviations of `listed` above the mean of its split), `listed` (lists
@@ -35,7 +35,7 @@ def hubs(store: Store, relation: str, *, alias: str | None = None, k: int = 10, 
 
 
 def isolated(store: Store, relation: str, *, alias: str | None = None, k: int = 5, limit: int = 100) -> pl.DataFrame:
-    """Queries that are near to nothing.
+    """Queries that are near to nothing, by the lists of a teacher (the first that has some).
 
     Returns:
         One row an item: `rank`, `score` (1 minus the mean similarity of its `k` nearest), `nearest` (similarity of the
@@ -65,6 +65,9 @@ def listed_counts(lists: Lists, count: int) -> Int64:
 
 def _lists(store: Store, relation: str, alias: str | None, k: int) -> tuple[Relation, Lists]:
     wanted = Relation(relation)
+    if alias is None:
+        able = (entry.alias for entry in store.manifest.neighbors if (entry.relation, entry.scope) == (wanted, "split"))
+        alias = next(able, None)
     entry = choose.neighbor_list(store.manifest, wanted, alias=alias, scope="split", aggregation="max", k=k)
     return wanted, listed(store, wanted, entry.alias, k=k)
 

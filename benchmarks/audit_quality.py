@@ -1,0 +1,371 @@
+"""The findings of the audit against people and against noise that was put in.
+
+    python benchmarks/audit_quality.py --data ../shared/data --store stores/flickr8k --texts stores/flickr30k
+
+`--store` is Flickr8k with a text and an image teacher, `--texts` Flickr30k with a text teacher; either can be left out.
+False negatives: all judged foreign pairs; what was chosen was chosen on one half of the judged images (drawn with seed
+0), the other half is reported beside all. Noise: captions swapped at random, or with a near neighbour, on
+Flickr8k as it is, on Flickr8k with one caption an image, and on the texts of Flickr30k. Intervals are of 95 % over
+resampled images.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+import labelgen
+from labelgen.audit.positives import TEXT_WEIGHTS, WEIGHTS, Judge, weighted
+from labelgen.audit.replaced import Replaced
+from labelgen.audit.view import Held, Lists, View, unit
+
+RESAMPLES = 100
+SHARES = (0.01, 0.05, 0.1, 0.2, 0.4)
+#: Falls with these, so alone they are turned round.
+TURNED = ("crowding", "length")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder with flickr8k and noise_truth")
+    parser.add_argument("--store", type=Path, help="Flickr8k with a text and an image teacher")
+    parser.add_argument("--texts", type=Path, help="Flickr30k with a text teacher")
+    parser.add_argument("--plot", type=Path, help="where to draw precision, recall and noise")
+    parser.add_argument("--part", choices=("positives", "noise", "all"), default="all")
+    options = parser.parse_args()
+    curves: dict[str, Any] = {}
+    if options.store and options.part != "noise":
+        positives(labelgen.open(options.store), options.data / "flickr8k", curves)
+    if options.part != "positives":
+        truth = pl.read_parquet(options.data / "noise_truth" / "known_noise.parquet")
+        if options.store:
+            store = labelgen.open(options.store)
+            view = View.of(store)
+            noise("Flickr8k, photographs and five captions an image", view, curves, clusters=True)
+            noise("Flickr8k, photographs and one caption an image", one_caption(view), curves)
+            flagged("Flickr8k", store, view, truth.filter(pl.col("source") == "flickr8k"))
+        if options.texts:
+            store = labelgen.open(options.texts)
+            view = View.of(store)
+            noise("Flickr30k, texts alone, five captions an image", view, curves)
+            flagged("Flickr30k", store, view, truth.filter(pl.col("source") != "flickr8k"))
+    if options.plot:
+        draw(options.plot, curves)
+
+
+# False negatives
+
+
+def positives(store: labelgen.Store, data: Path, curves: dict[str, Any]) -> None:
+    """Tables of every piece of evidence and of the score, beside TF-IDF and chance."""
+    judge = Judge(store)
+    tf_idf = TfIdf(store)
+    sets = {name: judged(store, judge, data, name) for name in ("expert", "crowdflower")}
+    scores = {}
+    for name, (images, captions, _) in sets.items():
+        evidence, score = judge.of(images, captions)
+        units = judge.standard(images, captions)
+        rows = {"**default**": score, "default, texts alone": weighted(units, TEXT_WEIGHTS)}
+        rows |= {f"{piece} alone": (-values if piece in TURNED else values) for piece, values in evidence.items()}
+        rows["TF-IDF, best caption"] = tf_idf.scores(images, captions)
+        rows["chance"] = np.random.default_rng(0).random(len(images))
+        scores[name] = {label: values for label, values in rows.items() if not np.isnan(values).any()}
+    chosen = half(np.concatenate([images for images, _, _ in sets.values()]), len(store.offsets) - 1)
+    for name, (images, _, right) in sets.items():
+        for part, kept in (("the other half", ~chosen[images]), ("all judged pairs", np.ones(len(images), bool))):
+            table(name, part, images[kept], right[kept], {label: s[kept] for label, s in scores[name].items()})
+        curves[f"{name}"] = {label: (right, s) for label, s in scores[name].items() if "alone" not in label}
+        curves[f"{name}"]["set_max alone"] = (right, scores[name]["set_max alone"])
+    fitted(judge, sets, chosen)
+
+
+def judged(store: labelgen.Store, judge: Judge, data: Path, name: str) -> tuple[Any, Any, Any]:
+    """Foreign judged pairs as rows, and whether people call them right."""
+    table = pl.read_parquet(data / f"{name}_judgements.parquet")
+    right = table["mean_score"] >= 3 if name == "expert" else table["yes_fraction"] >= 0.5
+    images = store.image_rows([Path(file).stem for file in table["file_name"]])
+    captions = store.caption_rows(table["caption_id"].to_list())
+    foreign = judge.view.image_of[captions] != images
+    return images[foreign], captions[foreign], right.to_numpy()[foreign]
+
+
+def half(images: Any, count: int) -> Any:
+    """Which images the weights may see: half of the judged ones, bool [count]."""
+    known = np.unique(images)
+    chosen = np.zeros(count, bool)
+    chosen[np.random.default_rng(0).permutation(known)[: len(known) // 2]] = True
+    return chosen
+
+
+class TfIdf:
+    """Cosine with the best caption of the image, words and pairs of words, fitted on all captions."""
+
+    def __init__(self, store: labelgen.Store) -> None:
+        texts = store.captions["text"].to_list()
+        self._rows = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit_transform(texts)
+        self._offsets = np.asarray(store.offsets)
+
+    def scores(self, images: Any, captions: Any) -> Any:
+        best = np.zeros(len(images))
+        for number in range(int(np.diff(self._offsets).max())):
+            other = np.minimum(self._offsets[images] + number, self._offsets[images + 1] - 1)
+            best = np.maximum(best, np.asarray(self._rows[other].multiply(self._rows[captions]).sum(axis=1)).ravel())
+        return best
+
+
+def table(name: str, part: str, images: Any, right: Any, rows: dict[str, Any]) -> None:
+    print(f"\n### False negatives, {name}, {part}: {len(right):,} pairs, {right.sum():,} right ({right.mean():.3f})\n")
+    print(
+        "| score | AUC | average precision | P@100 | P@1,000 | default is better by (AP) |\n|---|---|---|---|---|---|"
+    )
+    drawn = list(resamples(images))
+    default = [average_precision_score(right[rows_], rows["**default**"][rows_]) for rows_ in drawn]
+    for label, score in sorted(rows.items(), key=lambda item: -average_precision_score(right, item[1])):
+        found = [measures(right, score), *(measures(right[rows_], score[rows_]) for rows_ in drawn)]
+        cells = [f"{found[0][m]:.3f} [{low:.3f}, {high:.3f}]" for m in range(4) for low, high in [spread(found, m)]]
+        gap = np.array(default) - np.array([item[1] for item in found[1:]])
+        better = (
+            ""
+            if label == "**default**"
+            else "{:+.3f} [{:+.3f}, {:+.3f}]".format(
+                average_precision_score(right, rows["**default**"]) - found[0][1], *np.percentile(gap, [2.5, 97.5])
+            )
+        )
+        print(f"| {label} | {' | '.join(cells)} | {better} |")
+
+
+def measures(right: Any, score: Any) -> tuple[float, float, float, float]:
+    best = right[np.argsort(-score, kind="stable")]
+    return roc_auc_score(right, score), average_precision_score(right, score), best[:100].mean(), best[:1000].mean()
+
+
+def resamples(images: Any) -> Iterator[Any]:
+    """Rows of images drawn with replacement: pairs of one image are not independent."""
+    order = np.argsort(images, kind="stable")
+    _, starts, sizes = np.unique(images[order], return_index=True, return_counts=True)
+    draw = np.random.default_rng(0)
+    for _ in range(RESAMPLES):
+        picked = draw.integers(0, len(starts), len(starts))
+        yield np.concatenate([order[starts[one] : starts[one] + sizes[one]] for one in picked])
+
+
+def spread(found: list[Any], number: int) -> tuple[float, float]:
+    low, high = np.percentile([item[number] for item in found[1:]], [2.5, 97.5])
+    return float(low), float(high)
+
+
+def fitted(judge: Judge, sets: dict[str, Any], chosen: Any) -> None:
+    """The weights that a logistic fit to the chosen half gives, both kinds of judges of equal weight."""
+    print("\n### Weights\n\n| evidence | fitted | shipped | fitted, texts alone | shipped |\n|---|---|---|---|---|")
+    columns = []
+    for shipped in (WEIGHTS, TEXT_WEIGHTS):
+        rows, rights, weights = [], [], []
+        for images, captions, right in sets.values():
+            here = chosen[images]
+            units = judge.standard(images[here], captions[here])
+            names = [name for name in shipped if name in units]
+            rows.append(np.stack([units[name] for name in names], axis=1))
+            rights.append(right[here])
+            weights.append(np.full(here.sum(), 1 / here.sum()))
+        share = np.concatenate(weights)
+        model = LogisticRegression(C=10, max_iter=500)
+        model.fit(np.concatenate(rows), np.concatenate(rights), sample_weight=share * len(share) / share.sum())
+        columns.append(dict(zip(names, model.coef_[0], strict=True)))
+    for name in WEIGHTS:
+        cells = [
+            f"{c[name]:.2f} | {s[name]:.2f}" if name in c else " | "
+            for c, s in zip(columns, (WEIGHTS, TEXT_WEIGHTS), strict=True)
+        ]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+# Noisy pairs
+
+
+def noise(title: str, view: View, curves: dict[str, Any], *, clusters: bool = False) -> None:
+    """A table of noise put in, level by level."""
+    print(f"\n### Noisy pairs: {title}\n")
+    print("| swapped | share | score | AUC | precision at the number of bad pairs | share estimated |")
+    print("|---|---|---|---|---|---|")
+    rows = Held(np.asarray(view.text[next(iter(view.text))].take(np.arange(view.n_captions))))
+    near = with_siblings(view, rows)
+    groups = photo_clusters(view) if clusters else None
+    for kind, swap in (("at random", swapped), ("with a near one", swapped_near)):
+        for share in SHARES:
+            moved = swap(view, near, share, np.random.default_rng(7))
+            bad = view.image_of[moved] != view.image_of
+            changed = rearranged(view, rows, near, moved)
+            found = Replaced(changed).find()
+            living = found.captions
+            judges = {"**noisy_pairs**": (found.score, f"{found.noise:.3f}")}
+            judges |= {name: (values[living], "") for name, values in baselines(changed, groups).items()}
+            for name, (score, estimate) in judges.items():
+                auc, precision = noise_measures(bad[living], score)
+                print(f"| {kind} | {share:.0%} | {name} | {auc:.4f} | {precision:.3f} | {estimate} |", flush=True)
+                curves.setdefault(f"noise: {title}, {kind}", {}).setdefault(name, []).append((share, auc))
+
+
+def noise_measures(bad: Any, score: Any) -> tuple[float, float]:
+    first = np.argsort(-score, kind="stable")[: bad.sum()]
+    return roc_auc_score(bad, score), float(bad[first].mean())
+
+
+def swapped(view: View, _near: Lists, share: float, draw: np.random.Generator) -> Any:
+    """Which caption stands at every place when a share of them was swapped at random."""
+    chosen = draw.permutation(view.n_captions)[: round(share * view.n_captions)]
+    moved = np.arange(view.n_captions)
+    moved[chosen] = np.roll(chosen, 1)
+    return moved
+
+
+def swapped_near(view: View, near: Lists, share: float, draw: np.random.Generator) -> Any:
+    """The same, every caption swapped with the nearest one of another image that still stands at its place."""
+    moved, taken = np.arange(view.n_captions), np.zeros(view.n_captions, bool)
+    left = round(share * view.n_captions)
+    for caption in draw.permutation(view.n_captions):
+        if left <= 0:
+            break
+        others = near.ids[caption][near.ids[caption] >= 0]
+        free = others[~taken[others] & (view.image_of[others] != view.image_of[caption])]
+        if not taken[caption] and len(free):
+            moved[caption], moved[free[0]] = free[0], caption
+            taken[[caption, free[0]]] = True
+            left -= 2
+    return moved
+
+
+def with_siblings(view: View, rows: Held) -> Lists:
+    """Lists that know the captions of the own image too: those of the store leave them out."""
+    ids, scores = [], []
+    for start in range(0, view.n_captions, 8192):
+        here = np.arange(start, min(start + 8192, view.n_captions))
+        own, real = view.sets(view.image_of[here])
+        real = real & (own != here[:, None])
+        similar = np.einsum("nkd,nd->nk", unit(rows.take(own.ravel())).reshape(*own.shape, -1), unit(rows.take(here)))
+        all_ids = np.concatenate([np.where(real, own, -1), view.t2t.ids[here]], axis=1)
+        all_scores = np.concatenate([np.where(real, similar, -np.inf), view.t2t.scores[here]], axis=1)
+        order = np.argsort(-all_scores, axis=1, kind="stable")
+        ids.append(np.take_along_axis(all_ids, order, axis=1))
+        scores.append(np.take_along_axis(all_scores, order, axis=1))
+    return Lists(np.concatenate(ids), np.concatenate(scores).astype(np.float32))
+
+
+def rearranged(view: View, rows: Held, near: Lists, moved: Any) -> View:
+    """The corpus after the swaps: place p holds caption moved[p], and its list leaves out the image it stands at."""
+    place = np.empty(len(moved), np.int64)
+    place[moved] = np.arange(len(moved))
+    ids, scores = near.ids[moved], near.scores[moved]
+    ids = np.where(ids >= 0, place[np.maximum(ids, 0)], -1)
+    foreign = (ids >= 0) & (view.image_of[np.maximum(ids, 0)] != view.image_of[:, None])
+    scores = np.where(foreign, scores, -np.inf)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :64]
+    lists = Lists(
+        np.take_along_axis(np.where(foreign, ids, -1), order, axis=1), np.take_along_axis(scores, order, axis=1)
+    )
+    return replace(view, text={"text": Held(rows.rows[moved])}, t2t=lists)
+
+
+def one_caption(view: View) -> View:
+    """One caption of every image, drawn at random, with lists among those captions."""
+    draw = np.random.default_rng(3)
+    kept = view.offsets[:-1] + (draw.random(view.n_images) * np.diff(view.offsets)).astype(np.int64)
+    rows = unit(next(iter(view.text.values())).take(kept))
+    ids, scores = np.full((len(kept), 64), -1, np.int64), np.full((len(kept), 64), -np.inf, np.float32)
+    for images in view.splits.values():
+        similar = rows[images.start : images.stop] @ rows[images.start : images.stop].T
+        np.fill_diagonal(similar, -np.inf)
+        width = min(64, len(images) - 1)
+        order = np.argsort(-similar, axis=1, kind="stable")[:, :width]
+        ids[images.start : images.stop, :width] = order + images.start
+        scores[images.start : images.stop, :width] = np.take_along_axis(similar, order, axis=1)
+    offsets = np.arange(len(kept) + 1)
+    fields = {name: getattr(view, name) for name in ("splits", "image", "cross", "i2i")}
+    return View(offsets=offsets, text={"text": Held(rows)}, t2t=Lists(ids, scores), **fields)
+
+
+def baselines(view: View, groups: Any) -> dict[str, Any]:
+    """Distance to the siblings, confident learning over clusters of photographs, and a cross-modal cosine."""
+    found: dict[str, Any] = {}
+    rows = unit(view.text["text"].take(np.arange(view.n_captions)))
+    if view.width > 1:
+        own, real = view.sets(view.image_of)
+        real = real & (own != np.arange(view.n_captions)[:, None])
+        total = np.zeros(view.n_captions)
+        for number in range(view.width):
+            total += np.where(real[:, number], np.einsum("nd,nd->n", rows[own[:, number]], rows), 0)
+        found["mean distance to siblings"] = -total / np.maximum(real.sum(axis=1), 1)
+    if groups is not None:
+        found["confident learning, 50 clusters of photographs"] = -self_confidence(view, rows, groups)
+    for alias, (photographs, texts) in view.cross.items():
+        found[f"image-caption cosine, {alias}"] = -np.einsum(
+            "nd,nd->n", unit(photographs.take(view.image_of)), unit(texts.take(np.arange(view.n_captions)))
+        )
+    return found
+
+
+def photo_clusters(view: View) -> Any:
+    """A class for every image: its cluster among 50 of the photographs."""
+    rows = unit(next(iter(view.image.values())).take(np.arange(view.n_images)))
+    return MiniBatchKMeans(50, random_state=0, n_init=1, batch_size=2048).fit_predict(rows)
+
+
+def self_confidence(view: View, rows: Any, groups: Any) -> Any:
+    """Chance of the class of its image that a text classifier of the other half of the images gives a caption."""
+    label, fold = groups[view.image_of], np.arange(view.n_images)[view.image_of] % 2
+    chance = np.zeros(len(rows))
+    for part in (0, 1):
+        model = LogisticRegression(max_iter=60, tol=1e-2).fit(rows[fold != part][::4], label[fold != part][::4])
+        column = np.searchsorted(model.classes_, label[fold == part]).clip(0, len(model.classes_) - 1)
+        chance[fold == part] = model.predict_proba(rows[fold == part])[np.arange((fold == part).sum()), column]
+    return chance
+
+
+def flagged(title: str, store: labelgen.Store, view: View, truth: pl.DataFrame) -> None:
+    """Ranks of the pairs that people called wrong, among all pairs."""
+    found = Replaced(view).find()
+    rank = np.zeros(view.n_captions, np.int64)
+    rank[found.captions[np.argsort(-found.score, kind="stable")]] = np.arange(1, len(found.captions) + 1)
+    ranks = np.sort(rank[store.caption_rows(truth["caption_id"].to_list())])
+    print(
+        f"\nRanks of the {len(ranks)} pairs of {title} that people called wrong, of {len(found.captions):,}: ", end=""
+    )
+    print(f"{', '.join(map(str, ranks.tolist()))} (median {np.median(ranks):,.0f}); share estimated {found.noise:.4f}")
+
+
+# Plot
+
+
+def draw(path: Path, curves: dict[str, Any]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, -(-len(curves) // 2), figsize=(4.5 * -(-len(curves) // 2), 8), squeeze=False)
+    for axis, (title, lines) in zip(axes.flat, curves.items(), strict=False):
+        for label, line in lines.items():
+            if title.startswith("noise"):
+                axis.plot(*zip(*line, strict=True), marker="o", label=label.strip("*"))
+                axis.set(xscale="log", xlabel="share swapped", ylabel="AUC")
+            else:
+                precision, recall, _ = precision_recall_curve(*line)
+                axis.plot(recall, precision, label=label.strip("*"))
+                axis.set(xlabel="recall", ylabel="precision")
+        axis.set_title(title.removeprefix("noise: "), fontsize=7)
+        axis.legend(fontsize=6)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
