@@ -174,9 +174,9 @@ METHODS: dict[str, Callable[[np.ndarray, np.ndarray, int], Any]] = {
     "torch float32 + topk": _torch_topk("float32"),
     "torch bfloat16 + topk": _torch_topk("bfloat16"),
     "semantic_search": _semantic_search,
-    "product alone, torch bfloat16": _product("torch bfloat16"),
-    "product alone, torch float32": _product("torch float32"),
-    "product alone, numpy float32": _product("numpy float32"),
+    "product alone: torch bfloat16": _product("torch bfloat16"),
+    "product alone: torch float32": _product("torch float32"),
+    "product alone: numpy float32": _product("numpy float32"),
 }
 
 
