@@ -42,7 +42,7 @@ ARROWS: dict[str, set[str]] = {
     "loader": {"store", "relevance"},
     # pairs are scored one by one, with the arithmetic that blocks use
     "export": {"store"},
-    "audit": {"store", "corpus", "relevance", "similarity.exact"},
+    "audit": {"store", "corpus", "relevance", "similarity.exact", "similarity.groups"},
     # outside
     "testing": {"store", "corpus", "teachers", "similarity", "tasks", "executors", "relevance", "cli"},
     "door": {"pipeline", "store", "loader"},
@@ -84,7 +84,7 @@ LIBRARIES: dict[str, set[str]] = {
         *("corpus/arrange.py", "corpus/frames.py", "corpus/table_files.py", "store/items.py", "store/parquet.py"),
         *("stages/final_corpus.py", "stages/ingest.py", "testing/stores.py", "audit/*"),
     },
-    "pyarrow": {"store/parquet.py", "teachers/parquet_features.py"},
+    "pyarrow": {"store/parquet.py", "teachers/parquet_features.py", "export/parquet.py", "export/hf.py"},
     "rich": {"cli/*"},
     "scipy": {"audit/measures.py"},
     "sentence_transformers": {"teachers/sentences.py"},
@@ -96,7 +96,7 @@ LIBRARIES: dict[str, set[str]] = {
     },
     "llvmlite": {"similarity/fused_bits.py"},
     "numba": {"similarity/fused_bits.py", "similarity/fused_kernels.py"},
-    "threadpoolctl": {"similarity/fused.py"},
+    "threadpoolctl": {"similarity/fused.py", "loader/collate.py"},
     "torchvision": {"teachers/vision.py"},
     "transformers": {"teachers/transformers.py", "teachers/weights.py"},
     "zarr": {"store/zarr.py"},

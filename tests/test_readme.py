@@ -17,7 +17,8 @@ from labelgen import registry
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 #: Pages whose Python blocks work on `stores/demo`.
-RUN = ["README.md", "docs/formats.md", "docs/methods.md"]
+RUN = ["README.md", "docs/formats.md", "docs/methods.md", "docs/audit.md", "docs/loader.md"]
+RUN += ["docs/card.md", "docs/patches.md"]
 #: Pages whose blocks are the files of an outside package.
 EXTENSIONS = ["docs/extend/dataset.md", "docs/extend/teacher.md"]
 
@@ -112,7 +113,7 @@ def test_named_files_and_modules_exist(page: str) -> None:
         )
 
 
-PUBLIC = {"open", "build", "plan", "verify", "add", "status"}
+PUBLIC = {"soft_labels", "open", "build", "plan", "verify", "add", "status"}
 
 
 @pytest.mark.parametrize(("kind", "page"), [("dataset", "docs/datasets.md"), ("teacher", "docs/teachers.md")])

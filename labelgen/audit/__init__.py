@@ -10,6 +10,7 @@ from typing import Any
 
 #: Public name -> where it lives.
 _PLACES: dict[str, str] = {
+    "Patch": "labelgen.audit.patch:Patch",
     "agreement_card": "labelgen.audit.card:agreement_card",
     "agreement": "labelgen.audit.overlap:agreement",
     "coverage": "labelgen.audit.batches:coverage",
@@ -21,6 +22,7 @@ _PLACES: dict[str, str] = {
     "noisy_pairs": "labelgen.audit.noise:noisy_pairs",
     "read_judgements": "labelgen.audit.judgements:read_judgements",
     "score_pairs": "labelgen.audit.positives:score_pairs",
+    "write_report": "labelgen.audit.report:write_report",
 }
 
 __all__ = sorted(_PLACES)  # noqa: PLE0605 - the table is the list

@@ -1,0 +1,71 @@
+"""Plots of the report as inline SVG: how similar own pairs are, and how similar random ones, by the statistics."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from labelgen.store import layout
+from labelgen.store.reader import Store
+from labelgen.types import Float64
+
+_WIDTH, _HEIGHT, _FOOT = 420, 150, 18
+
+
+def plots(store: Store) -> str:
+    """One figure a relation and teacher, from `stats/`; nothing where a store has none."""
+    figures = []
+    for path in sorted((store.path / layout.STATS).glob("*.json")):
+        figure = _figure(json.loads(path.read_text(encoding="utf-8")), path.stem)
+        if figure:
+            figures.append(figure)
+    return "".join(figures)
+
+
+def _figure(document: dict[str, Any], name: str) -> str:
+    edges = np.asarray(document.get("bins", []), np.float64)
+    curves = {word: _counts(document, word, len(edges) - 1) for word in ("own", "random")}
+    drawn = {word: counts / counts.sum() for word, counts in curves.items() if counts.sum() > 0}
+    if not drawn:
+        return ""
+    used = np.flatnonzero(sum(drawn.values()) > 1e-4)
+    first, last = int(used[0]), int(used[-1]) + 1
+    top = max(float(counts.max()) for counts in drawn.values())
+    body = "".join(
+        _curve(drawn[word][first:last], top, css)
+        for word, css in (("random", "other"), ("own", "own"))
+        if word in drawn
+    )
+    middle = document.get("quantiles", {}).get("0.5")
+    note = f"{name}: own pairs (blue), random pairs (orange)" + (
+        f", median of random pairs {middle:.2f}" if middle is not None else ""
+    )
+    line = f'<line class="axis" x1="0" x2="{_WIDTH}" y1="{_HEIGHT}" y2="{_HEIGHT}"/>'
+    labels = (
+        f'<text x="0" y="{_HEIGHT + 13}">{edges[first]:.2f}</text>'
+        f'<text x="{_WIDTH}" y="{_HEIGHT + 13}" text-anchor="end">{edges[last]:.2f}</text>'
+    )
+    size = f'viewBox="0 0 {_WIDTH} {_HEIGHT + _FOOT}"'
+    caption = f'<figcaption class="dim">{escape(note)}</figcaption>'
+    return f'<figure><svg {size} role="img">{body}{line}{labels}</svg>{caption}</figure>'
+
+
+def _counts(document: dict[str, Any], word: str, bins: int) -> Float64:
+    """Histogram over all splits, [bins]."""
+    total = np.zeros(max(0, bins))
+    for split in document.get("splits", {}).values():
+        total += np.asarray(split.get(word, {}).get("counts", np.zeros(max(0, bins))), np.float64)
+    return total
+
+
+def _curve(shares: Float64, top: float, css: str) -> str:
+    step = _WIDTH / len(shares)
+    points = [(0.0, float(_HEIGHT))]
+    for place, share in enumerate(shares.tolist()):
+        height = _HEIGHT * (1 - share / top)
+        points += [(place * step, height), ((place + 1) * step, height)]
+    points.append((float(_WIDTH), float(_HEIGHT)))
+    return f'<polygon class="{css}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>'
