@@ -20,7 +20,8 @@ from labelgen.errors import LabelgenError
 #: Commands by what they are for, in the order of the help. Each lives in the module of its name, as `command`.
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Make a store": ("plan", "build", "status"),
-    "Look at a store": ("verify", "inspect", "diff", "card"),
+    "Look at a store": ("verify", "inspect", "diff", "audit", "card"),
+    "Use a store": ("export",),
     "Find out": ("datasets", "teachers", "recipes", "doctor", "completion"),
 }
 

@@ -1,0 +1,112 @@
+"""What every target is made with: options, the report of what was written, and rows in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from labelgen.store import choose
+from labelgen.store.atomic import FileFact
+from labelgen.store.mapped import MappedArray
+from labelgen.store.reader import Store
+from labelgen.types import Int64, Modality, Relation
+
+Short: TypeAlias = Literal["repeat", "drop"]
+
+#: Bytes of rows that are in memory at once.
+PIECE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a target may be told; each looks at what concerns it.
+
+    Attributes:
+        text, image: aliases of the teachers; None for the only one there is.
+        splits: which splits are written; all when empty.
+        short: images with fewer captions than the target's five: captions are taken again in turn, or the image is
+            left out.
+        photos: what stands before a photograph's file name, for targets that read photographs.
+    """
+
+    text: str | None = None
+    image: str | None = None
+    splits: tuple[str, ...] = ()
+    short: Short = "repeat"
+    photos: str = "./pics/"
+
+
+@dataclass
+class Written:
+    """What an export wrote.
+
+    Attributes:
+        files: size and checksum by path relative to the folder.
+        notes: what was done with items that did not fit, as sentences.
+        left_out: ids of images that are not in the files, by reason and split.
+    """
+
+    target: str
+    out: Path
+    files: dict[str, FileFact] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, name: str, fact: FileFact) -> None:
+        self.files[name] = fact
+
+    def leave_out(self, reason: str, ids: list[str]) -> None:
+        """Note images that a file does not hold."""
+        if ids:
+            self.left_out[reason] = ids
+            self.notes.append(f"{len(ids)} images left out, {reason}")
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "target": self.target,
+            "files": {name: fact._asdict() for name, fact in sorted(self.files.items())},
+            "notes": self.notes,
+            "left_out": self.left_out,
+        }
+
+
+def splits_of(store: Store, options: Options) -> dict[str, range]:
+    """Image rows of the splits that are written."""
+    return {name: rows for name, rows in store.splits.items() if not options.splits or name in options.splits}
+
+
+def rows_of_teacher(store: Store, modality: Modality, alias: str | None) -> tuple[str, MappedArray]:
+    """Alias and embedding rows of the teacher that an export means.
+
+    Raises:
+        ConfigError: none, or several and none was named.
+    """
+    relation = Relation.T2T if modality == "text" else Relation.I2I
+    name, _ = choose.teacher_for(store.manifest, relation, alias)
+    return name, store.embeddings(name, modality)
+
+
+def pieces(count: int, row_bytes: int) -> Iterator[tuple[int, int]]:
+    """[start, stop) ranges of rows that are read at once."""
+    step = max(1, PIECE_BYTES // max(1, row_bytes))
+    for start in range(0, count, step):
+        yield start, min(start + step, count)
+
+
+def alive(embeddings: MappedArray, start: int, stop: int) -> Any:
+    """Which of the rows [start, stop) are there, bool [stop - start]: those that are not all zero."""
+    found = np.zeros(stop - start, bool)
+    for low, high in pieces(stop - start, embeddings.spec.row_bytes):
+        found[low:high] = (embeddings.take(np.arange(start + low, start + high)) != 0).any(axis=1)
+    return found
+
+
+def unit_rows(embeddings: MappedArray, rows: Int64) -> Iterator[Any]:
+    """The given rows as float32 of length 1, piece by piece: x / sqrt(x.x) in float64, rounded once."""
+    for low, high in pieces(len(rows), 8 * embeddings.shape[1]):
+        wide = embeddings.take(rows[low:high]).astype(np.float64)
+        yield (wide / np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]).astype(np.float32)

@@ -1,0 +1,99 @@
+"""A folder that `datasets.load_dataset(folder, name)` reads: parquet files, and a card that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from labelgen.export.base import Options, Written, pieces, splits_of
+from labelgen.export.parquet import query_range, write_batches, write_pairs
+from labelgen.store import layout
+from labelgen.store.atomic import write_atomic
+from labelgen.store.parquet import read_strings
+from labelgen.store.reader import Store
+
+#: The hub's word for it.
+SPLIT_NAMES = {"val": "validation"}
+
+
+def write(store: Store, options: Options, written: Written) -> None:
+    """`README.md`, and for every split `pairs/`, `<alias>.<modality>/` and `<list>/` with one parquet file each."""
+    splits = {SPLIT_NAMES.get(name, name): images for name, images in splits_of(store, options).items()}
+    configs = ["pairs"]
+    for split, images in splits.items():
+        _write_pairs_of(store, split, images, written)
+    for entry in store.manifest.embeddings:
+        name = f"{entry.alias}.{entry.modality}"
+        configs.append(name)
+        for split, images in splits.items():
+            _write_rows(store, entry.alias, entry.modality, f"{name}/{split}.parquet", images, written)
+    for listed in store.manifest.neighbors:
+        name = listed.path.partition("/")[2]
+        configs.append(name)
+        for split, images in splits.items():
+            file = f"{name}/{split}.parquet"
+            written.add(file, write_pairs(store, listed, [query_range(store, listed, images)], written.out / file))
+    written.add("README.md", write_atomic(written.out / "README.md", _card(store, configs, list(splits)).encode()))
+
+
+def _write_pairs_of(store: Store, split: str, images: range, written: Written) -> None:
+    import pyarrow as pa
+
+    schema = pa.schema([(name, pa.string()) for name in ("image_id", "caption_id", "caption", "file")])
+    name = f"pairs/{split}.parquet"
+    written.add(name, write_batches(written.out / name, schema, _pairs(store, images)))
+
+
+def _pairs(store: Store, images: range) -> Iterator[dict[str, Any]]:
+    corpus = store.path / store.manifest.corpus.path
+    texts, files = read_strings(corpus / layout.CAPTIONS, "text"), read_strings(corpus / layout.IMAGES, "file")
+    first, last = int(store.offsets[images.start]), int(store.offsets[images.stop])
+    for low, high in pieces(last - first, 1024):
+        captions = np.arange(first + low, first + high)
+        owners = store.image_of(captions)
+        yield {
+            "image_id": store.image_ids(owners),
+            "caption_id": store.caption_ids(captions),
+            "caption": texts.take(captions),
+            "file": files.take(owners),
+        }
+
+
+def _write_rows(store: Store, alias: str, modality: Any, name: str, images: range, written: Written) -> None:
+    import pyarrow as pa
+
+    array = store.embeddings(alias, modality)
+    rows = images if modality == "image" else range(int(store.offsets[images.start]), int(store.offsets[images.stop]))
+    schema = pa.schema([("id", pa.string()), ("embedding", pa.list_(pa.float32(), array.shape[1]))])
+    ids = store.image_ids if modality == "image" else store.caption_ids
+
+    def read() -> Iterator[dict[str, Any]]:
+        for low, high in pieces(len(rows), 4 * array.shape[1]):
+            start, stop = rows.start + low, rows.start + high
+            flat = pa.array(array.slice(start, stop).astype(np.float32).ravel())
+            yield {"id": ids(range(start, stop)), "embedding": pa.FixedSizeListArray.from_arrays(flat, array.shape[1])}
+
+    written.add(name, write_batches(written.out / name, schema, read()))
+
+
+def _card(store: Store, configs: list[str], splits: list[str]) -> str:
+    lines = ["---", "configs:"]
+    for name in configs:
+        lines += [f"- config_name: {name}", "  data_files:"]
+        for split in splits:
+            lines += [f"  - split: {split}", f"    path: {name}/{split}.parquet"]
+    about = store.manifest.corpus
+    teachers = [f"- `{alias}`: `{entry.spec}`, {entry.dim} numbers" for alias, entry in store.manifest.teachers.items()]
+    return "\n".join(
+        [
+            *lines, "---", "", "# Soft labels", "",
+            f"{about.n_images:,} images and {about.n_captions:,} captions, exported from a labelgen store "
+            f"(content {store.manifest.content_digest}).", "",
+            *teachers, "",
+            "`pairs` are the captions with their images, `<teacher>.<modality>` embedding rows by id, the others",
+            "neighbour lists: `score` is the similarity, `rank` 1 the nearest; nothing of the query's own image is",
+            "listed.", "",
+        ]
+    )  # fmt: skip

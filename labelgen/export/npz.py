@@ -1,0 +1,53 @@
+"""Plain numpy archives of everything in a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from labelgen.export.arrays import Stream, write_npz
+from labelgen.export.base import Options, Written, pieces
+from labelgen.store.layout import ArraySpec
+from labelgen.store.reader import Store
+
+
+def write(store: Store, options: Options, written: Written) -> None:
+    """`ids.npz`, `<alias>.<modality>.npz` with `rows`, and `<list>.npz` with `ids`, `scores`, `next`, as stored."""
+    written.add("ids.npz", write_npz(written.out / "ids.npz", id_arrays(store)))
+    for entry in store.manifest.embeddings:
+        name = f"{entry.alias}.{entry.modality}.npz"
+        written.add(name, write_npz(written.out / name, {"rows": _stored(store, entry.array)}))
+    for listed in store.manifest.neighbors:
+        name = f"{listed.path.partition('/')[2]}.npz"
+        arrays = {key: _stored(store, spec) for key, spec in listed.arrays().items()}
+        written.add(name, write_npz(written.out / name, arrays))
+
+
+def id_arrays(store: Store) -> dict[str, Stream]:
+    """Ids as fixed-width text, in row order, and which rows belong together: no pickle is needed to read them.
+
+    `image_ids` [n_images], `caption_ids` [n_captions], `offsets` [n_images + 1] (the captions of image v are rows
+    offsets[v]:offsets[v + 1]), `splits` and `split_starts`, `split_stops` (image rows).
+    """
+    corpus = store.manifest.corpus
+    splits = store.splits
+    return {
+        "image_ids": Stream.of(np.array(store.image_ids(range(corpus.n_images)), np.str_)),
+        "caption_ids": Stream.of(np.array(store.caption_ids(range(corpus.n_captions)), np.str_)),
+        "offsets": Stream.of(np.asarray(store.offsets)),
+        "splits": Stream.of(np.array(list(splits), np.str_)),
+        "split_starts": Stream.of(np.array([rows.start for rows in splits.values()], np.int64)),
+        "split_stops": Stream.of(np.array([rows.stop for rows in splits.values()], np.int64)),
+    }
+
+
+def _stored(store: Store, spec: ArraySpec) -> Stream:
+    array = store.array(spec)
+
+    def read() -> Iterator[Any]:
+        for low, high in pieces(spec.shape[0], spec.row_bytes):
+            yield array.slice(low, high)
+
+    return Stream(spec.shape, np.dtype(spec.dtype), read())

@@ -1,0 +1,81 @@
+"""Long-form parquet: one row a listed pair, with ids; for DuckDB, polars, Spark and people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelgen.export.base import Options, Written, pieces, splits_of
+from labelgen.store import layout
+from labelgen.store.atomic import FileFact, atomic_file
+from labelgen.store.manifest import NeighborEntry
+from labelgen.store.reader import Store
+from labelgen.types import PAD_ROW
+
+
+def write(store: Store, options: Options, written: Written) -> None:
+    """`images.parquet`, `captions.parquet` (the store's own tables) and `neighbors/<list>.parquet`.
+
+    The latter: `query_id`, `candidate_id` (text), `rank` (1 is the nearest), `score`. Queries of the chosen splits.
+    """
+    corpus = store.path / store.manifest.corpus.path
+    for name in (layout.IMAGES, layout.CAPTIONS):
+        written.add(name, _copy(corpus / name, written.out / name))
+    for entry in store.manifest.neighbors:
+        name = f"neighbors/{entry.path.partition('/')[2]}.parquet"
+        ranges = [query_range(store, entry, images) for images in splits_of(store, options).values()]
+        written.add(name, write_pairs(store, entry, ranges, written.out / name))
+
+
+def query_range(store: Store, entry: NeighborEntry, images: range) -> range:
+    """Rows of a list whose queries belong to the images."""
+    if entry.relation.query == "image":
+        return images
+    return range(int(store.offsets[images.start]), int(store.offsets[images.stop]))
+
+
+def write_pairs(store: Store, entry: NeighborEntry, ranges: list[range], path: Path) -> FileFact:
+    """One row a listed pair, the queries in order."""
+    import pyarrow as pa
+
+    schema = pa.schema(
+        [("query_id", pa.string()), ("candidate_id", pa.string()), ("rank", pa.uint16()), ("score", pa.float32())]
+    )
+    return write_batches(path, schema, (piece for queries in ranges for piece in _pairs(store, entry, queries)))
+
+
+def write_batches(path: Path, schema: Any, batches: Iterator[dict[str, Any]]) -> FileFact:
+    """A parquet file of columns that come in pieces."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with atomic_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd", version="2.6") as writer:
+        for batch in batches:
+            writer.write_table(pa.table(batch, schema=schema))
+    return file.fact
+
+
+def _pairs(store: Store, entry: NeighborEntry, queries: range) -> Iterator[dict[str, Any]]:
+    specs = entry.arrays()
+    ids, scores = store.array(specs["ids"]), store.array(specs["scores"])
+    names = {"image": store.image_ids, "text": store.caption_ids}
+    for low, high in pieces(len(queries), 256 * entry.k):
+        start, stop = queries.start + low, queries.start + high
+        there = ids.slice(start, stop) != PAD_ROW
+        query, rank = np.nonzero(there)
+        yield {
+            "query_id": np.array(names[entry.relation.query](range(start, stop)), object)[query],
+            "candidate_id": names[entry.relation.candidate](ids.slice(start, stop)[there].astype(np.int64)),
+            "rank": (rank + 1).astype(np.uint16),
+            "score": scores.slice(start, stop)[there],
+        }
+
+
+def _copy(source: Path, target: Path) -> FileFact:
+    with source.open("rb") as read, atomic_file(target) as file:
+        while data := read.read(1 << 20):
+            file.write(data)
+    return file.fact

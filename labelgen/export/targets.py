@@ -1,0 +1,74 @@
+"""`export`: a store written as the files that another code reads.
+
+Every target is one module with one function. Files appear whole or not at all, arrays stream through memory in pieces,
+and `export.json`, written last, says from which store the folder was made, what each file is, and what was done with
+items that the target has no room for. docs/export.md describes every file with the source lines that read it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+
+import labelgen
+from labelgen.errors import ConfigError
+from labelgen.export.base import Options, Written
+from labelgen.store.atomic import write_atomic
+from labelgen.store.reader import Store
+
+#: Target -> the function that writes it.
+TARGETS = {
+    "listwise-itr": "labelgen.export.listwise_itr:write",
+    "itm-cls": "labelgen.export.itm_cls:write",
+    "cusa": "labelgen.export.cusa:write",
+    "csr": "labelgen.export.csr:write",
+    "parquet": "labelgen.export.parquet:write",
+    "npz": "labelgen.export.npz:write",
+    "hf": "labelgen.export.hf:write",
+}
+REPORT = "export.json"
+
+
+def export(store: Store, target: str, out: str | Path, options: Options | None = None) -> Written:
+    """Write a store as the files of a target.
+
+    Args:
+        target: a key of `TARGETS`.
+        out: a folder that is not there, is empty, or holds an earlier export, whose files are replaced.
+
+    Raises:
+        ConfigError: an unknown target or split, a folder with other files in it, a store that lacks what is exported.
+        DiskError: the disk is full or read-only.
+    """
+    if target not in TARGETS:
+        from labelgen.registry import unknown
+
+        raise unknown("export target", target, TARGETS)
+    chosen, folder = options or Options(), Path(out)
+    _check(store, chosen, folder)
+    written = Written(target, folder)
+    module, _, name = TARGETS[target].partition(":")
+    getattr(import_module(module), name)(store, chosen, written)
+    made = {"store": store.manifest.content_digest, "store_id": store.manifest.store_id}
+    report = {"labelgen": labelgen.__version__, **made, "options": asdict(chosen), **written.to_json()}
+    write_atomic(folder / REPORT, json.dumps(report, indent=1, ensure_ascii=False).encode())
+    return written
+
+
+def _check(store: Store, options: Options, out: Path) -> None:
+    for name in options.splits:
+        if name not in store.splits:
+            raise ConfigError(f"this store has no split {name!r}", expected=", ".join(store.splits))
+    if options.short not in ("repeat", "drop"):
+        raise ConfigError(f"short={options.short!r} is unknown", expected="repeat or drop")
+    if out.resolve().is_relative_to(store.path.resolve()):
+        raise ConfigError(
+            f"{out} lies inside the store", todo="a sealed store holds nothing else: choose another folder"
+        )
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / REPORT).is_file())):
+        raise ConfigError(
+            f"{out} is not an empty folder, and no earlier export",
+            todo="choose another folder; nothing of yours is overwritten",
+        )

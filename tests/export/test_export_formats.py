@@ -1,0 +1,162 @@
+"""Neutral formats: scipy, numpy, parquet and the layout of Hugging Face's datasets; values exact, memory bounded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+import labelgen
+from labelgen.cli.export import TARGETS as CLI_TARGETS
+from labelgen.cli.main import cli
+from labelgen.export import base
+from labelgen.export.arrays import Stream, write_npy, write_npz, write_pickled_dict
+from labelgen.export.base import Options
+from labelgen.export.targets import TARGETS, export
+from labelgen.store.reader import Store
+from labelgen.testing.stores import make_store
+from labelgen.types import PAD_ROW
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Lists of 12 over few images, so that some are short."""
+    root = make_store(tmp_path_factory.mktemp("export") / "store", n_images=10, captions_per_image=2, k=12)
+    return labelgen.open(root)
+
+
+@pytest.fixture(autouse=True)
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several pieces for every array."""
+    monkeypatch.setattr(base, "PIECE_BYTES", 300)
+
+
+def test_csr_graphs(store: Store, tmp_path: Path) -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    export(store, "csr", tmp_path)
+    with np.load(tmp_path / "ids.npz") as ids:
+        assert ids["image_ids"].tolist() == [f"img-{row}" for row in range(10)]
+    for relation, alias, shape in (("t2t", "text", (20, 20)), ("i2t", "text", (10, 20)), ("i2i", "image", (10, 10))):
+        found = store.neighbors(relation)
+        near = sparse.load_npz(tmp_path / f"{relation}.{alias}.k12.similarity.npz")
+        far = sparse.load_npz(tmp_path / f"{relation}.{alias}.k12.distance.npz")
+        assert near.shape == far.shape == shape
+        assert near.nnz == (found.ids != PAD_ROW).sum()
+        for row in range(shape[0]):
+            there = found.ids[row] != PAD_ROW
+            entries = slice(near.indptr[row], near.indptr[row + 1])
+            assert near.indices[entries].tolist() == found.ids[row][there].tolist()
+            np.testing.assert_array_equal(near.data[entries], found.scores[row][there])
+            np.testing.assert_array_equal(far.data[entries], np.maximum(1 - found.scores[row][there], 0))
+            assert (np.diff(far.data[entries]) >= 0).all(), "nearest first"
+
+
+def test_npz_archives(store: Store, tmp_path: Path) -> None:
+    export(store, "npz", tmp_path)
+    with np.load(tmp_path / "text.text.npz") as archive:
+        np.testing.assert_array_equal(archive["rows"], np.asarray(store.embeddings("text")))
+    with np.load(tmp_path / "t2i.text.k12.npz") as archive:
+        found = store.neighbors("t2i")
+        for name in ("ids", "scores", "next"):
+            np.testing.assert_array_equal(archive[name], getattr(found, name))
+    with np.load(tmp_path / "ids.npz") as ids:
+        assert ids["caption_ids"].tolist() == [f"cap-{row}" for row in range(20)]
+        assert ids["offsets"].tolist() == store.offsets.tolist()
+        ranges = zip(ids["splits"].tolist(), ids["split_starts"].tolist(), ids["split_stops"].tolist(), strict=True)
+        assert {name: range(start, stop) for name, start, stop in ranges} == store.splits
+
+
+def long_form(store: Store, relation: str, images: range) -> list[tuple[str, str, int, np.float32]]:
+    queries = list(images) if relation[0] == "i" else [row for row in range(20) if row // 2 in images]
+    found = store.neighbors(relation, rows=queries)
+    query, candidate = ("img-" if relation[0] == "i" else "cap-"), ("img-" if relation[2] == "i" else "cap-")
+    return [
+        (f"{query}{row}", f"{candidate}{item}", rank, score)
+        for row, ids, scores in zip(queries, found.ids.tolist(), found.scores, strict=True)
+        for rank, (item, score) in enumerate(zip(ids, scores, strict=True), 1)
+        if item != PAD_ROW
+    ]
+
+
+@pytest.mark.parametrize("relation", ["t2t", "i2t", "t2i", "i2i"])
+def test_long_form_parquet(store: Store, tmp_path: Path, relation: str) -> None:
+    export(store, "parquet", tmp_path, Options(splits=("val",)))
+    (file,) = (tmp_path / "neighbors").glob(f"{relation}.*.parquet")
+    frame = pl.read_parquet(file)
+    assert frame.columns == ["query_id", "candidate_id", "rank", "score"]
+    assert frame.rows() == long_form(store, relation, store.splits["val"])
+    assert pl.read_parquet(tmp_path / "captions.parquet").equals(store.captions)
+
+
+def test_hugging_face_folder(store: Store, tmp_path: Path) -> None:
+    """The card names what lies there; `datasets` itself is not among the test's packages."""
+    yaml = pytest.importorskip("yaml")
+    export(store, "hf", tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8").split("---")[1]
+    configs = {item["config_name"]: item["data_files"] for item in yaml.safe_load(card)["configs"]}
+    lists = ["t2t.text.k12", "i2t.text.k12", "t2i.text.k12", "i2i.image.k12"]
+    assert sorted(configs) == sorted(["pairs", "text.text", "image.image", *lists])
+    for files in configs.values():
+        assert [item["split"] for item in files] == ["train", "validation"]
+        frames = [pl.read_parquet(tmp_path / item["path"]) for item in files]
+        assert frames[0].schema == frames[1].schema
+        assert min(frame.height for frame in frames) > 0
+    pairs = pl.read_parquet(tmp_path / "pairs" / "validation.parquet")
+    wanted = store.captions.filter(pl.col("split") == "val")
+    assert pairs["caption"].to_list() == wanted["text"].to_list()
+    assert pairs["image_id"].to_list() == [f"img-{row}" for row in wanted["image_row"].to_list()]
+    rows = pl.read_parquet(tmp_path / "text.text" / "train.parquet")
+    np.testing.assert_array_equal(
+        np.array(rows["embedding"].to_list(), np.float32), np.asarray(store.embeddings("text"))[: rows.height]
+    )
+    listed = pl.read_parquet(tmp_path / "i2i.image.k12" / "train.parquet")
+    assert listed.rows() == long_form(store, "i2i", store.splits["train"])
+
+
+@pytest.mark.parametrize(
+    "array", [np.arange(7, dtype="<f4"), np.array(["é", "long"]), np.array(b"csr"), np.zeros((0, 3))]
+)
+def test_numpy_reads_what_is_written(array: Any, tmp_path: Path) -> None:
+    write_npy(tmp_path / "a.npy", Stream.of(array))
+    write_npz(tmp_path / "a.npz", {"x": Stream.of(array), "y": Stream.of(array)})
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), array)
+    with np.load(tmp_path / "a.npz") as archive:
+        np.testing.assert_array_equal(archive["y"], array)
+
+
+def test_a_dict_of_arrays_is_never_whole_in_memory(tmp_path: Path) -> None:
+    """200 arrays of 1 MB: their peak is a few of them."""
+    import tracemalloc
+
+    def items() -> Any:
+        for number in range(200):
+            yield f"image-{number}", np.full((1, 250_000), number, np.float32)
+
+    tracemalloc.start()
+    try:
+        fact = write_pickled_dict(tmp_path / "d.npy", items())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert fact.bytes > 200e6
+    assert peak < 20e6
+    found = np.load(tmp_path / "d.npy", allow_pickle=True).item()
+    assert [float(value[0, -1]) for value in found.values()] == list(range(200))
+
+
+def test_the_command(store: Store, tmp_path: Path) -> None:
+    run: Callable[..., Any] = CliRunner().invoke
+    told = run(cli, ["export", str(store.path), "--for", "itm-cls", "--out", str(tmp_path / "a"), "--json"])
+    assert told.exit_code == 0, told.output
+    assert "train_image_emb.npy" in json.loads(told.stdout)["files"]
+    told = run(cli, ["export", str(store.path), "--for", "npz", "--out", str(tmp_path / "b"), "--splits", "nowhere"])
+    assert told.exit_code == 2
+    told = run(cli, ["export", str(store.path), "--for", "listwise-itr", "--out", str(tmp_path / "c")])
+    assert "images with fewer than five captions" in told.stdout
+    assert tuple(TARGETS) == CLI_TARGETS
