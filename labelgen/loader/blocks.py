@@ -101,7 +101,7 @@ class Labeller:
 
 
 def _block(store: Store, need: Need, batch: Batch, missing: Missing) -> tuple[Float32, Bool]:
-    """The block of a need, and which entries [A, B] it lets be compared."""
+    """The block of a need, and which entries it lets be compared, of a shape that broadcasts to [A, B]."""
     if need.aggregation in ("max_other", "first"):
         from labelgen.loader.aggregations import set_block
 
@@ -111,7 +111,7 @@ def _block(store: Store, need: Need, batch: Batch, missing: Missing) -> tuple[Fl
     aggregation: Literal["max", "mean"] = "mean" if need.aggregation == "mean" else "max"
     if missing == "raise":
         block = store.block(need.relation, alias=need.alias, aggregation=aggregation, **images, **captions)
-        return block, np.True_  # type: ignore[return-value]  # broadcasts
+        return block, np.ones((1, 1), np.bool_)
     block, there = store.block(
         need.relation, alias=need.alias, aggregation=aggregation, missing="mask", **images, **captions
     )

@@ -6,7 +6,9 @@ whose pages all processes share. Nothing of the store is copied into a worker an
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from labelgen.errors import missing_extra
@@ -46,6 +48,8 @@ class SoftLabelCollate(PairLabels):
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         """The batch of the samples, with its soft labels."""
+        if _torch().utils.data.get_worker_info() is not None:
+            _one_blas_thread(os.getpid())
         labels = self.labels(
             [found(sample, self.image_key) for sample in samples],
             [found(sample, self.caption_key) for sample in samples],
@@ -56,6 +60,20 @@ class SoftLabelCollate(PairLabels):
 def to_tensors(labels: SoftLabels) -> SoftLabels:
     """The same labels with torch tensors, which share the memory of the arrays."""
     return labels.map(_torch().from_numpy)
+
+
+@cache
+def _one_blas_thread(_process: int) -> None:
+    """Once in every worker: torch gives it one thread, but BLAS would start as many as there are cores.
+
+    Workers that decode photographs would wait for spinning threads: two of them on two cores lost a third of their
+    rate.
+    """
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:  # part of the extra that brings torch; without it the rate suffers, no result does
+        return
+    threadpool_limits(1, user_api="blas")
 
 
 def _default_collate() -> Callable[[list[Any]], Any]:

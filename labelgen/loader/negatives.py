@@ -6,7 +6,7 @@ read from the first entry whose similarity is not above a threshold.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,10 +92,10 @@ class HardNegatives:
         Raises:
             UnknownIdError, IndexError: queries that the store does not hold.
         """
-        listed = self.store.neighbors(self.relation, ids, rows=rows, k=self.k, alias=self.alias, scope=self.scope)
+        queries = self._query_rows(ids, rows)
+        listed = self.store.neighbors(self.relation, rows=queries, k=self.k, alias=self.alias, scope=self.scope)
         usable = (listed.ids != PAD_ROW) & (listed.scores <= self.threshold)
         if self.choice == "random":
-            queries = self._query_rows(ids, rows, len(usable))
             keys = mixed(self.seed, self.epoch, queries[:, None], listed.ids)
         else:
             keys = np.broadcast_to(np.arange(usable.shape[1], dtype=np.uint64), usable.shape)
@@ -108,10 +108,12 @@ class HardNegatives:
             *(_widened(array, self.n, fill) for array, fill in ((found, -1), (scores, PAD_SCORE), (where, False)))
         )
 
-    def _query_rows(self, ids: Ids | None, rows: RowNumbers | None, count: int) -> Int64:
+    def _query_rows(self, ids: Ids | None, rows: RowNumbers | None) -> Int64:
+        if (ids is None) == (rows is None):
+            raise ConfigError("negatives are drawn for ids or for rows", expected="one of the two")
         if ids is not None:
             return self.store.image_rows(ids) if self.relation.query == "image" else self.store.caption_rows(ids)
-        return np.arange(count) if rows is None else np.asarray(rows, np.int64)
+        return np.array(list(rows if rows is not None else ()), np.int64)
 
     def _level(self, percentile: float) -> float:
         if not 0 <= percentile <= 1:
@@ -125,7 +127,7 @@ class HardNegatives:
         return float(np.interp(percentile, levels, [table[level] for level in levels]))
 
 
-def mixed(seed: int, epoch: int, queries: NDArray[np.integer], candidates: NDArray[np.integer]) -> NDArray[np.uint64]:
+def mixed(seed: int, epoch: int, queries: NDArray[Any], candidates: NDArray[Any]) -> NDArray[np.uint64]:
     """A 64-bit number for every (seed, epoch, query, candidate), the same everywhere: splitmix64, three times over."""
     state: NDArray[np.uint64] | np.uint64 = np.uint64(seed % 2**64)
     for word in (np.asarray(epoch), queries, candidates):
@@ -142,7 +144,7 @@ def _splitmix(value: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
         return np.asarray(z ^ (z >> np.uint64(31)))
 
 
-def _widened(array: NDArray, n: int, fill: object) -> NDArray:  # type: ignore[type-arg]
+def _widened(array: NDArray[Any], n: int, fill: Any) -> NDArray[Any]:
     """[m, n] of an [m, up to n]: lists may be shorter than n."""
     short = n - array.shape[1]
-    return array if short <= 0 else np.pad(array, ((0, 0), (0, short)), constant_values=fill)  # type: ignore[call-overload]
+    return array if short <= 0 else np.pad(array, ((0, 0), (0, short)), constant_values=fill)

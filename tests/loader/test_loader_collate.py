@@ -67,6 +67,21 @@ def test_workers_of_both_kinds_over_epochs(even: Store, context: str) -> None:
     loader._iterator._shutdown_workers()
 
 
+def blas_threads(_samples: list[Any]) -> int:
+    from threadpoolctl import threadpool_info
+
+    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+
+
+@pytest.mark.filterwarnings(FORK_WARNING)
+def test_workers_use_one_blas_thread(even: Store) -> None:
+    before = blas_threads([])
+    collate = SoftLabelCollate(even, scheme=Everything(), collate=blas_threads)
+    loader = torch.utils.data.DataLoader(Pairs(), batch_size=32, num_workers=2, timeout=60, collate_fn=collate)
+    assert [threads for threads, _ in loader] == [1, 1]
+    assert blas_threads([]) == before
+
+
 def test_errors_of_a_worker_keep_their_words(even: Store) -> None:
     collate = SoftLabelCollate(even, scheme=Everything())
     loader = torch.utils.data.DataLoader(Pairs(80), batch_size=80, collate_fn=collate)
@@ -126,6 +141,37 @@ def test_labels_move_with_the_batch(even: Store) -> None:
     moved = labels.to("meta")
     assert moved.i2t.device.type == "meta"
     assert moved.where.dtype == torch.bool
+
+
+PLUGIN = """
+store  = labelgen.open("stores/coco")                       # manifest and mmap; no torch needed
+loader = DataLoader(data, collate_fn=SoftLabelCollate(store, image_key="image_id", caption_key="caption_id"))
+for batch in loader:
+    scores = model(batch["image"], batch["caption"])        # [B, B], rows are images
+    soft   = batch["soft_labels"]                           # blocks i2t, t2t, i2i, same_image, ...
+    loss   = triplet_soft_negative(scores, where=~soft.same_image) + kendall(scores, soft.i2t)
+"""
+
+
+def test_a_plugin_is_three_lines(even_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of the product's description as it is written there; batches of one, then of 16."""
+    from labelgen.losses import kendall, triplet_soft_negative
+
+    (tmp_path / "stores").mkdir()
+    (tmp_path / "stores" / "coco").symlink_to(even_path)
+    monkeypatch.chdir(tmp_path)
+    data = [{**Pairs()[at], "image": torch.rand(8), "caption": torch.rand(8)} for at in range(32)]
+    weight = torch.nn.Parameter(torch.ones(()))
+    names: dict[str, Any] = {
+        "labelgen": labelgen, "DataLoader": torch.utils.data.DataLoader, "data": data,
+        "SoftLabelCollate": SoftLabelCollate, "triplet_soft_negative": triplet_soft_negative, "kendall": kendall,
+        "model": lambda image, caption: weight * (image @ caption.T),
+    }  # fmt: skip
+    for code in (PLUGIN, PLUGIN.replace("DataLoader(data,", "DataLoader(data, batch_size=16,")):
+        exec(compile(code, "plugin", "exec"), names)  # noqa: S102 - ours
+    names["loss"].backward()
+    assert torch.isfinite(weight.grad)
+    assert weight.grad != 0
 
 
 MEMORY = """
