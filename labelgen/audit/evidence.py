@@ -75,7 +75,7 @@ class Witness:
             real = real & (rows != captions[here, None])
             members = unit(source.take(rows.ravel())).reshape(*rows.shape, -1)
             caption = unit(source.take(captions[here]))
-            real = real & members.any(axis=2) & caption.any(axis=1)[:, None]
+            real = real & np.any(members, axis=2) & np.any(caption, axis=1, keepdims=True)
             scores = np.einsum("nkd,nd->nk", members, caption)
             for name, values in set_aggregates(scores, real).items():
                 found[name][here] = values
