@@ -244,8 +244,8 @@ class _Pass:
         offsets, mutual = self._plan.offsets, left is not right
         views = [(left, bits, right, 0), (right, bits.T, left, 1)][: 1 + mutual]
         for block, seen, other, _ in views:
-            if not block.seeded:
-                with block.lock:
+            with block.lock:
+                if not block.seeded:  # once: a second time would bring lists back that have failed
                     seed(block, seen, other, offsets, self._errors)
         met = [nothing_met(block, other) for block, _, other, _ in views]
         hits, keys = self._buffers().hits, self._buffers().keys

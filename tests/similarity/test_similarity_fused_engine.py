@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -240,3 +242,26 @@ def test_a_scan_lists_exactly_what_exceeds_a_floor(dtype: type) -> None:
 def test_the_fastest_precision_is_one_that_this_machine_has() -> None:
     assert fastest().precision in ("bfloat16", "float32", "float32-blas")
     assert fastest() is fastest()
+
+
+def test_first_floors_are_set_once_however_threads_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow first floor, while another thread meets the same block: lists that have failed must stay so."""
+    monkeypatch.setattr(fused, "_BLOCK", 512)
+    first, blocks = fused.seed, []
+
+    def slowly(block: Any, *arguments: Any) -> None:
+        blocks.append(block.first)
+        time.sleep(0.05)
+        first(block, *arguments)
+
+    monkeypatch.setattr(fused, "seed", slowly)
+    text = clustered_rows(1536, 64, seed=9)
+    text[:1200] = text[0]
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        assert_equals_brute_force(
+            FusedEngine(), plan_of("text", [1] * 1536, wants_of([Relation.T2T], (10,)), text=text)
+        )
+    finally:
+        torch.set_num_threads(before)
