@@ -20,6 +20,7 @@ class Half:
         where: entries that count, bool [n, m].
         relevance: of the dtype of the scores, [n, m]; 0 where an entry does not count. None for losses without.
         own: score of every query's own candidate, [n]; None where the scores are not of pairs.
+        whole: whether every entry counts for certain, so that nothing needs a copy.
     """
 
     xp: Namespace
@@ -27,6 +28,7 @@ class Half:
     where: Array
     relevance: Array = None
     own: Array = None
+    whole: bool = False
 
     @property
     def asked(self) -> Array:
@@ -63,9 +65,10 @@ def of_matrix(scores: Array, where: Array | None, relevance: Array, relevance_t2
     _checks.matrix("scores", scores, square=False)
     xp = namespace_of("scores", scores)
     scores = wide(xp, scores)
+    whole = where is None
     where = xp.ones_like(scores, dtype=xp.bool) if where is None else _mask(scores, where)
     _checks.finite("scores", scores, where)
-    return _halves(xp, scores, where, relevance, relevance_t2i, None)
+    return _halves(xp, scores, where, relevance, relevance_t2i, whole=whole)
 
 
 def mean_of_both(loss: Callable[[Half], Array], halves: tuple[Half, Half]) -> Array:
@@ -79,26 +82,33 @@ def one_sided(scores: Array, relevance: Array, where: Array | None) -> Half:
 
 
 def _halves(
-    xp: Namespace, scores: Array, where: Array, relevance: Array | None, relevance_t2i: Array | None, own: Array | None
+    xp: Namespace,
+    scores: Array,
+    where: Array,
+    relevance: Array | None,
+    relevance_t2i: Array | None,
+    own: Array = None,
+    *,
+    whole: bool = False,
 ) -> tuple[Half, Half]:
-    scores = xp.where(where, scores, xp.zeros_like(scores))
+    if not whole:
+        scores = xp.where(where, scores, xp.zeros_like(scores))
     turned, where_t2i = xp.matrix_transpose(scores), xp.matrix_transpose(where)
     first = second = None
     if relevance is not None:
-        _checks.shaped("relevance", relevance, scores.shape)
-        first = _labels("relevance", scores, relevance, where)
+        first = _labels("relevance", scores, relevance, where, whole)
         second = xp.matrix_transpose(first)
     if relevance_t2i is not None:
-        _checks.shaped("relevance_t2i", relevance_t2i, turned.shape)
-        second = _labels("relevance_t2i", scores, relevance_t2i, where_t2i)
-    return Half(xp, scores, where, first, own), Half(xp, turned, where_t2i, second, own)
+        second = _labels("relevance_t2i", turned, relevance_t2i, where_t2i, whole)
+    return Half(xp, scores, where, first, own, whole), Half(xp, turned, where_t2i, second, own, whole)
 
 
-def _labels(name: str, scores: Array, relevance: Array, where: Array) -> Array:
+def _labels(name: str, scores: Array, relevance: Array, where: Array, whole: bool) -> Array:
+    _checks.shaped(name, relevance, scores.shape)
     xp = namespace_of("scores", scores)
     labels = beside(name, scores, relevance, scores.dtype)
     _checks.finite(name, labels, where)
-    return xp.where(where, labels, xp.zeros_like(labels))
+    return labels if whole else xp.where(where, labels, xp.zeros_like(labels))
 
 
 def _mask(scores: Array, where: Array) -> Array:

@@ -130,16 +130,14 @@ class _Kendall:
 
     def __call__(self, scores: Array, *constants: Array, gradient: bool) -> tuple[Array, Array | None]:
         xp = namespace_of("scores", scores)
-        net, pairs, violated = by_query(self._queries, scores, *constants)
+        net, pairs, sums = by_query(self._queries, scores, *constants)
         number = xp.sum(pairs)
         number = xp.where(number == 0, xp.ones_like(number), number)
-        # Counts cancel where scores differ little: with more digits than the scores have, nothing is lost.
-        exact = widest(xp, scores)
-        total = xp.sum(xp.astype(net, exact) * xp.astype(scores, exact)) + self.margin * xp.sum(violated)
-        return xp.astype(total / number, scores.dtype), xp.astype(net, scores.dtype) / xp.astype(number, scores.dtype)
+        net /= xp.astype(number, scores.dtype)
+        return xp.astype(xp.sum(sums) / number, scores.dtype), net
 
     def _queries(self, scores: Array, labels: Array) -> tuple[Array, ...]:
-        """Net counts [q, n], pairs [q] and violated pairs [q]. Absent candidates have label NaN, which orders nothing.
+        """Net counts [q, n], pairs [q] and summed violations [q]. Absent candidates have label NaN: it orders nothing.
 
         [q, j, k]: candidate j should come before k.
         """
@@ -148,11 +146,16 @@ class _Kendall:
         number = count(xp, pair, (1, 2))
         pair &= (scores + self.margin)[:, None, :] > scores[:, :, None]
         lower, higher = count(xp, pair, 1), count(xp, pair, 2)
+        # Counts cancel where scores differ little: with more digits than the scores have, nothing is lost.
         exact = widest(xp, scores)
-        return lower - higher, xp.astype(number, exact), xp.astype(xp.sum(higher, axis=1), exact)
+        net = xp.astype(lower - higher, exact)
+        sums = xp.sum(net * xp.astype(scores, exact), axis=1) + self.margin * xp.astype(xp.sum(higher, axis=1), exact)
+        return xp.astype(net, scores.dtype), xp.astype(number, exact), sums
 
 
 def _absent_as_nan(half: Half) -> Array:
+    if half.whole:
+        return half.relevance
     return half.xp.where(half.where, half.relevance, half.xp.full_like(half.relevance, float("nan")))
 
 

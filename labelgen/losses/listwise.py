@@ -142,7 +142,10 @@ class _SmoothNdcg:
         number = xp.sum(xp.astype(asked, scores.dtype))
         number = xp.where(number == 0, xp.ones_like(number), number)
         value = xp.sum(xp.where(asked, losses, xp.zeros_like(losses))) / number
-        return value, slopes[0] / number if gradient else None
+        if not gradient:
+            return value, None
+        slopes[0] /= number
+        return value, slopes[0]
 
     def _queries(self, scores: Array, labels: Array, where: Array) -> tuple[Array, ...]:
         """1 - NDCG of every query, [q]."""
