@@ -22,6 +22,7 @@ _PLACES: dict[str, str] = {
     "noisy_pairs": "labelgen.audit.noise:noisy_pairs",
     "read_judgements": "labelgen.audit.judgements:read_judgements",
     "score_pairs": "labelgen.audit.positives:score_pairs",
+    "show": "labelgen.audit.gallery:show",
     "write_report": "labelgen.audit.report:write_report",
 }
 
