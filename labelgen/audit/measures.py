@@ -19,7 +19,7 @@ With all w_i = 1 they equal `scipy.stats.spearmanr`, `kendalltau`, `sklearn.metr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,9 +73,15 @@ def draw_images(n_images: int, replicates: int, seed: int = 0) -> Int64:
 
 
 def agreement_figures(
-    scores: Float64, ratings: Float64, images: Int64, counts: Int64, *, right: Bool | None = None
+    scores: Float64,
+    ratings: Float64,
+    images: Int64,
+    counts: Int64,
+    *,
+    right: Bool | None = None,
+    measures: Collection[str] = MEASURES,
 ) -> dict[str, Figure]:
-    """All measures of one label.
+    """Measures of one label.
 
     Args:
         scores: of the pairs, [n]; finite.
@@ -83,11 +89,12 @@ def agreement_figures(
         images: number of the image of every pair, [n], below `counts.shape[1]`.
         counts: what `draw_images` gave.
         right: which pairs people call right, [n]; without it AUC and average precision are not defined (NaN).
+        measures: which of `MEASURES`; Kendall's tau takes most of the time.
     """
     compared = _Compared(scores, ratings, images, right)
     rows = max(1, _PIECE // max(1, len(scores)))
-    pieces = [compared.measures(counts[start : start + rows]) for start in range(0, len(counts), rows)]
-    return {name: Figure.of(np.concatenate([piece[name] for piece in pieces])) for name in MEASURES}
+    pieces = [compared.measures(counts[start : start + rows], measures) for start in range(0, len(counts), rows)]
+    return {name: Figure.of(np.concatenate([piece[name] for piece in pieces])) for name in measures}
 
 
 class _Compared:
@@ -107,20 +114,21 @@ class _Compared:
         self.by_level = np.argsort(self.level, kind="stable")
         self.level_starts = np.flatnonzero(np.diff(self.level[self.by_level], prepend=-1))
 
-    def measures(self, counts: Int64) -> Mapping[str, Float64]:
-        """Every measure for replicates [r, n_images]; [r] each, NaN where it is not defined."""
+    def measures(self, counts: Int64, wanted: Collection[str]) -> Mapping[str, Float64]:
+        """The wanted measures for replicates [r, n_images]; [r] each, NaN where it is not defined."""
         weights = counts[:, self.images].astype(np.float64)
         midranks, tied = self._midranks(weights)
         total = weights.sum(axis=1)
+        right = self.right
+        made: dict[str, Callable[[], Float64]] = {
+            "spearman": lambda: self._spearman(weights, midranks, total),
+            "kendall": lambda: self._kendall(weights, counts, total, tied),
+            "auc": lambda: nothing if right is None else self._auc(weights, midranks, total, right),
+            "average_precision": lambda: nothing if right is None else self._precision(weights, right),
+        }
+        nothing = np.full(len(counts), np.nan)
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = {
-                "spearman": self._spearman(weights, midranks, total),
-                "kendall": self._kendall(weights, counts, total, tied),
-            }
-            nothing = np.full(len(counts), np.nan)
-            found["auc"] = nothing if self.right is None else self._auc(weights, midranks, total, self.right)
-            found["average_precision"] = nothing if self.right is None else self._precision(weights, self.right)
-        return found
+            return {name: made[name]() for name in wanted}
 
     def _by_score(self, weights: Float64) -> Float64:
         """Sums over equal scores, [r, n_scores]."""
