@@ -59,7 +59,7 @@ TASKS = {"stages.base", "stages.worker", "stages.meter"}
 ADAPTER_SIBLINGS = {
     ("corpus.demo", "corpus.table"),
     ("similarity.torch", "similarity.numpy"),
-    ("similarity.fused", "similarity.numpy"),
+    ("similarity.fused_scores", "similarity.numpy"),
     ("similarity.fused", "similarity.torch"),
     ("relevance.rsc", "relevance.bcls"),
 }
@@ -95,7 +95,7 @@ LIBRARIES: dict[str, set[str]] = {
         *("losses/_torch.py", "losses/modules.py", "loader/collate.py", "loader/ddp.py"),
     },
     "llvmlite": {"similarity/fused_bits.py"},
-    "numba": {"similarity/fused_bits.py", "similarity/fused_kernels.py"},
+    "numba": {"similarity/fused_bits.py"},
     "threadpoolctl": {"similarity/fused.py", "loader/collate.py"},
     "torchvision": {"teachers/vision.py"},
     "transformers": {"teachers/transformers.py", "teachers/weights.py"},

@@ -1,4 +1,4 @@
-"""How far a float32 search can be from the exact similarity: a rigorous bound, derived here.
+"""How far a search can be from the exact similarity: a rigorous bound, derived here.
 
 Let u = 2^-24 and v = 2^-53 be the unit roundoffs of float32 and float64, c the real cosine of two rows x, y, s their
 similarity as `exact.py` defines it, and t what a search computes:
@@ -23,6 +23,13 @@ hand. |a.b - a'.b'| <= |a - a'||b| + |a'||b - b'| <= r (1 + h) (2 + r) by Cauchy
 are float32 numbers; they are summed in float32, and units may cut where they should round, or flush what is subnormal:
 every one of d + 32 steps is given 2 u of the sum of magnitudes, (1 + h + r)^2 at most. A result is rounded to the 8
 bits of bfloat16, to nearest, and is then off by at most 2^-8 of its own magnitude.
+
+*Whole rows.* A product that is not cut into panels has m = d in 2.
+
+*Means as rows.* The mean of the cosines of n rows with b is (mean of the n unit rows).b. Computed in float32 (n - 1
+sums and a quotient) from rows as in 1, the mean is off by at most g(n)(1 + h) + h in length, by the triangle
+inequality. So (1 + h)(1 + g(n)) takes the place of 1 + h, on both sides for simplicity, and the exact mean's own
+roundings are added: u + (n + 2) v.
 
 *The certificate.* A search keeps some candidates of a query and knows a `dropped` that no left-out candidate's t
 exceeds. All kept ones are scored exactly; let e be the (k+1)-th best of these scores. If dropped + bound < e, then
@@ -64,16 +71,31 @@ class Errors:
         return self.flat + self.relative * (1 + self.flat + self.relative)
 
 
-def bfloat16_errors(dim: int, largest_loss: float) -> Errors:
-    """Bounds of a bfloat16 product with a bfloat16 result.
+def low_precision_errors(dim: int, largest_loss: float, relative: float, members: int = 0) -> Errors:
+    """Bounds of a product of rows in a low precision, summed in float32, with a result of that precision.
 
     Args:
         largest_loss: largest |a - a'| over the rows, itself summed in float32.
+        relative: unit roundoff of the result: 2^-8 for bfloat16.
+        members: most rows that a row is the mean of, 0 where none is.
     """
-    unit = (1 + _U) ** 2 * (1 + 3 * _V)
+    unit, mean = _unit(members)
     loss = largest_loss * (1 + 2 * _roundings(dim + 4)) + 2 * _U
     steps = 2 * _roundings(dim + 32) + 2.0**-100
-    return Errors(loss * unit * (2 + loss) + unit**2 - 1 + steps * (unit + loss) ** 2 + _U + 4 * _V, 2.0**-8)
+    flat = loss * unit * (2 + loss) + unit**2 - 1 + steps * (unit + loss) ** 2 + _U + 4 * _V + mean
+    return Errors(flat, relative)
+
+
+def whole_product_errors(dim: int, members: int = 0) -> Errors:
+    """Bounds of a float32 product of whole rows in any order; `members` as above."""
+    unit, mean = _unit(members)
+    return Errors(unit**2 * (1 + _roundings(dim)) - 1 + _U + 4 * _V + mean)
+
+
+def _unit(members: int) -> tuple[float, float]:
+    """1 + the error of a unit row or of a mean of unit rows, and what an exact mean is rounded by."""
+    unit = (1 + _U) ** 2 * (1 + 3 * _V)
+    return (unit * (1 + _roundings(members)), _U + (members + 2) * _V) if members else (unit, 0.0)
 
 
 def product_bound(dim: int) -> float:

@@ -12,6 +12,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+#: Numbers that are compared at once: two vectors of 32 short integers.
+CHUNK = 64
 #: Keys of thresholds: everything is above the first, nothing above the second.
 EVERYTHING, NOTHING = np.int32(-(2**31)), np.int32(2**31 - 1)
 
@@ -56,14 +58,89 @@ def _bits_of_float(_: Any, number: Any) -> Any:  # pragma: no cover - compiled
 @intrinsic
 def turned(_: Any, bits: Any) -> Any:  # pragma: no cover - compiled
     """Bits of a float as an integer of the same width that grows as the number does; its own inverse."""
+
+    def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return _turned(builder, arguments[0])
+
+    return bits(bits), code
+
+
+@intrinsic
+def above(_: Any, tile: Any, row: Any, start: Any, floor: Any, floors: Any) -> Any:  # pragma: no cover - compiled
+    """Which of CHUNK similarities tile[row, start:] exceed `floor` or floors[start:]: bits, the first one lowest."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        bits = _chunk(context, builder, signature.args[0], arguments[0], arguments[1:3])
+        keys = _turned(builder, bits)
+        own = builder.icmp_signed(">", keys, _splat(builder, arguments[3], keys.type))
+        theirs = _chunk(context, builder, signature.args[4], arguments[4], [arguments[2]])
+        return _mask(builder, builder.or_(own, builder.icmp_signed(">", keys, theirs)))
+
+    return types.uint64(tile, types.int64, types.int64, tile.dtype, floors), code
+
+
+@intrinsic
+def count_above(_: Any, keys: Any, start: Any, floor: Any) -> Any:  # pragma: no cover - compiled
+    """How many of CHUNK keys (of a tile's type) from `start` on exceed `floor`."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        held = _chunk(context, builder, signature.args[0], arguments[0], [arguments[1]])
+        return builder.ctpop(_mask(builder, builder.icmp_signed(">", held, _splat(builder, arguments[2], held.type))))
+
+    return types.int64(keys, types.int64, keys.dtype), code
+
+
+@intrinsic
+def lowest(_: Any, mask: Any) -> Any:  # pragma: no cover - compiled
+    """The place of the lowest bit of a mask that is not 0."""
     from llvmlite import ir
 
     def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind, width = arguments[0].type, arguments[0].type.width
-        negative = builder.ashr(arguments[0], ir.Constant(kind, width - 1))
-        return builder.xor(arguments[0], builder.and_(negative, ir.Constant(kind, 2 ** (width - 1) - 1)))
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
-    return bits(bits), code
+    return types.int64(types.uint64), code
+
+
+def _chunk(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
+    """CHUNK neighbours of an array as one vector."""
+    from llvmlite import ir
+    from numba.core import cgutils
+
+    struct = context.make_array(kind)(context, builder, array)
+    pointer = cgutils.get_item_pointer(context, builder, kind, struct, place, wraparound=False)
+    vector = ir.VectorType(context.get_data_type(kind.dtype), CHUNK)
+    loaded = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+    loaded.align = kind.dtype.bitwidth // 8
+    return loaded
+
+
+def _splat(builder: Any, number: Any, vector: Any) -> Any:
+    """A vector of one number."""
+    from llvmlite import ir
+
+    place = ir.IntType(32)
+    alone = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(place, 0))
+    return builder.shuffle_vector(alone, alone, ir.Constant(ir.VectorType(place, CHUNK), [0] * CHUNK))
+
+
+def _mask(builder: Any, truths: Any) -> Any:
+    """A vector of CHUNK truth values as the bits of one integer."""
+    from llvmlite import ir
+
+    return builder.bitcast(truths, ir.IntType(CHUNK))
+
+
+def _turned(builder: Any, bits: Any) -> Any:
+    """`turned`, for numbers and vectors."""
+    from llvmlite import ir
+
+    kind = bits.type.element if isinstance(bits.type, ir.VectorType) else bits.type
+
+    def constant(value: int) -> Any:
+        return ir.Constant(bits.type, value if kind is bits.type else [value] * CHUNK)
+
+    negative = builder.ashr(bits, constant(kind.width - 1))
+    return builder.xor(bits, builder.and_(negative, constant(2 ** (kind.width - 1) - 1)))
 
 
 @intrinsic
@@ -72,15 +149,14 @@ def key_of_bits(_: Any, bits: Any) -> Any:  # pragma: no cover - compiled
     from llvmlite import ir
 
     def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind, width = arguments[0].type, arguments[0].type.width
-        negative = builder.ashr(arguments[0], ir.Constant(kind, width - 1))
-        turned = builder.xor(arguments[0], builder.and_(negative, ir.Constant(kind, 2 ** (width - 1) - 1)))
-        if width == 32:
+        turned = _turned(builder, arguments[0])
+        if arguments[0].type.width == 32:
             return turned
         wide = ir.IntType(32)
         upper = builder.shl(builder.sext(turned, wide), ir.Constant(wide, 16))
         # The lower half of the number is 0; that of the key of a negative number is turned round too.
-        return builder.or_(upper, builder.and_(builder.sext(negative, wide), ir.Constant(wide, 0xFFFF)))
+        negative = builder.ashr(builder.sext(turned, wide), ir.Constant(wide, 31))
+        return builder.or_(upper, builder.and_(negative, ir.Constant(wide, 0xFFFF)))
 
     return types.int32(bits), code
 

@@ -1,7 +1,10 @@
 """Compiled loops of the fused engine: what looks at every similarity, and the lists that take what matters.
 
-Similarities of a tile are compared as integers (`fused_bits`), 32 or 64 at a time. All functions use the calling thread
-alone and release the interpreter's lock.
+Similarities of a tile are compared as integers (`fused_bits`), 64 at a time. All functions use the calling thread alone
+and release the interpreter's lock.
+
+A list serves two ranks at once (`fused_lists`): the `rows_rank` best candidates, and the `images_rank` best images of
+candidates, of which each counts by its best candidate. A rank of 0 is not asked for.
 """
 
 from __future__ import annotations
@@ -9,21 +12,25 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from labelgen.similarity.fused_bits import EVERYTHING, NOTHING, compiled, floor_key, key_of_bits, number_of, turned
+from labelgen.similarity.fused_bits import (
+    CHUNK,
+    EVERYTHING,
+    NOTHING,
+    above,
+    compiled,
+    count_above,
+    floor_key,
+    key_of_bits,
+    lowest,
+    number_of,
+    turned,
+)
 
-#: Similarities compared between two looks at the result: two vectors of 32 short integers.
-_CHUNK = 64
-#: Bins of a histogram of similarities in [-1, 1], which finds first thresholds.
-_BINS = 4096
-_SCALE = _BINS / 2.125
 #: Halvings of the range of a list's entries, for a floor near the best possible one.
 _BISECTIONS = 12
-#: A member that is not known: several rows of a group may hold the maximum.
-SEVERAL = np.uint32(0xFFFFFFFF)
-
-inlined: Any = njit(nogil=True, cache=True, inline="always")
+_ONE = np.uint64(1)
+_LOWER = np.uint64(0xFFFFFFFF)
 
 
 # ---------------------------------------------------------------------------------------------------------- the scan
@@ -46,7 +53,7 @@ def scan(
         (number of hits, first row that was not looked at).
     """
     rows, columns = tile.shape
-    whole = columns - columns % _CHUNK
+    whole = columns - columns % CHUNK
     count = 0
     for row in range(first, rows):
         if count + columns > len(keys):
@@ -54,31 +61,22 @@ def scan(
         image, floor = row_image[row], row_floor[row]
         if image < 0:
             continue
-        line = tile[row]
-        for start in range(0, whole, _CHUNK):
-            part, floors = line[start : start + _CHUNK], column_floor[start : start + _CHUNK]
-            above = False
-            for place in range(_CHUNK):
-                key = turned(part[place])
-                above |= (key > floor) | (key > floors[place])
-            if above:
-                for place in range(_CHUNK):
-                    key = turned(part[place])
-                    if key > floor or key > floors[place]:
-                        column = start + place
-                        other = column_image[column]
-                        if other >= 0 and other != image:
-                            hits[count, 0], hits[count, 1] = row, column
-                            keys[count] = key_of_bits(part[place])
-                            count += 1
+        for start in range(0, whole, CHUNK):
+            found = above(tile, row, start, floor, column_floor)
+            while found:
+                column = start + lowest(found)
+                found &= found - _ONE
+                other = column_image[column]
+                hits[count, 0], hits[count, 1] = row, column
+                keys[count] = key_of_bits(tile[row, column])
+                count += other >= 0 and other != image
         for column in range(whole, columns):
-            key = turned(line[column])
+            key = turned(tile[row, column])
             if key > floor or key > column_floor[column]:
                 other = column_image[column]
-                if other >= 0 and other != image:
-                    hits[count, 0], hits[count, 1] = row, column
-                    keys[count] = key_of_bits(line[column])
-                    count += 1
+                hits[count, 0], hits[count, 1] = row, column
+                keys[count] = key_of_bits(tile[row, column])
+                count += other >= 0 and other != image
     return count, rows
 
 
@@ -95,11 +93,11 @@ def _lower_bound(entries: Any, count: Any, rank: Any) -> Any:
     for place in range(count):
         low, high = min(low, entries[place]), max(high, entries[place])
     for _ in range(_BISECTIONS):
-        middle = low + ((high - low) >> np.uint64(1))
-        above = 0
+        middle = low + ((high - low) >> _ONE)
+        reached = 0
         for place in range(count):
-            above += entries[place] >= middle
-        if above >= rank:
+            reached += entries[place] >= middle
+        if reached >= rank:
             low = middle
         else:
             high = middle
@@ -117,52 +115,117 @@ def _entry(key: Any, unit: Any) -> Any:
 
 
 @compiled
-def tighten(row: Any, k: Any, flat: Any, relative: Any, counts: Any, limits: Any, floors: Any, entries: Any,
-            members: Any) -> None:  # fmt: skip
-    """Raise the floor of one list to what its entries allow, and drop what is below it."""
-    count = counts[row]
-    if count > k:
-        floor = floor_key(number_of(_key_of_entry(_lower_bound(entries[row], count, k + 1))), flat, relative)
-        if floor > floors[row]:
-            floors[row] = floor
-            least = _entry(floor, 0xFFFFFFFF)
-            kept = 0
-            for place in range(count):  # without a branch: which ones stay cannot be predicted
-                above = entries[row, place] > least
-                entries[row, kept] = entries[row, place]
-                if members.shape[1]:
-                    members[row, kept] = members[row, place]
-                kept += above
-            count = kept
-    counts[row] = count
-    limits[row] = min(entries.shape[1], max(count, k + 1) + 16 + (k >> 1))
+def _floor_below(entry: Any, flat: Any, relative: Any) -> Any:
+    return floor_key(number_of(_key_of_entry(entry)), flat, relative)
 
 
 @compiled
-def tighten_all(low: Any, high: Any, k: Any, flat: Any, relative: Any, counts: Any, limits: Any, floors: Any,
-                entries: Any, members: Any) -> None:  # fmt: skip
-    """`tighten` for the lists [low, high)."""
+def _best_of_runs(line: Any, count: Any, start: Any, group: Any, best: Any) -> Any:
+    """Best entry of every image; gives their number.
+
+    Entries of one image are neighbours, since its rows are, and lists take them in their order. Where threads that met
+    in one list have parted them the image counts twice and a floor may be too high: the final proof notices.
+    """
+    images, last, most = 0, np.int32(-1), np.uint64(0)
+    for place in range(count):  # without a branch: where an image ends cannot be predicted
+        own = group[np.int64(line[place] & _LOWER) - start]
+        most = max(most if own == last else np.uint64(0), line[place])
+        images += own != last
+        best[images - 1] = most
+        last = own
+    return images
+
+
+@compiled
+def _needed(line: Any, count: Any, row_floor: Any, flat: Any, relative: Any, start: Any, group: Any, best: Any) -> Any:
+    """Drop entries that are neither above the floor of rows nor may be the best of their image; gives how many stay."""
+    kept, images, last = 0, 0, np.int32(-1)
+    for place in range(count):
+        entry = line[place]
+        own = group[np.int64(entry & _LOWER) - start]
+        images += own != last
+        last = own
+        most = best[images - 1]
+        line[kept] = entry
+        kept += (
+            entry == most
+            or _key_of_entry(entry) > row_floor
+            or _key_of_entry(entry) > _floor_below(most, flat, relative)
+        )
+    return kept
+
+
+@compiled
+def tighten(row: Any, last: Any, rows_rank: Any, images_rank: Any, flat: Any, relative: Any, counts: Any, limits: Any,
+            floors: Any, row_floors: Any, entries: Any, start: Any, group: Any, best: Any) -> None:  # fmt: skip
+    """Raise the floors of one list to what its entries allow, and drop what is below.
+
+    Args:
+        row: the list.
+        last: drop too what neither rank can need, which takes longer; else only when places are short.
+        counts, limits, floors, row_floors, entries: of all lists, see `fused_lists.Lists`.
+        start, group: the image (counted from the first) of candidate `start`, and of those after it.
+        best: scratch for every place, uint64.
+    """
+    count, line = counts[row], entries[row]
+    if count < 0:
+        return
+    row_floor = floor = NOTHING
+    if rows_rank:
+        if count >= rows_rank:
+            reached = _floor_below(_lower_bound(line, count, rows_rank), flat, relative)
+            row_floors[row] = max(row_floors[row], reached)
+        row_floor = floor = row_floors[row]
+    if images_rank:
+        images = _best_of_runs(line, count, start, group, best)
+        if last or 8 * count > 7 * len(line):
+            count = _needed(line, count, row_floor, flat, relative, start, group, best)
+        reached = EVERYTHING
+        if images >= images_rank:
+            reached = _floor_below(_lower_bound(best, images, images_rank), flat, relative)
+        floor = min(floor, reached)
+    floor = max(floor, floors[row])
+    floors[row] = floor
+    least = _entry(floor, 0xFFFFFFFF)
+    kept = 0
+    for place in range(count):  # without a branch: which ones stay cannot be predicted
+        entry = line[place]
+        line[kept] = entry
+        kept += entry > least
+    counts[row] = kept
+    limits[row] = min(len(line), max(kept, rows_rank, images_rank) + 16 + (max(rows_rank, images_rank) >> 1))
+
+
+@compiled
+def tighten_all(low: Any, high: Any, rows_rank: Any, images_rank: Any, flat: Any, relative: Any, counts: Any,
+                limits: Any, floors: Any, row_floors: Any, entries: Any, start: Any, group: Any, best: Any,
+                ) -> None:  # fmt: skip
+    """`tighten` for the lists [low, high), for the last time."""
     for row in range(low, high):
-        tighten(row, k, flat, relative, counts, limits, floors, entries, members)
+        tighten(row, True, rows_rank, images_rank, flat, relative, counts, limits, floors, row_floors, entries, start,
+                group, best)  # fmt: skip
 
 
 @compiled
-def _made_room(row: Any, key: Any, k: Any, flat: Any, relative: Any, counts: Any, limits: Any, floors: Any,
-               entries: Any, members: Any) -> Any:  # fmt: skip
+def _made_room(row: Any, key: Any, rows_rank: Any, images_rank: Any, flat: Any, relative: Any, counts: Any,
+               limits: Any, floors: Any, row_floors: Any, entries: Any, start: Any, group: Any, best: Any,
+               ) -> Any:  # fmt: skip
     """Raise the floor of a list that has reached its limit; whether `key` is still above it.
 
     Soon and often: a floor that is too low costs more places than finding a better one.
     """
-    tighten(row, k, flat, relative, counts, limits, floors, entries, members)
+    tighten(row, False, rows_rank, images_rank, flat, relative, counts, limits, floors, row_floors, entries, start,
+            group, best)  # fmt: skip
     if counts[row] == entries.shape[1]:
         counts[row], floors[row] = -1, NOTHING  # more near ties than a list can hold: searched again otherwise
     return key > floors[row]
 
 
 @compiled
-def offer_rows(hits: Any, hit_keys: Any, count: Any, side: Any, list_start: Any, unit_start: Any, k: Any, flat: Any,
-               relative: Any, counts: Any, limits: Any, floors: Any, entries: Any, members: Any) -> None:  # fmt: skip
-    """Take hits into lists of rows with rows as candidates. `side`: 0 where lists are the tile's rows, 1 its columns.
+def offer(hits: Any, hit_keys: Any, count: Any, side: Any, list_start: Any, unit_start: Any, rows_rank: Any,
+          images_rank: Any, flat: Any, relative: Any, counts: Any, limits: Any, floors: Any, row_floors: Any,
+          entries: Any, start: Any, group: Any, best: Any) -> None:  # fmt: skip
+    """Take hits into lists. `side`: 0 where lists are the tile's rows, 1 its columns.
 
     `list_start`, `unit_start`: list and candidate of the first row and column (or column and row) of the tile.
     """
@@ -170,141 +233,95 @@ def offer_rows(hits: Any, hit_keys: Any, count: Any, side: Any, list_start: Any,
         row = list_start + hits[hit, side]
         if hit_keys[hit] > floors[row]:
             if counts[row] == limits[row] and not _made_room(
-                row, hit_keys[hit], k, flat, relative, counts, limits, floors, entries, members
-            ):
+                row, hit_keys[hit], rows_rank, images_rank, flat, relative, counts, limits, floors, row_floors,
+                entries, start, group, best,
+            ):  # fmt: skip
                 continue
             # Only this much is inlined: a call with all these arrays costs as much as ten comparisons.
             entries[row, counts[row]] = _entry(hit_keys[hit], unit_start + hits[hit, 1 - side])
             counts[row] += 1
 
 
-@inlined
-def _best(bits: Any, images: Any) -> Any:
-    """(key, position, second key) of the largest of the similarities of a group, dead members left out."""
-    best, second, where = EVERYTHING, EVERYTHING, -1
-    for place in range(len(bits)):
-        if images[place] >= 0:
-            key = key_of_bits(bits[place])
-            if key > best:
-                best, second, where = key, best, place
-            elif key > second:
-                second = key
-    return best, where, second
-
-
-@inlined
-def _sure(best: Any, second: Any, flat: Any, relative: Any) -> Any:
-    """Whether the largest computed similarity of a group belongs to its largest similarity for certain."""
-    if second == EVERYTHING:
-        return True
-    high, low = number_of(best), number_of(second)
-    return low + (flat + relative * abs(low)) < high - (flat + relative * abs(high))
-
-
 @compiled
-def offer_groups(tile: Any, hits: Any, hit_keys: Any, count: Any, side: Any, grouped: Any,
-                 row_image: Any, offsets: Any, met: Any, list_start: Any, unit_start: Any, member_start: Any, k: Any,
-                 flat: Any, relative: Any, counts: Any, limits: Any, floors: Any, entries: Any, members: Any,
-                 ) -> None:  # fmt: skip
-    """Take hits into lists where candidates (grouped = 1) or queries (grouped = 0) are images, the maxima of rows.
-
-    Args:
-        tile: [lists' axis, candidates' axis]: transposed where the lists are the tile's columns (side = 1).
-        row_image: image of every row of the grouped axis, -1 for dead rows.
-        offsets: first row of every image, and one more.
-        met: the last image that every row of the other axis was compared with, int32, -1 at the start of a tile.
-        list_start, unit_start: list and candidate of position 0 (where lists are images': the list of image 0).
-        member_start: row of position 0 of the grouped axis.
-    """
-    for hit in range(count):
-        inner, other = (hits[hit, 1 - side], hits[hit, side]) if grouped else (hits[hit, side], hits[hit, 1 - side])
-        image = row_image[inner]
-        row, unit = (list_start + other, image) if grouped else (list_start + image, unit_start + other)
-        # What another member of the group exceeds is a hit of its own.
-        if hit_keys[hit] <= floors[row] or met[other] == image:
-            continue
-        met[other] = image
-        low, high = offsets[image] - member_start, offsets[image + 1] - member_start
-        bits = tile[other, low:high] if grouped else tile[low:high, other]
-        best, where, second = _best(bits, row_image[low:high])
-        if where >= 0:
-            if counts[row] == limits[row] and not _made_room(
-                row, best, k, flat, relative, counts, limits, floors, entries, members
-            ):
-                continue
-            sure = _sure(best, second, flat, relative)
-            members[row, counts[row]] = np.uint32(member_start + low + where) if sure else SEVERAL
-            entries[row, counts[row]] = _entry(best, unit)
-            counts[row] += 1
+def listed(low: Any, high: Any, counts: Any, entries: Any, owner: Any, units: Any, keys: Any) -> None:
+    """What the lists [low, high) hold: list (counted from low), candidate and key of every entry, list after list."""
+    place = 0
+    for row in range(low, high):
+        for entry in entries[row, : max(0, counts[row])]:
+            owner[place], units[place], keys[place] = row - low, entry & _LOWER, _key_of_entry(entry)
+            place += 1
 
 
 # -------------------------------------------------------------------------------------------------- first thresholds
 
 
 @compiled
-def _first_floor(values: Any, count: Any, k: Any, flat: Any, relative: Any, bins: Any) -> Any:
-    """The floor that `count` similarities allow, from a histogram of them."""
-    if count <= k:
-        return EVERYTHING
-    bins[:] = 0
-    for place in range(count):
-        bins[min(_BINS - 1, max(0, int((values[place] + 1.0625) * _SCALE)))] += 1
-    left, number = k + 1, _BINS
-    while left > 0:
-        number -= 1
-        left -= bins[number]
-    if number == 0:
-        return EVERYTHING
-    return floor_key(np.float32((number - 0.5) / _SCALE - 1.0625), flat, relative)
+def _ranked(keys: Any, rank: Any, probe: Any) -> Any:
+    """The rank-th largest of keys in a tile's type, of a length that CHUNK divides; the lowest if there are fewer."""
+    high = (np.int64(1) << (8 * probe.itemsize - 1)) - 1
+    low = -high - 1
+    while low < high:
+        middle = (low + high) >> 1
+        probe[0] = middle
+        reached = 0
+        for start in range(0, len(keys), CHUNK):
+            reached += count_above(keys, start, probe[0])
+        if reached >= rank:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @compiled
-def seed_rows(tile: Any, image: Any, others: Any, grouped: Any, list_start: Any, k: Any, flat: Any, relative: Any,
-              floors: Any) -> None:  # fmt: skip
-    """First floors of lists of rows from one tile; `grouped`: candidates are images.
+def _first_floor(keys: Any, rank: Any, least: Any, flat: Any, relative: Any, probe: Any) -> Any:
+    probe[0] = _ranked(keys, rank, probe)
+    if probe[0] == least:
+        return EVERYTHING
+    return floor_key(number_of(key_of_bits(turned(probe[0]))), flat, relative)
+
+
+@compiled
+def seed(tile: Any, image: Any, others: Any, list_start: Any, rows_rank: Any, images_rank: Any, flat: Any,
+         relative: Any, floors: Any) -> None:  # fmt: skip
+    """First floors of lists from one tile.
+
+    The best of an image is taken over its first eight rows, by three steps of doubling: no more than it is, and a floor
+    that is low enough.
 
     Args:
         tile: [lists, candidates]; image, others: image of every row on the two axes, -1 for dead rows.
         list_start: list of position 0.
     """
     rows, columns = tile.shape
-    values, bins = np.empty(columns, np.float32), np.empty(_BINS, np.int32)
+    width = columns + (-columns) % CHUNK
+    keys, probe = np.empty(width, tile.dtype), np.empty(1, tile.dtype)
+    probe[0] = -(np.int64(1) << (8 * probe.itemsize - 1))
+    least = probe[0]
+    same, begins, last = np.zeros((3, width), np.bool_), np.zeros(width, np.bool_), -1
+    for column in range(columns):
+        if others[column] >= 0:
+            begins[column] = others[column] != last
+            last = others[column]
+        for step in range(3):
+            later = column + (1 << step)
+            same[step, column] = later < columns and others[later] == others[column]
     for row in range(rows):
-        own = image[row]
+        own, floor = image[row], NOTHING
         if own < 0:
             continue
-        count, last = 0, -1
+        keys[columns:] = least
         for column in range(columns):
             other = others[column]
-            if other >= 0 and other != own:
-                value = number_of(key_of_bits(tile[row, column]))
-                if grouped and other == last:
-                    values[count - 1] = max(values[count - 1], value)
-                else:
-                    values[count] = value
-                    count += 1
-                    last = other
-        floors[list_start + row] = _first_floor(values, count, k, flat, relative, bins)
-
-
-@compiled
-def seed_images(tile: Any, image: Any, others: Any, offsets: Any, start: Any, first: Any, last: Any, list_start: Any,
-                k: Any, flat: Any, relative: Any, floors: Any) -> None:  # fmt: skip
-    """First floors of the lists of the images [first, last), whose rows are one axis of the tile; row 0 is `start`."""
-    columns = tile.shape[1]
-    best, values, bins = np.empty(columns, np.float32), np.empty(columns, np.float32), np.empty(_BINS, np.int32)
-    for number in range(first, last):
-        best[:] = -4.0
-        alive = False
-        for row in range(offsets[number] - start, offsets[number + 1] - start):
-            if image[row] >= 0:
-                alive = True
-                for column in range(columns):
-                    best[column] = max(best[column], number_of(key_of_bits(tile[row, column])))
-        count = 0
-        for column in range(columns):
-            if others[column] >= 0 and others[column] != number:
-                values[count] = best[column]
-                count += 1
-        if alive:
-            floors[list_start + number] = _first_floor(values, count, k, flat, relative, bins)
+            keys[column] = turned(tile[row, column]) if (other >= 0) & (other != own) else least
+        if rows_rank > images_rank:  # otherwise the floor of images is the lower one
+            floor = _first_floor(keys, rows_rank, least, flat, relative, probe)
+        if images_rank:
+            for step in range(3):
+                for column in range(width - (1 << step)):
+                    later = keys[column + (1 << step)] if same[step, column] else least
+                    keys[column] = max(keys[column], later)
+            for column in range(width):
+                keys[column] = keys[column] if begins[column] else least
+            floor = min(floor, _first_floor(keys, images_rank, least, flat, relative, probe))
+        floors[list_start + row] = floor

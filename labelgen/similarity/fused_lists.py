@@ -1,89 +1,100 @@
-"""What the fused engine holds while it searches: ranges of images in blocks of rows, and a growing list a query.
+"""What the fused engine holds while it searches: ranges of rows in blocks, and a growing list for every row.
 
-A list is a row of `capacity` places that fills up unsorted. Its *floor* is a key (`fused_kernels`) that whatever may
-still be among the k + 1 best exceeds; when the places are taken, the floor rises to what they allow and what is below
-it is dropped. A list that cannot drop enough has *failed*: it holds more near ties than places.
+A list is a row of places that fills up unsorted. It serves up to two *ranks*: the best `rows` candidates, and the best
+candidates of the best `images` images. Its *floor* is a key (`fused_bits`) that whatever may still matter to
+either exceeds; when the places are taken, the floor rises to what they allow and what is not needed is dropped. A list
+that cannot drop enough has *failed*: it holds more near ties than places.
+
+One list is enough for `t2t` and `t2i`: a caption's best images are those of the best captions. And `i2t` needs none: a
+caption among the k best of an image is among the k best of one of the image's captions (`fused_derived`).
 """
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelgen.similarity import fused_kernels as kernels
-from labelgen.similarity.base import Want
 from labelgen.similarity.certificate import Errors
 from labelgen.similarity.fused_bits import EVERYTHING, NOTHING
 from labelgen.similarity.rescoring import Candidates
-from labelgen.types import PAD_SCORE, Float32, Int32, Int64
+from labelgen.types import PAD_SCORE, Float32, Int32, UInt64
 
-#: Places beyond two lists of k + 1: so many more near ties a list can hold.
+#: Places beyond what the ranks take: so many more near ties a list can hold.
 SLACK = 126
 
 
-def capacity(k: int) -> int:
-    """Places of one list."""
-    return 2 * (k + 1) + SLACK
+@dataclass(frozen=True)
+class Ranks:
+    """How many best candidates, and how many best images of candidates, a list must be able to tell; 0 is none."""
 
+    rows: int
+    images: int
 
-def list_bytes(want: Want, grouped: bool) -> int:
-    """Bytes of one growing list and of the final one."""
-    return capacity(want.k) * (12 if grouped else 8) + 12 + 8 * (want.k + 1)
+    @property
+    def places(self) -> int:
+        """Places of one list."""
+        return 2 * max(self.rows, self.images) + (self.images if self.rows else 0) + SLACK
+
+    @property
+    def list_bytes(self) -> int:
+        """Bytes of one growing list and of the final ones."""
+        return 8 * self.places + 16 + 8 * (2 * self.rows + self.images)
 
 
 class Lists:
-    """The growing lists of one want for consecutive queries.
+    """The growing lists of consecutive rows.
 
     Attributes:
-        first: query of the first list; per_image: queries are images that stand for their captions.
-        candidates_grouped: candidates are images that stand for their captions.
+        first: row of the first list.
         counts: entries of every list, -1 where it has failed; limits: entries at which its floor is raised; int32 [n].
-        floors: keys, int32 [n].
-        entries: key (turned to unsigned) << 32 | candidate, uint64 [n, capacity].
-        members: the row of a group that made the maximum, uint32 [n, capacity]; empty where nothing is grouped.
+        floors, row_floors: keys, int32 [n]: what may matter to any rank exceeds the first, to `ranks.rows` both.
+        entries: key (turned to unsigned) << 32 | candidate, uint64 [n, places].
+        start, group: first candidate, and the image of every candidate, counted from the first one; int32.
     """
 
-    def __init__(self, want: Want, first: int, count: int, per_image: bool, candidates_grouped: bool) -> None:
-        places = capacity(want.k)
-        self.want, self.first = want, first
-        self.per_image, self.candidates_grouped = per_image, candidates_grouped
+    def __init__(self, ranks: Ranks, first: int, count: int, start: int, group: Int32) -> None:
+        self.ranks, self.first, self.start, self.group = ranks, first, start, group
         self.counts = np.zeros(count, np.int32)
-        self.limits = np.full(count, min(places, want.k + 1 + 16 + (want.k >> 1)), np.int32)
-        self.floors = np.full(count, EVERYTHING)
-        self.entries = np.empty((count, places), np.uint64)
-        grouped = per_image or candidates_grouped
-        self.members = np.empty((count, places if grouped else 0), np.uint32)
+        most = max(ranks.rows, ranks.images)
+        self.limits = np.full(count, min(ranks.places, most + 16 + (most >> 1)), np.int32)
+        self.floors, self.row_floors = np.full(count, EVERYTHING), np.full(count, EVERYTHING)
+        self.entries = np.empty((count, ranks.places), np.uint64)
 
     def __len__(self) -> int:
         return len(self.counts)
 
-    @property
-    def places(self) -> tuple[Any, ...]:
-        """The arrays in the order the kernels take them."""
-        return self.counts, self.limits, self.floors, self.entries, self.members
+    def given(self, errors: Errors, scratch: UInt64) -> tuple[Any, ...]:
+        """Ranks, errors, arrays and scratch, a number for every place, in the order the kernels take them."""
+        arrays = self.counts, self.limits, self.floors, self.row_floors, self.entries, self.start, self.group
+        return self.ranks.rows, self.ranks.images, errors.flat, errors.relative, *arrays, scratch
 
-    def candidates(self, low: int, high: int, errors: Errors) -> Candidates:
-        """What the lists [low, high) hold, for exact scoring; nothing of those that have failed."""
-        here = slice(low, high)
-        kernels.tighten_all(low, high, self.want.k, errors.flat, errors.relative, *self.places)
-        owner, place = np.nonzero(np.arange(self.entries.shape[1]) < self.counts[here, None])
-        entries = self.entries[here][owner, place]
-        ids = (entries & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        if self.members.shape[1]:
-            members = self.members[here][owner, place].astype(np.int64)
-            members[members == int(kernels.SEVERAL)] = -1
-        else:
-            members = ids
-        dropped = numbers(self.floors[here])
-        dropped[self.floors[here] == EVERYTHING] = PAD_SCORE
-        keys = ((entries >> np.uint64(32)).astype(np.int64) - 0x80000000).astype(np.int32)
+    def candidates(self, low: int, high: int, errors: Errors, scratch: UInt64, *, means: bool) -> Candidates:
+        """What the lists [low, high) hold, for exact scoring; nothing of those that have failed.
+
+        Args:
+            means: candidates or queries are means, of which all members are scored.
+        """
+        kernels.tighten_all(low, high, *self.given(errors, scratch))
+        total = int(np.maximum(self.counts[low:high], 0).sum())
+        owner, units, keys = np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total, np.int32)
+        kernels.listed(low, high, self.counts, self.entries, owner, units, keys)
         queries = np.arange(self.first + low, self.first + high)
-        return Candidates(queries, owner, ids, members, numbers(keys), dropped)
+        members = np.full(total, -1) if means else units
+        return Candidates(queries, owner, units, members, numbers(keys), self.dropped(low, high, rows=False))
+
+    def dropped(self, low: int, high: int, *, rows: bool) -> Float32:
+        """What no candidate exceeds that the lists [low, high) have dropped, though a rank may want it; -inf: none."""
+        floors = self.floors[low:high]
+        if rows:
+            floors = np.maximum(floors, self.row_floors[low:high])
+        dropped = numbers(floors)
+        dropped[floors == EVERYTHING] = PAD_SCORE
+        return dropped
 
     def failed(self, low: int, high: int) -> NDArray[np.bool_]:
         """Which of the lists [low, high) could not hold all near ties."""
@@ -102,80 +113,57 @@ class Block:
     """Consecutive rows that are one side of a tile.
 
     Attributes:
-        first, last: images; start: embedding row of the first row.
+        start: first row.
         unit: the rows in low precision; image: image of every row, -1 for dead rows, int32.
-        lists: of the range the block belongs to.
-        lock: held while lists of the block's queries change.
+        lists: of the range the block belongs to, None where its rows are candidates only.
+        lock: held while lists of the block's rows change.
     """
 
-    first: int
-    last: int
     start: int
     unit: Any
     image: Int32
-    lists: list[Lists]
+    lists: Lists | None
     lock: threading.Lock = field(default_factory=threading.Lock)
     seeded: bool = False
 
-    @cached_property
-    def dead(self) -> NDArray[np.bool_]:
-        """Rows that are no candidates and have no list."""
-        dead: NDArray[np.bool_] = self.image < 0
-        return dead
+    def floors(self, bits: NDArray[Any]) -> NDArray[Any]:
+        """The floor of every row's list, in the type of a tile: what is above it there is above it as a key."""
+        if self.lists is None:
+            return nothing(len(self.image), bits)
+        start = self.start - self.lists.first
+        floors = self.lists.floors[start : start + len(self.image)]
+        floors = np.where(self.image < 0, NOTHING, floors)
+        return narrowed(floors, bits)
 
-    def floors(self) -> Int32:
-        """The lowest floor of the lists that every row offers candidates to, as a query; int32 [rows]."""
-        lowest = np.full(len(self.image), NOTHING)
-        for held in self.lists:
-            if held.per_image:
-                np.minimum(lowest, held.floors[np.maximum(self.image - held.first, 0)], out=lowest)
-            else:
-                start = self.start - held.first
-                np.minimum(lowest, held.floors[start : start + len(lowest)], out=lowest)
-        lowest[self.dead] = NOTHING
-        return lowest
+    def seed(self, bits: NDArray[Any], other: Block, errors: Errors) -> None:
+        """First floors of the block's lists, from one tile [block, other]; once."""
+        if self.lists is None:
+            return
+        with self.lock:
+            if not self.seeded:  # a second time would bring lists back that have failed
+                ranks, start = self.lists.ranks, self.start - self.lists.first
+                bounds = ranks.rows, ranks.images, errors.flat, errors.relative
+                rows = np.ascontiguousarray(bits)
+                kernels.seed(rows, self.image, other.image, start, *bounds, self.lists.floors)
+                self.seeded = True
 
-
-def seed(block: Block, bits: NDArray[Any], other: Block, offsets: Int64, errors: Errors) -> None:
-    """First floors of the block's lists, from one tile [block, other]."""
-    for held in block.lists:
-        bounds = held.want.k, errors.flat, errors.relative, held.floors
-        if held.per_image:
-            span = block.start, block.first, block.last, -held.first
-            kernels.seed_images(bits, block.image, other.image, offsets, *span, *bounds)
-        else:
-            start = block.start - held.first
-            kernels.seed_rows(bits, block.image, other.image, held.candidates_grouped, start, *bounds)
-    block.seeded = True
+    def offer(self, other: Block, side: int, hits: Any, errors: Errors, scratch: UInt64) -> None:
+        """Take hits (positions, keys, count) into the block's lists; `side`: which position is a row of the block."""
+        if self.lists is not None:
+            with self.lock:
+                starts = self.start - self.lists.first, other.start
+                kernels.offer(*hits, side, *starts, *self.lists.given(errors, scratch))
 
 
-def offer(block: Block, bits: NDArray[Any], other: Block, side: int, hits: Any, met: Any, offsets: Int64,
-          errors: Errors) -> None:  # fmt: skip
-    """Take hits into the block's lists.
-
-    Args:
-        bits: tile [block, other]; side: which number of a hit is a row of the block.
-        hits: (positions, keys, count).
-        met: for every list, what `fused_kernels.offer_groups` needs.
-    """
-    places, keys, count = hits
-    for held, last_met in zip(block.lists, met, strict=True):
-        bounds = held.want.k, errors.flat, errors.relative
-        if held.per_image:
-            starts = -held.first, other.start, block.start
-            kernels.offer_groups(
-                bits, places, keys, count, side, 0, block.image, offsets, last_met, *starts, *bounds, *held.places
-            )
-        elif held.candidates_grouped:
-            starts = block.start - held.first, 0, other.start
-            kernels.offer_groups(
-                bits, places, keys, count, side, 1, other.image, offsets, last_met, *starts, *bounds, *held.places
-            )
-        else:
-            starts2 = block.start - held.first, other.start
-            kernels.offer_rows(places, keys, count, side, *starts2, *bounds, *held.places)
+def nothing(count: int, bits: NDArray[Any]) -> NDArray[Any]:
+    """Floors that no similarity is above."""
+    return np.full(count, np.iinfo(bits.dtype).max, bits.dtype)
 
 
-def nothing_met(block: Block, other: Block) -> list[Int32]:
-    """The start of `met` for one tile: rows of the axis that is not grouped, for every list."""
-    return [np.full(len((other if held.per_image else block).image), -1, np.int32) for held in block.lists]
+def narrowed(floors: Int32, bits: NDArray[Any]) -> NDArray[Any]:
+    """Floors in the type of a tile: above them is what is above the floors as a key."""
+    if bits.dtype == np.int32:
+        return floors.copy()
+    lowest = np.where(floors < 0, floors.astype(np.int64) - 0xFFFF, floors) >> 16
+    narrow: NDArray[Any] = np.maximum(lowest, np.iinfo(np.int16).min).astype(np.int16)
+    return narrow

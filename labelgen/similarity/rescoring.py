@@ -13,7 +13,7 @@ from labelgen.similarity import exact
 from labelgen.similarity.base import Rows, SearchPlan, Want
 from labelgen.similarity.certificate import Errors
 from labelgen.similarity.groups import cut, rows_of, sides
-from labelgen.similarity.keys import PAD_KEY, decode, encode, smallest
+from labelgen.similarity.keys import PAD_KEY, decode, encode
 from labelgen.types import PAD_SCORE, Bool, Float32, Float64, Int64, UInt64
 
 #: Embedding rows in pairs -> their exact x.y.
@@ -101,30 +101,47 @@ class Rescorer:
         Raises:
             LabelgenError: a computed similarity is off by more than the bound, so nothing is proven.
         """
+        keys = first_keys(self.scored(found), self.want.k + 1)
+        return keys, self.proven(keys, found.dropped)
+
+    def scored(self, found: Candidates) -> UInt64:
+        """Sorted keys of all candidates of every query; [n, most], padded.
+
+        Raises:
+            LabelgenError: a computed similarity is off by more than the bound, so nothing is proven.
+        """
         scores = self._scores(found)
         self._check_errors(scores, found.values)
-        keys = self._sorted_keys(found, encode(scores, found.ids))
+        return _sorted(found, encode(scores, found.ids))
+
+    def proven(self, keys: UInt64, dropped: Float32) -> Bool:
+        """Whether nothing that was left out can be among the best; sorted keys [n, k + 1]; `dropped`: `Candidates`."""
         last = decode(keys[:, -1:])[0][:, 0].astype(np.float64)
-        dropped = found.dropped.astype(np.float64)  # a float32 sum could round the bound away
+        limit = dropped.astype(np.float64)  # a float32 sum could round the bound away
         with np.errstate(invalid="ignore"):  # -inf - -inf: nothing held and nothing dropped
-            margin = last - (dropped + self.errors.of(dropped))
-        nothing_dropped = found.dropped == PAD_SCORE
-        proven = nothing_dropped | (margin > 0)
+            margin = last - (limit + self.errors.of(limit))
+        nothing_dropped = dropped == PAD_SCORE
+        proven: Bool = nothing_dropped | (margin > 0)
         held = margin[proven & ~nothing_dropped]
         if held.size:
             known = self.facts.margin
             self.facts.margin = float(held.min() if known is None else min(known, held.min()))
-        return keys, proven
+        return proven
 
     def _scores(self, found: Candidates) -> Float32:
         """Exact similarity of every candidate."""
         queries = found.queries[found.owner]
+        scores = np.empty(len(found.ids), np.float32)
+        if not (self._query.grouped or self._candidate.grouped):
+            for start in range(0, len(scores), self.pairs):
+                here = slice(start, start + self.pairs)
+                scores[here] = self._pair_scores(queries[here], found.ids[here])
+            return scores
         whole = found.members < 0
         units = queries if self._query.grouped else found.ids
         grouped = self._query if self._query.grouped else self._candidate
         sizes = np.where(whole, grouped.sizes(units), 1)
         starts = np.where(whole, self.plan.offsets[units], found.members) if whole.any() else found.members
-        scores = np.empty(len(found.ids), np.float32)
         for first, last in cut(sizes, 0, len(sizes), self.pairs):
             here = slice(first, last)
             members = rows_of(starts[here], sizes[here])
@@ -151,9 +168,19 @@ class Rescorer:
                 todo="search with the engine 'numpy', or switch reduced precision off",
             )
 
-    def _sorted_keys(self, found: Candidates, keys: UInt64) -> UInt64:
-        counts = np.bincount(found.owner, minlength=len(found.queries))
-        place = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
-        table = np.full((len(found.queries), int(counts.max(initial=1))), PAD_KEY)
-        table[found.owner, place] = keys
-        return smallest(table, self.want.k + 1)
+
+def _sorted(found: Candidates, keys: UInt64) -> UInt64:
+    """Keys of candidates as one sorted row a query."""
+    counts = np.bincount(found.owner, minlength=len(found.queries))
+    place = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
+    table = np.full((len(found.queries), int(counts.max(initial=1))), PAD_KEY)
+    table[found.owner, place] = keys
+    table.sort(axis=1)
+    return table
+
+
+def first_keys(keys: UInt64, count: int) -> UInt64:
+    """The first `count` of sorted keys, padded where there are fewer; [n, c] -> [n, count]."""
+    found = np.full((len(keys), count), PAD_KEY)
+    found[:, : keys.shape[1]] = keys[:, :count]
+    return found

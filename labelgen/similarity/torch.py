@@ -30,7 +30,7 @@ from labelgen.similarity.numpy import exact_lists, least_bytes
 from labelgen.similarity.rescoring import Candidates, Rescorer, SearchFacts
 from labelgen.similarity.tiles import Sizes
 from labelgen.similarity.torch_lists import SLACK, RunningLists, padded
-from labelgen.similarity.torch_rows import Device, UnitRows, load, pair_dots
+from labelgen.similarity.torch_rows import Device, UnitRows, load, multiplies_float32, pair_dots
 from labelgen.types import Aggregation, Float64, Int64
 
 _BLOCK, _TILE = 512, 16384
@@ -71,17 +71,15 @@ class TorchEngine:
 
 
 def require_float32(device: torch.device) -> None:
-    """Refuse units that drop bits of float32 numbers (TF32, bfloat16): measured, not looked up.
+    """Refuse units that drop bits of float32 numbers.
 
     Raises:
         ConfigError: a product of exactly known value comes out rounded.
     """
-    ones = torch.ones((256, 256), device=device)
-    product = torch.mm(ones * (1 + 2.0**-12), ones, out=torch.empty_like(ones))
-    if not bool((product == 256 + 2.0**-4).all()):
+    if not multiplies_float32(device):
         raise ConfigError(
             f"matrix products on device {str(device)!r} are not computed in float32",
-            found=f"{float(product[0, 0])} for a sum that is 256.0625",
+            found="a product of exactly known value that came out rounded",
             expected="full float32 precision: the proof of a search rests on it",
             todo="call torch.set_float32_matmul_precision(\"highest\"), or search with the engine 'numpy'",
         )

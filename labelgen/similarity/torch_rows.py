@@ -157,5 +157,12 @@ def _doubles(rows: int, dim: int, device: Device) -> Tensor:
     return torch.empty((rows, dim), dtype=torch.float64, device=place)
 
 
+def multiplies_float32(device: torch.device) -> bool:
+    """Whether products of float32 matrices keep all bits (no TF32, no bfloat16): measured, not looked up."""
+    ones = torch.ones((256, 256), device=device)
+    product = torch.mm(ones * (1 + 2.0**-12), ones, out=torch.empty_like(ones))
+    return bool((product == 256 + 2.0**-4).all())
+
+
 def _sent(array: NDArray[Any], device: Device) -> Tensor:
     return torch.from_numpy(array).to(device.torch)

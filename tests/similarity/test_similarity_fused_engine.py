@@ -10,9 +10,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labelgen.similarity import fused, fused_bits, fused_kernels, fused_lists, fused_pairs
+from labelgen.similarity import fused, fused_bits, fused_kernels, fused_lists, fused_pairs, fused_pass
 from labelgen.similarity.base import SearchPlan
-from labelgen.similarity.certificate import Errors, bfloat16_errors
+from labelgen.similarity.certificate import Errors, low_precision_errors
 from labelgen.similarity.exact import block_similarity
 from labelgen.similarity.fused import FusedEngine
 from labelgen.similarity.fused_product import TileProduct, fastest
@@ -44,8 +44,8 @@ def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many tiles and strips for every list, and lists with hardly a place to spare: where most can go wrong."""
-    monkeypatch.setattr(fused, "_BLOCK", 48)
-    monkeypatch.setattr(fused, "_HITS", 64)
+    monkeypatch.setattr(fused_pass, "BLOCK", 48)
+    monkeypatch.setattr(fused_pass, "HITS", 64)
     monkeypatch.setattr(fused, "_LEAST_ROWS", 1)
     monkeypatch.setattr(fused, "_WORK", 150.0**2 * 64)
     monkeypatch.setattr(fused_lists, "SLACK", 20)
@@ -153,11 +153,12 @@ def test_no_rows_break_the_bound(precision: str, draw: st.DataObject, dim: int) 
     rows = adversarial(draw, 40, dim)
     product = TileProduct(precision)  # type: ignore[arg-type]
     scale = (1 / np.sqrt((rows.astype(np.float64) ** 2).sum(1))).astype(np.float32)
-    unit, loss = product.lowered(rows, scale)
-    bits = product.tile(unit, unit, product.buffer(40))
+    unit = torch.empty(rows.shape, dtype=product.dtype)
+    loss = product.lower(rows.astype(np.float32) * scale[:, None], unit)
+    bits = product.tile(unit, unit, torch.empty(1600, dtype=product.dtype))
     wide = bits.astype(np.uint16).astype(np.uint32) << 16 if bits.dtype == np.int16 else bits.view(np.uint32)
     computed = wide.astype(np.uint32).view(np.float32).astype(np.float64)
-    errors = product.errors(dim, loss)
+    errors = product.errors(dim, loss, 0)
     assert (np.abs(computed - block_similarity(rows, rows)) <= errors.of(computed)).all()
 
 
@@ -170,9 +171,9 @@ def test_adversarial_rows_give_the_lists_of_brute_force(draw: st.DataObject, k: 
 
 def test_a_bfloat16_bound_is_made_of_what_was_lost() -> None:
     # Rows that lost nothing: 2 (d + 32) roundings of 2^-24, and what unit rows and the definition lose.
-    assert bfloat16_errors(384, 0.0).flat == pytest.approx(2 * 416 * 2.0**-24, rel=0.02)
-    assert bfloat16_errors(384, 0.001).flat == pytest.approx(0.002 + 2 * 416 * 2.0**-24, rel=0.02)
-    assert bfloat16_errors(384, 0.0).relative == 2.0**-8
+    assert low_precision_errors(384, 0.0, 2.0**-8).flat == pytest.approx(2 * 416 * 2.0**-24, rel=0.02)
+    assert low_precision_errors(384, 0.001, 2.0**-8).flat == pytest.approx(0.002 + 2 * 416 * 2.0**-24, rel=0.02)
+    assert low_precision_errors(384, 0.0, 2.0**-8).relative == 2.0**-8
 
 
 @settings(deadline=None)
@@ -230,7 +231,7 @@ def test_a_scan_lists_exactly_what_exceeds_a_floor(dtype: type) -> None:
     keys = [np.array([fused_bits.key_of(number) for number in side], np.int32) for side in (rows, columns)]
     row_image, column_image = (draw.integers(-1, 9, count).astype(np.int32) for count in (70, 150))
     hits, found = np.empty((70 * 150, 2), np.int32), np.empty(70 * 150, np.int32)
-    floors = [fused._narrowed(side, bits) for side in keys]
+    floors = [fused_lists.narrowed(side, bits) for side in keys]
     count, last = fused_kernels.scan(bits, 0, *floors, row_image, column_image, hits, found)
     expected = (numbers > rows[:, None]) | (numbers > columns)
     expected &= (row_image[:, None] >= 0) & (column_image >= 0) & (row_image[:, None] != column_image)
@@ -246,15 +247,14 @@ def test_the_fastest_precision_is_one_that_this_machine_has() -> None:
 
 def test_first_floors_are_set_once_however_threads_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow first floor, while another thread meets the same block: lists that have failed must stay so."""
-    monkeypatch.setattr(fused, "_BLOCK", 512)
-    first, blocks = fused.seed, []
+    monkeypatch.setattr(fused_pass, "BLOCK", 512)
+    first = fused_kernels.seed
 
-    def slowly(block: Any, *arguments: Any) -> None:
-        blocks.append(block.first)
+    def slowly(*arguments: Any) -> None:
         time.sleep(0.05)
-        first(block, *arguments)
+        first(*arguments)
 
-    monkeypatch.setattr(fused, "seed", slowly)
+    monkeypatch.setattr(fused_kernels, "seed", slowly)
     text = clustered_rows(1536, 64, seed=9)
     text[:1200] = text[0]
     before = torch.get_num_threads()

@@ -1,0 +1,160 @@
+"""One pass of the fused engine: all tiles of a matrix for a pair of ranges of images, then exact scores."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+from labelgen.similarity import fused_kernels as kernels
+from labelgen.similarity.base import Partial, SearchPlan, Strip
+from labelgen.similarity.certificate import Errors
+from labelgen.similarity.fused_lists import Block, Lists, nothing
+from labelgen.similarity.fused_matrix import Matrix
+from labelgen.similarity.fused_product import TileProduct
+from labelgen.similarity.fused_rows import Part
+from labelgen.similarity.fused_scores import Scoring
+from labelgen.types import UInt64
+
+#: Rows of a block: a tile of shorts (8 MB) passes through the second-level cache while it is compared.
+BLOCK = 2048
+#: Hits listed before they are taken into lists.
+HITS = 1 << 14
+#: Part of the lists that may fail before the next precision is tried: each failed one meets all rows in float64.
+_FAILED = 0.05
+
+
+class Pass:
+    """All tiles of a matrix for the ranges of a strip, each computed once for both sides."""
+
+    def __init__(self, plan: SearchPlan, strip: Strip, matrix: Matrix, product: TileProduct, threads: int) -> None:
+        self._plan, self._matrix, self._product, self._threads = plan, matrix, product, threads
+        left_dots = np.zeros(matrix.left.rows.shape[0])  # pages of rows that are never loaded stay untouched
+        same = matrix.left.rows is matrix.right.rows
+        right_dots = left_dots if same else np.zeros(matrix.right.rows.shape[0])
+        ranges = list(dict.fromkeys([(strip.first, strip.last), *strip.candidates]))
+        left = [Part(matrix.left, *span, left_dots) for span in ranges]
+        right = left if matrix.symmetric else [Part(matrix.right, *span, right_dots) for span in ranges]
+        self._parts = left if matrix.symmetric else left + right
+        #: Parts that meet.
+        self._meetings = [(left[0], right[-1])]
+        if len(ranges) > 1 and not matrix.symmetric:
+            self._meetings.append((left[-1], right[0]))
+        self._errors = Errors(0.0)
+        self._local = threading.local()
+        self._scratch = threading.local()
+        self._stopped = False
+
+    def run(self) -> Iterator[Partial]:
+        """The partial lists of all rows of the ranges.
+
+        Raises:
+            LabelgenError: a computed similarity is further from the exact one than the bound.
+            StoreError: rows that are not finite or far from unit length.
+        """
+        with ThreadPoolExecutor(self._threads) as pool:
+
+            def spread(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+                return self._spread(pool, work, items)
+
+            self._meet_all(spread)
+            if self._product.precision == "bfloat16" and self._failed() > _FAILED:
+                self._product = TileProduct("float32-blas")
+                self._meet_all(spread)
+            for part in self._parts:
+                part.blocks.clear()  # rows in low precision are not needed any more
+                part.load_bits()
+            self._local = threading.local()
+            for queries, candidates in self._directed():
+                if queries.lists is not None:
+                    scoring = Scoring(self._plan, self._matrix, queries, candidates, self._errors)
+                    yield from scoring.partials(queries.lists, spread, self._own_scratch)
+                    queries.lists = None
+
+    def _spread(self, pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """Run `work` on every item with all threads; the first error, or an interrupt, ends it soon."""
+        try:
+            return list(pool.map(lambda item: None if self._stopped else work(item), items))
+        except BaseException:
+            self._stopped = True
+            raise
+
+    # ------------------------------------------------------------------------------------------------------- tiles
+
+    def _directed(self) -> list[tuple[Part, Part]]:
+        """(queries, candidates) of all lists."""
+        both = [pair for left, right in self._meetings for pair in ((left, right), (right, left))]
+        return list(dict.fromkeys(both))
+
+    def _meet_all(self, spread: Any) -> None:
+        for queries, candidates in self._directed():
+            queries.lists = self._empty_lists(queries, candidates)
+        loss = 0.0
+        for part in self._parts:
+            found = spread(lambda span, part=part: part.block(*span, self._product), part.spans(BLOCK))
+            part.blocks = [block for block, _ in found]
+            loss = max([loss, *(lost for _, lost in found)])
+        members = int(np.diff(self._plan.offsets).max(initial=0)) if self._matrix.means else 0
+        self._errors = self._product.errors(self._plan.dim, loss, members)
+        self._local = threading.local()
+        for left, right in self._meetings:
+            spread(self._meet, _pairs(left, right))
+
+    def _empty_lists(self, queries: Part, candidates: Part) -> Lists | None:
+        if not self._matrix.wants_of(queries.side):
+            return None
+        ranks = self._matrix.ranks(queries.side)
+        return Lists(ranks, queries.start, len(queries), candidates.start, candidates.group)
+
+    def _lists(self) -> list[Lists]:
+        return [part.lists for part in self._parts if part.lists is not None]
+
+    def _failed(self) -> float:
+        """The part of the lists that have failed."""
+        lists = self._lists()
+        return sum(int((held.counts < 0).sum()) for held in lists) / max(1, sum(len(held) for held in lists))
+
+    def _meet(self, pair: tuple[Block, Block]) -> None:
+        """One tile: its product, and what of it the lists of both blocks take."""
+        left, right = pair
+        buffers, scratch = self._buffers(), self._own_scratch()
+        bits = self._product.tile(left.unit, right.unit, buffers.tile)
+        left.seed(bits, right, self._errors)
+        right.seed(bits.T, left, self._errors)
+        row = 0
+        while row < len(bits):
+            theirs = nothing(len(right.image), bits) if left is right else right.floors(bits)
+            images = left.image, right.image
+            count, row = kernels.scan(bits, row, left.floors(bits), theirs, *images, buffers.hits, buffers.keys)
+            hits = buffers.hits, buffers.keys, count
+            left.offer(right, 0, hits, self._errors, scratch)
+            if left is not right:
+                right.offer(left, 1, hits, self._errors, scratch)
+
+    def _buffers(self) -> Any:
+        """This thread's tile and hits."""
+        local = self._local
+        if not hasattr(local, "tile"):
+            local.tile = torch.empty(BLOCK * BLOCK, dtype=self._product.dtype)
+            local.hits, local.keys = np.empty((HITS, 2), np.int32), np.empty(HITS, np.int32)
+        return local
+
+    def _own_scratch(self) -> UInt64:
+        """This thread's scratch for the places of a list."""
+        if not hasattr(self._scratch, "held"):
+            self._scratch.held = np.empty(max(held.ranks.places for held in self._lists()), np.uint64)
+        held: UInt64 = self._scratch.held
+        return held
+
+
+def _pairs(left: Part, right: Part) -> Iterator[tuple[Block, Block]]:
+    """Every tile once, those that give first floors to the most lists first, and neighbours far apart in time."""
+    own, other = left.blocks, right.blocks
+    if left is right:
+        yield from ((own[i], own[i + apart]) for apart in range(len(own)) for i in range(len(own) - apart))
+    else:
+        yield from ((own[i], other[(i + apart) % len(other)]) for apart in range(len(other)) for i in range(len(own)))
