@@ -75,7 +75,7 @@ def _schemes(path: Path, schemes: list[str], repeats: int) -> None:
     print("| scheme | blocks | soft labels | target |\n|---|---|---|---|")
     for text in schemes:
         labeller = Labeller(store, text)
-        blocks = labeller.blocks(images, captions)
+        blocks = labeller.blocks(labeller.batch(images, captions))
         for need, block in blocks.similarities.items():
             sides: dict[str, Any] = {} if need.relation == "i2i" else {"caption_ids": captions}
             sides |= {} if need.relation == "t2t" else {"image_ids": images}

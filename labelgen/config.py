@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from labelgen import resources
 from labelgen.errors import ConfigError, SpecError
-from labelgen.fingerprint import TRANSIENT, canonical, fingerprint
+from labelgen.fingerprint import ADDED, TRANSIENT, canonical, fingerprint
 from labelgen.registry import unknown
 from labelgen.specs import Spec
 from labelgen.types import Aggregation, Relation
@@ -34,6 +34,9 @@ class DatasetConfig:
         splits: splits to take, all when empty.
         limit: the first N images of each split, all when 0.
         options: keyword arguments of the adapter.
+        patch: a file of decisions; what it takes away never becomes rows (transient: the decisions count, not where
+            they lie).
+        patch_digest: of these decisions; filled in when a recipe is resolved.
     """
 
     name: str
@@ -41,6 +44,8 @@ class DatasetConfig:
     splits: tuple[str, ...] = ()
     limit: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    patch: str = field(default="", metadata=TRANSIENT)
+    patch_digest: str = field(default="", metadata=ADDED)
 
     @property
     def spec(self) -> Spec:

@@ -17,6 +17,8 @@ from blake3 import blake3
 from labelgen.specs import Spec
 
 TRANSIENT: Mapping[str, bool] = {"transient": True}
+#: Of a field that was added after stores had been made: it counts only where it is set, so their identity stays.
+ADDED: Mapping[str, bool] = {"added": True}
 
 
 def canonical(value: Any) -> Any:
@@ -25,7 +27,10 @@ def canonical(value: Any) -> Any:
         return {
             field.name: canonical(getattr(value, field.name))
             for field in dataclasses.fields(value)
-            if not field.metadata.get("transient")
+            if not (
+                field.metadata.get("transient")
+                or (field.metadata.get("added") and getattr(value, field.name) == field.default)
+            )
         }
     if isinstance(value, Mapping):
         return {str(key): canonical(item) for key, item in value.items()}

@@ -46,9 +46,36 @@ def resolve(*, recipe: str = "", dataset: str = "", overrides: Sequence[str] = (
         data = configs.read_recipe(dataset)
     if dataset:
         data = {**data, "dataset": {**data.get("dataset", {}), "name": dataset}}
-    config = configs.from_dict(configs.override(data, overrides))
+    config = with_patch(configs.from_dict(configs.override(data, overrides)))
     check_names(config)
     return config
+
+
+def with_patch(config: BuildConfig) -> BuildConfig:
+    """The config with the digest of its patch, which is part of the recipe's identity.
+
+    Raises:
+        DatasetError: the patch cannot be read or does not hold together.
+        ConfigError: a digest is given already, and the file has another one, or there is no file.
+    """
+    dataset = config.dataset
+    if not dataset.patch and not dataset.patch_digest:
+        return config
+    if dataset.patch and dataset.patch_digest and not Path(dataset.patch).expanduser().exists():
+        return config  # a change of a sealed store may not need it; whoever reads the data set again will say so
+    if not dataset.patch:
+        raise ConfigError("dataset.patch_digest without a patch", todo="name the file with --patch")
+    from labelgen.patches.patch import read
+
+    digest = read(dataset.patch).digest
+    if dataset.patch_digest not in ("", digest):
+        raise ConfigError(
+            f"the patch {dataset.patch} was changed",
+            found=f"digest {digest}",
+            expected=dataset.patch_digest,
+            todo="build another store with it: the rows of this one are what they are",
+        )
+    return replace(config, dataset=replace(dataset, patch_digest=digest))
 
 
 def check_names(config: BuildConfig) -> None:
@@ -109,6 +136,7 @@ def build(
         LabelgenError: see the tree in `labelgen.errors`. What was written before stays usable.
     """
     check_names(config)
+    config = with_patch(config)
     root = Path(out)
     _refuse_foreign_folder(root)
     started = time.perf_counter()

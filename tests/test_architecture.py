@@ -36,17 +36,19 @@ ARROWS: dict[str, set[str]] = {
     # verbs: what a task is, who runs tasks, what tasks do and in which order, what users call
     "tasks": {"store"},
     "executors": {"tasks"},
-    "stages": {"tasks", "executors.base", "store", "corpus", "teachers", "similarity"},
-    "pipeline": {"stages", "tasks", "store"},
+    "stages": {"tasks", "executors.base", "store", "corpus", "teachers", "similarity", "patches"},
+    "pipeline": {"stages", "tasks", "store", "patches"},
     # functions of a store
-    "loader": {"store", "relevance"},
+    # a patch speaks of records before a build and of a batch's labels after it
+    "patches": {"store", "corpus.base", "corpus.names", "relevance.base"},
+    "loader": {"store", "relevance", "patches"},
     # pairs are scored one by one, with the arithmetic that blocks use
     "export": {"store"},
-    "audit": {"store", "corpus", "relevance", "similarity.exact", "similarity.groups"},
+    "audit": {"store", "corpus", "relevance", "patches", "similarity.exact", "similarity.groups"},
     # outside
     "testing": {"store", "corpus", "teachers", "similarity", "tasks", "executors", "relevance", "cli"},
     "door": {"pipeline", "store", "loader"},
-    "cli": {"pipeline", "store", "export", "audit", "door"},
+    "cli": {"pipeline", "store", "export", "audit", "patches", "door"},
     "__main__": {"cli"},
 }
 
@@ -82,7 +84,14 @@ LIBRARIES: dict[str, set[str]] = {
     },
     "polars": {
         *("corpus/arrange.py", "corpus/frames.py", "corpus/table_files.py", "store/items.py", "store/parquet.py"),
-        *("stages/final_corpus.py", "stages/ingest.py", "testing/stores.py", "audit/*"),
+        *(
+            "stages/final_corpus.py",
+            "stages/ingest.py",
+            "testing/stores.py",
+            "audit/*",
+            "patches/patch.py",
+            "patches/cleaned.py",
+        ),
     },
     "pyarrow": {"store/parquet.py", "teachers/parquet_features.py", "export/parquet.py", "export/hf.py"},
     "rich": {"cli/*"},

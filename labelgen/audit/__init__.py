@@ -10,7 +10,7 @@ from typing import Any
 
 #: Public name -> where it lives.
 _PLACES: dict[str, str] = {
-    "Patch": "labelgen.audit.patch:Patch",
+    "Patch": "labelgen.patches.patch:Patch",
     "agreement_card": "labelgen.audit.card:agreement_card",
     "agreement": "labelgen.audit.overlap:agreement",
     "coverage": "labelgen.audit.batches:coverage",

@@ -2,7 +2,7 @@
 
 The page loads nothing: pictures are inlined, and a policy in its head allows its own style and script by their hashes
 and pictures from `data:` alone. What comes from a data set is data: it lies in a JSON block that cannot be left, and
-the script puts it into the page as text. A browser saves decisions as the JSON form of `labelgen.audit.patch`.
+the script puts it into the page as text. A browser saves decisions as the JSON form of `labelgen.patches.Patch`.
 """
 
 from __future__ import annotations

@@ -105,8 +105,8 @@ def _decided(
 
         write_report(store, sections, html, photos=photos)
     if patch is not None:
-        from labelgen.audit.patch import Patch, write
         from labelgen.audit.report_findings import proposals
+        from labelgen.patches.patch import Patch, write
 
         write(Patch.of(store, proposals(sections)), patch)
     return [html, patch]
@@ -114,7 +114,7 @@ def _decided(
 
 def _check(store: Store, path: str, as_json: bool) -> None:
     """Read a patch and hold it against the store; errors say what is wrong with it."""
-    from labelgen.audit.patch import read, validate
+    from labelgen.patches.patch import read, validate
 
     found = read(path)
     validate(found, store)

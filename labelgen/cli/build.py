@@ -51,6 +51,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
       labelgen build --dataset flickr30k --root data/f30k --no-teacher image --workers 2
       labelgen build --out stores/coco --add-teacher clip="open_clip(model='ViT-B-32', pretrained='openai')"
       labelgen build --out stores/coco --update --k 128
+      labelgen build --dataset coco --root data/coco --patch patch.parquet --out stores/coco-clean
     """
     _check(options)
     with listening(options["progress"], as_json=options["as_json"]) as progress:

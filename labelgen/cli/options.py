@@ -23,6 +23,7 @@ FIELDS: Mapping[str, str] = {
     "root": "dataset.root",
     "splits": "dataset.splits",
     "limit": "dataset.limit",
+    "patch": "dataset.patch",
     "relation": "search.relations",
     "k": "search.k",
     "aggregation": "search.aggregation",
@@ -97,7 +98,7 @@ class Sectioned(click.Command):
 
 
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "What": ("dataset", "recipe", "root", "splits", "limit", "assignments"),
+    "What": ("dataset", "recipe", "root", "splits", "limit", "patch", "assignments"),
     "Teachers": ("teachers", "dropped"),
     "Search": ("relation", "k", "aggregation", "cross_k", "engine"),
     "Run": ("executor", "workers", "threads", "memory", "device", "scheduler", "strict", "calibrate"),
@@ -123,6 +124,7 @@ _RECIPE_OPTIONS = (
     click.option("--root", metavar="FOLDER", type=click.Path(), help="Where the data set lies."),
     click.option("--splits", metavar="A,B", help="Only these splits."),
     click.option("--limit", metavar="N", type=int, help="The first N images of each split; 0 for all."),
+    click.option("--patch", metavar="FILE", type=click.Path(), help="Leave out what a reviewed patch takes away."),
     click.option(
         "--teacher",
         "teachers",

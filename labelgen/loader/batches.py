@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from labelgen.errors import ConfigError, some
-from labelgen.loader.blocks import DEFAULT_SCHEME, Labeller, Missing, Repeats
+from labelgen.loader.blocks import DEFAULT_SCHEME, Labeller, Missing, PatchLike, Repeats
 from labelgen.relevance.base import Array, Scheme, SoftLabels
 from labelgen.specs import Spec
 from labelgen.store.reader import Store
@@ -24,7 +24,7 @@ class PairLabels:
 
     Args:
         store: an open store.
-        scheme, missing, repeats: as in `labelgen.soft_labels`.
+        scheme, missing, repeats, patch: as in `labelgen.soft_labels`.
         check_pairs: refuse pairs whose caption is not one of their image in the store, which is how the store of
             another data set with the same kind of ids shows. Turn it off where wrong pairs are the point.
     """
@@ -36,9 +36,10 @@ class PairLabels:
         scheme: str | Spec | Scheme = DEFAULT_SCHEME,
         missing: Missing = "raise",
         repeats: Repeats = "raise",
+        patch: PatchLike | None = None,
         check_pairs: bool = True,
     ) -> None:
-        self.labeller = Labeller(store, scheme, missing=missing, repeats=repeats)
+        self.labeller = Labeller(store, scheme, missing=missing, repeats=repeats, patch=patch)
         self.check_pairs = check_pairs
 
     def labels(self, image_ids: Sequence[Any], caption_ids: Sequence[Any]) -> SoftLabels:
@@ -53,9 +54,9 @@ class PairLabels:
                 todo="for images against more captions, use labelgen.soft_labels",
             )
         images, captions = [plain_id(item) for item in image_ids], [plain_id(item) for item in caption_ids]
-        blocks = self.labeller.blocks(images, captions)
-        if self.check_pairs and not blocks.aligned:
-            wrong = (blocks.image_rows != blocks.caption_images).nonzero()[0]
+        batch = self.labeller.batch(images, captions)
+        wrong = (batch.image_rows != batch.caption_images).nonzero()[0]
+        if self.check_pairs and len(wrong):
             pairs = [(images[at], captions[at]) for at in wrong.tolist()]
             raise ConfigError(
                 f"{len(pairs)} of {len(images)} samples hold a caption that the store has for another image",
@@ -63,7 +64,7 @@ class PairLabels:
                 expected="pairs of the data set that the store was made of",
                 todo="check image_key and caption_key; check_pairs=False where wrong pairs are wanted",
             )
-        return self.labeller.scheme.relevance(blocks)
+        return self.labeller.labels(batch)
 
 
 class AddSoftLabels(PairLabels):
@@ -75,7 +76,7 @@ class AddSoftLabels(PairLabels):
         key: as in `attach`.
         convert: what every array of the labels is turned into; None leaves numpy. `torch.from_numpy`,
             `jax.numpy.asarray` ...
-        others: `scheme`, `missing`, `repeats`, `check_pairs` as in `PairLabels`.
+        others: `scheme`, `missing`, `repeats`, `patch`, `check_pairs` as in `PairLabels`.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ once: `Labeller` holds the store, the scheme and its quantile tables, is picklab
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy as np
 from labelgen.errors import ConfigError, some
 from labelgen.loader.pairs import Batch
 from labelgen.loader.quantiles import quantile_table
+from labelgen.patches.masks import BoundPatch, PatchMasks, bound, patched
+from labelgen.patches.patch import Patch
 from labelgen.relevance.base import Blocks, Need, Quantiles, Scheme, SoftLabels, scheme
 from labelgen.specs import Spec
 from labelgen.store.items import Ids
@@ -22,6 +25,8 @@ from labelgen.types import Bool, Float32, Relation
 
 Missing: TypeAlias = Literal["raise", "mask"]
 Repeats: TypeAlias = Literal["raise", "allow"]
+#: A file of decisions, the decisions, or those bound to a store already.
+PatchLike: TypeAlias = str | Path | Patch | BoundPatch
 
 #: What a batch gets when nothing is said: the pseudo labels of BCLS, which are the plain i2t block.
 DEFAULT_SCHEME = "bcls()"
@@ -35,6 +40,7 @@ def soft_labels(
     scheme: str | Spec | Scheme = DEFAULT_SCHEME,
     missing: Missing = "raise",
     repeats: Repeats = "raise",
+    patch: PatchLike | None = None,
 ) -> SoftLabels:
     """Soft labels of a batch of A images and B captions; see `SoftLabels` for what comes back.
 
@@ -45,13 +51,16 @@ def soft_labels(
             `mask`: `where` is False for their entries and similarities are 0 there.
         repeats: whether a caption id may be there twice. Twice the same caption is one positive that is counted as a
             negative of the other, so it is an error unless asked for.
+        patch: decisions about pairs of this store, as a file or a `labelgen.patches.Patch`. Pairs that it adds have
+            relevance 1 and are `same_image`; pairs that it masks and all pairs of dropped items do not count.
 
     Raises:
         UnknownIdError: ids that the store does not hold, with the ids.
         MissingItemError: items without an embedding, with the ids.
         ConfigError: repeated captions, or a need that no teacher of the store serves.
+        StoreMismatchError, DatasetError: a patch of another store, or one that does not hold together.
     """
-    return Labeller(store, scheme, missing=missing, repeats=repeats)(image_ids, caption_ids)
+    return Labeller(store, scheme, missing=missing, repeats=repeats, patch=patch)(image_ids, caption_ids)
 
 
 class Labeller:
@@ -64,6 +73,7 @@ class Labeller:
         *,
         missing: Missing = "raise",
         repeats: Repeats = "raise",
+        patch: PatchLike | None = None,
     ) -> None:
         for name, value, allowed in (
             ("missing", missing, ("raise", "mask")),
@@ -74,19 +84,33 @@ class Labeller:
         self.store, self.missing, self.repeats = store, missing, repeats
         self.scheme = scheme(scheme_)
         self.quantiles: dict[Need, Quantiles] = {need: quantile_table(store, need) for need in self.scheme.quantiles}
+        self.patch = None if patch is None else bound(patch, store)
 
     def __repr__(self) -> str:
         return f"Labeller({str(self.store.path)!r}, {str(self.scheme.spec)!r}, missing={self.missing!r})"
 
     def __call__(self, image_ids: Ids, caption_ids: Ids) -> SoftLabels:
         """Soft labels of a batch."""
-        return self.scheme.relevance(self.blocks(image_ids, caption_ids))
+        return self.labels(self.batch(image_ids, caption_ids))
 
-    def blocks(self, image_ids: Ids, caption_ids: Ids) -> Blocks:
-        """The blocks that the scheme needs, before it sees them."""
+    def batch(self, image_ids: Ids, caption_ids: Ids) -> Batch:
+        """The rows of a batch; repeated captions are refused here."""
         batch = Batch.of(self.store, image_ids, caption_ids, missing_ok=self.missing == "mask")
         if self.repeats == "raise":
             _refuse_repeats(self.store, batch)
+        return batch
+
+    def labels(self, batch: Batch) -> SoftLabels:
+        """What the scheme and the patch make of a batch."""
+        made = self.scheme.relevance(self.blocks(batch))
+        if self.patch is None:
+            return made
+        # Row 0 stands in for unknown ids: nothing of a patch is about them, and they do not count already.
+        found = self.patch.masks(batch.images, batch.captions)
+        return patched(made, PatchMasks(found.positive & batch.known, found.where | ~batch.known))
+
+    def blocks(self, batch: Batch) -> Blocks:
+        """The blocks that the scheme needs, before it sees them."""
         where = batch.known
         similarities = {}
         for need in sorted(self.scheme.needs, key=str):

@@ -28,7 +28,7 @@ class SoftLabelCollate(PairLabels):
         key: under which name a mapping gets its labels. A tuple gets them at its end, anything else is returned
             together with them, as (batch, labels).
         tensors: whether labels are torch tensors, which move to a device with the batch; else numpy.
-        others: `scheme`, `missing`, `repeats`, `check_pairs` as in `PairLabels`.
+        others: `scheme`, `missing`, `repeats`, `patch`, `check_pairs` as in `PairLabels`.
     """
 
     def __init__(

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgen.errors import ConfigError
+from labelgen.loader.blocks import PatchLike
 from labelgen.loader.quantiles import quantile_table
+from labelgen.patches.masks import BoundPatch, bound
 from labelgen.relevance.base import Need
 from labelgen.store import choose
 from labelgen.store.items import Ids, RowNumbers
@@ -49,9 +51,12 @@ class HardNegatives:
         choice: the `hardest` that remain, or `random` among those that remain.
         seed: with `epoch`, query and candidate, decides what `random` draws: neither the batch nor the worker does.
         alias, k, scope: which list, and how much of it; see `Store.neighbors`.
+        patch: decisions about pairs, as in `labelgen.soft_labels`: pairs that it adds or masks and items that it drops
+            are never drawn.
 
     Raises:
         ConfigError: both or none of threshold and percentile; no such list or quantile table.
+        StoreMismatchError, DatasetError: a patch of another store, or one that does not hold together.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class HardNegatives:
         alias: str | None = None,
         k: int | None = None,
         scope: Scope = "split",
+        patch: PatchLike | None = None,
     ) -> None:
         if (threshold is None) == (percentile is None):
             raise ConfigError(
@@ -78,6 +84,7 @@ class HardNegatives:
             raise ConfigError(f"choice={choice!r}, n={n}", expected="hardest or random, and n at least 1")
         self.store, self.relation, self.n, self.choice, self.seed = store, Relation(relation), n, choice, seed
         self.alias, self.k, self.scope = alias, k, scope
+        self.patch = None if patch is None else bound(patch, store)
         self.epoch = 0
         self.threshold = threshold if threshold is not None else self._level(float(percentile or 0.0))
         store.neighbors(relation, rows=[], k=k, alias=alias, scope=scope)  # says now what is missing
@@ -95,6 +102,8 @@ class HardNegatives:
         queries = self._query_rows(ids, rows)
         listed = self.store.neighbors(self.relation, rows=queries, k=self.k, alias=self.alias, scope=self.scope)
         usable = (listed.ids != PAD_ROW) & (listed.scores <= self.threshold)
+        if self.patch is not None:
+            usable &= self._free(self.patch, queries[:, None], listed.ids.astype(np.int64))
         if self.choice == "random":
             keys = mixed(self.seed, self.epoch, queries[:, None], listed.ids)
         else:
@@ -107,6 +116,15 @@ class HardNegatives:
         return Negatives(
             *(_widened(array, self.n, fill) for array, fill in ((found, -1), (scores, PAD_SCORE), (where, False)))
         )
+
+    def _free(self, patch: BoundPatch, queries: Int64, candidates: Int64) -> Bool:
+        """Which listed entries the patch leaves as negatives, [m, k]."""
+        if self.relation is Relation.I2T:
+            return patch.negative(queries, candidates)
+        if self.relation is Relation.T2I:
+            return patch.negative(candidates, queries)
+        dropped = patch.dropped_images if self.relation is Relation.I2I else patch.dropped_captions
+        return ~np.isin(candidates, dropped)
 
     def _query_rows(self, ids: Ids | None, rows: RowNumbers | None) -> Int64:
         if (ids is None) == (rows is None):

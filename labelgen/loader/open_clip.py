@@ -57,7 +57,7 @@ class OpenClipBatches:
     Args:
         loader: gives tuples (images, texts, image_ids, caption_ids), or mappings with `image_id` and `caption_id`.
         store: an open store.
-        others: `scheme`, `missing`, `repeats`, `check_pairs` as in `PairLabels`.
+        others: `scheme`, `missing`, `repeats`, `patch`, `check_pairs` as in `PairLabels`.
 
     Labels are numpy; `labelgen.loader.collate.to_tensors` makes tensors of them. Everything else that open_clip asks
     its loader for (`num_batches`, `num_samples`, `sampler` ...) is the loader's, under `loader`; `num_batches` and

@@ -7,6 +7,7 @@ rows must agree within a tolerance (another machine class rounds differently).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,8 @@ def _sampled(
 
 def _photos_again(folder: Path, manifest: Manifest, teacher: Any, sample: int, data_root: str) -> tuple[Int64, Float16]:
     config = configs.from_dict(configs.override(manifest.recipe, [f'dataset.root="{data_root}"'] if data_root else []))
-    photos = ingest.read_corpus(config.dataset).photos
+    # the patch may be gone by now, and photographs lie where they lay
+    photos = ingest.read_corpus(replace(config.dataset, patch="")).photos
     files = tables.image_files(folder)
     rows, prepared = [], []
     for row in _spread(len(files), sample).tolist():

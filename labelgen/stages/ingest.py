@@ -15,6 +15,8 @@ from labelgen.corpus.frames import Corpus
 from labelgen.corpus.photos import PhotoError, probe_photo
 from labelgen.errors import DatasetError
 from labelgen.fingerprint import digest_many
+from labelgen.patches.patch import read as read_patch
+from labelgen.patches.removed import without
 from labelgen.store import layout
 from labelgen.store.parquet import write_frame
 
@@ -26,14 +28,18 @@ _PROBE_PIECE = 256
 
 
 def read_corpus(dataset: DatasetConfig) -> Corpus:
-    """Read and arrange a dataset; photographs are not looked at.
+    """Read a dataset, take away what its patch takes away, and arrange the rest; photographs are not looked at.
 
     Raises:
-        DatasetError: the root is missing, or what lies there is not of this adapter.
+        DatasetError: the root is missing, or what lies there is not of this adapter; the patch cannot be read.
+        UnknownIdError: the patch names items that the data set does not hold.
     """
     root = Path(dataset.root).expanduser() if dataset.root else None
     adapter = registry.create("dataset", dataset.spec, root=root)
-    return arrange(adapter.read(), splits=dataset.splits, limit=dataset.limit)
+    records = adapter.read()
+    if dataset.patch:
+        records = without(records, read_patch(dataset.patch))
+    return arrange(records, splits=dataset.splits, limit=dataset.limit)
 
 
 def probe(corpus: Corpus, advance: Callable[[int], None]) -> Corpus:

@@ -23,8 +23,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from labelgen.audit.patch_rules import problems
 from labelgen.errors import ConfigError, DatasetError, StoreMismatchError, UnknownIdError, some
+from labelgen.fingerprint import fingerprint
+from labelgen.patches.rules import problems
 from labelgen.store.atomic import write_atomic
 from labelgen.store.reader import Store
 from labelgen.store.validation import schema_problems
@@ -90,6 +91,12 @@ class Patch:
         """Plain data, without the store's id and what is null."""
         rows = self.frame.drop("store_id").to_dicts()
         return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+    @property
+    def digest(self) -> str:
+        """Identity of what is decided: who decided it, why, in which order and of which store does not count."""
+        rows = sorted([value or "" for value in row] for row in self.frame.select(KEY).rows())
+        return fingerprint(rows)
 
     def to_json(self) -> dict[str, Any]:
         """Valid against `schemas/patch.v1.json`."""

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from labelgen.audit.patch import KEY, Patch
 from labelgen.corpus.names import file_stem
 from labelgen.errors import DatasetError
+from labelgen.patches.patch import Patch
+from labelgen.patches.removed import Removed
 from labelgen.store.atomic import write_atomic
 
 _TOKEN = re.compile(rb"(?P<id>(?P<file>[^\t\n]+)#\d+)\t")
@@ -29,31 +29,6 @@ class Cleaned:
     path: Path
     kept: int
     removed: int
-
-
-@dataclass(frozen=True)
-class _Unwanted:
-    images: frozenset[str]
-    captions: frozenset[str]
-    pairs: frozenset[tuple[str, str]]
-
-    @classmethod
-    def of(cls, patch: Patch) -> _Unwanted:
-        rows = patch.frame.select(KEY).rows()
-        return cls(
-            frozenset(row[1] for row in rows if row[0] in ("drop_image", "merge_duplicates") and row[1]),
-            frozenset(row[2] for row in rows if row[0] in ("drop_caption", "merge_duplicates") and row[2]),
-            frozenset((row[1], row[2]) for row in rows if row[0] == "mask_pair"),
-        )
-
-    def has(self, image_ids: Iterable[str], caption_id: str) -> bool:
-        """Whether a caption goes, or its image (which a file may name in several ways)."""
-        names = list(image_ids)
-        return (
-            caption_id in self.captions
-            or any(name in self.images for name in names)
-            or any((name, caption_id) in self.pairs for name in names)
-        )
 
 
 def export_captions(patch: Patch, source: str | Path, out: str | Path) -> Cleaned:
@@ -71,18 +46,18 @@ def export_captions(patch: Patch, source: str | Path, out: str | Path) -> Cleane
         data = file.read_bytes()
     except OSError as error:
         raise DatasetError(f"cannot read {file}", found=error.strerror or str(error)) from error
-    unwanted = _Unwanted.of(patch)
+    gone = Removed.of(patch)
     if data[:4] == b"PAR1":
-        cleaned, kept, removed = _parquet(file.name, data, unwanted)
+        cleaned, kept, removed = _parquet(file.name, data, gone)
     elif data.lstrip()[:1] == b"{":
-        cleaned, kept, removed = _json(file.name, data, unwanted)
+        cleaned, kept, removed = _json(file.name, data, gone)
     else:
-        cleaned, kept, removed = _tokens(file.name, data, unwanted)
+        cleaned, kept, removed = _tokens(file.name, data, gone)
     write_atomic(target, cleaned)
     return Cleaned(target, kept, removed)
 
 
-def _tokens(name: str, data: bytes, unwanted: _Unwanted) -> tuple[bytes, int, int]:
+def _tokens(name: str, data: bytes, gone: Removed) -> tuple[bytes, int, int]:
     lines = data.splitlines(keepends=True)
     kept = []
     for number, line in enumerate(lines):
@@ -90,12 +65,12 @@ def _tokens(name: str, data: bytes, unwanted: _Unwanted) -> tuple[bytes, int, in
         if match is None:
             raise DatasetError(f"line {number + 1} of {name} is not of a token file", found=repr(line[:80]))
         image = file_stem(match["file"].decode("utf-8", "replace"))
-        if not unwanted.has([image], match["id"].decode("utf-8", "replace")):
+        if not gone.has([image], match["id"].decode("utf-8", "replace")):
             kept.append(line)
     return b"".join(kept), len(kept), len(lines) - len(kept)
 
 
-def _parquet(name: str, data: bytes, unwanted: _Unwanted) -> tuple[bytes, int, int]:
+def _parquet(name: str, data: bytes, gone: Removed) -> tuple[bytes, int, int]:
     import polars as pl
 
     try:
@@ -105,19 +80,19 @@ def _parquet(name: str, data: bytes, unwanted: _Unwanted) -> tuple[bytes, int, i
     if not {"image_id", "caption_id"} <= set(frame.columns):
         raise DatasetError(f"{name} has no image_id and caption_id", found=", ".join(frame.columns))
     ids = frame.select(pl.col("image_id", "caption_id").cast(pl.String)).rows()
-    stays = pl.Series([not unwanted.has([image], caption) for image, caption in ids], dtype=pl.Boolean)
+    stays = pl.Series([not gone.has([image], caption) for image, caption in ids], dtype=pl.Boolean)
     buffer = BytesIO()
     frame.filter(stays).write_parquet(buffer)
     return buffer.getvalue(), int(stays.sum()), int((~stays).sum())
 
 
-def _json(name: str, data: bytes, unwanted: _Unwanted) -> tuple[bytes, int, int]:
+def _json(name: str, data: bytes, gone: Removed) -> tuple[bytes, int, int]:
     try:
         document = json.loads(data)
         if "annotations" in document:
-            kept, removed = _coco(document, unwanted)
+            kept, removed = _coco(document, gone)
         else:
-            kept, removed = _karpathy(document, unwanted)
+            kept, removed = _karpathy(document, gone)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(
             f"{name} is not of Karpathy or COCO",
@@ -127,22 +102,22 @@ def _json(name: str, data: bytes, unwanted: _Unwanted) -> tuple[bytes, int, int]
     return json.dumps(document, ensure_ascii=False).encode(), kept, removed
 
 
-def _coco(document: dict[str, Any], unwanted: _Unwanted) -> tuple[int, int]:
+def _coco(document: dict[str, Any], gone: Removed) -> tuple[int, int]:
     before = document["annotations"]
-    after = [item for item in before if not unwanted.has([str(item["image_id"])], str(item["id"]))]
+    after = [item for item in before if not gone.has([str(item["image_id"])], str(item["id"]))]
     document["annotations"] = after
-    document["images"] = [item for item in document.get("images", []) if str(item["id"]) not in unwanted.images]
+    document["images"] = [item for item in document.get("images", []) if str(item["id"]) not in gone.images]
     return len(after), len(before) - len(after)
 
 
-def _karpathy(document: dict[str, Any], unwanted: _Unwanted) -> tuple[int, int]:
+def _karpathy(document: dict[str, Any], gone: Removed) -> tuple[int, int]:
     kept = removed = 0
     images = []
     for entry in document["images"]:
         names = [str(entry["cocoid"])] if "cocoid" in entry else [file_stem(entry["filename"])]
-        sentences = [item for item in entry["sentences"] if not unwanted.has(names, str(item["sentid"]))]
+        sentences = [item for item in entry["sentences"] if not gone.has(names, str(item["sentid"]))]
         kept, removed = kept + len(sentences), removed + len(entry["sentences"]) - len(sentences)
-        if not any(name in unwanted.images for name in names):
+        if not any(name in gone.images for name in names):
             ids = {item["sentid"] for item in sentences}
             entry["sentences"] = sentences
             if "sentids" in entry:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 
-from labelgen.audit.patch import KEY, Patch, validate
-from labelgen.audit.patch_rules import root_of
+from labelgen.errors import StoreMismatchError
+from labelgen.patches.patch import KEY, Patch, read, validate
+from labelgen.patches.rules import root_of
 from labelgen.relevance.base import SoftLabels
 from labelgen.store.reader import Store
 from labelgen.types import Bool, Int64
@@ -85,6 +87,31 @@ class BoundPatch:
         where = ~_inside(keys, self.masked)
         where &= ~_inside(images, self.dropped_images)[:, None] & ~_inside(captions, self.dropped_captions)[None, :]
         return PatchMasks(_inside(keys, self.positive) & where, where)
+
+    def negative(self, image_rows: Int64, caption_rows: Int64) -> Bool:
+        """Whether pairs, one row of both an entry (shapes broadcast), may still serve as negatives: not the pairs that
+        the patch makes right or masks, and nothing that it drops."""
+        images, captions = np.asarray(image_rows, np.int64), np.asarray(caption_rows, np.int64)
+        keys = images * self.n_captions + captions
+        told = _inside(keys, self.positive) | _inside(keys, self.masked)
+        free: Bool = ~(told | _inside(images, self.dropped_images) | _inside(captions, self.dropped_captions))
+        return free
+
+
+def bound(patch: Patch | BoundPatch | str | Path, store: Store) -> BoundPatch:
+    """A patch as rows of its store, whatever it is given as: a file, a `Patch`, or bound already.
+
+    Raises:
+        StoreMismatchError, UnknownIdError, DatasetError: as `read` and `validate`; a bound patch of another size.
+    """
+    if isinstance(patch, BoundPatch):
+        held = store.manifest.corpus.n_captions
+        if patch.n_captions != held:
+            raise StoreMismatchError(
+                "the patch was bound to another store", found=f"{patch.n_captions} captions", expected=f"{held}"
+            )
+        return patch
+    return bind(patch if isinstance(patch, Patch) else read(patch), store)
 
 
 def bind(patch: Patch, store: Store) -> BoundPatch:

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labelgen
-from labelgen.audit import patch as patches
-from labelgen.audit.patch import Patch, compose, read, revert, validate, write
-from labelgen.audit.patch_export import export_captions
-from labelgen.audit.patch_masks import PatchMasks, bind, masks, patched
 from labelgen.errors import ConfigError, DatasetError, LabelgenError, StoreMismatchError, UnknownIdError
+from labelgen.patches import patch as patches
+from labelgen.patches.cleaned import export_captions
+from labelgen.patches.masks import PatchMasks, bind, masks, patched
+from labelgen.patches.patch import Patch, compose, read, revert, validate, write
 from labelgen.relevance.base import SoftLabels
 from labelgen.store.reader import Store
 from labelgen.store.validation import schema_problems

@@ -1,0 +1,67 @@
+"""Decisions about the pairs of a data set: what they are, what they mean for a batch, a build and a file.
+
+The public names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labelgen.patches.carried import carried
+    from labelgen.patches.cleaned import Cleaned, export_captions
+    from labelgen.patches.masks import BoundPatch, PatchMasks, bind, bound, masks, patched
+    from labelgen.patches.patch import Patch, compose, read, revert, validate, write
+    from labelgen.patches.removed import Removed
+
+#: Public name -> where it lives.
+_PLACES: dict[str, str] = {
+    "BoundPatch": "labelgen.patches.masks:BoundPatch",
+    "Cleaned": "labelgen.patches.cleaned:Cleaned",
+    "Patch": "labelgen.patches.patch:Patch",
+    "PatchMasks": "labelgen.patches.masks:PatchMasks",
+    "Removed": "labelgen.patches.removed:Removed",
+    "bind": "labelgen.patches.masks:bind",
+    "bound": "labelgen.patches.masks:bound",
+    "carried": "labelgen.patches.carried:carried",
+    "compose": "labelgen.patches.patch:compose",
+    "export_captions": "labelgen.patches.cleaned:export_captions",
+    "masks": "labelgen.patches.masks:masks",
+    "patched": "labelgen.patches.masks:patched",
+    "read": "labelgen.patches.patch:read",
+    "revert": "labelgen.patches.patch:revert",
+    "validate": "labelgen.patches.patch:validate",
+    "write": "labelgen.patches.patch:write",
+}
+
+__all__ = [
+    "BoundPatch",
+    "Cleaned",
+    "Patch",
+    "PatchMasks",
+    "Removed",
+    "bind",
+    "bound",
+    "carried",
+    "compose",
+    "export_captions",
+    "masks",
+    "patched",
+    "read",
+    "revert",
+    "validate",
+    "write",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'labelgen.patches' has no attribute {name!r}")
+    module, _, attribute = _PLACES[name].partition(":")
+    value = globals()[name] = getattr(import_module(module), attribute)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PLACES})
