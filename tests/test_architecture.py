@@ -40,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "pipeline": {"stages", "tasks", "store", "patches"},
     # functions of a store
     # a patch speaks of records before a build and of a batch's labels after it
-    "patches": {"store", "corpus.base", "corpus.names", "relevance.base"},
+    "patches": {"store", "corpus.base", "corpus.files", "corpus.names", "relevance.base"},
     "loader": {"store", "relevance", "patches"},
     # pairs are scored one by one, with the arithmetic that blocks use
     "export": {"store"},

@@ -20,9 +20,24 @@ def advice(rows: Sequence[CardRow]) -> Iterator[str]:
     for name in dict.fromkeys(row.judgements for row in rows):
         here = [row for row in rows if row.judgements == name]
         subset = next(subset for subset in _SUBSETS if any(row.subset == subset for row in here))
-        sentence = _sentence(name, subset, [row for row in here if row.subset == subset])
+        asked = [row for row in here if row.subset == subset]
+        sentence = _sentence(name, subset, [row for row in asked if row.kind != "patched"])
         if sentence:
             yield sentence
+        yield from _changes(name, subset, asked)
+
+
+def _changes(name: str, subset: str, rows: Sequence[CardRow]) -> Iterator[str]:
+    """How far a patch moves the label that agrees best without it."""
+    patched = {(row.store, row.label): row for row in rows if row.kind == "patched"}
+    pairs = [(row, patched[key]) for row in rows if (key := (row.store, f"{row.label} + patch")) in patched]
+    if pairs:
+        before, after = max(pairs, key=lambda pair: decisive(pair[0]).value)
+        moved = decisive(after).lead_over(decisive(before))
+        yield (
+            f"{name} ({subset}): the patch moves {_called(before, rows)} by {moved.value:+.3f} "
+            f"[{moved.low:+.3f}, {moved.high:+.3f}]."
+        )
 
 
 def decisive(row: CardRow) -> Figure:

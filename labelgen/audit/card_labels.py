@@ -43,8 +43,14 @@ def labels_of(store: Store, relation: Relation, aggregations: Sequence[Aggregati
     return found + [Need(Relation.I2I, alias) for alias, modalities in held.items() if "image" in modalities]
 
 
-def label_values(store: Store, need: Need, pairs: JudgedPairs) -> Float32:
+_NOBODY = np.empty(0, np.int64)
+
+
+def label_values(store: Store, need: Need, pairs: JudgedPairs, *, without: Int64 = _NOBODY) -> Float32:
     """The label of every pair, float32 [n]; NaN where an item has no embedding or an image no other caption.
+
+    Args:
+        without: captions that stand in no image's set: those that a patch takes away.
 
     Raises:
         ConfigError: the relation of the label does not fit the pairs.
@@ -52,7 +58,7 @@ def label_values(store: Store, need: Need, pairs: JudgedPairs) -> Float32:
     """
     if pairs.relation in (Relation.I2T, Relation.T2I):
         images, captions = (pairs.left, pairs.right) if pairs.relation is Relation.I2T else (pairs.right, pairs.left)
-        return _image_caption(store, need, images, captions, pairs.sentences)
+        return _image_caption(store, need, images, captions, pairs.sentences, without)
     if need.relation is not pairs.relation:
         raise ConfigError(f"{need} says nothing about pairs of {pairs.relation}", expected=str(pairs.relation))
     side: Modality = "text" if need.relation is Relation.T2T else "image"
@@ -60,7 +66,9 @@ def label_values(store: Store, need: Need, pairs: JudgedPairs) -> Float32:
     return _finite(_pairwise(rows, pairs.left, rows, pairs.right))
 
 
-def _image_caption(store: Store, need: Need, images: Int64, captions: Int64, sentences: tuple[str, ...]) -> Float32:
+def _image_caption(
+    store: Store, need: Need, images: Int64, captions: Int64, sentences: tuple[str, ...], without: Int64
+) -> Float32:
     alias = _alias(need)
     if need.relation is Relation.I2I:
         if (captions < 0).any():
@@ -72,7 +80,7 @@ def _image_caption(store: Store, need: Need, images: Int64, captions: Int64, sen
     texts = _Rows(store, alias, "text", sentences)
     if "image" in _held(store)[alias]:
         return _finite(_pairwise(_Rows(store, alias, "image"), images, texts, captions))
-    return _finite(_sets(store, texts, images, captions, need.aggregation))
+    return _finite(_sets(store, texts, images, captions, need.aggregation, without))
 
 
 class _Rows:
@@ -124,7 +132,7 @@ def _pairwise(left: _Rows, left_rows: Int64, right: _Rows, right_rows: Int64) ->
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 
-def _sets(store: Store, texts: _Rows, images: Int64, captions: Int64, aggregation: str) -> Float32:
+def _sets(store: Store, texts: _Rows, images: Int64, captions: Int64, aggregation: str, without: Int64) -> Float32:
     """An image's captions, the compared one left out, against a caption: max or mean over those alive."""
     offsets = np.asarray(store.offsets, np.int64)
     starts, sizes = offsets[images], offsets[images + 1] - offsets[images]
@@ -133,7 +141,7 @@ def _sets(store: Store, texts: _Rows, images: Int64, captions: Int64, aggregatio
         members = rows_of(starts[here], sizes[here])
         asked = np.repeat(captions[here], sizes[here])
         scores = pair_similarities(texts.take(members), texts.take(asked))
-        scores[members == asked] = PAD_SCORE  # not alive: aggregations leave it out
+        scores[(members == asked) | np.isin(members, without)] = PAD_SCORE  # not alive: aggregations leave it out
         kept = sizes[here] > 0
         how: Aggregation = "mean" if aggregation == "mean" else "max"
         result[np.flatnonzero(kept) + here.start] = aggregate_groups(scores[:, None], sizes[here][kept], how)[:, 0]

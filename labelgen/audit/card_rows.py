@@ -21,7 +21,7 @@ class CardRow:
         judgements: name of the file, `source` what it is.
         relation: of the judged pairs.
         label: a `Need` or the spec of a fusion.
-        kind: `teacher` or `fusion`.
+        kind: `teacher` or `fusion`; `patched` for either with a patch, whose label ends in ` + patch`.
         subset: `all` pairs or `foreign` ones; of retrieval `with own` or `without own` partners.
         pairs: how many were compared (queries, of retrieval); `images` how many stand behind the intervals.
         figures: by measure.
@@ -32,7 +32,7 @@ class CardRow:
     source: str
     relation: str
     label: str
-    kind: Literal["teacher", "fusion"]
+    kind: Literal["teacher", "fusion", "patched"]
     subset: str
     pairs: int
     images: int

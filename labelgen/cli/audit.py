@@ -44,6 +44,7 @@ _SHOWN = (
 @click.option("--photos", metavar="DIR", type=click.Path(), help="Photographs for the page, where they moved.")
 @click.option("--patch", metavar="FILE", type=click.Path(), help="Write what the findings propose as a patch.")
 @click.option("--check", metavar="FILE", type=click.Path(), help="Only check that a patch fits the store.")
+@click.option("--clean", metavar="DIR", type=click.Path(), help="With --check: write cleaned captions.")
 @common
 def command(
     store: str,
@@ -55,6 +56,7 @@ def command(
     photos: str | None,
     patch: str | None,
     check: str | None,
+    clean: str | None,
     as_json: bool,
 ) -> None:
     """Show what is probably wrong with the labels of a store: missed positives, noisy pairs, duplicates, leaks between
@@ -66,14 +68,16 @@ def command(
       labelgen audit stores/coco --section noisy_pairs --top 50
       labelgen audit stores/coco --out audit/coco
       labelgen audit stores/coco --html report.html --patch proposed.parquet
-      labelgen audit stores/coco --check patch.json
+      labelgen audit stores/coco --check patch.json --clean data/coco-clean
     """
     from labelgen import open as open_store
     from labelgen.audit.sections import audit_sections
 
+    if clean is not None and check is None:
+        raise click.UsageError("--clean needs the patch: give it with --check.")
     opened = open_store(store)
     if check is not None:
-        _check(opened, check, as_json)
+        _check(opened, check, clean, as_json)
         return
     console = show.console()
     found, kept = [], []
@@ -112,19 +116,29 @@ def _decided(
     return [html, patch]
 
 
-def _check(store: Store, path: str, as_json: bool) -> None:
-    """Read a patch and hold it against the store; errors say what is wrong with it."""
+def _check(store: Store, path: str, clean: str | None, as_json: bool) -> None:
+    """Read a patch and hold it against the store, errors say what is wrong with it; clean the captions where asked."""
+    from labelgen.patches.cleaned import export_sources
     from labelgen.patches.patch import read, validate
+    from labelgen.specs import Spec
 
     found = read(path)
     validate(found, store)
     counts = dict(found.frame["decision"].value_counts(sort=True).iter_rows())
+    told: dict[str, Any] = {"store": str(store.path), "patch": str(path), "decisions": counts}
+    if clean is not None:
+        made = store.manifest.recipe["dataset"]
+        done = export_sources(found, Spec.of(made["name"], **made.get("options", {})), made.get("root") or None, clean)
+        told["cleaned"] = {"path": str(done.path), "kept": done.kept, "removed": done.removed}
     if as_json:
-        show.emit_json({"store": str(store.path), "patch": str(path), "decisions": counts})
+        show.emit_json(told)
         return
     console = show.console()
     show.title(console, show.shell_path(path), "fits the store", "green")
     console.print(show.facts([(name, show.count(count)) for name, count in counts.items()]))
+    if clean is not None:
+        numbers = f"{show.count(told['cleaned']['kept'])} captions stay, {show.count(told['cleaned']['removed'])} go"
+        console.print(show.plain(f"written to {show.shell_path(clean)}: {numbers}"))
 
 
 def _as_json(section: Section, top: int) -> dict[str, Any]:

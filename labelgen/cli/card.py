@@ -37,6 +37,7 @@ _HEADS = {
 @click.option("--fit", is_flag=True, help="Fit fusions on one half of the judged images, report on the other.")
 @click.option("--half", type=click.Choice(["first", "second"]), help="Report on one half of the judged images.")
 @click.option("--aggregation", type=click.Choice(["max", "mean"]), multiple=True, help="Over captions (both).")
+@click.option("--patch", metavar="FILE", type=click.Path(), help="Show every label with a patch beside it as it is.")
 @click.option(
     "--bootstrap", metavar="N", type=click.IntRange(min=1), default=200, show_default=True, help="Replicates."
 )
@@ -49,6 +50,7 @@ def command(
     fit: bool,
     half: Any,
     aggregation: tuple[Any, ...],
+    patch: str | None,
     bootstrap: int,
     seed: int,
     as_json: bool,
@@ -61,6 +63,7 @@ def command(
     Examples:
       labelgen card stores/flickr8k --against ExpertAnnotations.txt --against CrowdFlowerAnnotations.txt
       labelgen card stores/flickr8k --against ExpertAnnotations.txt --fit
+      labelgen card stores/flickr8k --against ExpertAnnotations.txt --patch patch.json
       labelgen card stores/coco stores/coco-mpnet --against sits_val.csv --against eccv_image_to_caption.json
     """
     from labelgen.audit.card import agreement_card
@@ -72,6 +75,7 @@ def command(
         fit=fit,
         half=half,
         aggregations=aggregation or ("max", "mean"),
+        patch=patch,
         replicates=bootstrap,
         seed=seed,
     )

@@ -119,10 +119,10 @@ class HardNegatives:
 
     def _free(self, patch: BoundPatch, queries: Int64, candidates: Int64) -> Bool:
         """Which listed entries the patch leaves as negatives, [m, k]."""
-        if self.relation is Relation.I2T:
-            return patch.negative(queries, candidates)
-        if self.relation is Relation.T2I:
-            return patch.negative(candidates, queries)
+        if self.relation in (Relation.I2T, Relation.T2I):
+            sides = (queries, candidates) if self.relation is Relation.I2T else (candidates, queries)
+            told = patch.pairs(*sides)
+            return told.where & ~told.positive
         dropped = patch.dropped_images if self.relation is Relation.I2I else patch.dropped_captions
         return ~np.isin(candidates, dropped)
 

@@ -1,127 +1,187 @@
-"""Cleaned caption files: what a patch takes away is left out, in the format of the file that is given.
+"""Cleaned caption files: what a patch takes away is left out, in the format of the files that are given.
 
-Left out are dropped captions, the captions of dropped images and those images, own pairs that are masked, and merged
-items (the one that they are merged into stays). Pairs that a patch adds have no place in such files: masks carry them.
+What is taken away says `labelgen.patches.removed`; it is the same that `labelgen build --patch` leaves out. What stays,
+stays byte for byte where the format has lines (token files, lists, CSV, JSONL, texts beside photographs, tar members).
+Caption ids that an adapter counts (`<image>#<n>`) are counted anew by whoever reads a cleaned file; a patch belongs to
+the files that were reviewed.
 """
 
 from __future__ import annotations
 
-import json
-import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
-from labelgen.corpus.names import file_stem
-from labelgen.errors import DatasetError
+from labelgen import registry
+from labelgen.errors import ConfigError, DatasetError
+from labelgen.patches import cleaned_json, cleaned_lines
+from labelgen.patches.cleaned_lines import Columns
+from labelgen.patches.cleaned_tar import clean_tar
 from labelgen.patches.patch import Patch
 from labelgen.patches.removed import Removed
+from labelgen.specs import Spec
 from labelgen.store.atomic import write_atomic
 
-_TOKEN = re.compile(rb"(?P<id>(?P<file>[^\t\n]+)#\d+)\t")
+
+class Result(NamedTuple):
+    """Bytes of a cleaned file, and how many captions stayed and went."""
+
+    data: bytes
+    kept: int
+    removed: int
+
+
+#: Name of a file, its bytes, what goes -> what is left.
+Cleaner: TypeAlias = Callable[[str, bytes, Removed], tuple[bytes, int, int]]
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What `export_captions` did: captions that stayed and captions that were left out."""
+    """What was written: captions that stayed and captions that were left out."""
 
     path: Path
     kept: int
     removed: int
 
 
-def export_captions(patch: Patch, source: str | Path, out: str | Path) -> Cleaned:
-    """Write a cleaned copy of a file of captions.
+def export_captions(
+    patch: Patch, source: str | Path, out: str | Path, *, columns: Mapping[str, str] | None = None
+) -> Cleaned:
+    """Write a cleaned copy of one file of captions.
 
-    Read are token files (`file#n<TAB>caption`), Karpathy's JSON, COCO's `captions_*.json`, and parquet with `image_id`
-    and `caption_id`. Everything that stays, stays as it was.
+    Read are token files (`file#n<TAB>caption`), Karpathy's JSON, COCO's `captions_*.json`, CUSA's `new_*.json`, and
+    tables with one row a caption: CSV, TSV, JSONL and parquet.
+
+    Args:
+        columns: of a table, where they are not called `image_id`, `caption` and `caption_id`. Without caption ids
+            they are counted as the adapter `table` counts them.
 
     Raises:
         DatasetError: the file cannot be read, or is of another format.
         DiskError: the disk is full or read-only.
     """
-    file, target = Path(source).expanduser(), Path(out).expanduser()
+    return _clean_file(Path(source), Path(out), Removed.of(patch), _by_content(_columns(columns or {})))
+
+
+def export_sources(patch: Patch, dataset: str | Spec, root: str | Path | None, out: str | Path) -> Cleaned:
+    """Write cleaned copies of all files of captions of a data set below `out`, at their places below `root`.
+
+    Photographs are not copied: point the adapter's `photos`, or a link, at those of the data set. The shards of
+    `webdataset` hold their photographs.
+
+    Args:
+        dataset: the adapter with its options, as in a recipe.
+
+    Raises:
+        DatasetError: no such data set at `root`.
+        ConfigError: an adapter from outside, whose files are not known here.
+    """
+    spec = Spec.parse(dataset) if isinstance(dataset, str) else dataset
+    folder = Path(root).expanduser() if root is not None else None
+    adapter = registry.create("dataset", spec, root=folder)
+    gone, target = Removed.of(patch), Path(out).expanduser()
+    if spec.name == "webdataset" and folder is not None:
+        tars = sorted(folder.rglob("*.tar"))
+        return _total(target, (clean_tar(path, folder, target, gone, adapter) for path in tars))
+    if spec.name == "folder" and folder is not None:
+        return _total(target, cleaned_lines.clean_folder(folder, target, gone))
+    cleaner = _CLEANERS.get(spec.name)
+    if cleaner is None:
+        raise ConfigError(f"the files of data set {spec.name!r} are not known here", expected=", ".join(sorted(_KNOWN)))
+    sources: list[Path] = list(adapter.read().sources)
+    base = folder if folder is not None and folder.is_dir() else sources[0].parent
+    done = (
+        _clean_file(path, target / _place(path, base), gone, cleaner(adapter, path)) for path in dict.fromkeys(sources)
+    )
+    return _total(target, ((one.kept, one.removed) for one in done))
+
+
+def _clean_file(source: Path, out: Path, gone: Removed, clean: Cleaner) -> Cleaned:
+    file, target = source.expanduser(), out.expanduser()
     try:
         data = file.read_bytes()
     except OSError as error:
         raise DatasetError(f"cannot read {file}", found=error.strerror or str(error)) from error
-    gone = Removed.of(patch)
-    if data[:4] == b"PAR1":
-        cleaned, kept, removed = _parquet(file.name, data, gone)
-    elif data.lstrip()[:1] == b"{":
-        cleaned, kept, removed = _json(file.name, data, gone)
-    else:
-        cleaned, kept, removed = _tokens(file.name, data, gone)
-    write_atomic(target, cleaned)
-    return Cleaned(target, kept, removed)
+    result = Result(*clean(file.name, data, gone))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, result.data)
+    return Cleaned(target, result.kept, result.removed)
 
 
-def _tokens(name: str, data: bytes, gone: Removed) -> tuple[bytes, int, int]:
-    lines = data.splitlines(keepends=True)
-    kept = []
-    for number, line in enumerate(lines):
-        match = _TOKEN.match(line)
-        if match is None:
-            raise DatasetError(f"line {number + 1} of {name} is not of a token file", found=repr(line[:80]))
-        image = file_stem(match["file"].decode("utf-8", "replace"))
-        if not gone.has([image], match["id"].decode("utf-8", "replace")):
-            kept.append(line)
-    return b"".join(kept), len(kept), len(lines) - len(kept)
+def _by_content(columns: Columns) -> Cleaner:
+    """Finds out what a file is."""
+
+    def clean(name: str, data: bytes, gone: Removed) -> tuple[bytes, int, int]:
+        suffix = Path(name).suffix
+        if data[:4] == b"PAR1":
+            return _parquet(name, data, gone, columns)
+        if suffix in (".csv", ".tsv"):
+            return cleaned_lines.clean_csv(name, data, gone, columns)
+        if suffix in (".jsonl", ".ndjson"):
+            return cleaned_lines.clean_jsonl(name, data, gone, columns)
+        if data.lstrip()[:1] in (b"{", b"["):
+            return cleaned_json.clean_json(name, data, gone)
+        return cleaned_lines.clean_tokens(name, data, gone)
+
+    return clean
 
 
-def _parquet(name: str, data: bytes, gone: Removed) -> tuple[bytes, int, int]:
+def _parquet(name: str, data: bytes, gone: Removed, columns: Columns) -> tuple[bytes, int, int]:
     import polars as pl
 
     try:
         frame = pl.read_parquet(BytesIO(data))
     except pl.exceptions.PolarsError as error:
         raise DatasetError(f"{name} is no parquet file", found=str(error)[:200]) from error
-    if not {"image_id", "caption_id"} <= set(frame.columns):
-        raise DatasetError(f"{name} has no image_id and caption_id", found=", ".join(frame.columns))
-    ids = frame.select(pl.col("image_id", "caption_id").cast(pl.String)).rows()
-    stays = pl.Series([not gone.has([image], caption) for image, caption in ids], dtype=pl.Boolean)
+    rows = list(cleaned_lines.table_rows(name, frame.columns, frame.to_dicts(), columns))
+    stays = [not gone.has([image], caption) for image, caption in rows]
     buffer = BytesIO()
-    frame.filter(stays).write_parquet(buffer)
-    return buffer.getvalue(), int(stays.sum()), int((~stays).sum())
+    frame.filter(pl.Series(stays, dtype=pl.Boolean)).write_parquet(buffer)
+    kept = sum(stay and caption != "" for stay, (_, caption) in zip(stays, rows, strict=True))
+    return buffer.getvalue(), kept, sum(caption != "" for _, caption in rows) - kept
 
 
-def _json(name: str, data: bytes, gone: Removed) -> tuple[bytes, int, int]:
-    try:
-        document = json.loads(data)
-        if "annotations" in document:
-            kept, removed = _coco(document, gone)
-        else:
-            kept, removed = _karpathy(document, gone)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DatasetError(
-            f"{name} is not of Karpathy or COCO",
-            found=f"{type(error).__name__}: {error}",
-            expected="images with sentences, or images and annotations",
-        ) from error
-    return json.dumps(document, ensure_ascii=False).encode(), kept, removed
+def _text_files(_adapter: Any, path: Path) -> Cleaner:
+    """Of the Flickr sets and COCO: captions, or a list of the images of a split."""
+    lists = ("train.txt", "val.txt", "test.txt")
+    return cleaned_lines.clean_names if path.name.endswith((*lists, "Images.txt")) else _by_content(Columns())
 
 
-def _coco(document: dict[str, Any], gone: Removed) -> tuple[int, int]:
-    before = document["annotations"]
-    after = [item for item in before if not gone.has([str(item["image_id"])], str(item["id"]))]
-    document["annotations"] = after
-    document["images"] = [item for item in document.get("images", []) if str(item["id"]) not in gone.images]
-    return len(after), len(before) - len(after)
+def _table_file(adapter: Any, _path: Path) -> Cleaner:
+    named = {**getattr(adapter, "required", {}), **getattr(adapter, "optional", {})}
+    return _by_content(_columns({name: column for name, column in named.items() if column and name in Columns._fields}))
 
 
-def _karpathy(document: dict[str, Any], gone: Removed) -> tuple[int, int]:
-    kept = removed = 0
-    images = []
-    for entry in document["images"]:
-        names = [str(entry["cocoid"])] if "cocoid" in entry else [file_stem(entry["filename"])]
-        sentences = [item for item in entry["sentences"] if not gone.has(names, str(item["sentid"]))]
-        kept, removed = kept + len(sentences), removed + len(entry["sentences"]) - len(sentences)
-        if not any(name in gone.images for name in names):
-            ids = {item["sentid"] for item in sentences}
-            entry["sentences"] = sentences
-            if "sentids" in entry:
-                entry["sentids"] = [item for item in entry["sentids"] if item in ids]
-            images.append(entry)
-    document["images"] = images
-    return kept, removed
+def _pair_lists(_adapter: Any, path: Path) -> Cleaner:
+    """Of wikipedia: lists of documents; the names of the categories stay as they are."""
+    return cleaned_lines.clean_pairs if "_img_cat" in path.name else lambda _name, data, _gone: (data, 0, 0)
+
+
+_CLEANERS: Mapping[str, Callable[[Any, Path], Cleaner]] = {
+    "coco": _text_files,
+    "cusa": _text_files,
+    "demo": _table_file,
+    "flickr30k": _text_files,
+    "flickr8k": _text_files,
+    "table": _table_file,
+    "wikipedia": _pair_lists,
+}
+_KNOWN = {*_CLEANERS, "folder", "webdataset"}
+
+
+def _columns(named: Mapping[str, str]) -> Columns:
+    unknown = set(named) - set(Columns._fields)
+    if unknown:
+        raise ConfigError(f"a table has no {', '.join(sorted(unknown))}", expected=", ".join(Columns._fields))
+    return Columns(**named)
+
+
+def _place(path: Path, base: Path) -> Path:
+    return path.relative_to(base) if path.is_relative_to(base) else Path(path.name)
+
+
+def _total(target: Path, counts: Iterable[tuple[int, int]]) -> Cleaned:
+    listed = list(counts)
+    return Cleaned(target, sum(kept for kept, _ in listed), sum(removed for _, removed in listed))

@@ -15,6 +15,7 @@ import numpy as np
 
 from labelgen.errors import StoreMismatchError
 from labelgen.patches.patch import KEY, Patch, read, validate
+from labelgen.patches.removed import Removed
 from labelgen.patches.rules import root_of
 from labelgen.relevance.base import SoftLabels
 from labelgen.store.reader import Store
@@ -72,6 +73,8 @@ class BoundPatch:
         n_captions: of the store; a pair is the number image_row * n_captions + caption_row.
         positive, masked: pairs as such numbers, sorted int64.
         dropped_images, dropped_captions: rows, sorted int64; captions of dropped images are among them.
+        removed_captions: rows of captions that a build with the patch leaves out: dropped and merged ones, those of
+            such images, and those whose own pair is masked; sorted int64.
     """
 
     n_captions: int
@@ -79,23 +82,21 @@ class BoundPatch:
     masked: Int64
     dropped_images: Int64
     dropped_captions: Int64
+    removed_captions: Int64
 
     def masks(self, image_rows: Int64, caption_rows: Int64) -> PatchMasks:
         """Masks of a batch, from rows: A images and B captions."""
         images, captions = np.asarray(image_rows, np.int64), np.asarray(caption_rows, np.int64)
-        keys = images[:, None] * self.n_captions + captions[None, :]
-        where = ~_inside(keys, self.masked)
-        where &= ~_inside(images, self.dropped_images)[:, None] & ~_inside(captions, self.dropped_captions)[None, :]
-        return PatchMasks(_inside(keys, self.positive) & where, where)
+        return self.pairs(images[:, None], captions[None, :])
 
-    def negative(self, image_rows: Int64, caption_rows: Int64) -> Bool:
-        """Whether pairs, one row of both an entry (shapes broadcast), may still serve as negatives: not the pairs that
-        the patch makes right or masks, and nothing that it drops."""
+    def pairs(self, image_rows: Int64, caption_rows: Int64) -> PatchMasks:
+        """The same for pairs, one row of both an entry; shapes broadcast. A pair that is right is no negative, nor is
+        one that does not count."""
         images, captions = np.asarray(image_rows, np.int64), np.asarray(caption_rows, np.int64)
         keys = images * self.n_captions + captions
-        told = _inside(keys, self.positive) | _inside(keys, self.masked)
-        free: Bool = ~(told | _inside(images, self.dropped_images) | _inside(captions, self.dropped_captions))
-        return free
+        where = ~(_inside(keys, self.masked) | _inside(images, self.dropped_images))
+        where &= ~_inside(captions, self.dropped_captions)
+        return PatchMasks(_inside(keys, self.positive) & where, where)
 
 
 def bound(patch: Patch | BoundPatch | str | Path, store: Store) -> BoundPatch:
@@ -138,7 +139,17 @@ def bind(patch: Patch, store: Store) -> BoundPatch:
         _keys(pairs("mask_pair"), count),
         np.unique(images),
         np.unique(np.concatenate([captions, *members])),
+        _removed_captions(patch, store),
     )
+
+
+def _removed_captions(patch: Patch, store: Store) -> Int64:
+    gone = Removed.of(patch)
+    images, captions = store.image_rows(sorted(gone.images)), store.caption_rows(sorted(gone.captions))
+    pairs = sorted(gone.pairs)
+    masked = store.caption_rows([caption for _, caption in pairs])
+    own = store.image_of(masked) == store.image_rows([image for image, _ in pairs])
+    return np.unique(np.concatenate([captions, masked[own], *(store.captions_of(int(image)) for image in images)]))
 
 
 def patched(labels: SoftLabels, found: PatchMasks) -> SoftLabels:

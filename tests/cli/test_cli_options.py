@@ -43,8 +43,8 @@ def test_every_field_of_a_recipe_has_an_option() -> None:
         for table, kind in (("search", SearchConfig), ("run", RunConfig), ("dataset", DatasetConfig))
         for field in dataclasses.fields(kind)
     }
-    # --dataset names it; the options of an adapter are its own and are reached with --set.
-    assert fields - set(options.FIELDS.values()) == {"dataset.name", "dataset.options"}
+    # --dataset names it; the options of an adapter are its own and are reached with --set; the digest is computed.
+    assert fields - set(options.FIELDS.values()) == {"dataset.name", "dataset.options", "dataset.patch_digest"}
     assert set(options.FIELDS.values()) <= fields
 
 

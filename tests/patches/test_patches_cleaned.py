@@ -1,0 +1,286 @@
+"""Cleaned files of every adapter: reading them gives what a build with the patch would take."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+import labelgen
+from labelgen import registry
+from labelgen.cli.main import cli
+from labelgen.corpus.base import Records
+from labelgen.errors import ConfigError, DatasetError
+from labelgen.patches import Patch, export_captions, write
+from labelgen.patches.cleaned import export_sources
+from labelgen.patches.removed import without
+from labelgen.specs import Spec
+
+#: Images with 3, 2, 1, 0, 4 and 2 captions; odd texts on purpose.
+SIZES = (3, 2, 1, 0, 4, 2)
+TEXTS = ['a "quoted", one', "two\u2028lines", "", "fünf", "x\ty", " blank before"]
+
+
+def rows(*, empty: bool = True) -> list[tuple[str, str, int]]:
+    """(file, caption, number within the image)."""
+    found = [
+        (f"im{image}.jpg", f"{TEXTS[(image + n) % 6]} {image} {n}" if n or image else TEXTS[2], n)
+        for image, size in enumerate(SIZES)
+        for n in range(size)
+    ]
+    return [(file, text if empty or text else "not empty", n) for file, text, n in found]
+
+
+def token(root: Path) -> str:
+    lines = [f"{file}#{n}\t{text}\n" for file, text, n in rows()]
+    (root / "Flickr8k.token.txt").write_text("".join(lines), encoding="utf-8")
+    for name, images in (("train", "012"), ("dev", "3"), ("test", "45")):
+        (root / f"Flickr_8k.{name}Images.txt").write_text("".join(f"im{n}.jpg\n" for n in images))
+    return "flickr8k"
+
+
+def flickr30k(root: Path) -> str:
+    document = karpathy_document()
+    for entry in document["images"]:
+        del entry["cocoid"]  # only COCO's has it
+    (root / "dataset_flickr30k.json").write_text(json.dumps(document), encoding="utf-8")
+    return "flickr30k"
+
+
+def karpathy_document() -> dict[str, Any]:
+    images: dict[str, Any] = {
+        f"im{n}.jpg": {"filename": f"im{n}.jpg", "filepath": "val2014", "cocoid": n, "split": "train", "sentences": []}
+        for n in range(len(SIZES))
+    }
+    for row, (file, text, _) in enumerate(rows()):
+        images[file]["sentences"].append({"sentid": 100 + row, "raw": text, "tokens": []})
+    for entry in images.values():
+        entry["sentids"] = [item["sentid"] for item in entry["sentences"]]
+    return {"dataset": "made", "images": list(images.values())}
+
+
+def karpathy(root: Path) -> str:
+    (root / "dataset_coco.json").write_text(json.dumps(karpathy_document()), encoding="utf-8")
+    return "coco"
+
+
+def coco(root: Path) -> str:
+    images = [{"id": n, "file_name": f"im{n}.jpg"} for n in range(len(SIZES))]
+    notes = [{"id": 100 + row, "image_id": int(file[2]), "caption": text} for row, (file, text, _) in enumerate(rows())]
+    (root / "annotations").mkdir()
+    document = {"images": images, "annotations": notes}
+    (root / "annotations" / "captions_train2017.json").write_text(json.dumps(document), encoding="utf-8")
+    return "coco"
+
+
+def cusa(root: Path) -> str:
+    entries = [{"image_id": int(file[2]), "image_path": f"./pics/{file}", "caption": text} for file, text, _ in rows()]
+    (root / "new_train.json").write_text(json.dumps(entries[:6]), encoding="utf-8")
+    (root / "new_test.json").write_text(json.dumps(entries[6:]), encoding="utf-8")
+    return "cusa"
+
+
+def frame(*, ids: bool) -> pl.DataFrame:
+    columns = {
+        "picture": [file[:3] for file, _, _ in rows()],
+        "words": [text for _, text, _ in rows()],
+        "caption_id": [f"c{row}" for row in range(len(rows()))],
+    }
+    made = pl.DataFrame(columns)
+    return made if ids else made.drop("caption_id")
+
+
+def csv_table(root: Path) -> str:
+    frame(ids=True).write_csv(root / "captions.csv", line_terminator="\r\n", include_bom=True)
+    return "table(image_id='picture', caption='words')"
+
+
+def tsv_table(root: Path) -> str:
+    frame(ids=False).write_csv(root / "mine.tsv", separator="\t")
+    return "table(file='mine.tsv', image_id='picture', caption='words')"
+
+
+def jsonl_table(root: Path) -> str:
+    lines = [json.dumps(row) for row in frame(ids=False).to_dicts()]
+    lines.insert(2, json.dumps({"picture": "im3", "words": None}))  # an image alone
+    (root / "captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return "table(image_id='picture', caption='words')"
+
+
+def parquet_table(root: Path) -> str:
+    frame(ids=True).write_parquet(root / "captions.parquet")
+    return "table(image_id='picture', caption='words', caption_id='caption_id')"
+
+
+def folder(root: Path) -> str:
+    """Photographs with a text beside them, and further captions in captions.jsonl."""
+    lines = []
+    for number, size in enumerate(SIZES):
+        (root / f"im{number}.jpg").write_bytes(b"a photograph")
+        texts = [text for file, text, _ in rows() if file == f"im{number}.jpg"]
+        if number % 2 == 0 and size:
+            (root / f"im{number}.txt").write_text(texts.pop(0) + "\n", encoding="utf-8")
+        lines.append({"file": f"im{number}.jpg", "captions": texts})
+    lines.append({"file": "im0.jpg", "caption": "one more"})
+    (root / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return "folder"
+
+
+def shards(root: Path, *, ids: str) -> str:
+    """Texts, lists of captions in JSON, and both of them."""
+    for shard in (0, 1):
+        with tarfile.open(root / f"{shard:05d}.tar", "w") as tar:
+            for number in range(shard * 3, shard * 3 + 3):
+                texts = [text for file, text, _ in rows() if file == f"im{number}.jpg"]
+                members = {"jpg": b"a photograph"}
+                if len(texts) == 1:
+                    members |= {"txt": texts[0].encode(), "json": json.dumps({"caption": texts[0], "w": 1}).encode()}
+                elif texts:
+                    members |= {"json": json.dumps({"captions": texts, "w": 1}).encode()}
+                for suffix, data in members.items():
+                    info = tarfile.TarInfo(f"im{number}.{suffix}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    return f"webdataset(ids='{ids}')"
+
+
+def wikipedia(root: Path) -> str:
+    for split, numbers in (("train", range(6)), ("test", range(6, 9))):
+        lines = [f"text{number}\timage{number}\t{number % 3 + 1}\n" for number in numbers]
+        (root / f"{split}set_txt_img_cat.list").write_text("".join(lines))
+    (root / "categories.list").write_text("art\nbiology\nwarfare\n")
+    return "wikipedia(features_only=True)"
+
+
+MADE: dict[str, Callable[[Path], str]] = {
+    "token": token,
+    "flickr30k": flickr30k,
+    "karpathy": karpathy,
+    "coco": coco,
+    "cusa": cusa,
+    "csv": csv_table,
+    "tsv": tsv_table,
+    "jsonl": jsonl_table,
+    "parquet": parquet_table,
+    "folder": folder,
+    "webdataset": lambda root: shards(root, ids="key"),
+    "webdataset, ids of shards": lambda root: shards(root, ids="shard/key"),
+    "wikipedia": wikipedia,
+}
+
+
+def read(spec: str, root: Path) -> Records:
+    records: Records = registry.create("dataset", Spec.parse(spec), root=root).read()
+    return records
+
+
+def decisions(records: Records, seed: int) -> Patch:
+    """A patch of an image, a merged one, some captions and pairs; which ones depends on the seed."""
+    draw = np.random.default_rng(seed)
+    images = [records.images[place].image_id for place in draw.permutation(len(records.images))]
+    spoken = [item for item in records.captions if item.image_id not in images[:1]]
+    captions = [spoken[place] for place in draw.permutation(len(spoken))][:4]
+    return Patch.of(
+        "s",
+        [
+            {"decision": "drop_image", "image_id": images[0]},
+            {"decision": "merge_duplicates", "image_id": images[1], "into": images[2]},
+            {"decision": "drop_caption", "caption_id": captions[0].caption_id},
+            {"decision": "mask_pair", "image_id": captions[1].image_id, "caption_id": captions[1].caption_id},
+            {"decision": "mask_pair", "image_id": images[3], "caption_id": captions[2].caption_id},
+            {"decision": "merge_duplicates", "caption_id": captions[3].caption_id, "into": captions[2].caption_id},
+        ],
+    )
+
+
+def told(records: Records, *, alone: bool) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Captions by image, and images with their splits; ids of captions may be counted anew."""
+    captions = [(item.image_id, item.text) for item in records.captions]
+    used = {image for image, _ in captions}
+    return captions, [(item.image_id, item.split) for item in records.images if alone or item.image_id in used]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", MADE)
+def test_reading_what_was_cleaned(name: str, seed: int, tmp_path: Path) -> None:
+    root, out = tmp_path / "data", tmp_path / "out"
+    root.mkdir()
+    spec = MADE[name](root)
+    before = read(spec, root)
+    patch = decisions(before, seed)
+    done = export_sources(patch, spec, root, out)
+    for photo in root.rglob("*.jpg") if name == "folder" else ():
+        shutil.copy(photo, out)
+    after, expected = read(spec, out), without(before, patch)
+    # A dropped caption of wikipedia is the only one of its image; tables and CUSA name images by their captions.
+    assert told(after, alone=False)[0] == told(expected, alone=False)[0]
+    kept = told(after, alone=False)[1]
+    assert kept == told(expected, alone=False)[1]
+    if name in ("token", "flickr30k", "karpathy", "coco"):
+        assert told(after, alone=True) == told(expected, alone=True)
+        assert [item.caption_id for item in after.captions] == [item.caption_id for item in expected.captions]
+    assert (done.kept, done.kept + done.removed) == (len(expected.captions), len(before.captions))
+
+
+@pytest.mark.parametrize("name", [name for name in MADE if "webdataset" not in name])
+def test_nothing_to_clean_changes_no_byte(name: str, tmp_path: Path) -> None:
+    root, out = tmp_path / "data", tmp_path / "out"
+    root.mkdir()
+    spec = MADE[name](root)
+    export_sources(Patch.of("s"), spec, root, out)
+    for path in (path for path in out.rglob("*") if path.is_file()):
+        data, source = path.read_bytes(), (root / path.relative_to(out)).read_bytes()
+        if path.suffix == ".json":
+            assert json.loads(data) == json.loads(source)
+        elif path.suffix == ".parquet":
+            assert pl.read_parquet(path).equals(pl.read_parquet(root / path.name))
+        else:
+            assert data == source
+
+
+def test_tables_of_other_columns(tmp_path: Path) -> None:
+    csv_table(tmp_path)
+    with pytest.raises(DatasetError, match="no image_id and no caption"):
+        export_captions(Patch.of("s"), tmp_path / "captions.csv", tmp_path / "out.csv")
+    with pytest.raises(ConfigError, match="no colour"):
+        export_captions(Patch.of("s"), tmp_path / "captions.csv", tmp_path / "out.csv", columns={"colour": "x"})
+    done = export_captions(
+        Patch.of("s", [{"decision": "drop_caption", "caption_id": "c3"}]),
+        tmp_path / "captions.csv",
+        tmp_path / "out.csv",
+        columns={"image_id": "picture", "caption": "words"},
+    )
+    assert done.removed == 1
+
+
+def test_a_data_set_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Mine:
+        def __init__(self, root: Path | None) -> None: ...
+
+    monkeypatch.setattr(registry, "create", lambda _kind, _spec, **_others: Mine(None))
+    with pytest.raises(ConfigError, match="'mine' are not known here"):
+        export_sources(Patch.of("s"), "mine", tmp_path, tmp_path / "out")
+
+
+def test_command(demo_store: Path, tmp_path: Path) -> None:
+    """The files of the data set that the store was made of, found by its recipe."""
+    store = labelgen.open(demo_store)
+    gone = store.caption_ids([4])[0]
+    file = write(Patch.of(store, [{"decision": "drop_caption", "caption_id": gone}]), tmp_path / "patch.json")
+    arguments = ["audit", str(demo_store), "--check", str(file), "--clean", str(tmp_path / "clean")]
+    done = CliRunner().invoke(cli, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["cleaned"] == {"path": str(tmp_path / "clean"), "kept": 379, "removed": 1}
+    assert gone not in (tmp_path / "clean" / "captions.csv").read_text(encoding="utf-8")
+    alone = CliRunner().invoke(cli, ["audit", str(demo_store), "--clean", str(tmp_path / "clean")])
+    assert alone.exit_code == 2
+    assert "--check" in alone.output
