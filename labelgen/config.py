@@ -61,7 +61,8 @@ class SearchConfig:
         k: length of the neighbour lists.
         aggregation: how an image's captions make one similarity in i2t and t2i.
         cross_k: length of second lists over the *other* splits (leakage checks), none when 0.
-        engine: who searches (transient: engines are exact).
+        engine: who searches (transient: these engines are exact).
+        approximate: spec of an engine that may miss neighbours, such as `faiss(recall=0.95)`; exact when empty.
     """
 
     relations: tuple[str, ...] = ()
@@ -69,6 +70,11 @@ class SearchConfig:
     aggregation: Aggregation = "max"
     cross_k: int = 0
     engine: str = field(default="fused", metadata=TRANSIENT)
+    approximate: str = field(default="", metadata=ADDED)
+
+    def __post_init__(self) -> None:
+        if self.approximate:  # one text for one meaning: it is part of fingerprints
+            object.__setattr__(self, "approximate", str(Spec.parse(self.approximate)))
 
 
 @dataclass(frozen=True)

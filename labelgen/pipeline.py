@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from labelgen import config as configs
 from labelgen import registry, resources
-from labelgen.config import BuildConfig
+from labelgen.config import BuildConfig, SearchConfig
 from labelgen.errors import ConfigError, StoreError, StoreMismatchError
 from labelgen.progress import Listener, silent
+from labelgen.specs import Spec
 from labelgen.stages import session
 from labelgen.stages.build import Build, changed_fields
 from labelgen.stages.meter import PeakMeter
 from labelgen.stages.seal import seal, tidy
 from labelgen.stages.status import Status, status
 from labelgen.store import layout
+from labelgen.store.describe import recall_text
 from labelgen.store.manifest import Manifest, load_manifest
 
 if TYPE_CHECKING:
@@ -84,12 +86,36 @@ def check_names(config: BuildConfig) -> None:
     registry.check_arguments("dataset", config.dataset.spec, dataset, ("root",))
     for spec in config.teachers.values():
         registry.check_arguments("teacher", spec, registry.load("teacher", spec.name), ("device",))
-    registry.check_name("engine", config.search.engine)
+    _check_engines(config.search)
+
+
+def _check_engines(search: SearchConfig) -> None:
+    """Nothing is approximate but what was asked for as approximate."""
+    registry.check_name("engine", search.engine)
+    if search.engine != SearchConfig.engine and _is_approximate(search.engine):
+        raise ConfigError(
+            f"the engine {search.engine!r} is approximate: it may miss neighbours",
+            found=f"--engine {search.engine}",
+            expected="an exact engine",
+            todo=f"ask for it by --approximate {search.engine!r}: its lists then say so, with their measured recall",
+        )
+    if search.approximate:
+        spec = Spec.parse(search.approximate)
+        if not _is_approximate(spec.name):
+            raise ConfigError(
+                f"the engine {spec.name!r} is exact", found=f"--approximate {spec}", todo=f"use --engine {spec.name}"
+            )
+        registry.create("engine", spec, device="cpu")  # refuses arguments that are out of range
+
+
+def _is_approximate(engine: str) -> bool:
+    return bool(getattr(registry.load("engine", engine), "approximate", False))
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build made. `changed` is False where the store was already sealed with this recipe."""
+    """What a build made. `changed` is False where the store was already sealed with this recipe; `approximate` says of
+    every approximate list how much it holds."""
 
     path: Path
     content_digest: str
@@ -100,6 +126,7 @@ class BuildReport:
     splits: Mapping[str, int]
     teachers: Mapping[str, str]
     lists: Sequence[str]
+    approximate: Mapping[str, str]
     quarantined: Mapping[str, int]
     bytes: int
     seconds: float
@@ -215,6 +242,7 @@ def _report(
         splits={name: stop - start for name, (start, stop) in corpus.splits.items()},
         teachers={alias: entry.spec for alias, entry in manifest.teachers.items()},
         lists=[entry.path for entry in manifest.neighbors],
+        approximate={entry.path: recall_text(entry) for entry in manifest.neighbors if entry.approximate},
         quarantined={f"{row['stage']}: {row['reason']}": row["count"] for row in manifest.quarantine.by_reason},
         bytes=manifest.total_bytes,
         seconds=round(seconds, 3),

@@ -27,6 +27,10 @@ GROUPS = {
 }
 
 
+#: Packages that are an extra of their own.
+_EXTRAS = {"faiss"}
+
+
 @cache
 def _entries(kind: str) -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUPS[kind])}
@@ -52,7 +56,8 @@ def load(kind: str, name: str) -> Callable[..., Any]:
         absent = error.name or ""
         if absent.startswith("labelgen") or not entry.module.startswith("labelgen."):
             raise
-        raise missing_extra(absent, "build", f"{kind} {name!r}") from error
+        extra = absent if absent in _EXTRAS else "build"
+        raise missing_extra(absent, extra, f"{kind} {name!r}") from error
     return loaded
 
 

@@ -63,6 +63,7 @@ ADAPTER_SIBLINGS = {
     ("similarity.torch", "similarity.numpy"),
     ("similarity.fused_scores", "similarity.numpy"),
     ("similarity.fused", "similarity.torch"),
+    ("similarity.faiss", "similarity.numpy"),
     ("relevance.rsc", "relevance.bcls"),
 }
 
@@ -72,6 +73,7 @@ LIBRARIES: dict[str, set[str]] = {
     "blake3": {"fingerprint.py", "store/atomic.py", "teachers/weights.py"},
     "click": {"cli/*"},
     "distributed": {"executors/dask.py"},
+    "faiss": {"similarity/faiss.py"},
     "google_crc32c": {"store/shards.py"},
     "huggingface_hub": {"teachers/weights.py"},
     "jax": {"losses/_jax.py", "loader/jax.py"},
@@ -100,12 +102,12 @@ LIBRARIES: dict[str, set[str]] = {
     "timm": {"teachers/timm.py", "teachers/lite.py", "teachers/conse.py"},
     "tomli_w": {"config.py"},
     "torch": {
-        *("teachers/*", "similarity/torch*.py", "similarity/fused*.py", "stages/worker.py"),
+        *("teachers/*", "similarity/torch*.py", "similarity/fused*.py", "similarity/faiss.py", "stages/worker.py"),
         *("losses/_torch.py", "losses/modules.py", "loader/collate.py", "loader/ddp.py"),
     },
     "llvmlite": {"similarity/fused_bits.py"},
     "numba": {"similarity/fused_bits.py"},
-    "threadpoolctl": {"similarity/fused.py", "loader/collate.py"},
+    "threadpoolctl": {"similarity/fused.py", "similarity/faiss.py", "loader/collate.py"},
     "torchvision": {"teachers/vision.py"},
     "transformers": {"teachers/transformers.py", "teachers/weights.py"},
     "zarr": {"store/zarr.py"},

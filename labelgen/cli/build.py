@@ -138,12 +138,11 @@ def _print(report: BuildReport) -> None:
 def _facts(report: BuildReport) -> list[tuple[str, Any]]:
     splits = ", ".join(f"{name} {show.count(rows)}" for name, rows in report.splits.items())
     teachers = "\n".join(f"{alias} = {spec}" for alias, spec in report.teachers.items())
-    lists = "\n".join(path.removeprefix("neighbors/") for path in report.lists)
     facts = [
         ("images", f"{show.count(report.images)} ({splits})"),
         ("captions", f"{show.count(report.captions)}, {show.count(report.texts)} different texts"),
         ("teachers", teachers),
-        ("neighbours", lists or "none"),
+        ("neighbours", show.lists(report.lists, report.approximate)),
         ("quarantined", show.count(sum(report.quarantined.values()))),
         ("size", show.size(report.bytes)),
     ]

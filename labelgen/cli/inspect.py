@@ -91,7 +91,7 @@ def _overview_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("images", f"{show.count(facts['images'])} ({splits})"),
         ("captions", f"{show.count(facts['captions'])}, {show.count(facts['texts'])} different texts"),
         ("teachers", "\n".join(teachers)),
-        ("neighbours", "\n".join(path.removeprefix("neighbors/") for path in facts["neighbors"]) or "none"),
+        ("neighbours", show.lists(facts["neighbors"], facts["approximate"])),
         ("quarantined", reasons or "none"),
         ("size", show.size(facts["bytes"])),
         ("sealed", f"{facts['created']} by labelgen {facts['labelgen']}"),

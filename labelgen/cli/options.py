@@ -29,6 +29,7 @@ FIELDS: Mapping[str, str] = {
     "aggregation": "search.aggregation",
     "cross_k": "search.cross_k",
     "engine": "search.engine",
+    "approximate": "search.approximate",
     "executor": "run.executor",
     "workers": "run.workers",
     "threads": "run.threads",
@@ -100,7 +101,7 @@ class Sectioned(click.Command):
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "What": ("dataset", "recipe", "root", "splits", "limit", "patch", "assignments"),
     "Teachers": ("teachers", "dropped"),
-    "Search": ("relation", "k", "aggregation", "cross_k", "engine"),
+    "Search": ("relation", "k", "aggregation", "cross_k", "engine", "approximate"),
     "Run": ("executor", "workers", "threads", "memory", "device", "scheduler", "strict", "calibrate"),
     "Store": ("out", "fresh", "discard", "update", "added", "added_relations", "allow_other_machine"),
 }
@@ -139,6 +140,13 @@ _RECIPE_OPTIONS = (
     click.option("--aggregation", type=click.Choice(["max", "mean"]), help="Over the captions of an image (max)."),
     click.option("--cross-k", metavar="N", type=int, help="Length of second lists over the other splits (none)."),
     click.option("--engine", metavar="NAME", shell_complete=registered("engine"), help="Who searches (fused)."),
+    click.option(
+        "--approximate",
+        metavar="[SPEC]",
+        is_flag=False,
+        flag_value="faiss()",
+        help="Search an index that may miss neighbours, recall measured: faiss(), or faiss(recall=0.99) (no).",
+    ),
     click.option("--executor", type=click.Choice(["local", "dask"]), help="Who runs the tasks (local)."),
     click.option("--workers", metavar="N", type=int, help="Processes at once; 1 works in this one (1)."),
     click.option("--threads", metavar="N", type=int, help="Threads of a worker (the cores divided by the workers)."),

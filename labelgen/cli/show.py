@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -129,6 +129,12 @@ def rate(rows_per_second: float) -> str:
     if rows_per_second <= 0:
         return ""
     return f"{rows_per_second:,.0f}/s" if rows_per_second >= 9.95 else f"{rows_per_second:.1f}/s"
+
+
+def lists(paths: Iterable[str], approximate: Mapping[str, str]) -> str:
+    """Neighbour lists, one a line; approximate ones say so."""
+    named = [(path.removeprefix("neighbors/"), approximate.get(path, "")) for path in paths]
+    return "\n".join(f"{name}  {text}" if text else name for name, text in named) or "none"
 
 
 def shell_path(path: Any) -> str:

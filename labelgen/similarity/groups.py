@@ -117,6 +117,12 @@ def sides(plan: SearchPlan, relation: Relation) -> tuple[Side, Side]:
     return _side(plan, relation.query), _side(plan, relation.candidate)
 
 
+def searched_rows(plan: SearchPlan, relation: Relation) -> tuple[Modality, Modality]:
+    """Whether queries are made of rows of texts or of images, and the same of candidates."""
+    query, candidate = sides(plan, relation)
+    return ("text" if query.rows is plan.text else "image"), ("text" if candidate.rows is plan.text else "image")
+
+
 def _side(plan: SearchPlan, modality: Modality) -> Side:
     grouped = plan.product == "text" and modality == "image"
     rows = plan.text if grouped or modality == "text" else plan.image

@@ -128,6 +128,10 @@ class Rescorer:
             self.facts.margin = float(held.min() if known is None else min(known, held.min()))
         return proven
 
+    def listed(self, found: Candidates) -> UInt64:
+        """Sorted keys [n, k + 1] of all queries, from their candidates alone: nothing is proven."""
+        return first_keys(_sorted(found, encode(self._scores(found), found.ids)), self.want.k + 1)
+
     def _scores(self, found: Candidates) -> Float32:
         """Exact similarity of every candidate."""
         queries = found.queries[found.owner]

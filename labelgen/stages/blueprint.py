@@ -221,6 +221,7 @@ class ProductPlan:
                     start, stop = spec.shard_range(shard)
                     arguments = {"path": item.path, "array": array, "rows": rows, "k": item.k, "shard": shard}
                     arguments["parts"] = [part for part in parts if _overlaps(part, start, stop)]
+                    arguments |= {"approximate": True} if item.approximate else {}
                     key = f"merge/{item.path.partition('/')[2]}/{array}/{shard:06d}"
                     work = "labelgen.stages.search:assemble_neighbors"
                     tasks.append(Task(key, self.inputs, work, arguments, stop - start))

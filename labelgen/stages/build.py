@@ -8,7 +8,8 @@ is kept, the rest is added beside it, and what the new manifest names no more is
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from labelgen.executors.base import Executor, worker_settings
 from labelgen.progress import Event, Listener
 from labelgen.similarity.base import Strip
 from labelgen.specs import Spec
-from labelgen.stages import ingest, session
+from labelgen.stages import approximate_build, ingest, session
 from labelgen.stages.base import Receipt, Task, find_receipt, outstanding, receipt_path
 from labelgen.stages.blueprint import (
     CorpusFacts,
@@ -36,7 +37,7 @@ from labelgen.stages.meter import PeakMeter
 from labelgen.stages.run import Runner
 from labelgen.stages.search import ListSpec, lists_for, plan_of
 from labelgen.stages.stats import stats_path
-from labelgen.stages.worker import search_memory
+from labelgen.stages.worker import WorkerSettings, search_memory
 from labelgen.store import layout
 from labelgen.store.manifest import Manifest
 from labelgen.store.shards import write_array_metadata
@@ -214,6 +215,9 @@ class Build:
 
     def _search(self, runner: Runner, products: Sequence[ProductPlan]) -> None:
         """Partial lists of every product that has a new list, then their shards."""
+        if self.config.search.approximate:
+            self._search_approximately(runner, products)
+            return
         work: list[tuple[ProductPlan, list[Task]]] = []
         for product in products:
             missing = product.only([item for item in product.lists if not self._has_list(item.path)])
@@ -237,6 +241,26 @@ class Build:
         self._run(runner, "merge", merges)
         shutil.rmtree(self.root / layout.PARTS / "search", ignore_errors=True)
 
+    def _search_approximately(self, runner: Runner, products: Sequence[ProductPlan]) -> None:
+        """The same, by way of an index."""
+        missing = [product.only([x for x in product.lists if not self._has_list(x.path)]) for product in products]
+        missing = [product for product in missing if product.lists]
+        for item in (item for product in missing for item in product.lists):
+            rows = missing[0].corpus.rows(item.relation.query)
+            for spec in layout.neighbor_specs(item.path, rows, item.k).values():
+                write_array_metadata(self.root, spec)
+        totals: dict[str, int] = {}
+
+        def run(stage: str, tasks: Sequence[Task]) -> list[Receipt]:
+            totals[stage] = totals.get(stage, 0) + len(tasks)
+            session.note(self.root, self.pending, totals={**self.pending.get("totals", {}), **totals})
+            return runner.run(stage, tasks)
+
+        settings = worker_settings(self.config.run, self.config.search.engine)
+        with self._budget(settings):
+            runner.remember(approximate_build.search(self.root, missing, search_memory(settings[0].memory), run))
+        shutil.rmtree(self.root / layout.PARTS / "search", ignore_errors=True)
+
     def _run(self, runner: Runner, stage: str, tasks: Sequence[Task]) -> None:
         """Run a stage, and note its size for `status` first."""
         totals = {**self.pending.get("totals", {}), stage: len(tasks)}
@@ -256,16 +280,23 @@ class Build:
             memory,
         )
         engine = registry.create("engine", Spec(self.config.search.engine), device="cpu")
-        try:
+        with self._budget(settings):
             strips: Sequence[Strip] = engine.schedule(plan)
+        return strips
+
+    @contextmanager
+    def _budget(self, settings: Sequence[WorkerSettings]) -> Iterator[None]:
+        """Refusals of a budget in the words of the command line."""
+        try:
+            yield
         except BudgetError as error:
+            left = search_memory(settings[0].memory)
             raise BudgetError(
                 error.what,
-                found=f"--memory {self.config.run.memory} for {len(settings)} workers leaves {memory:,} bytes",
+                found=f"--memory {self.config.run.memory} for {len(settings)} workers leaves {left:,} bytes",
                 expected=error.expected,
                 todo="raise --memory, take fewer --workers, or lower k",
             ) from error
-        return strips
 
     def _measure(self, runner: Runner, products: Sequence[ProductPlan]) -> None:
         """One table of quantiles and histograms for every relation and teacher."""

@@ -1,8 +1,9 @@
 """`verify --deep`: a sample of a store is computed again.
 
 Neighbour lists: sampled queries are searched by brute force over the stored embeddings, and ids, scores and next must
-be the same bits. Embeddings: sampled blocks are embedded again by their teacher, where it and the data are at hand;
-rows must agree within a tolerance (another machine class rounds differently).
+be the same bits; of an approximate list scores must be, and its recall must be what the manifest says. Embeddings:
+sampled blocks are embedded again by their teacher, where it and the data are at hand; rows must agree within a
+tolerance (another machine class rounds differently).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from labelgen.similarity.base import Strip, Want, query_rows
 from labelgen.similarity.keys import TopK, merge
 from labelgen.specs import Spec
 from labelgen.stages import ingest, tables
+from labelgen.stages.deep_approximate import check_again
 from labelgen.stages.search import load_plan, product_of
 from labelgen.store.findings import Findings
 from labelgen.store.manifest import EmbeddingEntry, Manifest, NeighborEntry, load_manifest
@@ -57,6 +59,9 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
     want = Want(entry.relation, entry.k, entry.aggregation, entry.scope)
     plan = load_plan(root / manifest.corpus.path, sides, product, [want], _MEMORY)
     engine = registry.create("engine", Spec("numpy"), device="cpu")
+    if entry.approximate:
+        check_again(root, entry, plan, images, engine, found)
+        return
     stored = {name: MappedArray(root, spec) for name, spec in entry.arrays().items()}
     for image in images.tolist():
         start, stop = query_rows(plan, want, image, image + 1)

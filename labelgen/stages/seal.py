@@ -12,6 +12,7 @@ from typing import Any
 import labelgen
 from labelgen.config import BuildConfig
 from labelgen.fingerprint import digest_file
+from labelgen.stages.approximate_build import approximate_facts
 from labelgen.stages.base import Receipt, receipt_path
 from labelgen.stages.blueprint import ProductPlan, TeacherFacts, list_fingerprint
 from labelgen.stages.build import Built, changed_fields
@@ -153,6 +154,8 @@ def _neighbor_entry(product: ProductPlan, item: ListSpec, built: Built, sealed: 
         if entry.path == item.path:
             return entry
     facts = search_facts(product, item, built.receipts)
+    if item.approximate:
+        facts |= approximate_facts(product, item, built.receipts)
     return NeighborEntry(
         path=item.path,
         relation=item.relation,
@@ -162,6 +165,7 @@ def _neighbor_entry(product: ProductPlan, item: ListSpec, built: Built, sealed: 
         k=item.k,
         rows=built.corpus.rows(item.relation.query),
         fingerprint=list_fingerprint(product, item),
+        approximate=bool(item.approximate),
         facts=facts,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from labelgen.config import SearchConfig
 from labelgen.errors import ConfigError, CorruptStoreError
 from labelgen.fingerprint import fingerprint
-from labelgen.similarity.base import Product, SearchPlan, Strip, Want
+from labelgen.similarity.base import Partial, Product, SearchPlan, Strip, Want
 from labelgen.similarity.keys import PAD_KEY, TopK, merge
 from labelgen.stages import tables, worker
 from labelgen.stages.base import Output, Result
@@ -29,17 +29,19 @@ _MERGE_PIECE_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class ListSpec:
-    """One neighbour list of the store."""
+    """One neighbour list of the store; `approximate` is the spec of the engine that may miss some, empty for none."""
 
     relation: Relation
     alias: str
     k: int
     aggregation: Aggregation
     scope: Scope
+    approximate: str = ""
 
     @property
     def path(self) -> str:
-        return layout.neighbors_path(self.relation, self.alias, self.aggregation, self.scope, self.k)
+        approximate = fingerprint(self.approximate)[:6] if self.approximate else ""
+        return layout.neighbors_path(self.relation, self.alias, self.aggregation, self.scope, self.k, approximate)
 
     @property
     def want(self) -> Want:
@@ -52,11 +54,13 @@ class ListSpec:
             "k": self.k,
             "aggregation": self.aggregation,
             "scope": self.scope,
+            **({"approximate": self.approximate} if self.approximate else {}),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ListSpec:
-        return cls(Relation(data["relation"]), data["alias"], data["k"], data["aggregation"], data["scope"])
+        named = {**data, "relation": Relation(data["relation"])}
+        return cls(**named)
 
 
 def product_of(relation: Relation, modalities: frozenset[Modality]) -> Product | None:
@@ -77,7 +81,9 @@ def lists_for(search: SearchConfig, modalities: Mapping[str, frozenset[Modality]
     kinds: list[tuple[int, Scope]] = [(search.k, "split")]
     kinds += [(search.cross_k, "cross")] if search.cross_k and n_splits > 1 else []
     lists = [
-        ListSpec(relation, alias, k, search.aggregation if _is_set(relation, sides) else "max", scope)
+        ListSpec(
+            relation, alias, k, search.aggregation if _is_set(relation, sides) else "max", scope, search.approximate
+        )
         for k, scope in kinds
         for alias, sides in modalities.items()
         for relation in Relation
@@ -154,25 +160,52 @@ def search_strip(
     memory = worker.search_memory(worker.settings().memory)
     plan = plan_of(root, corpus, alias, product, lists, dim, memory)
     strip = Strip(first, last, tuple((start, stop) for start, stop in candidates), mutual)
+    return write_partials(root, plan, strip, worker.engine().search(plan, strip), lists, folder)
+
+
+def write_partials(
+    root: Path,
+    plan: SearchPlan,
+    strip: Strip,
+    partials: Iterable[Partial],
+    lists: Sequence[Mapping[str, Any]],
+    folder: str,
+) -> Result:
+    """The result of a search task: one part file a partial list."""
+    candidates = [list(span) for span in strip.candidates]
     against = fingerprint(candidates)[:8]  # strips of the same queries may differ in their candidates alone
     outputs, parts = [], []
-    for partial in worker.engine().search(plan, strip):
+    for partial in partials:
         number = plan.wants.index(partial.want)
-        path = f"{folder}/{first:09d}-{last:09d}-{against}.{number}.{partial.first_row:09d}.npy"
+        path = f"{folder}/{strip.first:09d}-{strip.last:09d}-{against}.{number}.{partial.first_row:09d}.npy"
         outputs.append(write_part(root, path, partial.keys))
         parts.append(
             {"list": number, "first_row": partial.first_row, "rows": len(partial.keys), "path": path, **partial.facts}
         )
-    return Result(tuple(outputs), {"lists": lists, "parts": parts})
+    return Result(tuple(outputs), {"lists": list(lists), "parts": parts})
 
 
 def assemble_neighbors(
-    root: Path, *, path: str, array: str, rows: int, k: int, shard: int, parts: list[dict[str, Any]]
+    root: Path,
+    *,
+    path: str,
+    array: str,
+    rows: int,
+    k: int,
+    shard: int,
+    parts: list[dict[str, Any]],
+    approximate: bool = False,
 ) -> Result:
-    """Merge the partial lists of the rows of one shard and write it: `array` is ids, scores or next."""
+    """Merge the partial lists of the rows of one shard and write it: `array` is ids, scores or next.
+
+    Nothing bounds what an approximate search left out: its `next` is NaN.
+    """
     spec = layout.neighbor_specs(path, rows, k)[array]
     start, stop = spec.shard_range(shard)
-    fact = write_shard(root, spec, shard, _merged_pieces(root, parts, start, stop, k, array))
+    pieces = _merged_pieces(root, parts, start, stop, k, array)
+    if approximate and array == "next":
+        pieces = (np.full_like(piece, np.nan) for piece in pieces)
+    fact = write_shard(root, spec, shard, pieces)
     return Result((Output(spec.shard_path(shard), *fact),))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from labelgen.store import layout
 from labelgen.store.atomic import FileFact, write_atomic
 from labelgen.store.croissant import render_croissant, table_paths
-from labelgen.store.describe import human_bytes
+from labelgen.store.describe import human_bytes, recall_text
 from labelgen.store.manifest import Manifest
 
 _RELATIONS = {
@@ -36,7 +36,7 @@ store.block("{relation}", {arguments})            # exact similarities of a batc
 Without labelgen: the tables are parquet, the arrays are zarr v3 (`zarr.open("path/to/this/folder")`). Row i of an
 embedding is `image_row` or `caption_row` i of the tables; the captions of image v are the rows
 `offsets[v]:offsets[v + 1]`. In neighbour lists `ids` are such rows, 4294967295 fills short lists, and `next` bounds the
-score of everything that is not listed. Check the folder with `labelgen verify`."""
+score of everything that is not listed (NaN where a list is approximate). Check the folder with `labelgen verify`."""
 
 
 def write_card(root: Path, manifest: Manifest) -> dict[str, FileFact]:
@@ -62,7 +62,10 @@ def render_readme(manifest: Manifest) -> str:
     ]
     teachers = [(alias, t.spec, " and ".join(t.modalities), t.dim) for alias, t in manifest.teachers.items()]
     lists = [
-        (entry.path, _RELATIONS[entry.relation], entry.alias, entry.aggregation, entry.scope, entry.k)
+        (
+            *(entry.path, _RELATIONS[entry.relation], entry.alias, entry.aggregation, entry.scope, entry.k),
+            recall_text(entry) or "exact",
+        )
         for entry in manifest.neighbors
     ]
     reasons = [(row["stage"], row["reason"], f"{row['count']:,}") for row in quarantine.by_reason]
@@ -77,7 +80,7 @@ def render_readme(manifest: Manifest) -> str:
         "## Teachers",
         _table(("alias", "teacher", "rows of", "length"), teachers),
         "## Neighbour lists",
-        _table(("folder", "relation", "teacher", "aggregation", "scope", "k"), lists) if lists else "None.",
+        _table(("folder", "relation", "teacher", "aggregation", "scope", "k", "search"), lists) if lists else "None.",
         "## What could not be used",
         _table(("stage", "reason", "items"), reasons) if reasons else "Nothing: every item was used.",
         "## Data",

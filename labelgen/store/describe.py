@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from labelgen.store.manifest import Manifest
+from labelgen.store.manifest import Manifest, NeighborEntry
 
 
 def as_text(path: Path, manifest: Manifest) -> str:
@@ -20,6 +20,18 @@ def as_html(path: Path, manifest: Manifest) -> str:
         for name, value in _facts(manifest)
     )
     return f"<div><b>labelgen store</b> <code>{escape(str(path))}</code><table>{rows}</table></div>"
+
+
+def recall_text(entry: NeighborEntry) -> str:
+    """`approximate, recall@64 0.957 (0.943 to 0.968, 1,000 images)`, empty for an exact list."""
+    if not entry.approximate:
+        return ""
+    recall = entry.facts.get("recall") or {}
+    if recall.get("mean") is None:
+        return "approximate, recall not measured"
+    interval = f"{recall['low']:.3f} to {recall['high']:.3f}, {recall['images']:,} images"
+    below = ", below its target" if recall["mean"] < recall.get("target", 0) else ""
+    return f"approximate, recall@{recall['k']} {recall['mean']:.3f} ({interval}{below})"
 
 
 def human_bytes(count: int) -> str:
@@ -39,7 +51,10 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         f"{alias} = {entry.spec} ({'+'.join(entry.modalities)}, {entry.dim}-d)"
         for alias, entry in manifest.teachers.items()
     )
-    lists = ", ".join(entry.path.partition("/")[2] for entry in manifest.neighbors)
+    lists = ", ".join(
+        " ".join([entry.path.partition("/")[2], f"({recall_text(entry)})" if entry.approximate else ""]).strip()
+        for entry in manifest.neighbors
+    )
     return [
         ("data set", str(corpus.about.get("name") or manifest.recipe.get("dataset", {}).get("name", "unknown"))),
         ("holds", f"{corpus.n_images:,} images ({splits}) and {corpus.n_captions:,} captions"),

@@ -11,6 +11,7 @@ import numpy as np
 
 from labelgen.errors import ConfigError
 from labelgen.registry import unknown
+from labelgen.store.describe import recall_text
 from labelgen.store.manifest import NeighborEntry
 from labelgen.store.reader import Store
 from labelgen.types import PAD_ROW, Modality
@@ -94,6 +95,7 @@ def overview(store: Store) -> dict[str, Any]:
             for alias, entry in manifest.teachers.items()
         },
         "neighbors": [entry.path for entry in manifest.neighbors],
+        "approximate": {entry.path: recall_text(entry) for entry in manifest.neighbors if entry.approximate},
         "quarantined": [dict(row) for row in manifest.quarantine.by_reason],
         "bytes": manifest.total_bytes,
         "created": manifest.created,

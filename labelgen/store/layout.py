@@ -159,11 +159,17 @@ def embedding_path(alias: str, modality: Modality) -> str:
     return f"{alias_path(alias)}/{modality}"
 
 
-def neighbors_path(relation: Relation, alias: str, aggregation: Aggregation, scope: Scope, k: int) -> str:
-    """Folder of one neighbour list; what is usual (max, split) is not spelt out."""
+def neighbors_path(
+    relation: Relation, alias: str, aggregation: Aggregation, scope: Scope, k: int, approximate: str = ""
+) -> str:
+    """Folder of one neighbour list; what is usual (max, split, exact) is not spelt out.
+
+    `approximate` tells lists of different approximate searches apart: digits of the fingerprint of their spec.
+    """
     parts = [relation.value, alias]
     parts += ["mean"] if aggregation == "mean" else []
     parts += ["cross"] if scope == "cross" else []
+    parts += [f"approximate-{approximate}"] if approximate else []
     return f"neighbors/{'.'.join(parts)}.k{k}"
 
 

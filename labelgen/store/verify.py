@@ -19,6 +19,7 @@ from labelgen.fingerprint import digest_file
 from labelgen.progress import Event, Listener, silent
 from labelgen.store import layout
 from labelgen.store.atomic import FileFact, is_temporary
+from labelgen.store.describe import recall_text
 from labelgen.store.findings import Findings, Problem, Report
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import Manifest, content_digest, digest_matches, manifest_problems, read_document
@@ -53,6 +54,7 @@ def verify(path: str | Path, *, progress: Listener = silent) -> Report:
     if content_digest(manifest.files) != manifest.content_digest:
         found.add(layout.MANIFEST, "the content digest is not that of the listed files")
     _check_content(root, manifest, found)
+    found.notes += [f"{entry.path}: {recall_text(entry)}" for entry in manifest.neighbors if entry.approximate]
     seconds = round(time.perf_counter() - started, 3)
     digest = content_digest(manifest.files)
     return Report(root, tuple(found.problems), tuple(found.notes), digest, len(manifest.files), read, seconds)
