@@ -11,7 +11,8 @@ lists, the whole pass is made in float32.
 
 Threads share the tiles, not the work on one: nobody waits, and lists are guarded by the lock of their block.
 
-Not done here, but by `torch.py`: other devices than a CPU, and budgets too small for a few thousand rows.
+On another device only products and comparisons are made there (`fused_device`). Budgets too small for a few thousand
+rows are left to `torch.py`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from labelgen.similarity import fused_pass
+from labelgen.similarity import fused_product
 from labelgen.similarity.base import Partial, SearchPlan, Strip
+from labelgen.similarity.fused_device import product_on, whole_sums
 from labelgen.similarity.fused_matrix import all_matrices, matrices
 from labelgen.similarity.fused_pass import Pass
 from labelgen.similarity.fused_product import fastest
@@ -41,7 +43,7 @@ _THREAD_BYTES = 64 * 10**6
 
 
 class FusedEngine:
-    """Certified exact search: symmetric tiles in low precision, selection in the cache, exact scores for survivors."""
+    """Certified exact search: tiles in low precision, selection beside the product, exact scores for survivors."""
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = device
@@ -62,12 +64,14 @@ class FusedEngine:
             return
         with _one_thread_each() as given:
             threads = min(given, _threads_that_fit(plan, strip))
-            for matrix in matrices(plan, _scope(plan, strip)):
-                yield from Pass(plan, strip, matrix, fastest(), threads).run()
+            with whole_sums():
+                product = fastest() if self._device == "cpu" else product_on(self._device)
+                for matrix in matrices(plan, _scope(plan, strip)):
+                    yield from Pass(plan, strip, matrix, product, threads).run()
 
     def _is_ours(self, plan: SearchPlan) -> bool:
         enough = min(_LEAST_ROWS, int(_weights(plan).sum()))
-        return self._device == "cpu" and _rows_that_fit(plan) >= enough
+        return _rows_that_fit(plan) >= enough
 
 
 @contextmanager
@@ -137,4 +141,4 @@ def _threads_that_fit(plan: SearchPlan, strip: Strip) -> int:
 
 
 def _thread_bytes() -> int:
-    return 4 * fused_pass.BLOCK**2 + _THREAD_BYTES
+    return 4 * fused_product.BLOCK**2 + _THREAD_BYTES

@@ -126,25 +126,24 @@ class Block:
     lock: threading.Lock = field(default_factory=threading.Lock)
     seeded: bool = False
 
-    def floors(self, bits: NDArray[Any]) -> NDArray[Any]:
-        """The floor of every row's list, in the type of a tile: what is above it there is above it as a key."""
+    def floors(self) -> Int32:
+        """The floor of every row's list."""
         if self.lists is None:
-            return nothing(len(self.image), bits)
+            return np.full(len(self.image), NOTHING)
         start = self.start - self.lists.first
-        floors = self.lists.floors[start : start + len(self.image)]
-        floors = np.where(self.image < 0, NOTHING, floors)
-        return narrowed(floors, bits)
+        floors: Int32 = np.where(self.image < 0, NOTHING, self.lists.floors[start : start + len(self.image)])
+        return floors
 
     def seed(self, bits: NDArray[Any], other: Block, errors: Errors) -> None:
-        """First floors of the block's lists, from one tile [block, other]; once."""
+        """First floors of the block's lists, from the similarities of its rows with the first ones of another; once."""
         if self.lists is None:
             return
         with self.lock:
             if not self.seeded:  # a second time would bring lists back that have failed
                 ranks, start = self.lists.ranks, self.start - self.lists.first
                 bounds = ranks.rows, ranks.images, errors.flat, errors.relative
-                rows = np.ascontiguousarray(bits)
-                kernels.seed(rows, self.image, other.image, start, *bounds, self.lists.floors)
+                others = other.image[: bits.shape[1]]
+                kernels.seed(np.ascontiguousarray(bits), self.image, others, start, *bounds, self.lists.floors)
                 self.seeded = True
 
     def offer(self, other: Block, side: int, hits: Any, errors: Errors, scratch: UInt64) -> None:
@@ -153,17 +152,3 @@ class Block:
             with self.lock:
                 starts = self.start - self.lists.first, other.start
                 kernels.offer(*hits, side, *starts, *self.lists.given(errors, scratch))
-
-
-def nothing(count: int, bits: NDArray[Any]) -> NDArray[Any]:
-    """Floors that no similarity is above."""
-    return np.full(count, np.iinfo(bits.dtype).max, bits.dtype)
-
-
-def narrowed(floors: Int32, bits: NDArray[Any]) -> NDArray[Any]:
-    """Floors in the type of a tile: above them is what is above the floors as a key."""
-    if bits.dtype == np.int32:
-        return floors.copy()
-    lowest = np.where(floors < 0, floors.astype(np.int64) - 0xFFFF, floors) >> 16
-    narrow: NDArray[Any] = np.maximum(lowest, np.iinfo(np.int16).min).astype(np.int16)
-    return narrow

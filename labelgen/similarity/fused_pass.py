@@ -8,22 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
 
-from labelgen.similarity import fused_kernels as kernels
 from labelgen.similarity.base import Partial, SearchPlan, Strip
 from labelgen.similarity.certificate import Errors
-from labelgen.similarity.fused_lists import Block, Lists, nothing
+from labelgen.similarity.fused_bits import NOTHING
+from labelgen.similarity.fused_lists import Block, Lists
 from labelgen.similarity.fused_matrix import Matrix
-from labelgen.similarity.fused_product import TileProduct
+from labelgen.similarity.fused_product import Product
 from labelgen.similarity.fused_rows import Part
 from labelgen.similarity.fused_scores import Scoring
 from labelgen.types import UInt64
 
-#: Rows of a block: a tile of shorts (8 MB) passes through the second-level cache while it is compared.
-BLOCK = 2048
-#: Hits listed before they are taken into lists.
-HITS = 1 << 14
 #: Part of the lists that may fail before the next precision is tried: each failed one meets all rows in float64.
 _FAILED = 0.05
 
@@ -31,7 +26,7 @@ _FAILED = 0.05
 class Pass:
     """All tiles of a matrix for the ranges of a strip, each computed once for both sides."""
 
-    def __init__(self, plan: SearchPlan, strip: Strip, matrix: Matrix, product: TileProduct, threads: int) -> None:
+    def __init__(self, plan: SearchPlan, strip: Strip, matrix: Matrix, product: Product, threads: int) -> None:
         self._plan, self._matrix, self._product, self._threads = plan, matrix, product, threads
         left_dots = np.zeros(matrix.left.rows.shape[0])  # pages of rows that are never loaded stay untouched
         same = matrix.left.rows is matrix.right.rows
@@ -62,8 +57,9 @@ class Pass:
                 return self._spread(pool, work, items)
 
             self._meet_all(spread)
-            if self._product.precision == "bfloat16" and self._failed() > _FAILED:
-                self._product = TileProduct("float32-blas")
+            finer = self._product.finer()
+            if finer is not None and self._failed() > _FAILED:
+                self._product = finer
                 self._meet_all(spread)
             for part in self._parts:
                 part.blocks.clear()  # rows in low precision are not needed any more
@@ -95,7 +91,7 @@ class Pass:
             queries.lists = self._empty_lists(queries, candidates)
         loss = 0.0
         for part in self._parts:
-            found = spread(lambda span, part=part: part.block(*span, self._product), part.spans(BLOCK))
+            found = spread(lambda span, part=part: part.block(*span, self._product), part.spans(self._product.block))
             part.blocks = [block for block, _ in found]
             loss = max([loss, *(lost for _, lost in found)])
         members = int(np.diff(self._plan.offsets).max(initial=0)) if self._matrix.means else 0
@@ -121,27 +117,19 @@ class Pass:
     def _meet(self, pair: tuple[Block, Block]) -> None:
         """One tile: its product, and what of it the lists of both blocks take."""
         left, right = pair
-        buffers, scratch = self._buffers(), self._own_scratch()
-        bits = self._product.tile(left.unit, right.unit, buffers.tile)
-        left.seed(bits, right, self._errors)
-        right.seed(bits.T, left, self._errors)
+        if not hasattr(self._local, "buffers"):
+            self._local.buffers = self._product.buffers()
+        tile, scratch = self._product.tile(left.unit, right.unit, self._local.buffers), self._own_scratch()
+        if not (left.seeded and right.seeded):
+            left.seed(tile.sample(0), right, self._errors)
+            right.seed(tile.sample(1), left, self._errors)
         row = 0
-        while row < len(bits):
-            theirs = nothing(len(right.image), bits) if left is right else right.floors(bits)
-            images = left.image, right.image
-            count, row = kernels.scan(bits, row, left.floors(bits), theirs, *images, buffers.hits, buffers.keys)
-            hits = buffers.hits, buffers.keys, count
+        while row < len(left.image):
+            theirs = np.full(len(right.image), NOTHING) if left is right else right.floors()
+            hits, row = tile.scan(row, left.floors(), theirs, left.image, right.image)
             left.offer(right, 0, hits, self._errors, scratch)
             if left is not right:
                 right.offer(left, 1, hits, self._errors, scratch)
-
-    def _buffers(self) -> Any:
-        """This thread's tile and hits."""
-        local = self._local
-        if not hasattr(local, "tile"):
-            local.tile = torch.empty(BLOCK * BLOCK, dtype=self._product.dtype)
-            local.hits, local.keys = np.empty((HITS, 2), np.int32), np.empty(HITS, np.int32)
-        return local
 
     def _own_scratch(self) -> UInt64:
         """This thread's scratch for the places of a list."""

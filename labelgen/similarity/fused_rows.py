@@ -69,7 +69,7 @@ class Part:
             rows, alive = self._means(first, last) if self.side.grouped else self._unit(first, last)
             image[first - start : last - start][~alive] = -1
             loss = max(loss, product.lower(rows, low[first - start : last - start]))
-        return Block(start, low, image, self.lists), loss
+        return Block(start, product.placed(low), image, self.lists), loss
 
     def load_bits(self) -> None:
         """Read the float16 rows into memory."""

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelgen.errors import ConfigError
 from labelgen.similarity import certificate, tiles
 from labelgen.similarity.base import Partial, SearchPlan, Strip, Want, query_rows
 from labelgen.similarity.certificate import Errors
@@ -30,7 +29,7 @@ from labelgen.similarity.numpy import exact_lists, least_bytes
 from labelgen.similarity.rescoring import Candidates, Rescorer, SearchFacts
 from labelgen.similarity.tiles import Sizes
 from labelgen.similarity.torch_lists import SLACK, RunningLists, padded
-from labelgen.similarity.torch_rows import Device, UnitRows, load, multiplies_float32, pair_dots
+from labelgen.similarity.torch_rows import Device, UnitRows, load, pair_dots, require_float32
 from labelgen.types import Aggregation, Float64, Int64
 
 _BLOCK, _TILE = 512, 16384
@@ -68,21 +67,6 @@ class TorchEngine:
                 first_row, last_row = query_rows(plan, want, strip.first, strip.last)
                 keys = exact_lists(plan, strip, want, np.arange(first_row, last_row))
                 yield Partial(want, first_row, keys, SearchFacts(fell_back=len(keys)).to_json())
-
-
-def require_float32(device: torch.device) -> None:
-    """Refuse units that drop bits of float32 numbers.
-
-    Raises:
-        ConfigError: a product of exactly known value comes out rounded.
-    """
-    if not multiplies_float32(device):
-        raise ConfigError(
-            f"matrix products on device {str(device)!r} are not computed in float32",
-            found="a product of exactly known value that came out rounded",
-            expected="full float32 precision: the proof of a search rests on it",
-            todo="call torch.set_float32_matmul_precision(\"highest\"), or search with the engine 'numpy'",
-        )
 
 
 def _passes(plan: SearchPlan) -> list[list[Want]]:

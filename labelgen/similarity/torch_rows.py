@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from labelgen.errors import ConfigError
 from labelgen.similarity import exact
 from labelgen.similarity.base import Rows
 from labelgen.similarity.groups import ByMember
@@ -162,6 +163,21 @@ def multiplies_float32(device: torch.device) -> bool:
     ones = torch.ones((256, 256), device=device)
     product = torch.mm(ones * (1 + 2.0**-12), ones, out=torch.empty_like(ones))
     return bool((product == 256 + 2.0**-4).all())
+
+
+def require_float32(device: torch.device) -> None:
+    """Refuse units that drop bits of float32 numbers.
+
+    Raises:
+        ConfigError: a product of exactly known value comes out rounded.
+    """
+    if not multiplies_float32(device):
+        raise ConfigError(
+            f"matrix products on device {str(device)!r} are not computed in float32",
+            found="a product of exactly known value that came out rounded",
+            expected="full float32 precision: the proof of a search rests on it",
+            todo="call torch.set_float32_matmul_precision(\"highest\"), or search with the engine 'numpy'",
+        )
 
 
 def _sent(array: NDArray[Any], device: Device) -> Tensor:

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelgen.similarity import fused_pass
 from labelgen.similarity.base import Want
 from labelgen.similarity.certificate import low_precision_errors, whole_product_errors
 from labelgen.similarity.exact import aggregate_groups, block_similarity
@@ -22,7 +21,6 @@ from labelgen.testing.engines import (
     assert_equals_brute_force,
     clustered_rows,
     plan_of,
-    search_all,
     wants_of,
 )
 from labelgen.types import Relation
@@ -142,20 +140,18 @@ def test_means_as_rows_keep_their_bound(precision: str, sizes: list[int], dim: i
 def test_many_lists_with_more_near_ties_than_places_are_searched_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Similarities that bfloat16 cannot tell from one another, and float32 can."""
     tried = []
+    finer = TileProduct.finer
 
-    class Spy(fused_pass.TileProduct):
-        def __init__(self, precision: str) -> None:
-            tried.append(precision)
-            super().__init__(precision)  # type: ignore[arg-type]
+    def spied(product: TileProduct) -> TileProduct | None:
+        tried.append(product.precision)
+        return finer(product)
 
-    monkeypatch.setattr(fused_pass, "TileProduct", Spy)
+    monkeypatch.setattr(TileProduct, "finer", spied)
     monkeypatch.setattr("labelgen.similarity.fused.fastest", lambda: TileProduct("bfloat16"))
     text = clustered_rows(2000, 256, seed=5, spread=0.1, clusters=1)
     plan = plan_of("text", [2] * 1000, wants_of(TEXT_RELATIONS, (10,)), text=text)
-    found = search_all(FusedEngine(), plan)
-    assert tried == ["float32-blas"]
     engine = FusedEngine()
     facts = [dict(partial.facts) for strip in engine.schedule(plan) for partial in engine.search(plan, strip)]
-    assert all(item["fell_back"] < 100 for item in facts)
-    assert len(found) == 3
+    assert all(item["fell_back"] < 100 and item["bound"] < 1e-4 for item in facts)  # that of float32
+    assert tried == ["bfloat16"]
     assert_equals_brute_force(FusedEngine(), plan)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labelgen.similarity import fused, fused_bits, fused_kernels, fused_lists, fused_pairs, fused_pass
+from labelgen.similarity import fused, fused_bits, fused_kernels, fused_lists, fused_pairs, fused_product
 from labelgen.similarity.base import SearchPlan
 from labelgen.similarity.certificate import Errors, low_precision_errors
 from labelgen.similarity.exact import block_similarity
@@ -44,8 +44,8 @@ def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many tiles and strips for every list, and lists with hardly a place to spare: where most can go wrong."""
-    monkeypatch.setattr(fused_pass, "BLOCK", 48)
-    monkeypatch.setattr(fused_pass, "HITS", 64)
+    monkeypatch.setattr(fused_product, "BLOCK", 48)
+    monkeypatch.setattr(fused_product, "HITS", 64)
     monkeypatch.setattr(fused, "_LEAST_ROWS", 1)
     monkeypatch.setattr(fused, "_WORK", 150.0**2 * 64)
     monkeypatch.setattr(fused_lists, "SLACK", 20)
@@ -155,7 +155,7 @@ def test_no_rows_break_the_bound(precision: str, draw: st.DataObject, dim: int) 
     scale = (1 / np.sqrt((rows.astype(np.float64) ** 2).sum(1))).astype(np.float32)
     unit = torch.empty(rows.shape, dtype=product.dtype)
     loss = product.lower(rows.astype(np.float32) * scale[:, None], unit)
-    bits = product.tile(unit, unit, torch.empty(1600, dtype=product.dtype))
+    bits = product.tile(unit, unit, product.buffers()).bits
     wide = bits.astype(np.uint16).astype(np.uint32) << 16 if bits.dtype == np.int16 else bits.view(np.uint32)
     computed = wide.astype(np.uint32).view(np.float32).astype(np.float64)
     errors = product.errors(dim, loss, 0)
@@ -192,6 +192,7 @@ def test_what_a_floor_drops_cannot_reach_the_value(value: float, flat: float, re
 # ----------------------------------------------------------------------------------------------------------- kernels
 
 
+@settings(deadline=None)
 @given(st.floats(width=32, allow_nan=False), st.floats(width=32, allow_nan=False))
 def test_keys_grow_as_numbers_do(low: float, high: float) -> None:
     a, b = (int(fused_bits.key_of(np.float32(number))) for number in (low, high))
@@ -231,7 +232,7 @@ def test_a_scan_lists_exactly_what_exceeds_a_floor(dtype: type) -> None:
     keys = [np.array([fused_bits.key_of(number) for number in side], np.int32) for side in (rows, columns)]
     row_image, column_image = (draw.integers(-1, 9, count).astype(np.int32) for count in (70, 150))
     hits, found = np.empty((70 * 150, 2), np.int32), np.empty(70 * 150, np.int32)
-    floors = [fused_lists.narrowed(side, bits) for side in keys]
+    floors = [fused_product.narrowed(side, bits) for side in keys]
     count, last = fused_kernels.scan(bits, 0, *floors, row_image, column_image, hits, found)
     expected = (numbers > rows[:, None]) | (numbers > columns)
     expected &= (row_image[:, None] >= 0) & (column_image >= 0) & (row_image[:, None] != column_image)
@@ -247,7 +248,7 @@ def test_the_fastest_precision_is_one_that_this_machine_has() -> None:
 
 def test_first_floors_are_set_once_however_threads_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow first floor, while another thread meets the same block: lists that have failed must stay so."""
-    monkeypatch.setattr(fused_pass, "BLOCK", 512)
+    monkeypatch.setattr(fused_product, "BLOCK", 512)
     first = fused_kernels.seed
 
     def slowly(*arguments: Any) -> None:
