@@ -8,8 +8,10 @@
     python examples/compare.py report stores/flickr8k --against ...
 
 `sweep` tries settings with one seed and shows what they reach on the val split and on one half of the judged test
-images. `run` trains what `comparison/configurations.py` lists, with five seeds. `report` writes a table and a plot of
+images. `run` trains the setting of each method that the rule in `comparison/configurations.py` chooses, with five
+seeds. `report` writes a table and a plot of
 the test split and of the other half of the judged images. Runs lie in --out, and what lies there is not done again.
+With `--wikipedia DATA` all three compare retrieval by category, on features; the store is made first.
 """
 
 from __future__ import annotations
@@ -18,51 +20,69 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 
-from comparison import report, results
-from comparison.configurations import BUDGET, CHOSEN, SWEEP
+from comparison import report, results, wikipedia
+from comparison.configurations import BUDGET, SWEEP, choose
 from comparison.flickr8k import Flickr8k
 from comparison.measures import Kept, Measure, value
 from comparison.training import Budget
+from comparison.wikipedia import Wikipedia
 
 
 def main() -> None:
     options = arguments()
+    data: Flickr8k | Wikipedia
+    if options.wikipedia:
+        data, usual = Wikipedia.open(options.store, options.wikipedia), wikipedia.EPOCHS
+    else:
+        data, usual = Flickr8k.open(options.store, options.against, options.splits.split(",")), BUDGET.epochs
     torch.set_num_threads(options.threads)
-    data = Flickr8k.open(options.store, options.against, options.splits.split(","))
-    budget = replace(BUDGET, epochs=options.epochs, batch=options.batch)
+    threadpool_limits(options.threads, user_api="blas")  # labels are products of numpy: its threads are others
+    budget = replace(BUDGET, epochs=options.epochs or usual, batch=options.batch)
     if options.command == "sweep":
-        tried = [text for name in options.only or SWEEP for text in SWEEP[name]]
-        sweep(data, options.configuration or tried, budget, options.seeds or 1, options.out)
+        tried = options.configuration or [text for name in options.only or SWEEP for text in SWEEP[name]]
+        sweep(data, tried, budget, options.seed or range(options.seeds or 1), options.out)
         return
-    named = {text: text for text in options.configuration} or CHOSEN
-    runs = {name: trained(data, text, budget, options.seeds or 5, options.out) for name, text in named.items()}
+    named = {text: text for text in options.configuration} or choose(reached(options.out))
+    seeds = options.seed or range(options.seeds or 5)
+    runs = {name: trained(data, text, budget, seeds, options.out) for name, text in named.items()}
     if options.command == "report":
-        write_report(data.reporting(), runs, options)
+        write_report(data.reporting(), runs, named, options)
 
 
-def sweep(data: Flickr8k, texts: list[str], budget: Budget, seeds: int, out: Path) -> None:
+def sweep(data: Flickr8k | Wikipedia, texts: list[str], budget: Budget, seeds: Sequence[int], out: Path) -> None:
     """Print and keep what every setting reaches on val and on the half of the judged images that choices may see."""
     measures = data.selecting()
-    path = out / "sweep.json"
-    rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    print("| configuration | " + " | ".join(measure.name for measure in measures) + " |")
+    print("| setting | " + " | ".join(measure.name for measure in measures) + " |")
+    print("|---|" + "---|" * len(measures))
     for text in texts:
         kept = trained(data, text, budget, seeds, out)
-        means = {measure.name: sum(value(measure, run) for run in kept) / seeds for measure in measures}
-        rows[f"{text}, {budget.epochs} epochs, {seeds} seeds"] = {name: round(mean, 4) for name, mean in means.items()}
-        print(f"| {text} | " + " | ".join(f"{100 * mean:.1f}" for mean in means.values()) + " |", flush=True)
-        path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        means = {measure.name: sum(value(measure, run) for run in kept) / len(kept) for measure in measures}
+        print(f"| `{text}` | " + " | ".join(f"{100 * mean:.1f}" for mean in means.values()) + " |", flush=True)
+        with (out / "sweep.jsonl").open("a", encoding="utf-8") as file:
+            line = {"setting": text, **asdict(budget), "seeds": list(seeds), "reached": means}
+            file.write(json.dumps(line) + "\n")
 
 
-def trained(data: Flickr8k, text: str, budget: Budget, seeds: int, out: Path) -> list[Kept]:
+def reached(out: Path) -> dict[str, dict[str, float]]:
+    """What the sweep in `out` has kept; the last line of a setting counts."""
+    path = out / "sweep.jsonl"
+    if not path.exists():
+        raise SystemExit(f"{path} is not there: run `compare.py sweep` first, or name settings with --configuration")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {line["setting"]: line["reached"] for line in lines}
+
+
+def trained(data: Flickr8k | Wikipedia, text: str, budget: Budget, seeds: Sequence[int], out: Path) -> list[Kept]:
     """The runs of a method, from disk or trained now."""
     found = []
-    for seed in range(seeds):
+    for seed in seeds:
         path = results.run_path(out, text, budget, seed)
         if not path.exists():
             started = time.perf_counter()
@@ -74,15 +94,18 @@ def trained(data: Flickr8k, text: str, budget: Budget, seeds: int, out: Path) ->
     return found
 
 
-def write_report(measures: list[Measure], runs: dict[str, list[Kept]], options: argparse.Namespace) -> None:
+def write_report(
+    measures: list[Measure], runs: dict[str, list[Kept]], named: dict[str, str], options: argparse.Namespace
+) -> None:
     """Tables on standard output and in report.md, leads over every baseline as plots."""
     names = list(runs)
     table = report.table_of(measures, runs, options.replicates)
-    text = report.figures_markdown(table, report.deviations(measures, runs), names)
+    text = "\n".join(f"- {name}: `{setting}`" for name, setting in named.items()) + "\n\n"
+    text += report.figures_markdown(table, report.deviations(measures, runs), names)
     baselines = options.baseline or names[:2]
     for baseline in baselines:
         text += f"\n\nPoints over {baseline}:\n\n" + report.leads_markdown(table, baseline, names)
-        shown = [name for name in table if name == "mean recall" or name.endswith("Spearman")]
+        shown = [name for name in table if name.startswith("mean ") or name.endswith("Spearman")]
         report.plot(table, baseline, names, shown, options.out / f"over-{baseline}.png")
     (options.out / "report.md").write_text(text + "\n", encoding="utf-8")
     print(text)
@@ -99,7 +122,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--configuration", action="append", default=[], help="instead of the listed ones; repeatable")
     parser.add_argument("--baseline", action="append", help="what leads are over (the first two)")
     parser.add_argument("--seeds", type=int, help="1 for sweep, 5 for run and report")
-    parser.add_argument("--epochs", type=int, default=BUDGET.epochs)
+    parser.add_argument("--seed", type=int, action="append", help="this seed alone, to split a long run; repeatable")
+    parser.add_argument("--wikipedia", type=Path, help="folder of the Wikipedia features; the store is made of it")
+    parser.add_argument("--epochs", type=int, help="those of the budget")
     parser.add_argument("--batch", type=int, default=BUDGET.batch)
     parser.add_argument("--splits", default="train,val,test", help="to train on, to choose by, to report")
     parser.add_argument("--replicates", type=int, default=1000, help="of the bootstrap")

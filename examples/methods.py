@@ -89,7 +89,11 @@ class Listwise(Method):
 
 
 class FineGrained(Method):
-    """Mean and variance of weighted pairs, beside a baseline that is kept in place by `base` times its loss."""
+    """A baseline, and `weight` times a loss over pairs that the labels make finer.
+
+    With mode `weight` that is the mean and variance of weighted pairs (gamma = 0: without labels), with mode `target` a
+    smooth NDCG of the targets. Other arguments as `modules.FineGrained`.
+    """
 
     def __init__(
         self,
@@ -97,15 +101,18 @@ class FineGrained(Method):
         weight: float = 1.0,
         gamma: float = 1.0,
         aggregation: str = "max_other",
+        mode: str = "weight",
         **arguments: Any,
     ) -> None:
         super().__init__()
-        self.scheme = str(Spec.of("fine_grained", gamma=gamma, aggregation=aggregation))
-        self.base, self.weight = method(base), weight
+        self.scheme = str(Spec.of("fine_grained", gamma=gamma, aggregation=aggregation, mode=mode))
+        self.base, self.weight, self.mode = method(base), weight, mode
         self.loss = modules.FineGrained(**arguments)
 
     def forward(self, images: Tensor, texts: Tensor, soft: SoftLabels | None) -> Tensor:
-        return self.base(images, texts, soft) + self.weight * self.loss(images @ texts.T, soft)
+        scores = images @ texts.T
+        finer = losses.smooth_ndcg(scores, soft.relevance) if self.mode == "target" else self.loss(scores, soft)
+        return self.base(images, texts, soft) + self.weight * finer
 
 
 METHODS: dict[str, type[Method]] = {

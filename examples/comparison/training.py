@@ -27,9 +27,9 @@ class Budget:
         decay: weight decay of AdamW.
     """
 
-    epochs: int = 12
+    epochs: int = 5
     batch: int = 128
-    rate: float = 2e-3
+    rate: float = 3e-3
     decay: float = 1e-2
 
 

@@ -131,8 +131,10 @@ def test_the_three_commands(
 
     table, told = command("sweep")
     assert told.count("seed 0") == 2
-    assert "| bcls(gap=0.1) |" in table
-    assert len(json.loads((tmp_path / "out" / "sweep.json").read_text())) == 2
+    assert "| `bcls(gap=0.1)` |" in table
+    lines = [json.loads(line) for line in (tmp_path / "out" / "sweep.jsonl").read_text().splitlines()]
+    assert [line["setting"] for line in lines] == ["triplet()", "bcls(gap=0.1)"]
+    assert all(0 < line["reached"]["mean recall"] < 1 for line in lines)
     _, told = command("run", "--seeds", 2)
     assert told.count("seed 1") == 2
     assert "seed 0" not in told, "the sweep has trained it"
@@ -142,3 +144,40 @@ def test_the_three_commands(
     assert "Points over triplet():" in printed
     assert all(f"| ratings {word}" in printed for word in ("Spearman |", "nDCG |", "Spearman, images |"))
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
+
+
+def test_the_rule_of_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best agreement among settings that keep their recall, not the best agreement."""
+    from comparison import configurations
+
+    def row(recall: float, experts: float, crowd: float) -> dict[str, float]:
+        return {"mean recall": recall, "experts Spearman": experts, "crowd Spearman": crowd}
+
+    monkeypatch.setattr(configurations, "SWEEP", {"m": ["a", "b", "c"], "n": ["d"]})
+    rows = {"a": row(0.40, 0.6, 0.3), "b": row(0.39, 0.7, 0.3), "c": row(0.37, 0.9, 0.9), "d": row(0.1, 0.1, 0.1)}
+    assert configurations.choose(rows) == {"m": "b", "n": "d"}
+
+
+def test_average_precision_is_that_of_sklearn() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    pytest.importorskip("scipy")
+    from comparison.wikipedia import average_precisions
+
+    draw = np.random.default_rng(0)
+    scores, right = draw.random((6, 30)), draw.random((6, 30)) < 0.3
+    found = average_precisions(torch.from_numpy(scores), right)
+    wanted = [metrics.average_precision_score(answers, row) for answers, row in zip(right, scores, strict=True)]
+    np.testing.assert_allclose(found, wanted)
+
+
+@pytest.mark.shared
+def test_wikipedia_by_category(shared_data: Path, tmp_path: Path, run: Callable[..., tuple[str, str]]) -> None:
+    """The store is made of the features; retrieval by category is better than the share of a category (.1 or so)."""
+    pytest.importorskip("matplotlib")
+    printed, _ = run(
+        *("compare.py", "report", tmp_path / "wikipedia", "--wikipedia", shared_data / "wikipedia2010_features"),
+        *("--out", tmp_path / "out", "--epochs", 2, "--seeds", 1, "--replicates", 20),
+        *("--configuration", "info_nce()", "--configuration", "bcls(gap=0.05)"),
+    )
+    row = next(line for line in printed.splitlines() if line.startswith("| mean mAP |"))
+    assert all(15 < float(cell.strip(" *").split()[0].strip("*")) < 40 for cell in row.split("|")[2:4])
