@@ -37,11 +37,7 @@ def figures_markdown(table: Table, spread: Mapping[str, Mapping[str, float]], na
     lines = ["| measure | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for measure, row in table.items():
         best = max(row[name].value for name in names)
-        cells = [
-            f"**{100 * row[name].value:.1f}**" if row[name].value == best else f"{100 * row[name].value:.1f}"
-            for name in names
-        ]
-        cells = [f"{cell} ± {100 * spread[measure][name]:.1f}" for cell, name in zip(cells, names, strict=True)]
+        cells = [_mean(row[name].value, spread[measure][name], row[name].value == best) for name in names]
         lines.append(f"| {measure} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -74,6 +70,12 @@ def plot(table: Table, baseline: str, names: Sequence[str], measures: Sequence[s
         axes.set_title(measure, fontsize=10)
         axes.set_xlabel(f"points over {baseline}", fontsize=9)
     canvas.savefig(path, dpi=150)
+
+
+def _mean(value: float, spread: float, best: bool) -> str:
+    text = f"{100 * value:.1f}"
+    text = f"**{text}**" if best else text
+    return text if np.isnan(spread) else f"{text} ± {100 * spread:.1f}"
 
 
 def _lead(figure: Figure) -> str:
