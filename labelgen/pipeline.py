@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from labelgen.specs import Spec
 from labelgen.stages import session
 from labelgen.stages.build import Build, changed_fields
 from labelgen.stages.meter import PeakMeter
+from labelgen.stages.refine import check_sources
 from labelgen.stages.seal import seal, tidy
 from labelgen.stages.status import Status, status
 from labelgen.store import layout
@@ -86,6 +87,7 @@ def check_names(config: BuildConfig) -> None:
     registry.check_arguments("dataset", config.dataset.spec, dataset, ("root",))
     for spec in config.teachers.values():
         registry.check_arguments("teacher", spec, registry.load("teacher", spec.name), ("device",))
+    check_sources(config.teachers)
     _check_engines(config.search)
 
 
@@ -115,7 +117,7 @@ def _is_approximate(engine: str) -> bool:
 @dataclass(frozen=True)
 class BuildReport:
     """What a build made. `changed` is False where the store was already sealed with this recipe; `approximate` says of
-    every approximate list how much it holds."""
+    every approximate list how much it holds, `trained` is what every teacher reports that the build trained."""
 
     path: Path
     content_digest: str
@@ -132,6 +134,7 @@ class BuildReport:
     seconds: float
     peak_bytes: int
     stages: Mapping[str, Mapping[str, Any]]
+    trained: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -248,8 +251,20 @@ def _report(
         seconds=round(seconds, 3),
         peak_bytes=max((stage.get("peak_bytes", 0) for stage in manifest.stages.values()), default=0),
         stages=manifest.stages,
-        notes=list(notes),
+        trained={alias: entry.training for alias, entry in manifest.teachers.items() if entry.training},
+        notes=[*notes, *_no_better(manifest)],
     )
+
+
+def _no_better(manifest: Manifest) -> list[str]:
+    """A sentence on every trained teacher that does not beat its source on the pairs held out."""
+    told = {alias: entry.training["auc"]["held_out"] for alias, entry in manifest.teachers.items() if entry.training}
+    return [
+        f"{alias} separates held-out pairs no better than {manifest.teachers[alias].identity['of']} "
+        f"(AUC {auc['trained']:.4f} and {auc['frozen']:.4f})"
+        for alias, auc in told.items()
+        if auc["trained"] <= auc["frozen"]
+    ]
 
 
 def _already_sealed(root: Path, sealed: Manifest, config: BuildConfig) -> BuildReport:

@@ -18,6 +18,7 @@ from labelgen.cli.options import (
     teacher_pairs,
 )
 from labelgen.cli.progress import listening
+from labelgen.store.describe import training_text
 
 if TYPE_CHECKING:
     from labelgen.pipeline import BuildReport
@@ -50,6 +51,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
       labelgen build --dataset coco --root data/coco --teacher text='mpnet()' --memory 8GB
       labelgen build --dataset flickr30k --root data/f30k --no-teacher image --workers 2
       labelgen build --out stores/coco --add-teacher clip="open_clip(model='ViT-B-32', pretrained='openai')"
+      labelgen build --out stores/coco --refine "siamese(of='text')"
       labelgen build --out stores/coco --update --k 128
       labelgen build --dataset coco --root data/coco --patch patch.parquet --out stores/coco-clean
     """
@@ -67,7 +69,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 def _is_addition(options: dict[str, Any]) -> bool:
     """A change of the store's own recipe, not a build from one that is named."""
     named = options["dataset"] or options["recipe"]
-    return bool(options["added"] or options["added_relations"] or (options["update"] and not named))
+    asked = options["update"] or options["refined"]
+    return bool(options["added"] or options["added_relations"] or (asked and not named))
 
 
 def _check(options: dict[str, Any]) -> None:
@@ -146,6 +149,7 @@ def _facts(report: BuildReport) -> list[tuple[str, Any]]:
         ("quarantined", show.count(sum(report.quarantined.values()))),
         ("size", show.size(report.bytes)),
     ]
+    facts += [(f"trained {alias}", training_text(told)) for alias, told in report.trained.items()]
     if report.changed:
         facts += [
             ("time", show.duration(report.seconds)),

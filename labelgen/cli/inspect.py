@@ -8,6 +8,7 @@ import click
 
 from labelgen.cli import show
 from labelgen.cli.options import common
+from labelgen.store.describe import training_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,6 +92,7 @@ def _overview_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("images", f"{show.count(facts['images'])} ({splits})"),
         ("captions", f"{show.count(facts['captions'])}, {show.count(facts['texts'])} different texts"),
         ("teachers", "\n".join(teachers)),
+        *((f"trained {alias}", training_text(told)) for alias, told in facts["trained"].items()),
         ("neighbours", show.lists(facts["neighbors"], facts["approximate"])),
         ("quarantined", reasons or "none"),
         ("size", show.size(facts["bytes"])),

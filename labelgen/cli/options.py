@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -100,7 +101,7 @@ class Sectioned(click.Command):
 
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "What": ("dataset", "recipe", "root", "splits", "limit", "patch", "assignments"),
-    "Teachers": ("teachers", "dropped"),
+    "Teachers": ("teachers", "dropped", "refined"),
     "Search": ("relation", "k", "aggregation", "cross_k", "engine", "approximate"),
     "Run": ("executor", "workers", "threads", "memory", "device", "scheduler", "strict", "calibrate"),
     "Store": ("out", "fresh", "discard", "update", "added", "added_relations", "allow_other_machine"),
@@ -135,6 +136,13 @@ _RECIPE_OPTIONS = (
         help="Set a teacher, for example text='minilm()'. Repeatable; replaces the recipe's of that alias.",
     ),
     click.option("--no-teacher", "dropped", metavar="ALIAS", multiple=True, help="Leave a teacher of the recipe out."),
+    click.option(
+        "--refine",
+        "refined",
+        metavar="[ALIAS=]SPEC",
+        multiple=True,
+        help="Train a teacher on the rows of another one, for example \"siamese(of='text')\". Repeatable.",
+    ),
     click.option("--relation", metavar="t2t|i2i|i2t|t2i", multiple=True, help="Repeatable; t2t.text for one teacher."),
     click.option("--k", metavar="N", type=int, help="Length of the neighbour lists (64)."),
     click.option("--aggregation", type=click.Choice(["max", "mean"]), help="Over the captions of an image (max)."),
@@ -171,6 +179,7 @@ def overrides(options: Mapping[str, Any]) -> list[str]:
             value = [part.strip() for part in value.split(",") if part.strip()]
         texts.append(f"{field}={_toml(value)}")
     texts += [f"teachers.{alias}={spec}" for alias, spec in teacher_pairs(options.get("teachers", ())).items()]
+    texts += [f"teachers.{alias}={spec}" for alias, spec in refined_pairs(options.get("refined", ())).items()]
     return texts + list(options.get("assignments", ()))
 
 
@@ -194,6 +203,27 @@ def teacher_pairs(texts: tuple[str, ...]) -> dict[str, str]:
             raise ConfigError(f"teacher {alias!r} is given twice", found=f"{pairs[alias]} and {spec}")
         pairs[alias] = spec
     return pairs
+
+
+def refined_pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    """`("siamese(of='text')",)` -> `{"siamese": "siamese(of='text')"}`; an alias may be given as with `--teacher`.
+
+    Raises:
+        ConfigError: not a spec, an alias twice, or a teacher that is not trained.
+    """
+    from labelgen.registry import load
+    from labelgen.specs import Spec
+
+    named = []
+    for text in texts:
+        spec = text.strip() if re.match(r"[\w-]+\s*=", text.strip()) is None else text.partition("=")[2].strip()
+        parsed = Spec.parse(spec)
+        if not getattr(getattr(load("teacher", parsed.name), "info", None), "trained", False):
+            raise ConfigError(
+                f"{parsed.name!r} is not trained in a build", todo="add it with --teacher or --add-teacher"
+            )
+        named.append(f"{parsed.name}={spec}" if spec == text.strip() else text)
+    return teacher_pairs(tuple(named))
 
 
 def config_of(options: Mapping[str, Any]) -> BuildConfig:

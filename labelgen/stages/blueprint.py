@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, cast
 
+from labelgen.errors import ConfigError
 from labelgen.fingerprint import fingerprint
 from labelgen.similarity.base import Product, Strip
 from labelgen.stages.base import Receipt, Task
@@ -19,6 +20,10 @@ from labelgen.types import Modality
 
 _MODALITIES: tuple[Modality, ...] = ("image", "text")
 _KEYED_BLOCK_BYTES = 32 << 20
+_TRAINED_BLOCK = 8192
+
+#: Encodes content, looks features up, or is trained on the rows of another teacher.
+Kind: TypeAlias = Literal["content", "keyed", "trained"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class TeacherFacts:
     modalities: frozenset[Modality]
     dim: int
     identity: Mapping[str, Any]
-    kind: Literal["content", "keyed"]
+    kind: Kind
     text_block: int
     image_block: int
     reference: str = ""
@@ -66,8 +71,13 @@ class TeacherFacts:
     @classmethod
     def from_entry(cls, alias: str, entry: TeacherEntry) -> TeacherFacts:
         """A sealed teacher: its rows are there, so it is not loaded and encodes nothing."""
-        kind: Literal["content", "keyed"] = "keyed" if entry.kind == "keyed" else "content"
+        kind = cast("Kind", entry.kind)
         return cls(alias, entry.spec, frozenset(entry.modalities), entry.dim, entry.identity, kind, 0, 0)
+
+    @property
+    def of(self) -> str:
+        """Alias of the teacher that a trained one learns from, empty for others."""
+        return str(self.identity["of"]) if self.kind == "trained" else ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -81,11 +91,12 @@ class TeacherFacts:
 
 @dataclass(frozen=True)
 class EmbeddingPlan:
-    """One embedding array: how its rows are made."""
+    """One embedding array: how its rows are made. `source` is the array that a trained teacher learns from."""
 
     teacher: TeacherFacts
     modality: Modality
     corpus: CorpusFacts
+    source: EmbeddingPlan | None = None
 
     @property
     def alias(self) -> str:
@@ -94,6 +105,8 @@ class EmbeddingPlan:
     @property
     def by_text(self) -> bool:
         """Parts are rows of distinct texts, not of captions."""
+        if self.source is not None:
+            return self.source.by_text
         return self.modality == "text" and self.teacher.kind == "content"
 
     @property
@@ -105,6 +118,8 @@ class EmbeddingPlan:
     def block(self) -> int:
         if self.teacher.kind == "keyed":
             return max(1, min(8192, _KEYED_BLOCK_BYTES // (4 * self.teacher.dim)))
+        if self.source is not None:
+            return _TRAINED_BLOCK
         return self.teacher.text_block if self.modality == "text" else self.teacher.image_block
 
     @property
@@ -115,18 +130,22 @@ class EmbeddingPlan:
     def fingerprint(self) -> str:
         photos = self.corpus.photos_fingerprint if self.modality == "image" and self.teacher.kind == "content" else ""
         facts = self.teacher
-        return fingerprint([self.corpus.fingerprint, photos, facts.spec, facts.identity, self.modality, facts.dim])
+        decisive: list[Any] = [self.corpus.fingerprint, photos, facts.spec, facts.identity, self.modality, facts.dim]
+        return fingerprint([*decisive, self.source.fingerprint] if self.source is not None else decisive)
 
     def part_tasks(self) -> list[Task]:
         """One task a fixed block."""
-        common = {"spec": self.teacher.spec, "alias": self.alias}
+        common: dict[str, Any] = {"spec": self.teacher.spec, "alias": self.alias}
         places = {"corpus": self.corpus.folder}
-        if self.teacher.kind == "keyed":
-            work, common = "embed_keyed", common | {"modality": self.modality}
+        if self.source is not None:
+            work = "refine:embed_trained"
+            common |= {"source": self.source.spec.to_json(), "by_text": self.by_text}
+        elif self.teacher.kind == "keyed":
+            work, common = "embed:embed_keyed", common | {"modality": self.modality}
         elif self.modality == "text":
-            work = "embed_texts"
+            work = "embed:embed_texts"
         else:
-            work, places = "embed_images", places | {"photos": self.corpus.photos}
+            work, places = "embed:embed_images", places | {"photos": self.corpus.photos}
         tasks = []
         for number, start in enumerate(range(0, self.units, self.block)):
             stop = min(start + self.block, self.units)
@@ -151,8 +170,23 @@ class EmbeddingPlan:
                 "shard": shard,
             }
             key = f"assemble/{self.alias}.{self.modality}/{shard:06d}"
-            tasks.append(self._task(key, "assemble_embedding", arguments, stop - start, {"corpus": self.corpus.folder}))
+            tasks.append(
+                self._task(key, "embed:assemble_embedding", arguments, stop - start, {"corpus": self.corpus.folder})
+            )
         return tasks
+
+    def train_task(self) -> Task | None:
+        """Trains a trained teacher, None for others."""
+        if self.source is None:
+            return None
+        arguments = {
+            "spec": self.teacher.spec,
+            "alias": self.alias,
+            "inputs": self.fingerprint,
+            "source": self.source.spec.to_json(),
+        }
+        places = {"corpus": self.corpus.folder}
+        return self._task(f"train/{self.alias}", "refine:train", arguments, self.units, places)
 
     def deviation_task(self) -> Task | None:
         """Measures a reduced precision against float32, None at full precision."""
@@ -160,10 +194,10 @@ class EmbeddingPlan:
             return None
         arguments = {"spec": self.teacher.spec, "reference": self.teacher.reference, "modality": self.modality}
         places = {"corpus": self.corpus.folder, "photos": self.corpus.photos}
-        return self._task(f"embed/{self.alias}.{self.modality}/deviation", "deviation", arguments, 0, places)
+        return self._task(f"embed/{self.alias}.{self.modality}/deviation", "embed:deviation", arguments, 0, places)
 
     def _task(self, key: str, work: str, arguments: Mapping[str, Any], rows: int, places: Mapping[str, str]) -> Task:
-        return Task(key, self.fingerprint, f"labelgen.stages.embed:{work}", arguments, rows, places)
+        return Task(key, self.fingerprint, f"labelgen.stages.{work}", arguments, rows, places)
 
 
 @dataclass(frozen=True)
@@ -229,13 +263,30 @@ class ProductPlan:
 
 
 def embedding_plans(corpus: CorpusFacts, teachers: Sequence[TeacherFacts]) -> list[EmbeddingPlan]:
-    """Every embedding array of a build, in a fixed order."""
+    """Every embedding array of a build, in a fixed order.
+
+    Raises:
+        ConfigError: a trained teacher whose source has no rows of texts.
+    """
+    known = {teacher.alias: teacher for teacher in teachers}
     return [
-        EmbeddingPlan(teacher, modality, corpus)
+        EmbeddingPlan(teacher, modality, corpus, _source(known, teacher, corpus) if teacher.of else None)
         for teacher in teachers
         for modality in _MODALITIES
         if modality in teacher.modalities
     ]
+
+
+def _source(known: Mapping[str, TeacherFacts], teacher: TeacherFacts, corpus: CorpusFacts) -> EmbeddingPlan:
+    source = known[teacher.of]
+    if "text" not in source.modalities:
+        having = [alias for alias, facts in known.items() if "text" in facts.modalities and not facts.of]
+        raise ConfigError(
+            f"teacher {teacher.alias!r} is to be trained on the texts of {source.alias!r}, which has no rows of texts",
+            found=source.spec,
+            expected=f"of= one of {', '.join(having)}" if having else "a teacher of texts beside it",
+        )
+    return EmbeddingPlan(source, "text", corpus)
 
 
 def product_plans(

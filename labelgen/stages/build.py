@@ -76,6 +76,7 @@ class Build:
     splits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
     pending: dict[str, Any] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def run(self, executor: Executor) -> Built:
         """All stages but the seal."""
@@ -91,7 +92,8 @@ class Build:
             embedded = {f"{plan.alias}.{plan.modality}": plan.fingerprint for plan in embeddings}
             products = product_plans(corpus, teachers, lists, embedded)
             self._note_paths(embeddings, lists)
-            self._embed(runner, embeddings)
+            self._embed(runner, [plan for plan in embeddings if plan.source is None])
+            self._train(runner, [plan for plan in embeddings if plan.source is not None])
             self._search(runner, products)
             self._measure(runner, products)
         return Built(
@@ -189,7 +191,13 @@ class Build:
         if self.sealed is not None:
             old = {f"{layout.alias_path(entry.alias)}/" for entry in self.sealed.embeddings}
             old |= {f"{entry.path}/" for entry in self.sealed.neighbors} | {f"{self.sealed.corpus.path}/"}
-        paths = [*sorted(new ^ old), f"{layout.STATS}/", f"{layout.RECEIPTS}/", f"{layout.CORPUS}."]
+        paths = [
+            *sorted(new ^ old),
+            f"{layout.STATS}/",
+            f"{layout.RECEIPTS}/",
+            f"{layout.MODELS}/",
+            f"{layout.CORPUS}.",
+        ]
         session.note(self.root, self.pending, paths=paths)
 
     def _embed(self, runner: Runner, plans: Sequence[EmbeddingPlan]) -> None:
@@ -212,6 +220,14 @@ class Build:
             write_array_metadata(self.root, plan.spec)
         self._run(runner, "assemble", [task for plan in new for task in plan.shard_tasks()])
         shutil.rmtree(self.root / layout.PARTS / "embed", ignore_errors=True)
+
+    def _train(self, runner: Runner, plans: Sequence[EmbeddingPlan]) -> None:
+        """Networks that learn from rows of other teachers, then their own rows."""
+        new = [plan for plan in plans if not self._has_embedding(plan)]
+        if new:
+            self._run(runner, "train", [task for plan in new if (task := plan.train_task()) is not None])
+            shutil.rmtree(self.root / layout.PARTS / "train", ignore_errors=True)
+            self._embed(runner, new)
 
     def _search(self, runner: Runner, products: Sequence[ProductPlan]) -> None:
         """Partial lists of every product that has a new list, then their shards."""
@@ -263,7 +279,8 @@ class Build:
 
     def _run(self, runner: Runner, stage: str, tasks: Sequence[Task]) -> None:
         """Run a stage, and note its size for `status` first."""
-        totals = {**self.pending.get("totals", {}), stage: len(tasks)}
+        self.sizes[stage] = self.sizes.get(stage, 0) + len(tasks)
+        totals = {**self.pending.get("totals", {}), stage: self.sizes[stage]}
         session.note(self.root, self.pending, totals=totals)
         runner.run(stage, tasks)
 

@@ -111,6 +111,10 @@ def _embedding_cost(
     plan: EmbeddingPlan, corpus: Corpus, workers: int, *, calibrate: bool, progress: Listener
 ) -> StageCost:
     size = plan.spec.shape[0] * plan.spec.row_bytes
+    if plan.source is not None:
+        rows = "distinct texts" if plan.by_text else "caption rows"
+        what = f"{plan.alias}: on {plan.units} {rows} of {plan.source.alias}"
+        return StageCost("train", what, plan.units, size, None, 0)
     what = f"{plan.alias}: {plan.units} {'distinct texts' if plan.by_text else plan.modality + ' rows'}"
     if not calibrate or plan.teacher.kind == "keyed" or not plan.units:
         return StageCost("embed", what, plan.units, size, None, 0)

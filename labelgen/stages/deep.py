@@ -23,12 +23,14 @@ from labelgen.similarity.keys import TopK, merge
 from labelgen.specs import Spec
 from labelgen.stages import ingest, tables
 from labelgen.stages.deep_approximate import check_again
+from labelgen.stages.refine import rows_again
 from labelgen.stages.search import load_plan, product_of
 from labelgen.store.findings import Findings
 from labelgen.store.manifest import EmbeddingEntry, Manifest, NeighborEntry, load_manifest
 from labelgen.store.mapped import MappedArray
 from labelgen.teachers.base import KeyedTeacher
 from labelgen.teachers.checks import normalise
+from labelgen.teachers.trained import TrainedTeacher
 from labelgen.types import Float16, Int64
 
 #: Smallest cosine of a row and the same row embedded again. Float16 rounding moves it by about 1e-7, another batch
@@ -109,6 +111,9 @@ def _sampled(
 ) -> tuple[Int64, Float16]:
     """Rows of the array, and what the teacher makes of them now from the store's texts or the data's photographs."""
     folder = root / manifest.corpus.path
+    if isinstance(teacher, TrainedTeacher):
+        rows = _spread(manifest.corpus.n_captions, sample)
+        return rows, rows_again(root, manifest, entry, rows)
     if isinstance(teacher, KeyedTeacher):
         ids = tables.ids(folder, entry.modality)
         rows = _spread(len(ids), sample)

@@ -29,6 +29,7 @@ from labelgen.store import layout
 from labelgen.store.shards import write_shard
 from labelgen.teachers.base import ImageTeacher, KeyedTeacher
 from labelgen.teachers.checks import check_not_constant, check_rows, normalise
+from labelgen.teachers.trained import TrainedTeacher
 from labelgen.types import Float16, Float32, Int64, Modality
 
 _SHARD_PIECE_BYTES = 8 << 20
@@ -46,7 +47,9 @@ def describe(root: Path, *, spec: str, alias: str) -> Result:
 def describe_teacher(spec: str, alias: str) -> dict[str, Any]:
     """Load a teacher and ask it, so that changed weights under the same name are noticed."""
     teacher = worker.teacher(spec)
-    keyed = isinstance(teacher, KeyedTeacher)
+    kind = "keyed" if isinstance(teacher, KeyedTeacher) else "content"
+    kind = "trained" if isinstance(teacher, TrainedTeacher) else kind
+    content = kind == "content"
     parsed = Spec.parse(spec)
     reduced = parsed.arguments.get("precision", "float32") != "float32"
     return {
@@ -55,9 +58,9 @@ def describe_teacher(spec: str, alias: str) -> dict[str, Any]:
         "modalities": sorted(teacher.modalities),
         "dim": teacher.dim,
         "identity": canonical(teacher.identity()),
-        "kind": "keyed" if keyed else "content",
-        "text_block": 0 if keyed or "text" not in teacher.modalities else teacher.text_block,
-        "image_block": 0 if keyed or "image" not in teacher.modalities else teacher.image_block,
+        "kind": kind,
+        "text_block": teacher.text_block if content and "text" in teacher.modalities else 0,
+        "image_block": teacher.image_block if content and "image" in teacher.modalities else 0,
         "reference": str(Spec.of(parsed.name, **{**parsed.arguments, "precision": "float32"})) if reduced else "",
     }
 

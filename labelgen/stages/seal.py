@@ -119,7 +119,9 @@ def _array_files(
     known |= {
         output.path: FileFact(output.bytes, output.blake3) for r in built.receipts.values() for output in r.outputs
     }
-    files = {path: fact for path, fact in known.items() if path.startswith(tuple(f"{prefix}/" for prefix in wanted))}
+    models = [layout.model_path(plan.alias) for plan in built.embeddings if plan.source is not None]
+    files = {path: known[path] for path in models}
+    files |= {path: fact for path, fact in known.items() if path.startswith(tuple(f"{prefix}/" for prefix in wanted))}
     measured = {stats_path(entry.relation, entry.alias, entry.aggregation) for entry in neighbors}
     files |= {path: known[path] for path in measured}
     for path in _metadata_paths([*arrays, *(spec for entry in neighbors for spec in entry.arrays().values())]):
@@ -144,8 +146,15 @@ def _teacher_entry(facts: TeacherFacts, built: Built) -> TeacherEntry:
         for plan in built.embeddings
         if plan.alias == facts.alias and (task := plan.deviation_task()) is not None and task.key in built.receipts
     }
+    trained = built.receipts.get(f"train/{facts.alias}")
     return TeacherEntry(
-        facts.spec, tuple(sorted(facts.modalities)), facts.dim, facts.kind, dict(facts.identity), deviation
+        facts.spec,
+        tuple(sorted(facts.modalities)),
+        facts.dim,
+        facts.kind,
+        dict(facts.identity),
+        deviation,
+        dict(trained.facts) if trained is not None else {},
     )
 
 

@@ -147,4 +147,11 @@ def remove_unlisted(root: Path, keep: set[str]) -> list[str]:
 
 
 def _ours(name: str) -> bool:
-    return name.partition(".")[0] in {layout.CORPUS, "embeddings", "neighbors", layout.STATS, layout.RECEIPTS}
+    return name.partition(".")[0] in {
+        layout.CORPUS,
+        "embeddings",
+        "neighbors",
+        layout.MODELS,
+        layout.STATS,
+        layout.RECEIPTS,
+    }

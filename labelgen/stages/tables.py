@@ -31,6 +31,20 @@ def text_rows(folder: Path) -> Int64:
     return rows
 
 
+def first_captions(folder: Path) -> Int64:
+    """The first caption row of every distinct text: entry i has `text_row` i; [n_texts]."""
+    rows = text_rows(folder)
+    usable = np.flatnonzero(rows >= 0)
+    return usable[np.unique(rows[usable], return_index=True)[1]].astype(np.int64)
+
+
+@lru_cache(maxsize=2)
+def categories(folder: Path) -> list[str | None]:
+    """Category of every image, None where the data set has none."""
+    listed: list[str | None] = read_frame(folder / layout.IMAGES, columns=["category"])["category"].to_list()
+    return listed
+
+
 @lru_cache(maxsize=2)
 def image_files(folder: Path) -> list[str | None]:
     """File of every image, None where the ingest found it unusable."""

@@ -15,7 +15,7 @@ from typing import Any
 from labelgen.store import layout
 from labelgen.store.atomic import FileFact, write_atomic
 from labelgen.store.croissant import render_croissant, table_paths
-from labelgen.store.describe import human_bytes, recall_text
+from labelgen.store.describe import human_bytes, judged, recall_text
 from labelgen.store.manifest import Manifest
 
 _RELATIONS = {
@@ -79,6 +79,7 @@ def render_readme(manifest: Manifest) -> str:
         _table(("split", "images", "image rows"), splits),
         "## Teachers",
         _table(("alias", "teacher", "rows of", "length"), teachers),
+        *_trained(manifest),
         "## Neighbour lists",
         _table(("folder", "relation", "teacher", "aggregation", "scope", "k", "search"), lists) if lists else "None.",
         "## What could not be used",
@@ -87,6 +88,18 @@ def render_readme(manifest: Manifest) -> str:
         _about(corpus.about),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _trained(manifest: Manifest) -> list[str]:
+    """A section on teachers that were trained in the build; nothing where there is none."""
+    rows = [
+        (alias, entry.identity["of"], part, f"{pairs:,}", f"{frozen:.4f}", f"{made:.4f}")
+        for alias, entry in manifest.teachers.items()
+        if entry.training
+        for part, pairs, frozen, made in judged(entry.training)
+    ]
+    head = ("teacher", "trained on the rows of", "part", "pairs", "AUC before", "AUC after")
+    return ["## Trained in the build", _table(head, rows)] if rows else []
 
 
 def _size(manifest: Manifest) -> str:

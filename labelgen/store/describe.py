@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from labelgen.store.manifest import Manifest, NeighborEntry
 
@@ -32,6 +34,26 @@ def recall_text(entry: NeighborEntry) -> str:
     interval = f"{recall['low']:.3f} to {recall['high']:.3f}, {recall['images']:,} images"
     below = ", below its target" if recall["mean"] < recall.get("target", 0) else ""
     return f"approximate, recall@{recall['k']} {recall['mean']:.3f} ({interval}{below})"
+
+
+def training_text(training: Mapping[str, Any]) -> str:
+    """One line for every part of the corpus that a trained teacher was judged on, and one on how it was trained."""
+    fit = training["fit"]
+    how = f"stopped early, best of {training['steps']}" if training["stopped"] == "early" else "all steps taken"
+    lines = [
+        f"AUC {frozen:.4f} -> {made:.4f} {part} ({pairs:,} pairs)" for part, pairs, frozen, made in judged(training)
+    ]
+    step = f"{training['best_step']} steps ({how})"
+    return "\n".join([*lines, f"{step} on {fit['captions']:,} captions of {fit['images']:,} images"])
+
+
+def judged(training: Mapping[str, Any]) -> list[tuple[str, int, float, float]]:
+    """Part, pairs, AUC of the source's rows and of the trained ones; the part that is only reported comes first."""
+    parts = sorted(training["auc"].items(), key=lambda item: (item[0] != "held_out", item[0] != "stopping"))
+    return [
+        (part.replace("_", " "), told["positive"] + told["negative"], told["frozen"], told["trained"])
+        for part, told in parts
+    ]
 
 
 def human_bytes(count: int) -> str:

@@ -94,6 +94,7 @@ def overview(store: Store) -> dict[str, Any]:
             alias: {"spec": entry.spec, "modalities": list(entry.modalities), "dim": entry.dim}
             for alias, entry in manifest.teachers.items()
         },
+        "trained": {alias: dict(entry.training) for alias, entry in manifest.teachers.items() if entry.training},
         "neighbors": [entry.path for entry in manifest.neighbors],
         "approximate": {entry.path: recall_text(entry) for entry in manifest.neighbors if entry.approximate},
         "quarantined": [dict(row) for row in manifest.quarantine.by_reason],

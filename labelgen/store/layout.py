@@ -24,6 +24,8 @@ PARTS = f"{WORK}/parts"
 
 CORPUS = "corpus"
 RECEIPTS = "receipts"
+#: Networks that were trained in the build, one folder an alias.
+MODELS = "models"
 STATS = "stats"
 IMAGES, CAPTIONS, QUARANTINE = "images.parquet", "captions.parquet", "quarantine.parquet"
 
@@ -153,6 +155,11 @@ def _power_of_two_above(count: int) -> int:
 
 def alias_path(alias: str) -> str:
     return f"embeddings/{alias}"
+
+
+def model_path(alias: str) -> str:
+    """The network of a trained teacher."""
+    return f"{MODELS}/{alias}/towers.safetensors"
 
 
 def embedding_path(alias: str, modality: Modality) -> str:

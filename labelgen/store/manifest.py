@@ -26,7 +26,8 @@ _DIGEST = "manifest_digest"
 
 @dataclass(frozen=True)
 class TeacherEntry:
-    """What made the rows of an alias; `deviation` is measured where precision was reduced."""
+    """What made the rows of an alias; `deviation` is measured where precision was reduced, `training` is what a teacher
+    reports that was trained in the build."""
 
     spec: str
     modalities: tuple[Modality, ...]
@@ -34,6 +35,7 @@ class TeacherEntry:
     kind: str
     identity: Mapping[str, Any] = field(default_factory=dict)
     deviation: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,9 @@ class Manifest:
         """Plain JSON data, with `manifest_digest` over all the rest."""
         document: dict[str, Any] = {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
         document["embeddings"] = [_flat_embedding(entry) for entry in self.embeddings]
+        for entry in document["teachers"].values():
+            if not entry["training"]:
+                del entry["training"]
         document["files"] = {path: self.files[path]._asdict() for path in sorted(self.files)}
         document[_DIGEST] = fingerprint(document)
         return {"format": document.pop("format"), **document}

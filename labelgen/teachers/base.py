@@ -21,13 +21,18 @@ _Factory = TypeVar("_Factory", bound=Callable[..., "Teacher"])
 
 @dataclass(frozen=True)
 class TeacherInfo:
-    """What `labelgen teachers` shows; attached to a factory as its attribute `info`."""
+    """What `labelgen teachers` shows; attached to a factory as its attribute `info`.
+
+    `trained`: the teacher is trained in the build on the rows of the one that its argument `of` names (see
+    `labelgen.teachers.trained`).
+    """
 
     summary: str
     modalities: tuple[Modality, ...]
     example: str
     offline: str
     extra: str = "build"
+    trained: bool = False
 
 
 def described(info: TeacherInfo) -> Callable[[_Factory], _Factory]:

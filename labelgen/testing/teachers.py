@@ -25,7 +25,8 @@ from labelgen.errors import TeacherError
 from labelgen.fingerprint import canonical
 from labelgen.specs import Spec
 from labelgen.teachers.checks import check_rows
-from labelgen.types import Float32, Modality
+from labelgen.teachers.trained import Arrays, Captions, Saved, TrainedTeacher, Training, Unsaved
+from labelgen.types import Float16, Float32, Int64, Modality
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -233,6 +234,106 @@ class KeyedTeacherSuite(_Suite):
         features = self.features()
         rows = np.stack([np.asarray(vector, dtype=np.float64) for vector in features.values()])
         return list(features), (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+class ArrayOfRows:
+    """`SourceRows` in memory."""
+
+    def __init__(self, array: Float16) -> None:
+        self.array = array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def take(self, rows: Int64) -> Float16:
+        taken: Float16 = self.array[rows]
+        return taken
+
+
+class TrainedTeacherSuite(_Suite):
+    """Trained teachers. `corpus()` is something that they can learn from in a second or two."""
+
+    def corpus(self) -> tuple[Float16, Captions]:
+        """Rows of the source [n, D], at least one of them zero, and the captions they belong to."""
+        raise NotImplementedError
+
+    def oracle_rows(self, rows: Float16, arrays: Arrays) -> Float32:
+        """What the network makes of rows, computed in an independent way."""
+        raise NotImplementedError
+
+    def training(self) -> Training:
+        """A training on `corpus()`, made once for each subclass."""
+        if (type(self), "training") not in _TRAINED:
+            _TRAINED[type(self), "training"] = self.train(Unsaved())
+        return _TRAINED[type(self), "training"]
+
+    def train(self, saved: Saved) -> Training:
+        rows, captions = self.corpus()
+        training: Training = self.teacher().train(ArrayOfRows(rows), captions, saved)
+        return training
+
+    def test_names_its_source(self) -> None:
+        teacher = self.teacher()
+        expect(isinstance(teacher, TrainedTeacher), "not a TrainedTeacher")
+        expect(teacher.identity().get("of") == teacher.of and bool(teacher.of), "the identity does not name the source")
+
+    def test_refined_rows_equal_the_oracle(self) -> None:
+        rows, arrays = self.corpus()[0], self.training().arrays
+        made = self.teacher().refine(rows, arrays)
+        alive = rows.any(axis=1)
+        expect(not alive.all(), "corpus() has no zero row")
+        self.check_unit_rows(made[alive], int(alive.sum()))
+        expect(not made[~alive].any(), "a zero row did not stay zero")
+        self.compare(made[alive], self.oracle_rows(rows[alive], arrays))
+
+    def test_nothing_to_refine(self) -> None:
+        rows, teacher = self.corpus()[0], self.teacher()
+        expect(teacher.refine(rows[:0], self.training().arrays).shape == (0, teacher.dim), "no rows, but rows")
+
+    def test_another_training_gives_the_same_bits(self) -> None:
+        self._same(self.train(Unsaved()))
+
+    def test_an_interrupted_training_gives_the_same_bits(self) -> None:
+        saved = _Interrupted()
+        for _ in range(1000):
+            try:
+                again = self.train(saved)
+            except KeyboardInterrupt:
+                continue
+            self._same(again)
+            return
+        raise AssertionError("the training does not come to an end: it does not go on from what it saved")
+
+    def test_the_report_is_json_and_judges_both_on_the_same_pairs(self) -> None:
+        report = self.training().report
+        expect(json.loads(json.dumps(report)) == report, "the report is not plain JSON data")
+        for part, told in report["auc"].items():
+            measured = (told["frozen"], told["trained"])
+            expect(all(0 <= value <= 1 for value in measured), f"AUC of {part}: {measured}")
+        expect("held_out" in report["auc"], "nothing was held out")
+
+    def _same(self, other: Training) -> None:
+        expect(other.report == self.training().report, "another report")
+        for name, array in self.training().arrays.items():
+            np.testing.assert_array_equal(other.arrays[name], array, err_msg=name)
+
+
+_TRAINED: dict[tuple[type, str], Training] = {}
+
+
+class _Interrupted:
+    """Interrupts a training after every save; keeps copies, as a file would."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Any] | None = None
+
+    def load(self) -> Arrays | None:
+        return self.arrays
+
+    def save(self, arrays: Arrays) -> None:
+        self.arrays = {name: np.array(array) for name, array in arrays.items()}
+        raise KeyboardInterrupt
 
 
 def expect(condition: bool, message: str) -> None:
