@@ -89,8 +89,8 @@ def _write_corpus(root: Path, path: str, frames: Mapping[str, pl.DataFrame]) -> 
 def _found_by_embedding(
     frames: Mapping[str, pl.DataFrame], plans: Sequence[EmbeddingPlan], receipts: Mapping[str, Receipt]
 ) -> Iterable[pl.DataFrame]:
-    """Quarantine rows from the receipts of the embed stage."""
-    for plan in plans:
+    """Quarantine rows from the receipts of the embed stage, in an order that is not the recipe's."""
+    for plan in sorted(plans, key=lambda plan: (plan.alias, plan.modality)):
         bad: dict[int, str] = {}
         for task in plan.part_tasks():
             if task.key in receipts:
