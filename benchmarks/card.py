@@ -2,8 +2,9 @@
 
     python benchmarks/card.py ../shared/data/flickr8k stores/flickr8k-test
 
-The second folder is a store of Flickr8k's test images with the teachers text (minilm), image (efficientnet_lite) and
-clip (conse); it is built when it is not there (about two minutes). Fusions get their parameters from the first half of
+The second folder is a store of Flickr8k's test images with every bundled teacher: text (minilm), mpnet (where its parts
+are installed), image, lite1 and lite0 (efficientnet_lite of sizes 2, 1, 0) and clip (conse); it is built when it is not
+there (a few minutes, most of them for mpnet). Fusions get their parameters from the first half of
 the judged images; every line is the second half, foreign pairs apart. TF-IDF: 1- and 2-grams, sublinear, fitted on all
 captions of the set; the maximum over the image's captions, the judged one left out.
 """
@@ -11,6 +12,7 @@ captions of the set; the maximum over the image's captions, the judged one left 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,9 @@ from labelgen.audit.card import CardRow, agreement_card
 from labelgen.audit.card_pairs import JudgedPairs, resolve
 from labelgen.audit.judgements import read_judgements
 from labelgen.audit.measures import MEASURES, Figure, agreement_figures, draw_images
+from labelgen.errors import MissingExtraError
 from labelgen.store.reader import Store
+from labelgen.teachers.packages import mpnet_folder
 from labelgen.types import Float64
 
 FILES = ("ExpertAnnotations.txt", "CrowdFlowerAnnotations.txt")  # the parquet files beside them hold the same
@@ -32,6 +36,10 @@ def built(data: Path, out: Path) -> Store:
     """The store of the judged images."""
     if not (out / "manifest.json").is_file():
         teachers = {"text": "minilm()", "image": "efficientnet_lite(size=2)", "clip": "conse()"}
+        teachers |= {f"lite{size}": f"efficientnet_lite(size={size})" for size in (0, 1)}
+        with suppress(MissingExtraError):
+            mpnet_folder()
+            teachers["mpnet"] = "mpnet()"
         texts = [f"teachers.{alias}={spec}" for alias, spec in teachers.items()]
         splits = ['dataset.splits=["test"]', f'dataset.root="{data}"', 'search.relations=["i2t"]']
         pipeline.build(pipeline.resolve(dataset="flickr8k", overrides=[*splits, *texts]), out)

@@ -98,7 +98,7 @@ LIBRARIES: dict[str, set[str]] = {
     "pyarrow": {"store/parquet.py", "teachers/parquet_features.py", "export/parquet.py", "export/hf.py"},
     "rich": {"cli/*"},
     "safetensors": {"stages/refine.py"},
-    "scipy": {"audit/measures.py"},
+    "scipy": {"audit/measures.py", "audit/datalab.py"},
     "sentence_transformers": {"teachers/sentences.py"},
     "timm": {"teachers/timm.py", "teachers/lite.py", "teachers/conse.py"},
     "tomli_w": {"config.py"},

@@ -17,12 +17,15 @@ _PLACES: dict[str, str] = {
     "duplicates": "labelgen.audit.repeats:duplicates",
     "false_negatives": "labelgen.audit.positives:false_negatives",
     "hubs": "labelgen.audit.hubness:hubs",
+    "issues": "labelgen.audit.datalab:issues",
     "isolated": "labelgen.audit.hubness:isolated",
+    "knn_graph": "labelgen.audit.datalab:knn_graph",
     "leakage": "labelgen.audit.splits:leakage",
     "noisy_pairs": "labelgen.audit.noise:noisy_pairs",
     "read_judgements": "labelgen.audit.judgements:read_judgements",
     "score_pairs": "labelgen.audit.positives:score_pairs",
     "show": "labelgen.audit.gallery:show",
+    "write_fiftyone": "labelgen.audit.fiftyone:write_fiftyone",
     "write_report": "labelgen.audit.report:write_report",
 }
 

@@ -40,7 +40,8 @@ def _figure(document: dict[str, Any], name: str) -> str:
         if word in drawn
     )
     middle = document.get("quantiles", {}).get("0.5")
-    note = f"{name}: own pairs (blue), random pairs (orange)" + (
+    colours = {"own": "own pairs (blue)", "random": "random pairs (orange)"}
+    note = f"{name}: {', '.join(colours[word] for word in drawn)}" + (
         f", median of random pairs {middle:.2f}" if middle is not None else ""
     )
     line = f'<line class="axis" x1="0" x2="{_WIDTH}" y1="{_HEIGHT}" y2="{_HEIGHT}"/>'

@@ -99,7 +99,7 @@ def _agreement(store: Store, limit: int) -> tuple[pl.DataFrame, str]:
 
 def _groups(frame: pl.DataFrame) -> str:
     groups = frame["group"].n_unique() if len(frame) else 0
-    return f"{groups:,} groups with {len(frame):,} members"
+    return f"{groups:,} group{'' if groups == 1 else 's'} with {len(frame):,} members"
 
 
 def _duplicates(modality: str) -> Callable[[Store, int], tuple[pl.DataFrame, str]]:

@@ -26,6 +26,11 @@ EVIL = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">@@DATA@@ \u2028 '\"&"
 )
 
+#: One white pixel.
+PICTURE = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="
+#: Image ids are file names in many data sets.
+EVIL_FILE = "\"><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">.jpg"
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
@@ -42,7 +47,7 @@ def sections() -> list[Section]:
             "image_id": ["img-0", "img-1"],
             "caption_id": ["cap-12", "cap-22"],
             "text": [EVIL, "a plain dog"],
-            "own_image_id": ["img-2", "img-4"],
+            "own_image_id": [EVIL_FILE, "img-4"],
             "image_text": ["x", None],
             "set_max": [0.75, 0.5],
         }
@@ -63,7 +68,7 @@ def sections() -> list[Section]:
 
 def page_of(store: Store, sections: list[Section]) -> str:
     found = [finding for section in sections for finding in findings_of(section, 100)]
-    return render(store, sections, found, {"img-0": "data:image/jpeg;base64,AAAA"})
+    return render(store, sections, found, dict.fromkeys(("img-0", EVIL_FILE), PICTURE))
 
 
 class Tags(HTMLParser):
@@ -121,7 +126,7 @@ def test_findings_and_what_accepting_them_means(store: Store, sections: list[Sec
         *("false_negatives/0", "false_negatives/1", "noisy_pairs/0"),
         *("duplicate_images/0", "duplicate_images/1", "duplicate_images/2"),
     ]
-    assert found[0].images == ("img-0", "img-2")
+    assert found[0].images == ("img-0", EVIL_FILE)
     assert found[3].decision is None
     decisions = [finding.decision for finding in found if finding.decision]
     made = Patch.of(store, decisions)
@@ -189,7 +194,11 @@ def test_review_in_chromium(store: Store, sections: list[Section], tmp_path: Pat
         assert page.title() == "Audit of made"
         assert page.locator("article").count() == 6
         assert EVIL.replace("\u2028", "") in page.locator("article").first.inner_text().replace("\u2028", "")
+        pictures = page.locator("article").first.locator("img")
+        assert [picture.get_attribute("title") for picture in pictures.all()] == ["img-0", EVIL_FILE]
+        assert page.locator("figcaption").all_inner_texts()[:2] == ["image", "image of the caption"]
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.locator("nav").bounding_box()["height"] < 200  # of 800: the cards are what a phone shows
         page.keyboard.press("a")  # the first: accepted
         page.keyboard.press("r")  # the second: rejected
         page.keyboard.press("a")  # the noisy pair
