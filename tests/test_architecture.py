@@ -41,9 +41,11 @@ ARROWS: dict[str, set[str]] = {
     # functions of a store
     # a patch speaks of records before a build and of a batch's labels after it
     "patches": {"store", "corpus.base", "corpus.files", "corpus.names", "relevance.base"},
-    "loader": {"store", "relevance", "patches"},
+    # a list of pairs is a table like one of captions
+    "loader": {"store", "relevance", "patches", "corpus.table_files"},
+    # one target is a list of pairs with its labels
+    "export": {"store", "loader.fine_grained"},
     # pairs are scored one by one, with the arithmetic that blocks use
-    "export": {"store"},
     "audit": {"store", "corpus", "relevance", "patches", "similarity.exact", "similarity.groups"},
     # outside
     "testing": {"store", "corpus", "teachers", "similarity", "tasks", "executors", "relevance", "cli"},

@@ -10,7 +10,7 @@ from labelgen.cli import show
 from labelgen.cli.options import common
 
 #: Written out: `--help` imports nothing. A test compares it with `labelgen.export.targets.TARGETS`.
-TARGETS = ("listwise-itr", "itm-cls", "cusa", "csr", "parquet", "npz", "hf")
+TARGETS = ("listwise-itr", "itm-cls", "cusa", "csr", "parquet", "npz", "hf", "fine-grained")
 
 
 @click.command("export", short_help="Write a store as the files that another code reads.")
@@ -30,6 +30,14 @@ TARGETS = ("listwise-itr", "itm-cls", "cusa", "csr", "parquet", "npz", "hf")
     help="Images with fewer than five captions, where five are needed.",
 )
 @click.option("--photos", metavar="PREFIX", default="./pics/", show_default=True, help="Before file names (cusa).")
+@click.option("--pairs", metavar="FILE", default="", help="Pairs to label: caption_id, image_id, y (fine-grained).")
+@click.option(
+    "--scheme",
+    metavar="SPEC",
+    default="fine_grained()",
+    show_default=True,
+    help="How they are labelled (fine-grained).",
+)
 @common
 def command(store: str, target: str, out: str, as_json: bool, splits: str | None, **options: Any) -> None:
     """Write what the data loaders of a released training code read, or a neutral format.
@@ -39,6 +47,7 @@ def command(store: str, target: str, out: str, as_json: bool, splits: str | None
       labelgen export stores/coco --for listwise-itr --out exports/listwise
       labelgen export stores/coco --for cusa --image unicom --out exports/cusa
       labelgen export stores/coco --for csr --out exports/graphs
+      labelgen export stores/coco --for fine-grained --pairs pairs.parquet --out exports/pairs
     """
     import labelgen
     from labelgen.export.base import Options

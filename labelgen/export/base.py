@@ -31,6 +31,8 @@ class Options:
         short: images with fewer captions than the target's five: captions are taken again in turn, or the image is
             left out.
         photos: what stands before a photograph's file name, for targets that read photographs.
+        pairs: a table of pairs, for the target that labels one.
+        scheme: how these pairs are labelled.
     """
 
     text: str | None = None
@@ -38,6 +40,8 @@ class Options:
     splits: tuple[str, ...] = ()
     short: Short = "repeat"
     photos: str = "./pics/"
+    pairs: str = ""
+    scheme: str = "fine_grained()"
 
 
 @dataclass

@@ -27,6 +27,7 @@ TARGETS = {
     "parquet": "labelgen.export.parquet:write",
     "npz": "labelgen.export.npz:write",
     "hf": "labelgen.export.hf:write",
+    "fine-grained": "labelgen.export.fine_grained:write",
 }
 REPORT = "export.json"
 

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from labelgen.loader.ddp import GatheredIds, gather_ids
     from labelgen.loader.jax import to_jax
     from labelgen.loader.lightning import SoftLabelMixin
+    from labelgen.loader.listed_pairs import ListedPairs, read_pairs
     from labelgen.loader.negatives import HardNegatives, Negatives
     from labelgen.loader.open_clip import OpenClipBatches, WithIds
+    from labelgen.loader.fine_grained import PairLabels, pair_labels
     from labelgen.loader.samplers import NeighborBatchSampler
     from labelgen.loader.webdataset import soft_label_stage
 
@@ -25,13 +27,17 @@ __all__ = [
     "GatheredIds",
     "HardNegatives",
     "Labeller",
+    "ListedPairs",
     "Negatives",
     "NeighborBatchSampler",
     "OpenClipBatches",
+    "PairLabels",
     "SoftLabelCollate",
     "SoftLabelMixin",
     "WithIds",
     "gather_ids",
+    "pair_labels",
+    "read_pairs",
     "soft_label_stage",
     "soft_labels",
     "to_jax",
@@ -42,13 +48,17 @@ _PLACES = {
     "GatheredIds": "labelgen.loader.ddp:GatheredIds",
     "HardNegatives": "labelgen.loader.negatives:HardNegatives",
     "Labeller": "labelgen.loader.blocks:Labeller",
+    "ListedPairs": "labelgen.loader.listed_pairs:ListedPairs",
     "Negatives": "labelgen.loader.negatives:Negatives",
     "NeighborBatchSampler": "labelgen.loader.samplers:NeighborBatchSampler",
     "OpenClipBatches": "labelgen.loader.open_clip:OpenClipBatches",
+    "PairLabels": "labelgen.loader.fine_grained:PairLabels",
     "SoftLabelCollate": "labelgen.loader.collate:SoftLabelCollate",
     "SoftLabelMixin": "labelgen.loader.lightning:SoftLabelMixin",
     "WithIds": "labelgen.loader.open_clip:WithIds",
     "gather_ids": "labelgen.loader.ddp:gather_ids",
+    "pair_labels": "labelgen.loader.fine_grained:pair_labels",
+    "read_pairs": "labelgen.loader.listed_pairs:read_pairs",
     "soft_label_stage": "labelgen.loader.webdataset:soft_label_stage",
     "soft_labels": "labelgen.loader.blocks:soft_labels",
     "to_jax": "labelgen.loader.jax:to_jax",

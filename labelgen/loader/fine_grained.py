@@ -1,0 +1,186 @@
+"""Fine-grained labels of an explicit list of pairs: similarity, weight and target, one number each a pair.
+
+What the scheme `fine_grained` says about the pairs of a batch, without a batch: a pair may combine any caption with any
+image, and its y says whether it is positive. The similarity is that of the caption with the text of the image, by the
+teacher and the aggregation of the scheme, bit for bit what `soft_labels` has at the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from labelgen.errors import ConfigError, MissingItemError, some
+from labelgen.loader.listed_pairs import ListedPairs, read_pairs
+from labelgen.relevance.base import Scheme, SetAggregation, scheme
+from labelgen.relevance.fine_grained import FineGrained, pair_targets, pair_weights
+from labelgen.specs import Spec
+from labelgen.store import blocks, choose
+from labelgen.store.mapped import MappedArray
+from labelgen.store.reader import Store
+from labelgen.types import PAD_SCORE, Float16, Float32, Int64, Relation
+
+#: A numpy array, or after `map` an array of another library.
+Array: TypeAlias = Any
+
+#: Numbers of gathered embedding rows at once.
+_PIECE = 4_000_000
+
+
+@dataclass(frozen=True)
+class PairLabels:
+    """Labels of n pairs, in the order of the list.
+
+    Attributes:
+        captions, images: rows of the store, int64 [n].
+        positives: y, bool [n].
+        similarity: of the caption with the text of the image, before clipping, float32 [n]; 0 where `where` is False.
+        weights: `1 + gamma (1 - s)` of positive, `1 + gamma s` of negative pairs, s = clip(similarity, 0, 1), float32
+            [n]; for `losses.pairwise_mean_variance(scores, positives, weights=weights, where=where)`.
+        targets: `(1 + s) / 2` of positive, `s / 2` of negative pairs, float32 [n].
+        where: pairs that can be compared, bool [n]: False without an embedding, or with `max_other` where the image
+            has no other caption.
+    """
+
+    captions: Array
+    images: Array
+    positives: Array
+    similarity: Array
+    weights: Array
+    targets: Array
+    where: Array
+
+    def __len__(self) -> int:
+        return len(self.positives)
+
+    def map(self, function: Callable[[Array], Array]) -> PairLabels:
+        """The same labels with `function` applied to every array, for example `torch.from_numpy`."""
+        return replace(self, **{item.name: function(getattr(self, item.name)) for item in fields(self)})
+
+    def take(self, places: Array) -> PairLabels:
+        """The pairs of a batch, by their places in the list."""
+        return self.map(lambda array: array[places])
+
+
+def pair_labels(
+    store: Store,
+    pairs: ListedPairs | str | Path,
+    *,
+    scheme: str | Spec | Scheme = "fine_grained()",
+    missing: Literal["raise", "mask"] = "raise",
+) -> PairLabels:
+    """Fine-grained labels of explicit pairs.
+
+    Args:
+        pairs: a table with the columns `caption_id`, `image_id`, `y` (see `read_pairs`), or `ListedPairs.of(...)`.
+        scheme: teacher, aggregation and gamma, as `"fine_grained(text='siamese', aggregation='max_other')"`.
+        missing: what happens to items without an embedding: `raise`, or `mask` (`where` is False).
+
+    Raises:
+        DatasetError, UnknownIdError: the list is wrong.
+        MissingItemError: items without an embedding, with the ids.
+        ConfigError: another scheme, or a need that no teacher of the store serves.
+    """
+    if missing not in ("raise", "mask"):
+        raise ConfigError(f"missing={missing!r} is unknown", expected="raise or mask")
+    made = _fine_grained(scheme)
+    listed = pairs if isinstance(pairs, ListedPairs) else read_pairs(store, pairs)
+    similarity = _similarities(store, made, listed, refuse=missing == "raise")
+    where = similarity > PAD_SCORE
+    similarity[~where] = 0
+    weights = pair_weights(similarity, listed.positives, made.gamma)
+    targets = pair_targets(similarity, listed.positives)
+    return PairLabels(listed.captions, listed.images, listed.positives, similarity, weights, targets, where)
+
+
+def _fine_grained(text: str | Spec | Scheme) -> FineGrained:
+    made = scheme(text)
+    if not isinstance(made, FineGrained):
+        raise ConfigError(
+            "labels of listed pairs are fine-grained",
+            found=str(made.spec),
+            expected="fine_grained(text=..., gamma=...)",
+        )
+    return made
+
+
+def _similarities(store: Store, made: FineGrained, pairs: ListedPairs, *, refuse: bool) -> Float32:
+    """[n], -inf where nothing can be compared."""
+    alias, cross = choose.teacher_for(store.manifest, Relation.I2T, made.text)
+    if cross and made.aggregation != "max":
+        raise ConfigError(
+            f"i2t of teacher {alias!r} compares single rows: there is nothing to aggregate",
+            found=f"aggregation={made.aggregation!r}",
+        )
+    texts, offsets = store.embeddings(alias, "text"), np.asarray(store.offsets, np.int64)
+    found = np.empty(len(pairs), np.float32)
+    for piece in _pieces(len(pairs), int(texts.shape[1])):
+        captions, images = pairs.captions[piece], pairs.images[piece]
+        queries = texts.take(captions)
+        if cross:
+            found[piece] = blocks.paired(queries, store.embeddings(alias, "image").take(images))
+        else:
+            starts, sizes = offsets[images], offsets[images + 1] - offsets[images]
+            found[piece] = _Members(starts, sizes, captions, queries, texts).aggregated(made.aggregation)
+        if refuse:
+            _refuse_missing(store, alias, queries, captions)
+    if refuse and not (found > PAD_SCORE).all() and made.aggregation != "max_other":
+        lost = pairs.images[~(found > PAD_SCORE)]
+        _missing("images", alias, store.image_ids(np.unique(lost)))
+    return found
+
+
+@dataclass(frozen=True)
+class _Members:
+    """The captions of the image of every pair are the rows `starts` to `starts + sizes` of `texts`; compared with them
+    are the captions `captions`, whose rows are `queries`."""
+
+    starts: Int64
+    sizes: Int64
+    captions: Int64
+    queries: Float16
+    texts: MappedArray
+
+    def aggregated(self, how: SetAggregation) -> Float32:
+        """One number a pair, member after member in the order of the captions, as the store aggregates."""
+        best, total = np.full(len(self.starts), PAD_SCORE), np.zeros(len(self.starts))
+        living = np.zeros(len(self.starts), np.int64)
+        last = min(1, int(self.sizes.max(initial=0))) if how == "first" else int(self.sizes.max(initial=0))
+        for number in range(last):
+            taken = number < self.sizes
+            if how == "max_other":
+                taken &= self.starts + number != self.captions
+            here = np.flatnonzero(taken)
+            scores = blocks.paired(self.queries[here], self.texts.take(self.starts[here] + number))
+            alive = scores > PAD_SCORE
+            best[here] = np.maximum(best[here], scores)
+            total[here[alive]] += scores[alive]
+            living[here] += alive
+        if how != "mean":
+            return best
+        mean = np.full(len(best), PAD_SCORE)
+        np.divide(total, living, out=mean, where=living > 0, casting="same_kind")
+        return mean
+
+
+def _pieces(count: int, dim: int) -> Iterator[slice]:
+    step = max(1, _PIECE // max(1, dim))
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+def _refuse_missing(store: Store, alias: str, rows: Any, captions: Int64) -> None:
+    dead = ~blocks.has_embedding(rows)
+    if dead.any():
+        _missing("captions", alias, store.caption_ids(np.unique(captions[dead])))
+
+
+def _missing(kind: str, alias: str, ids: list[str]) -> None:
+    raise MissingItemError(
+        f"{kind} of the list have no embedding of teacher {alias!r}",
+        found=some(ids),
+        todo="leave these pairs out, or take missing='mask' and the pairs with `where`",
+    )
