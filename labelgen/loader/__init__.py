@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from labelgen.loader.blocks import Labeller, soft_labels
     from labelgen.loader.collate import SoftLabelCollate
     from labelgen.loader.ddp import GatheredIds, gather_ids
+    from labelgen.loader.fine_grained import PairLabels, pair_labels
     from labelgen.loader.jax import to_jax
     from labelgen.loader.lightning import SoftLabelMixin
     from labelgen.loader.listed_pairs import ListedPairs, read_pairs
     from labelgen.loader.negatives import HardNegatives, Negatives
     from labelgen.loader.open_clip import OpenClipBatches, WithIds
-    from labelgen.loader.fine_grained import PairLabels, pair_labels
     from labelgen.loader.samplers import NeighborBatchSampler
     from labelgen.loader.webdataset import soft_label_stage
 

@@ -16,13 +16,13 @@ import numpy as np
 
 from labelgen.errors import ConfigError, MissingItemError, some
 from labelgen.loader.listed_pairs import ListedPairs, read_pairs
-from labelgen.relevance.base import Scheme, SetAggregation, scheme
-from labelgen.relevance.fine_grained import FineGrained, pair_targets, pair_weights
+from labelgen.relevance.base import Need, Scheme, SetAggregation, scheme
+from labelgen.relevance.pair_weights import pair_targets, pair_weights
 from labelgen.specs import Spec
 from labelgen.store import blocks, choose
 from labelgen.store.mapped import MappedArray
 from labelgen.store.reader import Store
-from labelgen.types import PAD_SCORE, Float16, Float32, Int64, Relation
+from labelgen.types import PAD_SCORE, Float16, Float32, Int64
 
 #: A numpy array, or after `map` an array of another library.
 Array: TypeAlias = Any
@@ -87,34 +87,35 @@ def pair_labels(
     """
     if missing not in ("raise", "mask"):
         raise ConfigError(f"missing={missing!r} is unknown", expected="raise or mask")
-    made = _fine_grained(scheme)
+    need, gamma = _fine_grained(scheme)
     listed = pairs if isinstance(pairs, ListedPairs) else read_pairs(store, pairs)
-    similarity = _similarities(store, made, listed, refuse=missing == "raise")
+    similarity = _similarities(store, need, listed, refuse=missing == "raise")
     where = similarity > PAD_SCORE
     similarity[~where] = 0
-    weights = pair_weights(similarity, listed.positives, made.gamma)
+    weights = pair_weights(similarity, listed.positives, gamma)
     targets = pair_targets(similarity, listed.positives)
     return PairLabels(listed.captions, listed.images, listed.positives, similarity, weights, targets, where)
 
 
-def _fine_grained(text: str | Spec | Scheme) -> FineGrained:
-    made = scheme(text)
-    if not isinstance(made, FineGrained):
+def _fine_grained(text: str | Spec | Scheme) -> tuple[Need, float]:
+    """What the scheme asks for, and its gamma."""
+    made: Any = scheme(text)
+    if made.spec.name != "fine_grained":
         raise ConfigError(
             "labels of listed pairs are fine-grained",
             found=str(made.spec),
             expected="fine_grained(text=..., gamma=...)",
         )
-    return made
+    return next(iter(made.needs)), float(made.gamma)
 
 
-def _similarities(store: Store, made: FineGrained, pairs: ListedPairs, *, refuse: bool) -> Float32:
+def _similarities(store: Store, need: Need, pairs: ListedPairs, *, refuse: bool) -> Float32:
     """[n], -inf where nothing can be compared."""
-    alias, cross = choose.teacher_for(store.manifest, Relation.I2T, made.text)
-    if cross and made.aggregation != "max":
+    alias, cross = choose.teacher_for(store.manifest, need.relation, need.alias)
+    if cross and need.aggregation != "max":
         raise ConfigError(
             f"i2t of teacher {alias!r} compares single rows: there is nothing to aggregate",
-            found=f"aggregation={made.aggregation!r}",
+            found=f"aggregation={need.aggregation!r}",
         )
     texts, offsets = store.embeddings(alias, "text"), np.asarray(store.offsets, np.int64)
     found = np.empty(len(pairs), np.float32)
@@ -125,10 +126,10 @@ def _similarities(store: Store, made: FineGrained, pairs: ListedPairs, *, refuse
             found[piece] = blocks.paired(queries, store.embeddings(alias, "image").take(images))
         else:
             starts, sizes = offsets[images], offsets[images + 1] - offsets[images]
-            found[piece] = _Members(starts, sizes, captions, queries, texts).aggregated(made.aggregation)
+            found[piece] = _Members(starts, sizes, captions, queries, texts).aggregated(need.aggregation)
         if refuse:
             _refuse_missing(store, alias, queries, captions)
-    if refuse and not (found > PAD_SCORE).all() and made.aggregation != "max_other":
+    if refuse and not (found > PAD_SCORE).all() and need.aggregation != "max_other":
         lost = pairs.images[~(found > PAD_SCORE)]
         _missing("images", alias, store.image_ids(np.unique(lost)))
     return found
