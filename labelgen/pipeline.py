@@ -128,7 +128,6 @@ class BuildReport:
     splits: Mapping[str, int]
     teachers: Mapping[str, str]
     lists: Sequence[str]
-    approximate: Mapping[str, str]
     quarantined: Mapping[str, int]
     bytes: int
     seconds: float
@@ -136,6 +135,7 @@ class BuildReport:
     stages: Mapping[str, Mapping[str, Any]]
     trained: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    approximate: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "path": str(self.path)}

@@ -1,13 +1,14 @@
 """What a build would cost, before it runs: rows and bytes by arithmetic, seconds and memory from a short calibration.
 
-The calibration encodes a few real texts and photographs with the real teachers and searches a few thousand random rows
-with the real engine at two sizes n, which gives the two constants of seconds(n) = a n^2 + b n.
+The calibration takes some seconds whatever the size of the corpus: it encodes a few real texts and photographs with the
+real teachers, searches made rows with the real engine (`calibrate.py`), and puts some lists together.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,32 @@ from labelgen.corpus.frames import Corpus
 from labelgen.corpus.photos import PhotoError, decode_photo, read_photo
 from labelgen.executors.base import worker_settings
 from labelgen.progress import Event, Listener
-from labelgen.similarity.base import ArrayRows, SearchPlan, Want
+from labelgen.similarity.base import SearchPlan
+from labelgen.similarity.keys import encode
+from labelgen.similarity.tiles import row_weights
 from labelgen.stages import ingest, worker
-from labelgen.stages.blueprint import CorpusFacts, EmbeddingPlan, TeacherFacts, embedding_plans, product_plans
+from labelgen.stages.blueprint import (
+    CorpusFacts,
+    EmbeddingPlan,
+    ProductPlan,
+    TeacherFacts,
+    embedding_plans,
+    product_plans,
+)
+from labelgen.stages.calibrate import ShapeOnly, exact_rates, made_plan, timed
 from labelgen.stages.embed import describe_teacher
 from labelgen.stages.meter import PeakMeter
-from labelgen.stages.search import lists_for
+from labelgen.stages.outlook import outlook
+from labelgen.stages.parts import write_part
+from labelgen.stages.search import assemble_neighbors, lists_for
+from labelgen.stages.stats import sample_pairs, stats_path
 from labelgen.store import layout
-from labelgen.types import Float16, Relation
 
-_SAMPLE_TEXTS = 256
+#: Texts that are encoded to see how long the others take: as many as fit into some seconds.
+_WARM_TEXTS, _SAMPLE_TEXTS, _TEXT_SECONDS = 32, 1024, 2.0
 _SAMPLE_IMAGES = 24
-_SEARCH_SIZES = (8000, 24000)
+#: Rows whose lists are put together to see how long the others take.
+_MERGED_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -78,33 +93,97 @@ def estimate(config: BuildConfig, *, calibrate: bool, progress: Listener) -> Cos
     Raises:
         LabelgenError: what `build` would refuse before its first task, this refuses too.
     """
-    worker.configure(worker_settings(config.run, config.search.engine)[0])
-    workers = len(worker_settings(config.run, config.search.engine))
-    progress(Event("note", "plan", text="reading the data set"))
-    corpus = ingest.read_corpus(config.dataset)
+    settings = worker_settings(config.run, config.search.engine)
+    worker.configure(settings[0])
+    started = time.perf_counter()
     teachers = []
     for alias, spec in config.teachers.items():
         progress(Event("note", "plan", text=f"loading teacher {alias}"))
         teachers.append(TeacherFacts.from_receipt(describe_teacher(str(spec), alias)))
+    loaded = time.perf_counter()
+    progress(Event("note", "plan", text="reading the data set"))
+    corpus = ingest.read_corpus(config.dataset)
     facts = _facts(corpus)
+    read = time.perf_counter()
     costs = [
-        _embedding_cost(plan, corpus, workers, calibrate=calibrate, progress=progress)
+        StageCost("describe", ", ".join(config.teachers), len(teachers), 0, loaded - started, 0),
+        StageCost("ingest", config.dataset.name, facts.n_images + facts.n_captions, 0, read - loaded, 0),
+    ]
+    costs += [
+        _embedding_cost(plan, corpus, len(settings), calibrate=calibrate, progress=progress)
         for plan in embedding_plans(facts, teachers)
     ]
     lists = lists_for(config.search, {item.alias: item.modalities for item in teachers}, len(corpus.splits))
     embedded = {f"{plan.alias}.{plan.modality}": "" for plan in embedding_plans(facts, teachers)}
+    notes = _notes(facts, lists)
     for product in product_plans(facts, teachers, lists, embedded):
         progress(Event("note", "plan", text=f"calibrating the search of {product.alias}"))
-        relations = [item.relation for item in product.lists]
-        size = sum(_list_bytes(facts.rows(item.relation.query), item.k) for item in product.lists)
-        side = "image" if product.product == "image" else "text"
-        rows = [_side_rows(corpus, split, side) for split in corpus.splits.values()]
-        seconds, peak = None, 0
-        if calibrate:
-            constants, peak = _search_constants(product.dim, relations, product.lists[0].k, product.product)
-            seconds = sum(constants[0] * n * n + constants[1] * n for n in rows) / workers
-        costs.append(StageCost("search", f"{product.alias}: {', '.join(relations)}", sum(rows), size, seconds, peak))
-    return CostPlan(costs, facts.n_images, facts.n_captions, facts.n_texts, _notes(facts, lists))
+        found, told = _search_costs(product, corpus, len(settings), calibrate=calibrate)
+        costs += found
+        notes += told
+    return CostPlan(costs, facts.n_images, facts.n_captions, facts.n_texts, notes)
+
+
+def _search_costs(
+    product: ProductPlan, corpus: Corpus, workers: int, *, calibrate: bool
+) -> tuple[list[StageCost], list[str]]:
+    """Search, merge and statistics of one product, and what is worth saying about its size."""
+    plan = _unbuilt(product, corpus)
+    names = f"{product.alias}: {', '.join(item.relation for item in product.lists)}"
+    rows = sum(product.corpus.rows(item.relation.query) for item in product.lists)
+    size = sum(_list_bytes(product.corpus.rows(item.relation.query), item.k) for item in product.lists)
+    searched = int(row_weights(plan).sum())
+    if not calibrate or not searched:
+        return [StageCost("search", names, searched, size, None, 0)], []
+    rates = exact_rates(product.dim, plan.wants, product.product)
+    exact = rates.seconds(plan, worker.engine(), workers)
+    largest = max(int(row_weights(plan)[start:stop].sum()) for start, stop in plan.splits)
+    approximate, notes = outlook(product, plan, rates, exact, largest)
+    seconds = exact if approximate is None else approximate
+    merged = rows * _merge_seconds(max(item.k for item in product.lists)) / workers
+    measured = _measure_seconds(product) * len(corpus.splits) / workers
+    return [
+        StageCost("search", names, searched, size, seconds, rates.peak_bytes),
+        StageCost("merge", names, rows, 0, merged, 0),
+        StageCost("measure", names, len(corpus.splits), 0, measured, 0),
+    ], notes
+
+
+def _unbuilt(product: ProductPlan, corpus: Corpus) -> SearchPlan:
+    """The plan of the real search, without rows."""
+    text, image = (ShapeOnly((count, product.dim)) for count in (product.corpus.n_captions, product.corpus.n_images))
+    return SearchPlan(
+        product=product.product,
+        text=None if product.product == "image" else text,
+        image=None if product.product == "text" else image,
+        offsets=corpus.offsets,
+        splits=tuple(corpus.splits.values()),
+        wants=tuple(item.want for item in product.lists),
+        memory=worker.search_memory(worker.settings().memory),
+    )
+
+
+def _merge_seconds(k: int) -> float:
+    """Seconds a row of one list: partial lists are read, merged and written, in a folder that is removed again."""
+    scores = np.sort(np.random.default_rng(0).random((_MERGED_ROWS, k + 1), dtype=np.float32), axis=1)[:, ::-1]
+    keys = encode(scores, np.arange(k + 1))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        started = time.perf_counter()
+        part = {"first_row": 0, "rows": _MERGED_ROWS, "path": write_part(root, "part.npy", keys).path}
+        for array in ("ids", "scores", "next"):
+            assemble_neighbors(root, path="neighbors/x", array=array, rows=_MERGED_ROWS, k=k, shard=0, parts=[part])
+        return (time.perf_counter() - started) / _MERGED_ROWS
+
+
+def _measure_seconds(product: ProductPlan) -> float:
+    """Seconds a split of the statistics of all lists of a product."""
+    plan = made_plan(_MERGED_ROWS, product.dim, [item.want for item in product.lists], product.product)
+    tables = {stats_path(item.relation, item.alias, item.aggregation): item for item in product.lists}
+    return sum(
+        timed(lambda item=item: sample_pairs(plan, item.relation, item.aggregation), warm=False)
+        for item in tables.values()
+    )  # type: ignore[misc]
 
 
 def _embedding_cost(
@@ -121,13 +200,18 @@ def _embedding_cost(
     progress(Event("note", "plan", text=f"calibrating teacher {plan.alias} ({plan.modality})"))
     teacher = worker.teacher(plan.teacher.spec)
     with PeakMeter() as meter:
-        if plan.modality == "text":
-            texts = corpus.texts()
-            sample = [texts[row] for row in _spread(len(texts), _SAMPLE_TEXTS)]
-            per_row = _timed(lambda: teacher.encode_texts(sample)) / len(sample)
-        else:
-            per_row = _photo_seconds(teacher, corpus)
+        by_text = plan.modality == "text"
+        per_row = _text_seconds(teacher, corpus.texts()) if by_text else _photo_seconds(teacher, corpus)
     return StageCost("embed", what, plan.units, size, per_row * plan.units / workers, meter.peak_bytes)
+
+
+def _text_seconds(teacher: Any, texts: Sequence[str]) -> float:
+    """Seconds a text, of texts from everywhere in the corpus, as many as some seconds allow."""
+    few = [texts[row] for row in _spread(len(texts), _WARM_TEXTS)]
+    per_row = timed(lambda: teacher.encode_texts(few)) / len(few)
+    count = int(np.clip(_TEXT_SECONDS / max(per_row, 1e-6), _WARM_TEXTS, _SAMPLE_TEXTS))
+    sample = [texts[row] for row in _spread(len(texts), count)]
+    return timed(lambda: teacher.encode_texts(sample), warm=False) / len(sample)
 
 
 def _photo_seconds(teacher: Any, corpus: Corpus) -> float:
@@ -142,67 +226,11 @@ def _photo_seconds(teacher: Any, corpus: Corpus) -> float:
     if not contents:
         return 0.0
     prepared: list[Any] = []
-    decoding = _timed(
+    decoding = timed(
         lambda: prepared.extend(teacher.prepare_image(decode_photo(data)) for data in contents), warm=False
     )
-    encoding = _timed(lambda: teacher.encode_images(prepared[: len(contents)]))
+    encoding = timed(lambda: teacher.encode_images(prepared[: len(contents)]))
     return (decoding / worker.settings().threads + encoding) / len(contents)
-
-
-def _search_constants(dim: int, relations: Sequence[Relation], k: int, product: str) -> tuple[tuple[float, float], int]:
-    """(a, b) of seconds(n) = a n^2 + b n of the engine, and its peak memory."""
-    engine = worker.engine()
-    seconds = []
-    with PeakMeter() as meter:
-        for size in _SEARCH_SIZES:
-            plan = _random_plan(size, dim, relations, k, product)
-            seconds.append(_timed(lambda plan=plan: _search_all(engine, plan)))  # type: ignore[misc]
-    (n, m), (s, t) = _SEARCH_SIZES, seconds
-    quadratic = max(0.0, (t / m - s / n) / (m - n))
-    return (quadratic, max(0.0, s / n - quadratic * n)), meter.peak_bytes
-
-
-def _random_plan(size: int, dim: int, relations: Sequence[Relation], k: int, product: str) -> SearchPlan:
-    per_image = 1 if product == "image" else 5
-    rows = ArrayRows(_random_rows(size, dim))
-    images = size // per_image
-    return SearchPlan(
-        product="image" if product == "image" else "text",
-        text=None if product == "image" else rows,
-        image=rows if product == "image" else None,
-        offsets=np.arange(images + 1, dtype=np.int64) * per_image,
-        splits=((0, images),),
-        wants=tuple(Want(relation, k) for relation in relations),
-        memory=worker.search_memory(worker.settings().memory),
-    )
-
-
-def _search_all(engine: Any, plan: SearchPlan) -> None:
-    for strip in engine.schedule(plan):
-        for _ in engine.search(plan, strip):
-            pass
-
-
-def _random_rows(size: int, dim: int) -> Float16:
-    """Unit rows around a common direction, like those of real teachers."""
-    draw = np.random.default_rng(0)
-    rows = draw.standard_normal((size, dim), dtype=np.float32) + 0.3
-    unit: Float16 = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
-    return unit
-
-
-def _timed(work: Callable[[], object], *, warm: bool = True) -> float:
-    """Seconds of the second of two calls (the first one warms up), or of the only one."""
-    if warm:
-        work()
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def _side_rows(corpus: Corpus, split: tuple[int, int], side: str) -> int:
-    start, stop = split
-    return stop - start if side == "image" else int(corpus.offsets[stop] - corpus.offsets[start])
 
 
 def _facts(corpus: Corpus) -> CorpusFacts:

