@@ -82,6 +82,19 @@ class TopK:
         scores, rows = decode(keys)
         return cls(np.ascontiguousarray(rows[:, :k]), np.ascontiguousarray(scores[:, :k]), scores[:, k].copy())
 
+    def to_keys(self, later: int) -> UInt64:
+        """Sorted keys [n, k + 1] that may be merged with those of candidates whose rows are `later` or above.
+
+        All listed candidates, and the one behind `next`, must have rows below `later`. The row behind `next` is not
+        known and not needed: k candidates come before it whatever is merged in, so it never gets into the list, and its
+        score is all that a new `next` can take over. Of later candidates with the same score none comes before it; so
+        the row `later - 1`, the largest it can have, puts it where it belongs: behind every listed candidate and before
+        every later one of the same score.
+        """
+        scores = np.concatenate([self.scores, self.next[:, None]], axis=1)
+        rows = np.concatenate([self.ids, np.full((len(self.ids), 1), max(later - 1, 0), np.uint32)], axis=1)
+        return np.where(scores == PAD_SCORE, PAD_KEY, encode(scores, rows))
+
 
 def assemble(partials: Iterable[Partial], start: int, stop: int, k: int) -> TopK:
     """The list of the query rows [start, stop) from all partial lists of one want, whatever their number and order.

@@ -26,11 +26,16 @@ class _Side:
     images: Int64
 
 
-def brute_force(plan: SearchPlan, want: Want) -> TopK:
+def brute_force(plan: SearchPlan, want: Want, split_of: Int64 | None = None) -> TopK:
     """The list of `want`: all pairs scored, sorted by score descending, then by row ascending.
 
     Holds all rows in float64: for thousands of rows, not for millions.
+
+    Args:
+        split_of: the split of every image by number, instead of the ranges of the plan; [n_images].
     """
+    if split_of is None:
+        split_of = np.concatenate([np.full(stop - start, n) for n, (start, stop) in enumerate(plan.splits)])
     query, candidate = _side(plan, want.relation.query), _side(plan, want.relation.candidate)
     ids = np.full((len(query.members), want.k), PAD_ROW)
     scores = np.full((len(query.members), want.k), -np.inf, np.float32)
@@ -38,7 +43,7 @@ def brute_force(plan: SearchPlan, want: Want) -> TopK:
     for start in range(0, len(query.members), _QUERIES_AT_ONCE):
         table = _table(query, query.members[start : start + _QUERIES_AT_ONCE], candidate, want.aggregation)
         for number, row in enumerate(table, start):
-            allowed = _allowed(plan, want, int(query.images[number]), candidate.images) & (row > -np.inf)
+            allowed = _allowed(split_of, want, int(query.images[number]), candidate.images) & (row > -np.inf)
             best = _best(row, np.flatnonzero(allowed), want.k + 1)
             listed = best[: want.k]
             ids[number, : len(listed)], scores[number, : len(listed)] = listed, row[listed]
@@ -100,10 +105,9 @@ def _combined(members: Sequence[Float32], width: int, aggregation: Aggregation) 
     return mean
 
 
-def _allowed(plan: SearchPlan, want: Want, image: int, images: Int64) -> Bool:
+def _allowed(split_of: Int64, want: Want, image: int, images: Int64) -> Bool:
     """Candidates in scope: of other images, of the query's split or of all others."""
-    start, stop = next((low, high) for low, high in plan.splits if low <= image < high)
-    inside = (images >= start) & (images < stop)
+    inside = split_of[images] == split_of[image]
     allowed: Bool = inside & (images != image) if want.scope == "split" else ~inside
     return allowed
 
