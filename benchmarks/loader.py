@@ -58,7 +58,7 @@ def _pairs(store: labelgen.Store, seed: int = 0) -> tuple[list[str], list[str]]:
     """Ids of a random batch of train pairs, all with embeddings."""
     draw = np.random.default_rng(seed)
     rows = store.splits["train"]
-    images = draw.choice(np.arange(rows.start, rows.stop), 2 * BATCH, replace=False)
+    images = draw.choice(np.asarray(rows), 2 * BATCH, replace=False)
     images = images[np.diff(store.offsets)[images] > 0]
     captions = store.offsets[images] + draw.integers(0, np.diff(store.offsets)[images])
     for entry in store.manifest.embeddings:

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from labelgen.errors import LabelgenError
     from labelgen.loader.blocks import soft_labels
-    from labelgen.pipeline import build, plan, verify
+    from labelgen.pipeline import append, build, plan, verify
     from labelgen.store.reader import Store
     from labelgen.store.reader import open_store as open  # noqa: A004 - `labelgen.open` is the name users see
 
     __version__: str
 
-__all__ = ["LabelgenError", "Store", "__version__", "build", "open", "plan", "soft_labels", "verify"]
+__all__ = ["LabelgenError", "Store", "__version__", "append", "build", "open", "plan", "soft_labels", "verify"]
 
 _PLACES = {
     "LabelgenError": "labelgen.errors:LabelgenError",
     "Store": "labelgen.store.reader:Store",
+    "append": "labelgen.pipeline:append",
     "build": "labelgen.pipeline:build",
     "open": "labelgen.store.reader:open_store",
     "plan": "labelgen.pipeline:plan",

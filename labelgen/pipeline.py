@@ -1,10 +1,10 @@
-"""What the command line and Python users call: `resolve`, `build`, `add`, `plan`, `status`, `verify`."""
+"""What the command line and Python users call: `resolve`, `build`, `add`, `append`, `plan`, `status`, `verify`."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,14 @@ from labelgen.errors import ConfigError, StoreError, StoreMismatchError
 from labelgen.progress import Listener, silent
 from labelgen.specs import Spec
 from labelgen.stages import session
-from labelgen.stages.build import Build, changed_fields
+from labelgen.stages.build import Build
+from labelgen.stages.corpora import known_already, read_appended
 from labelgen.stages.meter import PeakMeter
 from labelgen.stages.refine import check_sources
+from labelgen.stages.report import BuildReport, report_of
 from labelgen.stages.seal import seal, tidy
 from labelgen.stages.status import Status, status
 from labelgen.store import layout
-from labelgen.store.describe import recall_text
 from labelgen.store.manifest import Manifest, load_manifest
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from labelgen.store.verify import Report
 
 
-__all__ = ["BuildReport", "CostPlan", "Status", "add", "build", "plan", "resolve", "status", "verify"]
+__all__ = ["BuildReport", "CostPlan", "Status", "add", "append", "build", "plan", "resolve", "status", "verify"]
 
 
 def resolve(*, recipe: str = "", dataset: str = "", overrides: Sequence[str] = ()) -> BuildConfig:
@@ -114,33 +115,6 @@ def _is_approximate(engine: str) -> bool:
     return bool(getattr(registry.load("engine", engine), "approximate", False))
 
 
-@dataclass(frozen=True)
-class BuildReport:
-    """What a build made. `changed` is False where the store was already sealed with this recipe; `approximate` says of
-    every approximate list how much it holds, `trained` is what every teacher reports that the build trained."""
-
-    path: Path
-    content_digest: str
-    changed: bool
-    images: int
-    captions: int
-    texts: int
-    splits: Mapping[str, int]
-    teachers: Mapping[str, str]
-    lists: Sequence[str]
-    quarantined: Mapping[str, int]
-    bytes: int
-    seconds: float
-    peak_bytes: int
-    stages: Mapping[str, Mapping[str, Any]]
-    trained: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-    approximate: Mapping[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "path": str(self.path)}
-
-
 def build(
     config: BuildConfig,
     out: str | Path,
@@ -176,7 +150,7 @@ def build(
         sealed = load_manifest(root) if (root / layout.MANIFEST).exists() else None
         if discard:
             _discard(root, sealed)
-        differing = changed_fields(sealed, config) if sealed is not None else []
+        differing = session.changed_fields(sealed, config) if sealed is not None else []
         if sealed is not None and not differing:
             return _already_sealed(root, sealed, config)
         if sealed is not None and not update:
@@ -192,7 +166,7 @@ def build(
             work = Build(root, config, sealed, progress, meter, allow_other_machine)
             manifest = seal(root, config, work.run(executor), sealed)
         tidy(root, manifest)
-    return _report(root, manifest, changed=True, seconds=time.perf_counter() - started, notes=work.notes)
+    return report_of(root, manifest, changed=True, seconds=time.perf_counter() - started, notes=work.notes)
 
 
 def add(
@@ -231,56 +205,101 @@ def add(
     )
 
 
-def _report(
-    root: Path, manifest: Manifest, *, changed: bool, seconds: float = 0.0, notes: Sequence[str] = ()
+def append(
+    out: str | Path,
+    *,
+    dataset: str = "",
+    overrides: Sequence[str] = (),
+    progress: Listener = silent,
+    discard: bool = False,
+    allow_other_machine: bool = False,
 ) -> BuildReport:
-    corpus = manifest.corpus
-    return BuildReport(
-        path=root,
-        content_digest=manifest.content_digest,
-        changed=changed,
-        images=corpus.n_images,
-        captions=corpus.n_captions,
-        texts=corpus.n_texts,
-        splits={name: stop - start for name, (start, stop) in corpus.splits.items()},
-        teachers={alias: entry.spec for alias, entry in manifest.teachers.items()},
-        lists=[entry.path for entry in manifest.neighbors],
-        approximate={entry.path: recall_text(entry) for entry in manifest.neighbors if entry.approximate},
-        quarantined={f"{row['stage']}: {row['reason']}": row["count"] for row in manifest.quarantine.by_reason},
-        bytes=manifest.total_bytes,
-        seconds=round(seconds, 3),
-        peak_bytes=max((stage.get("peak_bytes", 0) for stage in manifest.stages.values()), default=0),
-        stages=manifest.stages,
-        trained={alias: entry.training for alias, entry in manifest.teachers.items() if entry.training},
-        notes=[*notes, *_no_better(manifest)],
-    )
+    """Put new images with their captions behind the rows of a sealed store, at the cost of comparing new x all.
+
+    Rows that are there keep their numbers, ids and embeddings bit for bit; the neighbour lists are those of a full
+    search over all stored embeddings. Readers see the old store until the manifest is swapped. Images of the data set
+    that the store holds already, with the same captions, are skipped and counted; where none is new, nothing is done.
+
+    Args:
+        dataset: another adapter than the store's; the options of that one are then not taken over.
+        overrides: `table.field=value` texts over the store's recipe: of `dataset` (`root`, `splits`, `options`, and
+            `limit` and `patch`, which are not taken over), of `run`, and `search.engine`.
+
+    Raises:
+        DatasetError: images that are there with other captions, or caption ids that others have.
+        StoreMismatchError: a teacher of the store has other weights now, or another unfinished change lies there.
+    """
+    root = Path(out)
+    started = time.perf_counter()
+    sealed = load_manifest(root)
+    with session.locked(root):
+        config, source = _append_configs(sealed, dataset, overrides)
+        if discard:
+            _discard(root, sealed)
+        _refuse_other_work(root, session.work_identity(config, source))
+        joined = read_appended(root, sealed, source)
+        added, skipped = len(joined.new.images), joined.skipped
+        if not added:
+            tidy(root, sealed)
+            notes = [*known_already(joined), "nothing is new: the store stays as it is"]
+            return report_of(root, sealed, changed=False, notes=notes, skipped=skipped)
+        del joined  # read again by the build, which checks it against what was noted before
+        executor = registry.load("executor", config.run.executor)(run=config.run, engine=config.search.engine)
+        with PeakMeter(tree=True) as meter:
+            work = Build(root, config, sealed, progress, meter, allow_other_machine, append=source)
+            manifest = seal(root, config, work.run(executor), sealed)
+        tidy(root, manifest)
+    seconds = time.perf_counter() - started
+    return report_of(root, manifest, changed=True, seconds=seconds, notes=work.notes, appended=added, skipped=skipped)
 
 
-def _no_better(manifest: Manifest) -> list[str]:
-    """A sentence on every trained teacher that does not beat its source on the pairs held out."""
-    told = {alias: entry.training["auc"]["held_out"] for alias, entry in manifest.teachers.items() if entry.training}
-    return [
-        f"{alias} separates held-out pairs no better than {manifest.teachers[alias].identity['of']} "
-        f"(AUC {auc['trained']:.4f} and {auc['frozen']:.4f})"
-        for alias, auc in told.items()
-        if auc["trained"] <= auc["frozen"]
-    ]
+def _append_configs(
+    sealed: Manifest, dataset: str, overrides: Sequence[str]
+) -> tuple[BuildConfig, configs.DatasetConfig]:
+    """The recipe of a sealed store, with how it is run now, and the data set that is appended."""
+    recipe = dict(sealed.recipe)
+    approximate = [entry.path for entry in sealed.neighbors if entry.approximate]
+    if approximate:
+        raise StoreMismatchError(
+            "nothing can be appended to approximate lists: what they left out is not known",
+            found=", ".join(approximate),
+            expected="exact lists",
+            todo="build the store anew with all images, or with exact lists (--approximate '')",
+        )
+    same = dataset in ("", recipe["dataset"]["name"])
+    own = {**recipe["dataset"], "limit": 0, "patch": "", "patch_digest": ""} if same else {"name": dataset}
+    config = with_patch(configs.from_dict(configs.override({**recipe, "dataset": own}, overrides)))
+    check_names(config)
+    kept = replace(config, dataset=configs.from_dict(recipe).dataset)
+    differing = session.changed_fields(sealed, kept)
+    if differing:
+        raise StoreMismatchError(
+            "images are appended to the store as it is",
+            found="; ".join(differing),
+            todo="append them first, then change the store (or the other way round)",
+        )
+    return kept, config.dataset
 
 
 def _already_sealed(root: Path, sealed: Manifest, config: BuildConfig) -> BuildReport:
     """Nothing to do, but perhaps to sweep up after a kill between the commit and the tidying."""
-    pending = session.read_pending(root)
-    if pending is not None:
-        differing = configs.changes(config.identity(), pending["identity"])
-        if differing:
-            raise StoreMismatchError(
-                f"an unfinished change of the store at {root} lies there",
-                found="; ".join(differing),
-                expected="no unfinished work, or the command that began it",
-                todo="finish it with that command, or drop it with --discard (keeps the sealed store)",
-            )
+    _refuse_other_work(root, config.identity())
+    if session.read_pending(root) is not None:
         tidy(root, sealed)
-    return _report(root, sealed, changed=False)
+    return report_of(root, sealed, changed=False)
+
+
+def _refuse_other_work(root: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse where an unfinished change lies that is not the one that is asked for."""
+    pending = session.read_pending(root)
+    differing = configs.changes(identity, pending["identity"]) if pending is not None else []
+    if differing:
+        raise StoreMismatchError(
+            f"an unfinished change of the store at {root} lies there",
+            found="; ".join(differing),
+            expected="no unfinished work, or the command that began it",
+            todo="finish it with that command, or drop it with --discard (keeps the sealed store)",
+        )
 
 
 def _refuse_foreign_folder(root: Path) -> None:

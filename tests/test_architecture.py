@@ -87,7 +87,8 @@ LIBRARIES: dict[str, set[str]] = {
         *("teachers/base.py", "teachers/crossmodal.py", "teachers/lite.py", "teachers/vision.py"),
     },
     "polars": {
-        *("corpus/arrange.py", "corpus/frames.py", "corpus/table_files.py", "store/items.py", "store/parquet.py"),
+        *("corpus/arrange.py", "corpus/frames.py", "corpus/join.py", "corpus/table_files.py"),
+        *("store/items.py", "store/parquet.py"),
         *(
             "stages/final_corpus.py",
             "stages/ingest.py",

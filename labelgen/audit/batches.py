@@ -50,7 +50,7 @@ def coverage(store: Store, *, batch: int = 256, batches: int = 8) -> pl.DataFram
 def _one(store: Store, entry: NeighborEntry, split: str, batch: int, batches: int) -> dict[str, Any]:
     draw = np.random.default_rng(_SEED)
     offsets = np.asarray(store.offsets, np.int64)
-    images = np.arange(store.splits[split].start, store.splits[split].stop)
+    images: Int64 = np.asarray(store.splits[split])
     images = images[offsets[images + 1] > offsets[images]]
     lists = listed(store, entry.relation, entry.alias, k=entry.k, aggregation=entry.aggregation)
     totals, shares = np.zeros(4), []
@@ -71,7 +71,7 @@ def _one(store: Store, entry: NeighborEntry, split: str, batch: int, batches: in
         "alias": entry.alias,
         "k": entry.k,
         "split": split,
-        "items": int(offsets[images[-1] + 1] - offsets[images[0]]) if _texts(entry) and len(images) else len(images),
+        "items": int((offsets[images + 1] - offsets[images]).sum()) if _texts(entry) else len(images),
         "batch": min(batch, len(images)),
         "pairs": int(pairs),
         "pairs_listed": known / max(pairs, 1),

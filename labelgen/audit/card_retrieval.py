@@ -23,6 +23,7 @@ from labelgen.relevance.base import Need
 from labelgen.relevance.fusion import Fusion, row_ranks
 from labelgen.store import blocks
 from labelgen.store.reader import Store
+from labelgen.store.splits import split_numbers
 from labelgen.types import Aggregation, Bool, Float64, Int64, Relation
 
 RETRIEVAL_MEASURES = ("map_at_r", "r_precision", "r_at_1")
@@ -51,10 +52,10 @@ def answers_of(store: Store, pairs: JudgedPairs) -> Answers:
     queries = np.unique(pairs.left)
     forward = pairs.relation is Relation.I2T
     images = queries if forward else store.image_of(queries)
-    rows = [np.arange(part.start, part.stop) for part in store.splits.values() if _touches(part, images)]
-    pool = np.concatenate(rows)
+    split_of = split_numbers(store.splits, store.manifest.corpus.n_images)
+    pool = np.flatnonzero(np.isin(split_of, split_of[images]))
     if forward:
-        pool = np.concatenate([store.captions_of(int(image)) for image in pool.tolist()])
+        pool = store.captions_in(pool)
     place = np.full(int(max(pool.max(), pairs.right.max())) + 1, -1, np.int64)
     place[pool] = np.arange(len(pool))
     order = np.argsort(pairs.left, kind="stable")
@@ -185,7 +186,3 @@ def _photographs(store: Store, need: Need, forward: bool, queries: Int64, candid
     scores = blocks.compare(blocks.single(rows, images), blocks.single(rows, distinct), "max")
     found: Float64 = scores[:, place].astype(np.float64)
     return found
-
-
-def _touches(part: range, images: Int64) -> bool:
-    return bool(((images >= part.start) & (images < part.stop)).any())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labelgen.audit.frames import caption_columns, image_columns, ranked
+from labelgen.audit.splits import split_of
 from labelgen.audit.view import Lists, listed
 from labelgen.store import choose
 from labelgen.store.reader import Store
@@ -28,7 +29,7 @@ def hubs(store: Store, relation: str, *, alias: str | None = None, k: int = 10, 
     """
     wanted, lists = _lists(store, relation, alias, k)
     counts = listed_counts(lists, _rows(store, wanted.candidate))
-    mean, score = _by_split(counts, _split_of(store, wanted.candidate))
+    mean, score = _by_split(counts, split_of(store, wanted.candidate))
     best = np.argsort(-score, kind="stable")[:limit]
     columns = {"listed": counts[best], "expected": mean[best]}
     return ranked({**columns, **_names(store, wanted.candidate, best)}, score[best])
@@ -74,15 +75,6 @@ def _lists(store: Store, relation: str, alias: str | None, k: int) -> tuple[Rela
 
 def _rows(store: Store, modality: Modality) -> int:
     return store.manifest.corpus.n_images if modality == "image" else store.manifest.corpus.n_captions
-
-
-def _split_of(store: Store, modality: Modality) -> Int64:
-    """Number of the split of every row."""
-    edges = np.array([rows.stop for rows in store.splits.values()], np.int64)
-    if modality == "text":
-        edges = np.asarray(store.offsets, np.int64)[edges]
-    numbers: Int64 = np.searchsorted(edges, np.arange(_rows(store, modality)), side="right")
-    return numbers
 
 
 def _by_split(counts: Int64, split: Int64) -> tuple[Float32, Float32]:

@@ -26,7 +26,7 @@ from labelgen.audit.view import Lists, View, need, read_lists, unit
 from labelgen.errors import ConfigError
 from labelgen.store.items import Ids
 from labelgen.store.reader import Store
-from labelgen.types import Float32, Int64, Relation
+from labelgen.types import Bool, Float32, Int64, Relation
 
 if TYPE_CHECKING:
     import polars as pl
@@ -182,30 +182,33 @@ def random_pairs(view: View, count: int, seed: int) -> tuple[Int64, Int64]:
     """Images and captions of other images of the same split, drawn uniformly by caption; at most `count`."""
     draw = np.random.default_rng(seed)
     captions = draw.integers(0, max(view.n_captions, 1), count if view.n_captions else 0)
-    starts = np.array([rows.start for rows in view.splits.values()])
+    order = np.concatenate([np.asarray(rows, np.int64) for rows in view.splits.values()])
     sizes = np.array([len(rows) for rows in view.splits.values()])
     number = view.split_of[view.image_of[captions]]
-    images = starts[number] + (draw.random(len(captions)) * sizes[number]).astype(np.int64)
+    images = order[(np.cumsum(sizes) - sizes)[number] + (draw.random(len(captions)) * sizes[number]).astype(np.int64)]
     foreign = images != view.image_of[captions]
     return images[foreign], captions[foreign]
 
 
-def _chosen(store: Store, split: str | None) -> range | None:
+def _chosen(store: Store, split: str | None) -> Bool | None:
+    """Which images are of the split, [n_images]; None for all."""
     if split is None:
         return None
     if split not in store.splits:
         raise ConfigError(f"there is no split {split!r}", expected=", ".join(store.splits))
-    return store.splits[split]
+    chosen = np.zeros(store.manifest.corpus.n_images, np.bool_)
+    chosen[np.asarray(store.splits[split])] = True
+    return chosen
 
 
 def _candidates(
-    i2t: Lists | None, t2i: Lists | None, limit: int, images: range | None, view: View
+    i2t: Lists | None, t2i: Lists | None, limit: int, chosen: Bool | None, view: View
 ) -> tuple[Int64, Int64]:
     """The `limit` most similar different pairs of the lists, as images and captions, ascending by image, caption."""
     keys, scores = [], []
     for lists, by_image in ((i2t, True), (t2i, False)):
         if lists is not None:
-            found, values = _best_entries(lists, by_image, 2 * limit, images, view)
+            found, values = _best_entries(lists, by_image, 2 * limit, chosen, view)
             keys.append(found)
             scores.append(values)
     pairs, first = np.unique(np.concatenate(keys), return_index=True)
@@ -215,16 +218,15 @@ def _candidates(
     return pairs // view.n_captions, pairs % view.n_captions
 
 
-def _best_entries(lists: Lists, by_image: bool, limit: int, images: range | None, view: View) -> tuple[Int64, Float32]:
+def _best_entries(lists: Lists, by_image: bool, limit: int, chosen: Bool | None, view: View) -> tuple[Int64, Float32]:
     """Keys (image * captions + caption) and scores of the best entries of lists, row ranges at a time."""
     kept_keys, kept_scores = np.empty(0, np.int64), np.empty(0, np.float32)
     for start in range(0, len(lists.ids), 1 << 15):
         ids, scores = lists.ids[start : start + (1 << 15)], lists.scores[start : start + (1 << 15)]
         queries = np.broadcast_to(np.arange(start, start + len(ids))[:, None], ids.shape)
         wanted = ids >= 0
-        if images is not None:
-            image = queries if by_image else ids
-            wanted = wanted & (image >= images.start) & (image < images.stop)
+        if chosen is not None:
+            wanted = wanted & chosen[queries if by_image else ids]
         found, listed = queries[wanted], ids[wanted]
         keys = (found if by_image else listed) * view.n_captions + (listed if by_image else found)
         kept_keys, kept_scores = np.concatenate([kept_keys, keys]), np.concatenate([kept_scores, scores[wanted]])

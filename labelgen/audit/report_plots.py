@@ -16,9 +16,10 @@ _WIDTH, _HEIGHT, _FOOT = 420, 150, 18
 
 
 def plots(store: Store) -> str:
-    """One figure a relation and teacher, from `stats/`; nothing where a store has none."""
+    """One figure a relation and teacher, from its statistics; nothing where a store has none."""
     figures = []
-    for path in sorted((store.path / layout.STATS).glob("*.json")):
+    folder = layout.numbered(layout.STATS, store.manifest.generation)
+    for path in sorted((store.path / folder).glob("*.json")):
         figure = _figure(json.loads(path.read_text(encoding="utf-8")), path.stem)
         if figure:
             figures.append(figure)

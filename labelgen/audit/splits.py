@@ -11,6 +11,7 @@ from labelgen.audit.repeats import edges
 from labelgen.audit.view import Source, read_lists, unit
 from labelgen.errors import ConfigError
 from labelgen.store.reader import Store
+from labelgen.store.splits import split_numbers
 from labelgen.types import Float32, Int64, Modality, Relation
 
 if TYPE_CHECKING:
@@ -42,11 +43,13 @@ def leakage(store: Store, modality: Modality, *, threshold: float = 0.95) -> pl.
     aliases = sorted({entry.alias for entry in store.manifest.embeddings if entry.modality == modality})
     if lists is not None:
         left, right, scores = edges(lists, threshold)
-        left, right = np.maximum(left, right), np.minimum(left, right)
+        number = split_of(store, modality)
+        later = number[left] > number[right]
+        left, right = np.where(later, left, right), np.where(later, right, left)
         pairs, first = np.unique(np.stack([left, right]), axis=1, return_index=True)
         left, right, scores = pairs[0], pairs[1], scores[first]
     elif aliases:
-        left, right, scores = _compare(store.embeddings(aliases[0], modality), _borders(store, modality), threshold)
+        left, right, scores = _compare(store.embeddings(aliases[0], modality), _rows(store, modality), threshold)
     else:
         raise ConfigError(f"this store has no {modality} teacher", todo=f"add one: --add-teacher {modality}=...")
     columns = caption_columns if modality == "text" else image_columns
@@ -54,18 +57,22 @@ def leakage(store: Store, modality: Modality, *, threshold: float = 0.95) -> pl.
     return ranked({"exact": exact, **columns(store, left), **columns(store, right, "other_")}, scores)
 
 
-def _borders(store: Store, modality: Modality) -> list[tuple[int, int]]:
-    """Rows [start, stop) of every split."""
-    offsets = store.offsets
-    images = [(rows.start, rows.stop) for rows in store.splits.values()]
-    if modality == "image":
-        return images
-    return [(int(offsets[start]), int(offsets[stop])) for start, stop in images]
+def split_of(store: Store, modality: Modality) -> Int64:
+    """Number of the split of every row."""
+    numbers = split_numbers(store.splits, store.manifest.corpus.n_images)
+    return numbers if modality == "image" else np.repeat(numbers, np.diff(store.offsets))
 
 
-def _compare(source: Source, borders: list[tuple[int, int]], threshold: float) -> tuple[Int64, Int64, Float32]:
+def _rows(store: Store, modality: Modality) -> list[Int64]:
+    """The rows of every split."""
+    images = [np.asarray(rows) for rows in store.splits.values()]
+    return images if modality == "image" else [store.captions_in(rows) for rows in images]
+
+
+def _compare(source: Source, splits: list[Int64], threshold: float) -> tuple[Int64, Int64, Float32]:
     """All pairs of a row with a row of an earlier split, of at least a similarity."""
-    work = sum(float(stop - start) * start * source.shape[1] for start, stop in borders)
+    before = [np.concatenate([np.empty(0, np.int64), *splits[:number]]) for number in range(len(splits))]
+    work = sum(float(len(rows)) * len(others) * source.shape[1] for rows, others in zip(splits, before, strict=True))
     if work > _MOST_WORK:
         raise ConfigError(
             "comparing the splits is too much work to be done here",
@@ -74,15 +81,14 @@ def _compare(source: Source, borders: list[tuple[int, int]], threshold: float) -
             todo="build them into the store: --cross-k 8",
         )
     found: list[tuple[Any, Any, Any]] = []
-    for start, stop in borders:
-        for query in range(start, stop, _BLOCK):
-            rows = unit(source.take(np.arange(query, min(query + _BLOCK, stop))))
-            for other in range(0, start, 4 * _BLOCK):
-                against = unit(source.take(np.arange(other, min(other + 4 * _BLOCK, start))))
-                scores = rows @ against.T
+    for rows, others in zip(splits, before, strict=True):
+        for query in range(0, len(rows), _BLOCK):
+            own = unit(source.take(rows[query : query + _BLOCK]))
+            for other in range(0, len(others), 4 * _BLOCK):
+                scores = own @ unit(source.take(others[other : other + 4 * _BLOCK])).T
                 # equal rows of float16 may come out an ulp below 1
                 hit = np.nonzero(scores >= threshold - 1e-6)
-                found.append((hit[0] + query, hit[1] + other, np.minimum(scores[hit], 1)))
+                found.append((rows[hit[0] + query], others[hit[1] + other], np.minimum(scores[hit], 1)))
     if not found:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
     left, right, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))

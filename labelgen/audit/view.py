@@ -5,7 +5,7 @@ Audits rank, so they compute in float32 from the stored float16 rows: difference
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -57,7 +57,7 @@ class View:
 
     Attributes:
         offsets: the captions of image v are rows offsets[v]:offsets[v + 1].
-        splits: image rows [start, stop) of every split.
+        splits: image rows of every split, ascending.
         text: rows of captions by alias of text teachers.
         image: rows of images by alias of image teachers.
         cross: alias -> rows of (images, captions) in one space.
@@ -65,7 +65,7 @@ class View:
     """
 
     offsets: Int64
-    splits: dict[str, range]
+    splits: Mapping[str, Sequence[int]]
     text: dict[str, Source]
     image: dict[str, Source]
     cross: dict[str, tuple[Source, Source]]
@@ -109,7 +109,7 @@ class View:
         """Number of the split of every image, [n_images]."""
         number = np.empty(self.n_images, np.int64)
         for position, rows in enumerate(self.splits.values()):
-            number[rows.start : rows.stop] = position
+            number[np.asarray(rows, np.int64)] = position
         return number
 
     @cached_property

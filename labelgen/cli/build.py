@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--fresh", is_flag=True, help="Throw away what lies in --out, sealed or not, and start anew.")
 @click.option("--discard", is_flag=True, help="Throw away unfinished work in --out; what is sealed stays.")
 @click.option("--update", is_flag=True, help="Change the sealed store in --out to this recipe.")
+@click.option("--append", is_flag=True, help="Append the new images of a data set to the sealed store in --out.")
 @click.option(
     "--add-teacher", "added", metavar="ALIAS=SPEC", multiple=True, help="Add a teacher to the sealed store. Repeatable."
 )
@@ -54,10 +55,14 @@ def command(ctx: click.Context, /, **options: Any) -> None:
       labelgen build --out stores/coco --refine "siamese(of='text')"
       labelgen build --out stores/coco --update --k 128
       labelgen build --dataset coco --root data/coco --patch patch.parquet --out stores/coco-clean
+      labelgen build --out stores/coco --append --root data/more
     """
     _check(options)
     with listening(options["progress"], as_json=options["as_json"]) as progress:
-        report = _changed(ctx, options, progress) if _is_addition(options) else _built(ctx, options, progress)
+        if options["append"]:
+            report = _appended(ctx, options, progress)
+        else:
+            report = _changed(ctx, options, progress) if _is_addition(options) else _built(ctx, options, progress)
     if options["as_json"]:
         show.emit_json(report.to_json())
     else:
@@ -74,7 +79,11 @@ def _is_addition(options: dict[str, Any]) -> bool:
 
 
 def _check(options: dict[str, Any]) -> None:
-    if options["fresh"] and (options["update"] or options["discard"] or _is_addition(options)):
+    if options["append"] and (options["update"] or options["recipe"] or options["dropped"] or _is_addition(options)):
+        raise click.UsageError("--append takes the store's recipe as it is: change the store before or after it.")
+    if options["append"] and not options["out"]:
+        raise click.UsageError("--append needs the store: name it with --out.")
+    if options["fresh"] and (options["update"] or options["discard"] or options["append"] or _is_addition(options)):
         raise click.UsageError("--fresh throws the store away: it goes with no option that keeps it.")
     if _is_addition(options) and not (options["out"] or options["dataset"]):
         raise click.UsageError("A change needs the store: name it with --out.")
@@ -116,6 +125,20 @@ def _changed(ctx: click.Context, options: dict[str, Any], progress: Listener) ->
     )
 
 
+def _appended(ctx: click.Context, options: dict[str, Any], progress: Listener) -> BuildReport:
+    from labelgen import pipeline
+
+    _note_resume(ctx, options["out"], fresh=False)
+    return pipeline.append(
+        options["out"],
+        dataset=options["dataset"] or "",
+        overrides=overrides(options),
+        progress=progress,
+        discard=options["discard"],
+        allow_other_machine=options["allow_other_machine"],
+    )
+
+
 def _note_resume(ctx: click.Context, out: str, fresh: bool) -> None:
     again = "the same command without --fresh" if fresh else "the same command"
     left = f"labelgen status {show.shell_path(out)}"
@@ -126,6 +149,8 @@ def _print(report: BuildReport) -> None:
     console = show.console()
     path = show.shell_path(report.path)
     state = "sealed" if report.changed else "was sealed already, nothing to do"
+    if report.changed and report.appended:
+        state = f"sealed, {show.count(report.appended)} images appended"
     show.title(console, path, state, "green")
     console.print(show.facts(_facts(report)))
     if report.quarantined:

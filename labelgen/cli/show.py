@@ -133,7 +133,7 @@ def rate(rows_per_second: float) -> str:
 
 def lists(paths: Iterable[str], approximate: Mapping[str, str]) -> str:
     """Neighbour lists, one a line; approximate ones say so."""
-    named = [(path.removeprefix("neighbors/"), approximate.get(path, "")) for path in paths]
+    named = [(path.partition("/")[2], approximate.get(path, "")) for path in paths]
     return "\n".join(f"{name}  {text}" if text else name for name, text in named) or "none"
 
 

@@ -13,6 +13,7 @@ from labelgen.store import choose
 from labelgen.store.atomic import FileFact
 from labelgen.store.mapped import MappedArray
 from labelgen.store.reader import Store
+from labelgen.store.splits import SplitRows
 from labelgen.types import Int64, Modality, Relation
 
 Short: TypeAlias = Literal["repeat", "drop"]
@@ -78,7 +79,7 @@ class Written:
         }
 
 
-def splits_of(store: Store, options: Options) -> dict[str, range]:
+def splits_of(store: Store, options: Options) -> dict[str, SplitRows]:
     """Image rows of the splits that are written."""
     return {name: rows for name, rows in store.splits.items() if not options.splits or name in options.splits}
 
@@ -101,11 +102,11 @@ def pieces(count: int, row_bytes: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, count)
 
 
-def alive(embeddings: MappedArray, start: int, stop: int) -> Any:
-    """Which of the rows [start, stop) are there, bool [stop - start]: those that are not all zero."""
-    found = np.zeros(stop - start, bool)
-    for low, high in pieces(stop - start, embeddings.spec.row_bytes):
-        found[low:high] = (embeddings.take(np.arange(start + low, start + high)) != 0).any(axis=1)
+def alive(embeddings: MappedArray, rows: Int64) -> Any:
+    """Which of the rows are there, bool [len(rows)]: those that are not all zero."""
+    found = np.zeros(len(rows), bool)
+    for low, high in pieces(len(rows), embeddings.spec.row_bytes):
+        found[low:high] = (embeddings.take(rows[low:high]) != 0).any(axis=1)
     return found
 
 

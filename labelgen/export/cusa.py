@@ -28,9 +28,9 @@ def write(store: Store, options: Options, written: Written) -> None:
     """
     _, embeddings = rows_of_teacher(store, "image", options.image)
     for split, images in splits_of(store, options).items():
-        rows = np.arange(images.start, images.stop)
-        there = alive(embeddings, images.start, images.stop)
-        captioned = np.isin(rows, store.image_of(_usable_captions(store, images)))
+        rows: Int64 = np.asarray(images)
+        there = alive(embeddings, rows)
+        captioned = np.isin(rows, store.image_of(_usable_captions(store, rows)))
         written.leave_out(f"{split}: without a row of the image teacher", store.image_ids(rows[~there]))
         written.leave_out(f"{split}: without captions", store.image_ids(rows[there & ~captioned]))
         kept = rows[there & captioned]
@@ -39,10 +39,10 @@ def write(store: Store, options: Options, written: Written) -> None:
         written.add(name, write_pickled_dict(written.out / name, _features(store, embeddings, kept)))
 
 
-def _usable_captions(store: Store, images: range) -> Int64:
+def _usable_captions(store: Store, images: Int64) -> Int64:
     """Caption rows of the images that were not quarantined."""
     status = read_strings(store.path / store.manifest.corpus.path / layout.CAPTIONS, "status")
-    rows = np.arange(store.offsets[images.start], store.offsets[images.stop])
+    rows = store.captions_in(images)
     usable: Int64 = rows[np.array([word == "ok" for word in status.take(rows)], bool)]
     return usable
 

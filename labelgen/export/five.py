@@ -22,6 +22,7 @@ from labelgen.store.atomic import FileFact, atomic_file
 from labelgen.store.mapped import MappedArray
 from labelgen.store.parquet import read_strings
 from labelgen.store.reader import Store
+from labelgen.store.splits import SplitRows
 from labelgen.types import Int64
 
 CAPTIONS = 5
@@ -38,7 +39,7 @@ class Arranged(NamedTuple):
 
 def arrange(
     store: Store,
-    images: range,
+    images: SplitRows,
     embeddings: MappedArray,
     options: Options,
     written: Written,
@@ -50,14 +51,13 @@ def arrange(
     Args:
         keep: which of the images may be there at all, bool; None for all.
     """
-    offsets = store.offsets[images.start : images.stop + 1]
-    first = int(offsets[0]) if len(offsets) else 0
-    living = alive(embeddings, first, int(offsets[-1])) if len(offsets) else np.zeros(0, bool)
+    every = store.captions_in(images)
+    living = every[alive(embeddings, every)]
     rows, captions = [], []
     gone: dict[str, list[int]] = {"empty": [], "short": [], "unkept": []}
     cut = repeated = 0
     for place, image in enumerate(images):
-        own = np.flatnonzero(living[offsets[place] - first : offsets[place + 1] - first]) + offsets[place]
+        own = living[slice(*np.searchsorted(living, store.offsets[image : image + 2]))]
         if keep is not None and not keep[place]:
             gone["unkept"].append(image)
         elif not len(own):
@@ -89,7 +89,7 @@ def write_rows(name: str, embeddings: MappedArray, rows: Int64, written: Written
     written.add(name, write_npy(written.out / name, stream))
 
 
-def each_split(store: Store, options: Options) -> Iterator[tuple[str, str, range]]:
+def each_split(store: Store, options: Options) -> Iterator[tuple[str, str, SplitRows]]:
     """(split, its name in the files, image rows)."""
     for split, images in splits_of(store, options).items():
         yield split, SPLIT_NAMES.get(split, split), images

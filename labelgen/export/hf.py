@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from labelgen.export.base import Options, Written, pieces, splits_of
-from labelgen.export.parquet import query_range, write_batches, write_pairs
+from labelgen.export.parquet import item_ranges, query_ranges, write_batches, write_pairs
 from labelgen.store import layout
 from labelgen.store.atomic import write_atomic
 from labelgen.store.parquet import read_strings
 from labelgen.store.reader import Store
+from labelgen.store.splits import SplitRows
+from labelgen.types import Modality
 
 #: The hub's word for it.
 SPLIT_NAMES = {"val": "validation"}
@@ -34,11 +36,11 @@ def write(store: Store, options: Options, written: Written) -> None:
         configs.append(name)
         for split, images in splits.items():
             file = f"{name}/{split}.parquet"
-            written.add(file, write_pairs(store, listed, [query_range(store, listed, images)], written.out / file))
+            written.add(file, write_pairs(store, listed, query_ranges(store, listed, images), written.out / file))
     written.add("README.md", write_atomic(written.out / "README.md", _card(store, configs, list(splits)).encode()))
 
 
-def _write_pairs_of(store: Store, split: str, images: range, written: Written) -> None:
+def _write_pairs_of(store: Store, split: str, images: SplitRows, written: Written) -> None:
     import pyarrow as pa
 
     schema = pa.schema([(name, pa.string()) for name in ("image_id", "caption_id", "caption", "file")])
@@ -46,12 +48,12 @@ def _write_pairs_of(store: Store, split: str, images: range, written: Written) -
     written.add(name, write_batches(written.out / name, schema, _pairs(store, images)))
 
 
-def _pairs(store: Store, images: range) -> Iterator[dict[str, Any]]:
+def _pairs(store: Store, images: SplitRows) -> Iterator[dict[str, Any]]:
     corpus = store.path / store.manifest.corpus.path
     texts, files = read_strings(corpus / layout.CAPTIONS, "text"), read_strings(corpus / layout.IMAGES, "file")
-    first, last = int(store.offsets[images.start]), int(store.offsets[images.stop])
-    for low, high in pieces(last - first, 1024):
-        captions = np.arange(first + low, first + high)
+    every = store.captions_in(images)
+    for low, high in pieces(len(every), 1024):
+        captions = every[low:high]
         owners = store.image_of(captions)
         yield {
             "image_id": store.image_ids(owners),
@@ -61,19 +63,19 @@ def _pairs(store: Store, images: range) -> Iterator[dict[str, Any]]:
         }
 
 
-def _write_rows(store: Store, alias: str, modality: Any, name: str, images: range, written: Written) -> None:
+def _write_rows(store: Store, alias: str, modality: Modality, name: str, images: SplitRows, written: Written) -> None:
     import pyarrow as pa
 
     array = store.embeddings(alias, modality)
-    rows = images if modality == "image" else range(int(store.offsets[images.start]), int(store.offsets[images.stop]))
     schema = pa.schema([("id", pa.string()), ("embedding", pa.list_(pa.float32(), array.shape[1]))])
     ids = store.image_ids if modality == "image" else store.caption_ids
 
     def read() -> Iterator[dict[str, Any]]:
-        for low, high in pieces(len(rows), 4 * array.shape[1]):
-            start, stop = rows.start + low, rows.start + high
-            flat = pa.array(array.slice(start, stop).astype(np.float32).ravel())
-            yield {"id": ids(range(start, stop)), "embedding": pa.FixedSizeListArray.from_arrays(flat, array.shape[1])}
+        for rows in item_ranges(store, modality, images):
+            for low, high in pieces(len(rows), 4 * array.shape[1]):
+                here = rows[low:high]
+                flat = pa.array(array.slice(here.start, here.stop).astype(np.float32).ravel())
+                yield {"id": ids(here), "embedding": pa.FixedSizeListArray.from_arrays(flat, array.shape[1])}
 
     written.add(name, write_batches(written.out / name, schema, read()))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from labelgen.export import five
 from labelgen.export.base import Options, Written, alive, rows_of_teacher
 from labelgen.store.reader import Store
@@ -15,7 +17,7 @@ def write(store: Store, options: Options, written: Written) -> None:
     texts = five.text_teacher(store, options)
     _, photos = rows_of_teacher(store, "image", options.image)
     for split, name, images in five.each_split(store, options):
-        keep = alive(photos, images.start, images.stop)
+        keep = alive(photos, np.asarray(images))
         arranged = five.arrange(store, images, texts, options, written, split, keep)
         five.write_split(store, name, arranged, texts, written)
         five.write_rows(f"{name}_image_emb.npy", photos, arranged.images, written)

@@ -29,17 +29,18 @@ def id_arrays(store: Store) -> dict[str, Stream]:
     """Ids as fixed-width text, in row order, and which rows belong together: no pickle is needed to read them.
 
     `image_ids` [n_images], `caption_ids` [n_captions], `offsets` [n_images + 1] (the captions of image v are rows
-    offsets[v]:offsets[v + 1]), `splits` and `split_starts`, `split_stops` (image rows).
+    offsets[v]:offsets[v + 1]), `splits` and `split_starts`, `split_stops` (image rows; one entry a range: a split that
+    images were appended to has several).
     """
     corpus = store.manifest.corpus
-    splits = store.splits
+    ranges = [(name, part) for name, rows in store.splits.items() for part in rows.ranges]
     return {
         "image_ids": Stream.of(np.array(store.image_ids(range(corpus.n_images)), np.str_)),
         "caption_ids": Stream.of(np.array(store.caption_ids(range(corpus.n_captions)), np.str_)),
         "offsets": Stream.of(np.asarray(store.offsets)),
-        "splits": Stream.of(np.array(list(splits), np.str_)),
-        "split_starts": Stream.of(np.array([rows.start for rows in splits.values()], np.int64)),
-        "split_stops": Stream.of(np.array([rows.stop for rows in splits.values()], np.int64)),
+        "splits": Stream.of(np.array([name for name, _ in ranges], np.str_)),
+        "split_starts": Stream.of(np.array([part.start for _, part in ranges], np.int64)),
+        "split_stops": Stream.of(np.array([part.stop for _, part in ranges], np.int64)),
     }
 
 

@@ -13,7 +13,8 @@ from labelgen.store import layout
 from labelgen.store.atomic import FileFact, atomic_file
 from labelgen.store.manifest import NeighborEntry
 from labelgen.store.reader import Store
-from labelgen.types import PAD_ROW
+from labelgen.store.splits import SplitRows
+from labelgen.types import PAD_ROW, Modality
 
 
 def write(store: Store, options: Options, written: Written) -> None:
@@ -26,15 +27,20 @@ def write(store: Store, options: Options, written: Written) -> None:
         written.add(name, _copy(corpus / name, written.out / name))
     for entry in store.manifest.neighbors:
         name = f"neighbors/{entry.path.partition('/')[2]}.parquet"
-        ranges = [query_range(store, entry, images) for images in splits_of(store, options).values()]
+        ranges = [part for images in splits_of(store, options).values() for part in query_ranges(store, entry, images)]
         written.add(name, write_pairs(store, entry, ranges, written.out / name))
 
 
-def query_range(store: Store, entry: NeighborEntry, images: range) -> range:
+def query_ranges(store: Store, entry: NeighborEntry, images: SplitRows) -> list[range]:
     """Rows of a list whose queries belong to the images."""
-    if entry.relation.query == "image":
-        return images
-    return range(int(store.offsets[images.start]), int(store.offsets[images.stop]))
+    return item_ranges(store, entry.relation.query, images)
+
+
+def item_ranges(store: Store, modality: Modality, images: SplitRows) -> list[range]:
+    """The images themselves, or their captions, as ranges of rows."""
+    if modality == "image":
+        return list(images.ranges)
+    return [range(*store.offsets[[part.start, part.stop]].tolist()) for part in images.ranges]
 
 
 def write_pairs(store: Store, entry: NeighborEntry, ranges: list[range], path: Path) -> FileFact:

@@ -21,9 +21,10 @@ def quantile_table(store: Store, need: Need) -> Quantiles:
     """
     alias, _ = choose.teacher_for(store.manifest, need.relation, need.alias)
     mark = {"max": "", "max_other": "", "mean": ".mean"}.get(need.aggregation, f".{need.aggregation}")
-    path = f"{layout.STATS}/{need.relation.value}.{alias}{mark}.json"
+    folder = layout.numbered(layout.STATS, store.manifest.generation)
+    path = f"{folder}/{need.relation.value}.{alias}{mark}.json"
     if path not in store.manifest.files:
-        listed = [name for name in store.manifest.files if name.startswith(f"{layout.STATS}/")]
+        listed = [name for name in store.manifest.files if name.startswith(f"{folder}/")]
         raise ConfigError(
             f"this store has no quantile table of {need} by teacher {alias!r}",
             found=", ".join(listed) or "no tables",

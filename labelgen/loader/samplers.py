@@ -222,10 +222,8 @@ def _rows(store: Store, relation: str, ids: Ids | None, split: str) -> Int64:
         return rows
     if split not in store.splits:
         raise ConfigError(f"this store has no split {split!r}", expected=", ".join(store.splits))
-    images = store.splits[split]
-    if relation != "t2t":
-        return np.arange(images.start, images.stop)
-    return np.arange(store.offsets[images.start], store.offsets[images.stop])
+    images: Int64 = np.asarray(store.splits[split])
+    return store.captions_in(images) if relation == "t2t" else images
 
 
 def _check(relation: str, batch_size: int, group: int, repeats: int, rank: int, world_size: int) -> None:

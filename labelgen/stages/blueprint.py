@@ -5,98 +5,38 @@ Fingerprints form a tree (corpus -> embedding -> neighbours), so a new teacher o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, cast
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from labelgen.errors import ConfigError
 from labelgen.fingerprint import fingerprint
 from labelgen.similarity.base import Product, Strip
 from labelgen.stages.base import Receipt, Task
-from labelgen.stages.search import ListSpec, product_of
+from labelgen.stages.facts import CorpusFacts, TeacherFacts
+from labelgen.stages.parts import Blocks
+from labelgen.stages.search import ListSpec, SealedList, product_of
 from labelgen.store import layout
-from labelgen.store.manifest import Manifest, TeacherEntry
 from labelgen.types import Modality
 
 _MODALITIES: tuple[Modality, ...] = ("image", "text")
 _KEYED_BLOCK_BYTES = 32 << 20
 _TRAINED_BLOCK = 8192
 
-#: Encodes content, looks features up, or is trained on the rows of another teacher.
-Kind: TypeAlias = Literal["content", "keyed", "trained"]
-
-
-@dataclass(frozen=True)
-class CorpusFacts:
-    """Counts and identity of an ingested corpus. `folder` and `photos` are where workers find it."""
-
-    folder: str
-    photos: str
-    n_images: int
-    n_captions: int
-    n_texts: int
-    fingerprint: str
-    photos_fingerprint: str
-
-    def rows(self, modality: Modality) -> int:
-        return self.n_images if modality == "image" else self.n_captions
-
-    @classmethod
-    def from_manifest(cls, manifest: Manifest) -> CorpusFacts:
-        """The corpus of a sealed store; its photographs are not needed any more."""
-        entry = manifest.corpus
-        photos = str(manifest.fingerprints.get("photos", ""))
-        return cls(entry.path, "", entry.n_images, entry.n_captions, entry.n_texts, entry.fingerprint, photos)
-
-
-@dataclass(frozen=True)
-class TeacherFacts:
-    """What a loaded teacher says of itself. Blocks are 0 where it does not encode that modality from content."""
-
-    alias: str
-    spec: str
-    modalities: frozenset[Modality]
-    dim: int
-    identity: Mapping[str, Any]
-    kind: Kind
-    text_block: int
-    image_block: int
-    reference: str = ""
-
-    @classmethod
-    def from_receipt(cls, facts: Mapping[str, Any]) -> TeacherFacts:
-        """From the facts of a `describe` task."""
-        return cls(**{**facts, "modalities": frozenset(facts["modalities"])})
-
-    @classmethod
-    def from_entry(cls, alias: str, entry: TeacherEntry) -> TeacherFacts:
-        """A sealed teacher: its rows are there, so it is not loaded and encodes nothing."""
-        kind = cast("Kind", entry.kind)
-        return cls(alias, entry.spec, frozenset(entry.modalities), entry.dim, entry.identity, kind, 0, 0)
-
-    @property
-    def of(self) -> str:
-        """Alias of the teacher that a trained one learns from, empty for others."""
-        return str(self.identity["of"]) if self.kind == "trained" else ""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "spec": self.spec,
-            "modalities": sorted(self.modalities),
-            "dim": self.dim,
-            "identity": dict(self.identity),
-            "kind": self.kind,
-        }
-
 
 @dataclass(frozen=True)
 class EmbeddingPlan:
-    """One embedding array: how its rows are made. `source` is the array that a trained teacher learns from."""
+    """One embedding array: how its rows are made.
+
+    `source` is the array that a trained teacher learns from; `sealed` the fingerprint of the sealed array that this one
+    goes on from, or that it is where no part is new.
+    """
 
     teacher: TeacherFacts
     modality: Modality
     corpus: CorpusFacts
     source: EmbeddingPlan | None = None
+    sealed: str = ""
 
     @property
     def alias(self) -> str:
@@ -110,9 +50,17 @@ class EmbeddingPlan:
         return self.modality == "text" and self.teacher.kind == "content"
 
     @property
+    def blocks(self) -> Blocks:
+        """What is really encoded, texts or rows, in blocks that never hold items of two parts."""
+        parts = self.corpus.parts[self.corpus.kept :]
+        firsts = [part.text if self.by_text else part.row(self.modality) for part in parts]
+        stop = self.corpus.n_texts if self.by_text else self.corpus.rows(self.modality)
+        return Blocks.of(self.block, firsts, stop)
+
+    @property
     def units(self) -> int:
-        """Rows that are really encoded."""
-        return self.corpus.n_texts if self.by_text else self.corpus.rows(self.modality)
+        """How many texts or rows are encoded."""
+        return sum(stop - start for _, start, stop in self.blocks.spans())
 
     @property
     def block(self) -> int:
@@ -124,35 +72,46 @@ class EmbeddingPlan:
 
     @property
     def spec(self) -> layout.ArraySpec:
-        return layout.embedding_spec(self.alias, self.modality, self.corpus.rows(self.modality), self.teacher.dim)
+        rows, dim = self.corpus.rows(self.modality), self.teacher.dim
+        return layout.embedding_spec(self.alias, self.modality, rows, dim, self.corpus.generation)
 
     @property
     def fingerprint(self) -> str:
+        """What decides the rows: corpus, teacher, and the array whose rows they follow or learn from."""
         photos = self.corpus.photos_fingerprint if self.modality == "image" and self.teacher.kind == "content" else ""
         facts = self.teacher
-        decisive: list[Any] = [self.corpus.fingerprint, photos, facts.spec, facts.identity, self.modality, facts.dim]
-        return fingerprint([*decisive, self.source.fingerprint] if self.source is not None else decisive)
+        made_of: list[Any] = [self.corpus.fingerprint, photos, facts.spec, facts.identity, self.modality, facts.dim]
+        made_of += [self.source.fingerprint] if self.source is not None else []
+        if self.sealed and not self.corpus.kept:
+            return self.sealed
+        return fingerprint([self.sealed, made_of] if self.sealed else made_of)
+
+    @property
+    def _name(self) -> str:
+        return layout.numbered(f"{self.alias}.{self.modality}", self.corpus.generation)
 
     def part_tasks(self) -> list[Task]:
         """One task a fixed block."""
         common: dict[str, Any] = {"spec": self.teacher.spec, "alias": self.alias}
-        places = {"corpus": self.corpus.folder}
+        work = "embed:embed_texts" if self.modality == "text" else "embed:embed_images"
         if self.source is not None:
             work = "refine:embed_trained"
             common |= {"source": self.source.spec.to_json(), "by_text": self.by_text}
         elif self.teacher.kind == "keyed":
             work, common = "embed:embed_keyed", common | {"modality": self.modality}
-        elif self.modality == "text":
-            work = "embed:embed_texts"
-        else:
-            work, places = "embed:embed_images", places | {"photos": self.corpus.photos}
         tasks = []
-        for number, start in enumerate(range(0, self.units, self.block)):
-            stop = min(start + self.block, self.units)
+        for number, (start, stop, photos) in enumerate(self._spans()):
+            places = {"corpus": self.corpus.folder} | ({"photos": photos} if work == "embed:embed_images" else {})
             arguments = common | {"start": start, "stop": stop, "block": number}
-            key = f"embed/{self.alias}.{self.modality}/{number:06d}"
-            tasks.append(self._task(key, work, arguments, stop - start, places))
+            tasks.append(self._task(f"embed/{self._name}/{number:06d}", work, arguments, stop - start, places))
         return tasks
+
+    def _spans(self) -> Iterator[tuple[int, int, str]]:
+        """(start, stop, folder of photographs) of every block."""
+        folders = {part.row("image"): part.photos for part in self.corpus.parts}
+        blocks = self.blocks
+        for group, start, stop in blocks.spans():
+            yield start, stop, "" if self.by_text else folders.get(blocks.firsts[group], "")
 
     def shard_tasks(self) -> list[Task]:
         """One task a zarr shard, gathered from the parts."""
@@ -167,17 +126,20 @@ class EmbeddingPlan:
                 "rows": spec.shape[0],
                 "dim": self.teacher.dim,
                 "block": self.block,
+                "firsts": list(self.blocks.firsts),
                 "shard": shard,
+                "generation": self.corpus.generation,
+                "kept": self.corpus.new.row(self.modality),
             }
-            key = f"assemble/{self.alias}.{self.modality}/{shard:06d}"
+            key = f"assemble/{self._name}/{shard:06d}"
             tasks.append(
                 self._task(key, "embed:assemble_embedding", arguments, stop - start, {"corpus": self.corpus.folder})
             )
         return tasks
 
     def train_task(self) -> Task | None:
-        """Trains a trained teacher, None for others."""
-        if self.source is None:
+        """Trains a trained teacher, None for others, and where the network is sealed and only makes further rows."""
+        if self.source is None or self.corpus.kept:
             return None
         arguments = {
             "spec": self.teacher.spec,
@@ -189,12 +151,12 @@ class EmbeddingPlan:
         return self._task(f"train/{self.alias}", "refine:train", arguments, self.units, places)
 
     def deviation_task(self) -> Task | None:
-        """Measures a reduced precision against float32, None at full precision."""
-        if not self.teacher.reference:
+        """Measures a reduced precision against float32, None at full precision and where it was measured before."""
+        if not self.teacher.reference or self.corpus.kept:
             return None
         arguments = {"spec": self.teacher.spec, "reference": self.teacher.reference, "modality": self.modality}
-        places = {"corpus": self.corpus.folder, "photos": self.corpus.photos}
-        return self._task(f"embed/{self.alias}.{self.modality}/deviation", "embed:deviation", arguments, 0, places)
+        places = {"corpus": self.corpus.folder, "photos": self.corpus.parts[0].photos}
+        return self._task(f"embed/{self._name}/deviation", "embed:deviation", arguments, 0, places)
 
     def _task(self, key: str, work: str, arguments: Mapping[str, Any], rows: int, places: Mapping[str, str]) -> Task:
         return Task(key, self.fingerprint, f"labelgen.stages.{work}", arguments, rows, places)
@@ -210,30 +172,37 @@ class ProductPlan:
     corpus: CorpusFacts
     lists: tuple[ListSpec, ...]
     inputs: str
+    bases: tuple[SealedList, ...] = ()
 
-    def only(self, lists: Sequence[ListSpec]) -> ProductPlan:
-        """The same product for some of its lists."""
-        return replace(self, lists=tuple(lists))
+    def only(self, lists: Sequence[ListSpec], bases: Sequence[SealedList] = ()) -> ProductPlan:
+        """The same product for some of its lists; with `bases`, sealed lists that theirs go on from."""
+        return replace(self, lists=tuple(lists), bases=tuple(bases))
 
     @property
     def name(self) -> str:
         wanted = fingerprint([item.path for item in self.lists])[:8]
         return f"{self.alias}.{self.product}-{wanted}"
 
-    def strip_tasks(self, strips: Sequence[Strip]) -> list[Task]:
-        """One task a strip; what is done with one engine or budget need not be done again with another."""
+    def strip_tasks(self, strips: Sequence[tuple[int, Strip]]) -> list[Task]:
+        """One task a strip; what is done with one engine or budget need not be done again with another.
+
+        Args:
+            strips: each with the number of the layout that it is of.
+        """
         arguments = {
             "alias": self.alias,
             "product": self.product,
             "dim": self.dim,
             "lists": [item.to_json() for item in self.lists],
             "folder": f"{layout.PARTS}/search/{self.name}",
+            "generation": self.corpus.generation,
         }
         places = {"corpus": self.corpus.folder}
         tasks = []
-        for strip in strips:
+        for number, strip in strips:
             where = {"first": strip.first, "last": strip.last, "candidates": [list(span) for span in strip.candidates]}
             where |= {"mutual": True} if strip.mutual else {}
+            where |= {"layout_number": number} if number else {}
             key = f"search/{self.name}/{strip.first:09d}-{strip.last:09d}-{fingerprint(where)[:6]}"
             work = "labelgen.stages.search:search_strip"
             tasks.append(Task(key, self.inputs, work, arguments | where, strip.last - strip.first, places))
@@ -256,28 +225,40 @@ class ProductPlan:
                     arguments = {"path": item.path, "array": array, "rows": rows, "k": item.k, "shard": shard}
                     arguments["parts"] = [part for part in parts if _overlaps(part, start, stop)]
                     arguments |= {"approximate": True} if item.approximate else {}
-                    key = f"merge/{item.path.partition('/')[2]}/{array}/{shard:06d}"
+                    arguments |= {"base": asdict(self.bases[number])} if self.bases else {}
+                    name = layout.numbered(item.path.partition("/")[2], item.generation)
+                    key = f"merge/{name}/{array}/{shard:06d}"
                     work = "labelgen.stages.search:assemble_neighbors"
                     tasks.append(Task(key, self.inputs, work, arguments, stop - start))
         return tasks
 
 
-def embedding_plans(corpus: CorpusFacts, teachers: Sequence[TeacherFacts]) -> list[EmbeddingPlan]:
-    """Every embedding array of a build, in a fixed order.
+def embedding_plans(
+    corpus: CorpusFacts, teachers: Sequence[TeacherFacts], sealed: Mapping[str, str] | None = None
+) -> list[EmbeddingPlan]:
+    """Every embedding array of a build, in a fixed order; `sealed` maps `alias.modality` to what arrays go on from.
 
     Raises:
         ConfigError: a trained teacher whose source has no rows of texts.
     """
-    known = {teacher.alias: teacher for teacher in teachers}
+    known, arrays = {teacher.alias: teacher for teacher in teachers}, sealed or {}
     return [
-        EmbeddingPlan(teacher, modality, corpus, _source(known, teacher, corpus) if teacher.of else None)
+        EmbeddingPlan(
+            teacher=teacher,
+            modality=modality,
+            corpus=corpus,
+            source=_source(known, teacher, corpus, arrays) if teacher.of else None,
+            sealed=arrays.get(f"{teacher.alias}.{modality}", ""),
+        )
         for teacher in teachers
         for modality in _MODALITIES
         if modality in teacher.modalities
     ]
 
 
-def _source(known: Mapping[str, TeacherFacts], teacher: TeacherFacts, corpus: CorpusFacts) -> EmbeddingPlan:
+def _source(
+    known: Mapping[str, TeacherFacts], teacher: TeacherFacts, corpus: CorpusFacts, sealed: Mapping[str, str]
+) -> EmbeddingPlan:
     source = known[teacher.of]
     if "text" not in source.modalities:
         having = [alias for alias, facts in known.items() if "text" in facts.modalities and not facts.of]
@@ -286,7 +267,7 @@ def _source(known: Mapping[str, TeacherFacts], teacher: TeacherFacts, corpus: Co
             found=source.spec,
             expected=f"of= one of {', '.join(having)}" if having else "a teacher of texts beside it",
         )
-    return EmbeddingPlan(source, "text", corpus)
+    return EmbeddingPlan(source, "text", corpus, sealed=sealed.get(f"{source.alias}.text", ""))
 
 
 def product_plans(

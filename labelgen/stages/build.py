@@ -14,29 +14,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labelgen import config as configs
 from labelgen import registry
-from labelgen.config import BuildConfig
+from labelgen.config import BuildConfig, DatasetConfig
 from labelgen.errors import BudgetError, StoreMismatchError, TeacherError
 from labelgen.executors.base import Executor, worker_settings
 from labelgen.progress import Event, Listener
 from labelgen.similarity.base import Strip
+from labelgen.similarity.layouts import lay_out, layouts, schedule
 from labelgen.specs import Spec
-from labelgen.stages import approximate_build, ingest, session
+from labelgen.stages import approximate_build, session, tables
 from labelgen.stages.base import Receipt, Task, find_receipt, outstanding, receipt_path
 from labelgen.stages.blueprint import (
-    CorpusFacts,
     EmbeddingPlan,
     ProductPlan,
-    TeacherFacts,
     embedding_plans,
     product_plans,
 )
+from labelgen.stages.corpora import Ingest, Ingested
+from labelgen.stages.facts import CorpusFacts, TeacherFacts
 from labelgen.stages.machine import machine_class
 from labelgen.stages.meter import PeakMeter
 from labelgen.stages.run import Runner
-from labelgen.stages.search import ListSpec, lists_for, plan_of
-from labelgen.stages.stats import stats_path
+from labelgen.stages.search import ListSpec, SealedList, lists_for, plan_of
 from labelgen.stages.worker import WorkerSettings, search_memory
 from labelgen.store import layout
 from labelgen.store.manifest import Manifest
@@ -47,9 +46,7 @@ from labelgen.store.shards import write_array_metadata
 class Built:
     """Everything that the seal needs to know of a finished run."""
 
-    corpus: CorpusFacts
-    splits: Mapping[str, tuple[int, int]]
-    about: Mapping[str, str]
+    ingested: Ingested
     teachers: Sequence[TeacherFacts]
     embeddings: Sequence[EmbeddingPlan]
     products: Sequence[ProductPlan]
@@ -58,13 +55,16 @@ class Built:
     machines: Sequence[Mapping[str, str]]
 
     @property
-    def lists(self) -> list[ListSpec]:
-        return [item for product in self.products for item in product.lists]
+    def corpus(self) -> CorpusFacts:
+        return self.ingested.facts
 
 
 @dataclass
 class Build:
-    """One run. Each method is a step; fields are what a later step needs."""
+    """One run. Each method is a step; fields are what a later step needs.
+
+    `append` is the data set whose new images go behind the rows of the sealed store.
+    """
 
     root: Path
     config: BuildConfig
@@ -72,9 +72,8 @@ class Build:
     progress: Listener
     meter: PeakMeter
     allow_other_machine: bool = False
+    append: DatasetConfig | None = None
     notes: list[str] = field(default_factory=list)
-    splits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    about: Mapping[str, str] = field(default_factory=dict)
     pending: dict[str, Any] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
 
@@ -84,11 +83,11 @@ class Build:
         with executor as running:
             runner = Runner(self.root, running, self.progress, self.meter)
             teachers = self._describe(runner)
-            corpus = self._ingest(runner, teachers)
-            embeddings = embedding_plans(corpus, teachers)
-            lists = lists_for(
-                self.config.search, {facts.alias: facts.modalities for facts in teachers}, len(self.splits)
-            )
+            ingested = self._ingest(runner, teachers)
+            corpus = ingested.facts
+            embeddings = embedding_plans(corpus, teachers, self._sealed_arrays())
+            modalities = {facts.alias: facts.modalities for facts in teachers}
+            lists = lists_for(self.config.search, modalities, len(ingested.splits), corpus.generation)
             embedded = {f"{plan.alias}.{plan.modality}": plan.fingerprint for plan in embeddings}
             products = product_plans(corpus, teachers, lists, embedded)
             self._note_paths(embeddings, lists)
@@ -96,14 +95,11 @@ class Build:
             self._train(runner, [plan for plan in embeddings if plan.source is not None])
             self._search(runner, products)
             self._measure(runner, products)
-        return Built(
-            corpus, self.splits, self.about, teachers, embeddings, products, runner.receipts, runner.stages,
-            self.pending["machines"],
-        )  # fmt: skip
+        return Built(ingested, teachers, embeddings, products, runner.receipts, runner.stages, self.pending["machines"])
 
     def _take_up(self) -> dict[str, Any]:
         """The note of the unfinished work here, checked against what is asked now, or a new one."""
-        here, identity = machine_class(), self.config.identity()
+        here, identity = machine_class(), session.work_identity(self.config, self.append)
         pending = session.read_pending(self.root)
         if pending is None:
             session.remove_work(self.root)
@@ -112,7 +108,7 @@ class Build:
                 "recipe": self.config.to_dict(),
                 "identity": identity,
                 "machines": [here],
-                "paths": [],
+                "paths": [f"{layout.RECEIPTS}/"],
             }
         else:
             session.refuse_other_recipe(self.root, pending, identity, changing=self.sealed is not None)
@@ -122,14 +118,14 @@ class Build:
         return pending
 
     def _describe(self, runner: Runner) -> list[TeacherFacts]:
-        """Load every new teacher and ask what it is; sealed ones are known from the manifest."""
+        """Load every teacher that has rows to make and ask what it is; others are known from the manifest."""
         tasks, described = [], {}
+        generation = self.sealed.generation + bool(self.append) if self.sealed else 1
         for alias, spec in self.config.teachers.items():
             old = self.sealed.teachers.get(alias) if self.sealed else None
-            if old is None:
-                task = Task(
-                    f"describe/{alias}", "", "labelgen.stages.embed:describe", {"spec": str(spec), "alias": alias}, 1
-                )
+            if old is None or self.append:
+                key = f"describe/{layout.numbered(alias, generation)}"
+                task = Task(key, "", "labelgen.stages.embed:describe", {"spec": str(spec), "alias": alias}, 1)
                 (self.root / receipt_path(task.key)).unlink(missing_ok=True)
                 tasks.append(task)
             elif old.spec != str(spec):
@@ -143,62 +139,51 @@ class Build:
                 described[alias] = TeacherFacts.from_entry(alias, old)
         for receipt in runner.run("describe", tasks):
             described[receipt.facts["alias"]] = TeacherFacts.from_receipt(receipt.facts)
+        if self.append and self.sealed:
+            session.refuse_changed_teachers(self.root, self.sealed.teachers, described)
         new = {task.arguments["alias"]: described[task.arguments["alias"]].to_json() for task in tasks}
         session.refuse_other_teachers(self.root, self.pending, new)
         session.note(self.root, self.pending, teachers=new)
         return [described[alias] for alias in self.config.teachers]
 
-    def _ingest(self, runner: Runner, teachers: Sequence[TeacherFacts]) -> CorpusFacts:
+    def _ingest(self, runner: Runner, teachers: Sequence[TeacherFacts]) -> Ingested:
         """The corpus: that of the sealed store where it is enough, else read from the data set."""
         sealed = self.sealed
-        needs_photos = [facts.alias for facts in teachers if "image" in facts.modalities and facts.kind == "content"]
-        if sealed is not None:
-            self.splits, self.about = sealed.corpus.splits, sealed.corpus.about
-            if all(alias in sealed.teachers for alias in needs_photos):
-                return CorpusFacts.from_manifest(sealed)
-        with runner.timed("ingest", 0, 1) as tell:
-            corpus = ingest.read_corpus(self.config.dataset)
-            content = corpus.content_fingerprint()
-            began_with = sealed.corpus.fingerprint if sealed is not None else self.pending.get("corpus", content)
-            session.refuse_other_corpus(self.root, content, began_with)
-            tell(1)
-        photos = ""
-        if needs_photos:
-            with runner.timed("probe", 0, len(corpus.images)) as tell:
-                corpus = ingest.probe(corpus, tell)
-            photos = ingest.photos_fingerprint(corpus)
-            session.refuse_other_corpus(self.root, photos, self.pending.get("photos", photos))
-        ingest.write_tables(self.root / layout.INGEST, corpus)
-        session.note(self.root, self.pending, corpus=content, photos=photos)
-        self.splits = corpus.splits
-        self.about, differences = ingest.known_facts(self.config.dataset, corpus)
-        for text in differences:
+        looking = [facts.alias for facts in teachers if "image" in facts.modalities and facts.kind == "content"]
+        work = Ingest(self.root, self.config, self.pending, runner.timed)
+        if sealed is None:
+            ingested = work.whole(bool(looking))
+        elif self.append is not None:
+            ingested = work.appended(sealed, self.append, bool(looking))
+        elif all(alias in sealed.teachers for alias in looking):
+            facts, corpus = CorpusFacts.from_manifest(sealed), sealed.corpus
+            ingested = Ingested(facts, corpus.splits, corpus.about, corpus.parts)
+        else:
+            ingested = work.again(sealed)
+        for text in ingested.notes:
             self._tell(text)
-        return CorpusFacts(
-            folder=layout.INGEST,
-            photos=str(corpus.photos.absolute()) if corpus.photos else "",
-            n_images=len(corpus.images),
-            n_captions=len(corpus.captions),
-            n_texts=len(corpus.texts()),
-            fingerprint=content,
-            photos_fingerprint=photos,
-        )
+        return ingested
+
+    def _sealed_arrays(self) -> dict[str, str]:
+        """Fingerprints of arrays that rows are appended to, or were, by `alias.modality`."""
+        if self.sealed is None or (self.append is None and not self.sealed.corpus.parts):
+            return {}
+        return {f"{entry.alias}.{entry.modality}": entry.fingerprint for entry in self.sealed.embeddings}
 
     def _note_paths(self, embeddings: Sequence[EmbeddingPlan], lists: Sequence[ListSpec]) -> None:
         """Say which folders this work writes or drops, so that `verify` knows them while no manifest names them."""
-        new = {f"{layout.alias_path(plan.alias)}/" for plan in embeddings} | {f"{item.path}/" for item in lists}
+        new = {f"{plan.spec.path.rpartition('/')[0]}/" for plan in embeddings} | {f"{item.path}/" for item in lists}
         old = set()
         if self.sealed is not None:
-            old = {f"{layout.alias_path(entry.alias)}/" for entry in self.sealed.embeddings}
+            old = {f"{entry.array.path.rpartition('/')[0]}/" for entry in self.sealed.embeddings}
             old |= {f"{entry.path}/" for entry in self.sealed.neighbors} | {f"{self.sealed.corpus.path}/"}
-        paths = [
-            *sorted(new ^ old),
-            f"{layout.STATS}/",
-            f"{layout.RECEIPTS}/",
-            f"{layout.MODELS}/",
-            f"{layout.CORPUS}.",
-        ]
-        session.note(self.root, self.pending, paths=paths)
+        paths = [*sorted(new ^ old), *(f"{home}/" for home in (layout.STATS, layout.RECEIPTS, layout.MODELS))]
+        paths.append(f"{layout.CORPUS}.")
+        if self.sealed is not None and self.append is not None:  # whole folders come and go
+            numbers = (self.sealed.generation, self.sealed.generation + 1)
+            homes = (layout.EMBEDDINGS, layout.NEIGHBORS, layout.STATS)
+            paths += [f"{layout.numbered(home, number)}/" for number in numbers for home in homes]
+        session.note(self.root, self.pending, paths=list(dict.fromkeys(paths)))
 
     def _embed(self, runner: Runner, plans: Sequence[EmbeddingPlan]) -> None:
         """Parts of every embedding, then its shards; parts go when their shards are whole."""
@@ -236,9 +221,11 @@ class Build:
             return
         work: list[tuple[ProductPlan, list[Task]]] = []
         for product in products:
-            missing = product.only([item for item in product.lists if not self._has_list(item.path)])
-            if missing.lists:
-                work.append((missing, missing.strip_tasks(self._strips(missing))))
+            missing = [item for item in product.lists if not self._has_list(item.path)]
+            bases = {item: base for item in missing if (base := self._base(item, product.corpus)) is not None}
+            anew = product.only([item for item in missing if item not in bases])
+            plans = (anew, product.only(list(bases), list(bases.values())))
+            work += [(plan, plan.strip_tasks(self._strips(plan))) for plan in plans if plan.lists]
         needed = []
         for product, strips in work:
             kept = [find_receipt(self.root, task, outputs=False) for task in strips]
@@ -258,7 +245,16 @@ class Build:
         shutil.rmtree(self.root / layout.PARTS / "search", ignore_errors=True)
 
     def _search_approximately(self, runner: Runner, products: Sequence[ProductPlan]) -> None:
-        """The same, by way of an index."""
+        """The same, by way of an index, whose parts are ranges of rows.
+
+        Raises:
+            StoreMismatchError: images were appended, so that a split may own several ranges.
+        """
+        if self.sealed is not None and self.sealed.corpus.parts:
+            raise StoreMismatchError(
+                "a store that images were appended to is not searched approximately",
+                todo="search exactly, or build the store anew with all images",
+            )
         missing = [product.only([x for x in product.lists if not self._has_list(x.path)]) for product in products]
         missing = [product for product in missing if product.lists]
         for item in (item for product in missing for item in product.lists):
@@ -284,7 +280,18 @@ class Build:
         session.note(self.root, self.pending, totals=totals)
         runner.run(stage, tasks)
 
-    def _strips(self, product: ProductPlan) -> Sequence[Strip]:
+    def _base(self, item: ListSpec, corpus: CorpusFacts) -> SealedList | None:
+        """The sealed list that a list of an appended store goes on from, None where there is none."""
+        if self.append is None or self.sealed is None:
+            return None
+        wanted = (item.relation, item.alias, item.k, item.aggregation, item.scope)
+        for entry in self.sealed.neighbors:
+            if (entry.relation, entry.alias, entry.k, entry.aggregation, entry.scope) == wanted:
+                return SealedList(entry.path, entry.rows, corpus.new.row(item.relation.candidate))
+        return None
+
+    def _strips(self, product: ProductPlan) -> list[tuple[int, Strip]]:
+        """Strips with the number of their layout."""
         settings = worker_settings(self.config.run, self.config.search.engine)
         memory = search_memory(settings[0].memory)
         plan = plan_of(
@@ -295,11 +302,18 @@ class Build:
             [item.to_json() for item in product.lists],
             product.dim,
             memory,
+            product.corpus.generation,
         )
+        old = product.corpus.new.image if product.bases else 0
+        spans = tables.split_spans(self.root / product.corpus.folder)
+        orders = layouts(spans, [item.scope for item in product.lists])
         engine = registry.create("engine", Spec(self.config.search.engine), device="cpu")
         with self._budget(settings):
-            strips: Sequence[Strip] = engine.schedule(plan)
-        return strips
+            return [
+                (number, strip)
+                for number, order in enumerate(orders)
+                for strip in schedule(engine.schedule(lay_out(plan, order)), order, old)
+            ]
 
     @contextmanager
     def _budget(self, settings: Sequence[WorkerSettings]) -> Iterator[None]:
@@ -320,7 +334,7 @@ class Build:
         tasks = {}
         for product in products:
             for item in product.lists:
-                path = stats_path(item.relation, item.alias, item.aggregation)
+                path = layout.stats_path(item.relation, item.alias, item.aggregation, item.generation)
                 if self.sealed is not None and path in self.sealed.files:
                     continue
                 arguments = {
@@ -329,9 +343,11 @@ class Build:
                     "dim": product.dim,
                     "relation": path.split("/")[1].split(".")[0],
                     "aggregation": item.aggregation,
+                    "generation": item.generation,
                 }
+                name = path.rpartition("/")[2].removesuffix(".json")
                 tasks[path] = Task(
-                    f"measure/{path.partition('/')[2].removesuffix('.json')}",
+                    f"measure/{layout.numbered(name, item.generation)}",
                     product.inputs,
                     "labelgen.stages.stats:measure",
                     arguments,
@@ -376,8 +392,3 @@ def _refuse_empty(plan: EmbeddingPlan, receipts: Sequence[Receipt]) -> None:
 
 def _present(receipts: Iterable[Receipt | None]) -> list[Receipt]:
     return [receipt for receipt in receipts if receipt is not None]
-
-
-def changed_fields(manifest: Manifest, config: BuildConfig) -> list[str]:
-    """What a config changes of the recipe that a store was sealed with."""
-    return configs.changes(configs.from_dict(manifest.recipe).identity(), config.identity())

@@ -24,21 +24,15 @@ from labelgen.similarity.base import SearchPlan
 from labelgen.similarity.keys import encode
 from labelgen.similarity.tiles import row_weights
 from labelgen.stages import ingest, worker
-from labelgen.stages.blueprint import (
-    CorpusFacts,
-    EmbeddingPlan,
-    ProductPlan,
-    TeacherFacts,
-    embedding_plans,
-    product_plans,
-)
+from labelgen.stages.blueprint import EmbeddingPlan, ProductPlan, embedding_plans, product_plans
 from labelgen.stages.calibrate import ShapeOnly, exact_rates, made_plan, timed
 from labelgen.stages.embed import describe_teacher
+from labelgen.stages.facts import CorpusFacts, TeacherFacts
 from labelgen.stages.meter import PeakMeter
 from labelgen.stages.outlook import outlook
 from labelgen.stages.parts import write_part
 from labelgen.stages.search import assemble_neighbors, lists_for
-from labelgen.stages.stats import sample_pairs, stats_path
+from labelgen.stages.stats import sample_pairs
 from labelgen.store import layout
 
 #: Texts that are encoded to see how long the others take: as many as fit into some seconds.
@@ -179,7 +173,7 @@ def _merge_seconds(k: int) -> float:
 def _measure_seconds(product: ProductPlan) -> float:
     """Seconds a split of the statistics of all lists of a product."""
     plan = made_plan(_MERGED_ROWS, product.dim, [item.want for item in product.lists], product.product)
-    tables = {stats_path(item.relation, item.alias, item.aggregation): item for item in product.lists}
+    tables = {layout.stats_path(item.relation, item.alias, item.aggregation): item for item in product.lists}
     return sum(
         timed(lambda item=item: sample_pairs(plan, item.relation, item.aggregation), warm=False)
         for item in tables.values()
@@ -235,7 +229,7 @@ def _photo_seconds(teacher: Any, corpus: Corpus) -> float:
 
 def _facts(corpus: Corpus) -> CorpusFacts:
     counts = len(corpus.images), len(corpus.captions), len(corpus.texts())
-    return CorpusFacts("", "", *counts, corpus.content_fingerprint(), "")
+    return CorpusFacts("", *counts, corpus.content_fingerprint(), "")
 
 
 def _list_bytes(rows: int, k: int) -> int:

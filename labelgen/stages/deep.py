@@ -20,6 +20,7 @@ from labelgen.corpus.photos import PhotoError, decode_photo, read_photo
 from labelgen.errors import LabelgenError
 from labelgen.similarity.base import Strip, Want, query_rows
 from labelgen.similarity.keys import TopK, merge
+from labelgen.similarity.layouts import lay_out, layouts, put_back
 from labelgen.specs import Spec
 from labelgen.stages import ingest, tables
 from labelgen.stages.deep_approximate import check_again
@@ -28,6 +29,7 @@ from labelgen.stages.search import load_plan, product_of
 from labelgen.store.findings import Findings
 from labelgen.store.manifest import EmbeddingEntry, Manifest, NeighborEntry, load_manifest
 from labelgen.store.mapped import MappedArray
+from labelgen.store.splits import split_numbers
 from labelgen.teachers.base import KeyedTeacher
 from labelgen.teachers.checks import normalise
 from labelgen.teachers.trained import TrainedTeacher
@@ -60,6 +62,8 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
         return
     want = Want(entry.relation, entry.k, entry.aggregation, entry.scope)
     plan = load_plan(root / manifest.corpus.path, sides, product, [want], _MEMORY)
+    orders = layouts(tables.split_spans(root / manifest.corpus.path), [entry.scope])
+    split_of = split_numbers(manifest.corpus.splits, manifest.corpus.n_images)
     engine = registry.create("engine", Spec("numpy"), device="cpu")
     if entry.approximate:
         check_again(root, entry, plan, images, engine, found)
@@ -69,8 +73,10 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
         start, stop = query_rows(plan, want, image, image + 1)
         if start == stop:
             continue
-        strip = Strip(image, image + 1, _candidates(plan.splits, image, entry.scope))
-        keys = [partial.keys for partial in engine.search(plan, strip)]
+        order = orders[split_of[image] if orders[0].scope == "cross" else 0]
+        laid, place = lay_out(plan, order), order.place(image)
+        strip = Strip(place, place + 1, _candidates(order.splits, place, entry.scope))
+        keys = [part.keys for found in engine.search(laid, strip) for part in put_back(found, order, plan.offsets)]
         again = TopK.from_keys(merge(keys, entry.k + 1), entry.k)
         rows = np.arange(start, stop)
         for name, values in (("ids", again.ids), ("scores", again.scores), ("next", again.next)):

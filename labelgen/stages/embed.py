@@ -24,8 +24,9 @@ from labelgen.fingerprint import canonical
 from labelgen.specs import Spec
 from labelgen.stages import tables, worker
 from labelgen.stages.base import Output, Result
-from labelgen.stages.parts import read_part, write_part
+from labelgen.stages.parts import Blocks, read_part, write_part
 from labelgen.store import layout
+from labelgen.store.mapped import MappedArray
 from labelgen.store.shards import write_shard
 from labelgen.teachers.base import ImageTeacher, KeyedTeacher
 from labelgen.teachers.checks import check_not_constant, check_rows, normalise
@@ -128,14 +129,29 @@ def assemble_embedding(
     rows: int,
     dim: int,
     block: int,
+    firsts: list[int],
     shard: int,
+    generation: int = 1,
+    kept: int = 0,
 ) -> Result:
-    """Gather one zarr shard from the parts; `by_text` parts are rows of distinct texts, others corpus rows."""
-    spec = layout.embedding_spec(alias, modality, rows, dim)
+    """Gather one zarr shard from the parts; `by_text` parts are rows of distinct texts, others corpus rows.
+
+    Args:
+        firsts: see `Blocks`; what comes before the first of them is not in the parts.
+        generation: of the array that is written.
+        kept: rows that the array of the generation before has already: they, and texts that they hold, are copied.
+    """
+    spec = layout.embedding_spec(alias, modality, rows, dim, generation)
     start, stop = spec.shard_range(shard)
-    sources = tables.text_rows(root / corpus)[start:stop] if by_text else np.arange(start, stop, dtype=np.int64)
-    pieces = _gathered(root, alias, modality, sources, dim, block)
-    fact = write_shard(root, spec, shard, pieces)
+    own = np.arange(start, stop, dtype=np.int64)
+    sources = tables.text_rows(root / corpus)[start:stop] if by_text else own
+    known = np.where(own < kept, own, -1)
+    if kept and by_text:
+        again = (own >= kept) & (sources >= 0) & (sources < (firsts or [rows])[0])
+        known[again] = tables.first_captions(root / corpus)[sources[again]]
+    old = MappedArray(root, layout.embedding_spec(alias, modality, kept, dim, generation - 1)) if kept else None
+    blocks = Blocks(block, tuple(firsts), rows)
+    fact = write_shard(root, spec, shard, _gathered(root, alias, modality, sources, known, dim, blocks, old))
     return Result((Output(spec.shard_path(shard), *fact),))
 
 
@@ -228,15 +244,27 @@ def _write_part(root: Path, alias: str, modality: Modality, block: int, rows: Fl
     return Result((write_part(root, part_path(alias, modality, block), rows),), facts)
 
 
-def _gathered(root: Path, alias: str, modality: Modality, sources: Int64, dim: int, block: int) -> Iterator[Float16]:
-    """Rows of the parts in the order of `sources` (-1: a zero row), in pieces of bounded size."""
+def _gathered(
+    root: Path,
+    alias: str,
+    modality: Modality,
+    sources: Int64,
+    known: Int64,
+    dim: int,
+    blocks: Blocks,
+    old: MappedArray | None,
+) -> Iterator[Float16]:
+    """Rows in pieces of bounded size: `known` ones of the old array, else `sources` of the parts; -1 is none."""
     piece_rows = max(1, _SHARD_PIECE_BYTES // (2 * dim))
     for start in range(0, len(sources), piece_rows):
-        wanted = sources[start : start + piece_rows]
+        wanted, copied = sources[start : start + piece_rows], known[start : start + piece_rows]
         piece = np.zeros((len(wanted), dim), np.float16)
-        blocks = np.where(wanted >= 0, wanted // block, -1)
-        for number in np.unique(blocks[blocks >= 0]):
+        if old is not None:
+            piece[copied >= 0] = old.take(copied[copied >= 0])
+        made = np.flatnonzero((wanted >= 0) & (copied < 0))
+        numbers, places = blocks.places(wanted[made]) if made.size else (made, made)
+        for number in np.unique(numbers):
             part = read_part(root, part_path(alias, modality, int(number)))
-            here = blocks == number
-            piece[here] = part[wanted[here] - number * block]
+            here = numbers == number
+            piece[made[here]] = part[places[here]]
         yield piece

@@ -50,7 +50,7 @@ def seal_corpus(
     added = list(_found_by_embedding(frames, plans, receipts))
     if added:
         frames[layout.QUARANTINE] = pl.concat([frames[layout.QUARANTINE], *added]).unique(maintain_order=True)
-        frames[layout.IMAGES] = _with_status(frames[layout.IMAGES], pl.concat(added))
+        frames[layout.IMAGES] = _with_status(frames[layout.IMAGES], frames[layout.QUARANTINE])
     counted = Counter(frames[layout.QUARANTINE].select("stage", "reason").iter_rows())
     by_reason = tuple(
         {"stage": stage, "reason": reason, "count": count} for (stage, reason), count in sorted(counted.items())

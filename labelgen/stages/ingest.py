@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,15 +43,15 @@ def read_corpus(dataset: DatasetConfig) -> Corpus:
     return arrange(records, splits=dataset.splits, limit=dataset.limit)
 
 
-def probe(corpus: Corpus, advance: Callable[[int], None]) -> Corpus:
-    """Look at the header of every photograph: sizes, and what is missing or no image at all.
+def probe(corpus: Corpus, advance: Callable[[int], None], rows: range) -> Corpus:
+    """Look at the headers of the photographs of some rows: sizes, and what is missing or no image at all.
 
     Raises:
-        DatasetError: not a single photograph can be read.
+        DatasetError: not a single one can be read.
     """
     import polars as pl
 
-    files: Sequence[str | None] = corpus.images["file"].to_list()
+    files: Sequence[str | None] = corpus.images["file"][rows.start : rows.stop].to_list()
     if corpus.photos is None or not any(files):
         raise DatasetError(
             "an image teacher was asked for, but this data set has no photographs",
@@ -62,19 +63,28 @@ def probe(corpus: Corpus, advance: Callable[[int], None]) -> Corpus:
             piece = files[start : start + _PROBE_PIECE]
             sizes += pool.map(lambda file: _look(corpus.photos, file), piece)
             advance(len(piece))
-    bad = {row: size for row, size in enumerate(sizes) if isinstance(size, str)}
+    bad = {row: size for row, size in zip(rows, sizes, strict=True) if isinstance(size, str)}
     if len(bad) == len(sizes):
         raise DatasetError(
             f"none of the {len(sizes)} photographs can be read",
-            found=f"{bad[0]}: {corpus.photos / str(files[0])}",
+            found=f"{bad[rows.start]}: {corpus.photos / str(files[0])}",
             todo="check --root: photographs are looked for below it",
         )
-    images = corpus.images.with_columns(
+    looked = corpus.images[rows.start : rows.stop].with_columns(
         pl.Series("width", [None if isinstance(size, str) else size[0] for size in sizes], dtype=pl.UInt32),
         pl.Series("height", [None if isinstance(size, str) else size[1] for size in sizes], dtype=pl.UInt32),
-        pl.Series("status", [bad.get(row, "ok") for row in range(len(sizes))], dtype=pl.String),
+        pl.Series("status", [bad.get(row, "ok") for row in rows], dtype=pl.String),
     )
+    images = pl.concat([corpus.images[: rows.start], looked, corpus.images[rows.stop :]])
     return corpus.with_images(images, quarantined(corpus.images, bad, stage="ingest"))
+
+
+def without_photographs(corpus: Corpus) -> Corpus:
+    """A sealed corpus without what was quarantined when its photographs were looked at; what teachers found stays."""
+    import polars as pl
+
+    looked = (pl.col("kind") == "image") & (pl.col("stage") == "ingest")
+    return replace(corpus, quarantine=corpus.quarantine.filter(~looked))
 
 
 def quarantined(images: pl.DataFrame, bad: dict[int, str], *, stage: str, alias: str | None = None) -> pl.DataFrame:
@@ -110,12 +120,10 @@ def _quarantine_frame(
     return pl.DataFrame(columns)
 
 
-def photos_fingerprint(corpus: Corpus) -> str:
-    """Identity of the photographs as far as their headers and sizes on disk tell."""
-    columns = corpus.images.select("file", "width", "height", "status").iter_rows()
-    parts = [
-        f"{file}|{width}|{height}|{status}|{_size(corpus.photos, file)}" for file, width, height, status in columns
-    ]
+def photos_fingerprint(images: pl.DataFrame, photos: Path | None) -> str:
+    """Identity of the photographs of a frame of images as far as their headers and sizes on disk tell."""
+    columns = images.select("file", "width", "height", "status").iter_rows()
+    parts = [f"{file}|{width}|{height}|{status}|{_size(photos, file)}" for file, width, height, status in columns]
     return digest_many(part.encode() for part in parts)
 
 

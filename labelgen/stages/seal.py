@@ -14,13 +14,13 @@ from labelgen.config import BuildConfig
 from labelgen.fingerprint import digest_file
 from labelgen.stages.approximate_build import approximate_facts
 from labelgen.stages.base import Receipt, receipt_path
-from labelgen.stages.blueprint import ProductPlan, TeacherFacts, list_fingerprint
-from labelgen.stages.build import Built, changed_fields
+from labelgen.stages.blueprint import ProductPlan, list_fingerprint
+from labelgen.stages.build import Built
+from labelgen.stages.facts import TeacherFacts
 from labelgen.stages.final_corpus import seal_corpus
 from labelgen.stages.machine import libraries, machine
 from labelgen.stages.search import ListSpec
-from labelgen.stages.session import remove_unlisted, remove_work
-from labelgen.stages.stats import stats_path
+from labelgen.stages.session import changed_fields, remove_unlisted, remove_work
 from labelgen.store import layout
 from labelgen.store.atomic import FileFact, clean_temporaries
 from labelgen.store.card import write_card
@@ -74,9 +74,10 @@ def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None)
             n_images=built.corpus.n_images,
             n_captions=built.corpus.n_captions,
             n_texts=built.corpus.n_texts,
-            splits=built.splits,
+            splits=built.ingested.splits,
             fingerprint=built.corpus.fingerprint,
-            about=built.about,
+            about=built.ingested.about,
+            parts=built.ingested.parts,
         ),
         embeddings=embeddings,
         neighbors=neighbors,
@@ -85,14 +86,14 @@ def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None)
             "images": built.corpus.n_images,
             "captions": built.corpus.n_captions,
             "texts": built.corpus.n_texts,
-            "splits": len(built.splits),
+            "splits": len(built.ingested.splits),
         },
         files=files,
         content_digest=content_digest(files),
         libraries=libraries(),
         machine={**machine(), "classes": list(built.machines)},
         stages=built.stages,
-        history=(*(sealed.history if sealed else ()), *_change(config, sealed)),
+        history=(*(sealed.history if sealed else ()), *_change(config, sealed, built.ingested.appended)),
     )
     manifest = replace(manifest, files={**manifest.files, **write_card(root, manifest)})
     save_manifest(root, manifest)
@@ -122,7 +123,8 @@ def _array_files(
     models = [layout.model_path(plan.alias) for plan in built.embeddings if plan.source is not None]
     files = {path: known[path] for path in models}
     files |= {path: fact for path, fact in known.items() if path.startswith(tuple(f"{prefix}/" for prefix in wanted))}
-    measured = {stats_path(entry.relation, entry.alias, entry.aggregation) for entry in neighbors}
+    generation = built.corpus.generation
+    measured = {layout.stats_path(entry.relation, entry.alias, entry.aggregation, generation) for entry in neighbors}
     files |= {path: known[path] for path in measured}
     for path in _metadata_paths([*arrays, *(spec for entry in neighbors for spec in entry.arrays().values())]):
         files.setdefault(path, FileFact((root / path).stat().st_size, digest_file(root / path)))
@@ -163,6 +165,8 @@ def _neighbor_entry(product: ProductPlan, item: ListSpec, built: Built, sealed: 
         if entry.path == item.path:
             return entry
     facts = search_facts(product, item, built.receipts)
+    if built.ingested.appended is not None:
+        facts = _combined_facts([*_old_facts(sealed, item), facts])
     if item.approximate:
         facts |= approximate_facts(product, item, built.receipts)
     return NeighborEntry(
@@ -188,6 +192,10 @@ def search_facts(product: ProductPlan, item: ListSpec, receipts: Mapping[str, Re
         for part in receipt.facts["parts"]
         if receipt.facts["lists"][part["list"]] == item.to_json()
     ]
+    return _combined_facts(parts)
+
+
+def _combined_facts(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     facts = {}
     for name, combine in _FACTS.items():
         values = [part[name] for part in parts if part.get(name) is not None]
@@ -196,10 +204,17 @@ def search_facts(product: ProductPlan, item: ListSpec, receipts: Mapping[str, Re
     return facts
 
 
-def _change(config: BuildConfig, sealed: Manifest | None) -> list[dict[str, Any]]:
+def _old_facts(sealed: Manifest | None, item: ListSpec) -> list[Mapping[str, Any]]:
+    """What is known of the sealed list that an appended one goes on from."""
+    name = item.path.partition("/")[2]
+    return [entry.facts for entry in (sealed.neighbors if sealed else ()) if entry.path.partition("/")[2] == name]
+
+
+def _change(config: BuildConfig, sealed: Manifest | None, appended: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     if sealed is None:
         return []
-    return [{"when": _now(), "labelgen": labelgen.__version__, "changed": changed_fields(sealed, config)}]
+    record = {"when": _now(), "labelgen": labelgen.__version__, "changed": changed_fields(sealed, config)}
+    return [record | ({"appended": dict(appended)} if appended is not None else {})]
 
 
 def _is_sealed(sealed: Manifest | None, path: str) -> bool:

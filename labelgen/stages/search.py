@@ -16,6 +16,7 @@ from labelgen.errors import ConfigError, CorruptStoreError
 from labelgen.fingerprint import fingerprint
 from labelgen.similarity.base import Partial, Product, SearchPlan, Strip, Want
 from labelgen.similarity.keys import PAD_KEY, TopK, merge
+from labelgen.similarity.layouts import lay_out, layouts, put_back
 from labelgen.stages import tables, worker
 from labelgen.stages.base import Output, Result
 from labelgen.stages.parts import read_part, write_part
@@ -37,11 +38,14 @@ class ListSpec:
     aggregation: Aggregation
     scope: Scope
     approximate: str = ""
+    generation: int = 1
 
     @property
     def path(self) -> str:
         approximate = fingerprint(self.approximate)[:6] if self.approximate else ""
-        return layout.neighbors_path(self.relation, self.alias, self.aggregation, self.scope, self.k, approximate)
+        return layout.neighbors_path(
+            self.relation, self.alias, self.aggregation, self.scope, self.k, approximate, self.generation
+        )
 
     @property
     def want(self) -> Want:
@@ -72,7 +76,9 @@ def product_of(relation: Relation, modalities: frozenset[Modality]) -> Product |
     return "cross" if modalities == frozenset({"text", "image"}) else None
 
 
-def lists_for(search: SearchConfig, modalities: Mapping[str, frozenset[Modality]], n_splits: int) -> list[ListSpec]:
+def lists_for(
+    search: SearchConfig, modalities: Mapping[str, frozenset[Modality]], n_splits: int, generation: int = 1
+) -> list[ListSpec]:
     """The lists that a recipe asks of the teachers (alias -> modalities), in a fixed order.
 
     Raises:
@@ -82,7 +88,13 @@ def lists_for(search: SearchConfig, modalities: Mapping[str, frozenset[Modality]
     kinds += [(search.cross_k, "cross")] if search.cross_k and n_splits > 1 else []
     lists = [
         ListSpec(
-            relation, alias, k, search.aggregation if _is_set(relation, sides) else "max", scope, search.approximate
+            relation=relation,
+            alias=alias,
+            k=k,
+            aggregation=search.aggregation if _is_set(relation, sides) else "max",
+            scope=scope,
+            approximate=search.approximate,
+            generation=generation,
         )
         for k, scope in kinds
         for alias, sides in modalities.items()
@@ -116,27 +128,39 @@ def load_plan(
     wants: Sequence[Want],
     memory: int,
 ) -> SearchPlan:
-    """A search plan over mapped embeddings."""
+    """A search plan over mapped embeddings, in the order of the store.
+
+    Its splits are ranges of rows: where a split owns several, engines want it laid out (`similarity.layouts`).
+    """
     needs_text, needs_image = product != "image", product != "text"
     return SearchPlan(
         product=product,
         text=embeddings["text"] if needs_text else None,
         image=embeddings["image"] if needs_image else None,
         offsets=tables.offsets(corpus),
-        splits=tuple(tables.splits(corpus).values()),
+        splits=tuple(sorted(span for spans in tables.split_spans(corpus) for span in spans)),
         wants=tuple(wants),
         memory=memory,
     )
 
 
 def plan_of(
-    root: Path, corpus: str, alias: str, product: Product, lists: Sequence[Mapping[str, Any]], dim: int, memory: int
+    root: Path,
+    corpus: str,
+    alias: str,
+    product: Product,
+    lists: Sequence[Mapping[str, Any]],
+    dim: int,
+    memory: int,
+    generation: int = 1,
 ) -> SearchPlan:
     """The plan of one product of one teacher, from plain data: what a task carries."""
     folder = root / corpus
     counts: dict[Modality, int] = {"image": len(tables.offsets(folder)) - 1, "text": int(tables.offsets(folder)[-1])}
     sides: tuple[Modality, ...] = {"text": ("text",), "image": ("image",), "cross": ("image", "text")}[product]  # type: ignore[assignment]
-    embeddings = {side: MappedArray(root, layout.embedding_spec(alias, side, counts[side], dim)) for side in sides}
+    embeddings = {
+        side: MappedArray(root, layout.embedding_spec(alias, side, counts[side], dim, generation)) for side in sides
+    }
     wants = [ListSpec.from_json(item).want for item in lists]
     return load_plan(folder, embeddings, product, wants, memory)
 
@@ -154,13 +178,22 @@ def search_strip(
     last: int,
     candidates: list[list[int]],
     mutual: bool = False,
+    layout_number: int = 0,
+    generation: int = 1,
 ) -> Result:
-    """Partial lists of the images [first, last) and of mutual candidates, one part file a list and range of rows."""
+    """Partial lists of the images [first, last) and of mutual candidates, one part file a list and range of rows.
+
+    Args:
+        layout_number: which of `layouts` the images are numbered in.
+    """
     worker.release_teachers()
     memory = worker.search_memory(worker.settings().memory)
-    plan = plan_of(root, corpus, alias, product, lists, dim, memory)
+    plan = plan_of(root, corpus, alias, product, lists, dim, memory, generation)
     strip = Strip(first, last, tuple((start, stop) for start, stop in candidates), mutual)
-    return write_partials(root, plan, strip, worker.engine().search(plan, strip), lists, folder)
+    laid = layouts(tables.split_spans(root / corpus), [want.scope for want in plan.wants])[layout_number]
+    found = worker.engine().search(lay_out(plan, laid), strip)
+    partials = (piece for partial in found for piece in put_back(partial, laid, plan.offsets))
+    return write_partials(root, plan, strip, partials, lists, folder, layout_number)
 
 
 def write_partials(
@@ -170,10 +203,12 @@ def write_partials(
     partials: Iterable[Partial],
     lists: Sequence[Mapping[str, Any]],
     folder: str,
+    layout_number: int = 0,
 ) -> Result:
     """The result of a search task: one part file a partial list."""
     candidates = [list(span) for span in strip.candidates]
-    against = fingerprint(candidates)[:8]  # strips of the same queries may differ in their candidates alone
+    # strips of the same queries may differ in their candidates, or in their layout, alone
+    against = fingerprint([candidates, layout_number])[:8]
     outputs, parts = [], []
     for partial in partials:
         number = plan.wants.index(partial.want)
@@ -183,6 +218,22 @@ def write_partials(
             {"list": number, "first_row": partial.first_row, "rows": len(partial.keys), "path": path, **partial.facts}
         )
     return Result(tuple(outputs), {"lists": list(lists), "parts": parts})
+
+
+@dataclass(frozen=True)
+class SealedList:
+    """The list of a sealed store that new candidates are merged into: its folder, its rows, the first new candidate."""
+
+    path: str
+    rows: int
+    later: int
+
+    def keys(self, root: Path, start: int, stop: int, k: int) -> UInt64:
+        """Sorted keys of the rows [start, stop), [stop - start, k + 1]."""
+        specs = layout.neighbor_specs(self.path, self.rows, k)
+        return TopK(**{name: MappedArray(root, spec).slice(start, stop) for name, spec in specs.items()}).to_keys(
+            self.later
+        )
 
 
 def assemble_neighbors(
@@ -195,14 +246,16 @@ def assemble_neighbors(
     shard: int,
     parts: list[dict[str, Any]],
     approximate: bool = False,
+    base: dict[str, Any] | None = None,
 ) -> Result:
     """Merge the partial lists of the rows of one shard and write it: `array` is ids, scores or next.
 
-    Nothing bounds what an approximate search left out: its `next` is NaN.
+    Nothing bounds what an approximate search left out: its `next` is NaN. `base` are the fields of a `SealedList` that
+    holds the first rows already.
     """
     spec = layout.neighbor_specs(path, rows, k)[array]
     start, stop = spec.shard_range(shard)
-    pieces = _merged_pieces(root, parts, start, stop, k, array)
+    pieces = _merged_pieces(root, parts, start, stop, k, array, SealedList(**base) if base else None)
     if approximate and array == "next":
         pieces = (np.full_like(piece, np.nan) for piece in pieces)
     fact = write_shard(root, spec, shard, pieces)
@@ -210,17 +263,33 @@ def assemble_neighbors(
 
 
 def _merged_pieces(
-    root: Path, parts: Sequence[Mapping[str, Any]], start: int, stop: int, k: int, array: str
+    root: Path,
+    parts: Sequence[Mapping[str, Any]],
+    start: int,
+    stop: int,
+    k: int,
+    array: str,
+    sealed: SealedList | None,
 ) -> Iterator[NDArray[Any]]:
     piece_rows = max(1, _MERGE_PIECE_BYTES // (8 * (k + 1)))
     for low in range(start, stop, piece_rows):
         high = min(low + piece_rows, stop)
-        yield getattr(TopK.from_keys(merged_keys(root, parts, low, high, k + 1), k), array)
+        yield getattr(TopK.from_keys(merged_keys(root, parts, low, high, k + 1, sealed), k), array)
 
 
-def merged_keys(root: Path, parts: Sequence[Mapping[str, Any]], start: int, stop: int, width: int) -> UInt64:
+def merged_keys(
+    root: Path,
+    parts: Sequence[Mapping[str, Any]],
+    start: int,
+    stop: int,
+    width: int,
+    sealed: SealedList | None = None,
+) -> UInt64:
     """[stop - start, width] sorted keys of the rows [start, stop), from all parts that hold some of them."""
     pieces: dict[tuple[int, int], list[UInt64]] = {}
+    if sealed is not None and start < sealed.rows:
+        known = min(stop, sealed.rows)
+        pieces[start, known] = [sealed.keys(root, start, known, width - 1)]
     for part in parts:
         first = max(start, part["first_row"])
         last = min(stop, part["first_row"] + part["rows"])

@@ -12,10 +12,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from labelgen.config import changes
+from labelgen import config as configs
+from labelgen.config import BuildConfig, DatasetConfig, changes
 from labelgen.errors import DiskError, StoreBusyError, StoreMismatchError
+from labelgen.fingerprint import canonical
 from labelgen.store import layout
 from labelgen.store.atomic import write_atomic
+from labelgen.store.manifest import Manifest
+
+
+def work_identity(config: BuildConfig, append: DatasetConfig | None = None) -> dict[str, Any]:
+    """What decides the result of the work in a folder, as its note has it: a recipe, and what is appended."""
+    return config.identity() | ({"append": canonical(append)} if append is not None else {})
+
+
+def changed_fields(manifest: Manifest, config: BuildConfig) -> list[str]:
+    """What a config changes of the recipe that a store was sealed with."""
+    return configs.changes(configs.from_dict(manifest.recipe).identity(), config.identity())
 
 
 @contextmanager
@@ -103,14 +116,38 @@ def refuse_other_teachers(root: Path, pending: Mapping[str, Any], teachers: Mapp
         )
 
 
-def refuse_other_corpus(root: Path, found: str, expected: str) -> None:
+def refuse_changed_teachers(root: Path, sealed: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raises StoreMismatchError where a teacher is not the one that made the sealed rows.
+
+    Features that are looked up by id are no network: their file may have grown, so there the dimension counts alone.
+    """
+    differing = []
+    for alias, teacher in found.items():
+        old = sealed[alias]
+        if teacher.kind == "keyed" == old.kind:
+            differing += changes({"dim": old.dim}, {"dim": teacher.dim}, alias)
+        else:
+            before = {"identity": old.identity, "dim": old.dim, "modalities": sorted(old.modalities)}
+            now = {"identity": teacher.identity, "dim": teacher.dim, "modalities": sorted(teacher.modalities)}
+            differing += changes(before, now, alias)
+    if differing:
+        raise StoreMismatchError(
+            f"a teacher is not the one that the store at {root} was made with",
+            found="; ".join(differing),
+            expected="the same weights and settings: rows of two networks cannot be compared",
+            todo="restore its weights, or build another store",
+        )
+
+
+def refuse_other_corpus(root: Path, found: str, expected: str, *, changing: bool = False) -> None:
     """Raises StoreMismatchError where the data set changed since the work, or the store, was begun."""
     if found != expected:
+        drop = "drop the unfinished change with --discard" if changing else "start anew with --fresh"
         raise StoreMismatchError(
             f"the data set is not the one that {root} was begun with",
             found=f"fingerprint {found}",
             expected=f"fingerprint {expected}",
-            todo="restore the data set, or start anew with --fresh",
+            todo=f"restore the data set, or {drop}",
         )
 
 
@@ -147,11 +184,5 @@ def remove_unlisted(root: Path, keep: set[str]) -> list[str]:
 
 
 def _ours(name: str) -> bool:
-    return name.partition(".")[0] in {
-        layout.CORPUS,
-        "embeddings",
-        "neighbors",
-        layout.MODELS,
-        layout.STATS,
-        layout.RECEIPTS,
-    }
+    homes = (layout.EMBEDDINGS, layout.NEIGHBORS, layout.MODELS, layout.STATS, layout.RECEIPTS)
+    return name.partition(".")[0] in (layout.CORPUS, *homes)

@@ -17,6 +17,7 @@ import numpy as np
 
 from labelgen.similarity.base import Product, SearchPlan
 from labelgen.similarity.exact import aggregate, pair_similarities
+from labelgen.similarity.layouts import lay_out, layouts
 from labelgen.stages import tables
 from labelgen.stages.base import Output, Result
 from labelgen.stages.search import plan_of
@@ -34,17 +35,20 @@ QUANTILES = (0.0, 0.001, 0.01, 0.05, *(percent / 100 for percent in range(10, 91
 BINS = np.linspace(-1.0, 1.0, 201)
 
 
-def stats_path(relation: Relation, alias: str, aggregation: Aggregation) -> str:
-    """i2t and t2i read one matrix, so they share one file."""
-    name = Relation.I2T if relation is Relation.T2I else relation
-    return f"{layout.STATS}/{name.value}.{alias}{'.mean' if aggregation == 'mean' else ''}.json"
-
-
 def measure(
-    root: Path, *, corpus: str, alias: str, product: Product, dim: int, relation: str, aggregation: Aggregation
+    root: Path,
+    *,
+    corpus: str,
+    alias: str,
+    product: Product,
+    dim: int,
+    relation: str,
+    aggregation: Aggregation,
+    generation: int = 1,
 ) -> Result:
     """Sample pairs of one relation, score them exactly and write the table."""
-    plan = plan_of(root, corpus, alias, product, [], dim, _PIECE_BYTES)
+    plan = plan_of(root, corpus, alias, product, [], dim, _PIECE_BYTES, generation)
+    plan = lay_out(plan, layouts(tables.split_spans(root / corpus), ["split"])[0])
     sampler = _Sampler(plan, Relation(relation), aggregation)
     names = list(tables.splits(root / corpus))
     by_split: dict[str, Any] = {}
@@ -65,7 +69,7 @@ def measure(
         "splits": by_split,
     }
     data = json.dumps(table, indent=1).encode()
-    path = stats_path(Relation(relation), alias, aggregation)
+    path = layout.stats_path(Relation(relation), alias, aggregation, generation)
     return Result((Output(path, *write_atomic(root / path, data)),))
 
 

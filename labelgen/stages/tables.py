@@ -1,29 +1,52 @@
-"""The corpus as workers see it: the tables of an ingest or of a sealed store, read once a process."""
+"""The corpus as workers see it: the tables of an ingest or of a sealed store, read once a process.
+
+A process may see several corpora in one folder (one append after the other), so what was read counts for the files that
+lie there now.
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from labelgen.store import layout
 from labelgen.store.parquet import read_frame
+from labelgen.store.splits import SplitRows, splits_of
 from labelgen.types import Int64, Modality
 
+Read = TypeVar("Read", bound=Callable[..., Any])
 
-@lru_cache(maxsize=2)
+
+def _once(maxsize: int) -> Callable[[Read], Read]:
+    """Remember what a function of a folder gave, for as long as its tables are the same files."""
+
+    def remembering(function: Read) -> Read:
+        @lru_cache(maxsize)
+        def read(_stamps: tuple[tuple[int, int], ...], folder: Path, *arguments: Any) -> Any:
+            return function(folder, *arguments)
+
+        @wraps(function)
+        def remembered(folder: Path, *arguments: Any) -> Any:
+            stats = [(folder / name).stat() for name in (layout.IMAGES, layout.CAPTIONS)]
+            return read(tuple((stat.st_ino, stat.st_mtime_ns) for stat in stats), folder, *arguments)
+
+        return remembered  # type: ignore[return-value]  # the same arguments, the same result
+
+    return remembering
+
+
+@_once(maxsize=2)
 def distinct_texts(folder: Path) -> list[str]:
     """The distinct usable texts in order of first appearance: entry i is `text_row` i."""
-    frame = read_frame(folder / layout.CAPTIONS, columns=["text", "text_row"])
-    rows = frame["text_row"].fill_null(-1).cast(int).to_numpy()
-    _, first = np.unique(rows[rows >= 0], return_index=True)
-    usable = frame["text"].to_list()
-    positions = np.flatnonzero(rows >= 0)[first]
-    return [usable[position] for position in positions]
+    texts = read_frame(folder / layout.CAPTIONS, columns=["text"])["text"].to_list()
+    return [texts[caption] for caption in first_captions(folder)]
 
 
-@lru_cache(maxsize=2)
+@_once(maxsize=2)
 def text_rows(folder: Path) -> Int64:
     """`text_row` of every caption, -1 where it has no usable text; [n_captions]."""
     frame = read_frame(folder / layout.CAPTIONS, columns=["text_row"])
@@ -31,6 +54,7 @@ def text_rows(folder: Path) -> Int64:
     return rows
 
 
+@_once(maxsize=2)
 def first_captions(folder: Path) -> Int64:
     """The first caption row of every distinct text: entry i has `text_row` i; [n_texts]."""
     rows = text_rows(folder)
@@ -38,14 +62,14 @@ def first_captions(folder: Path) -> Int64:
     return usable[np.unique(rows[usable], return_index=True)[1]].astype(np.int64)
 
 
-@lru_cache(maxsize=2)
+@_once(maxsize=2)
 def categories(folder: Path) -> list[str | None]:
     """Category of every image, None where the data set has none."""
     listed: list[str | None] = read_frame(folder / layout.IMAGES, columns=["category"])["category"].to_list()
     return listed
 
 
-@lru_cache(maxsize=2)
+@_once(maxsize=2)
 def image_files(folder: Path) -> list[str | None]:
     """File of every image, None where the ingest found it unusable."""
     frame = read_frame(folder / layout.IMAGES, columns=["file", "status"])
@@ -53,7 +77,7 @@ def image_files(folder: Path) -> list[str | None]:
     return [file if status == "ok" else None for file, status in pairs]
 
 
-@lru_cache(maxsize=4)
+@_once(maxsize=4)
 def ids(folder: Path, modality: Modality) -> list[str]:
     """Ids of all captions or images, by row."""
     table, column = (layout.CAPTIONS, "caption_id") if modality == "text" else (layout.IMAGES, "image_id")
@@ -61,18 +85,19 @@ def ids(folder: Path, modality: Modality) -> list[str]:
     return listed
 
 
-@lru_cache(maxsize=2)
+@_once(maxsize=2)
 def offsets(folder: Path) -> Int64:
     """Captions of image v are rows offsets[v]:offsets[v + 1]; [n_images + 1]."""
     counts = read_frame(folder / layout.IMAGES, columns=["n_captions"])["n_captions"].to_numpy()
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
 
 
-@lru_cache(maxsize=2)
-def splits(folder: Path) -> dict[str, tuple[int, int]]:
-    """Image rows [start, stop) of every split, in row order."""
-    names = read_frame(folder / layout.IMAGES, columns=["split"])["split"].to_list()
-    ranges: dict[str, tuple[int, int]] = {}
-    for row, name in enumerate(names):
-        ranges[name] = (ranges[name][0] if name in ranges else row, row + 1)
-    return ranges
+@_once(maxsize=2)
+def splits(folder: Path) -> dict[str, SplitRows]:
+    """Image rows of every split, in the order in which splits first appear."""
+    return splits_of(read_frame(folder / layout.IMAGES, columns=["split"])["split"].to_list())
+
+
+def split_spans(folder: Path) -> list[list[tuple[int, int]]]:
+    """Image ranges [start, stop) of every split, in the order of `splits`."""
+    return [[(part.start, part.stop) for part in rows.ranges] for rows in splits(folder).values()]

@@ -58,7 +58,8 @@ def render_readme(manifest: Manifest) -> str:
     name = _cell(corpus.about.get("name") or manifest.recipe.get("dataset", {}).get("name", "unknown"))
     counts = f"{corpus.n_images:,} images, {corpus.n_captions:,} captions, {corpus.n_texts:,} different texts"
     splits = [
-        (split, f"{stop - start:,}", f"{start:,} to {stop - 1:,}") for split, (start, stop) in corpus.splits.items()
+        (split, f"{len(rows):,}", ", ".join(f"{part.start:,} to {part.stop - 1:,}" for part in rows.ranges))
+        for split, rows in corpus.splits.items()
     ]
     teachers = [(alias, t.spec, " and ".join(t.modalities), t.dim) for alias, t in manifest.teachers.items()]
     lists = [

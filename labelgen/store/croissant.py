@@ -62,8 +62,8 @@ def render_croissant(manifest: Manifest, checksums: Mapping[str, str]) -> dict[s
         **{key: value for key, value in known.items() if value},
         "distribution": [
             *(_file_object(manifest, path, checksums[path]) for path in tables.values()),
-            _file_set("embeddings", "embeddings/**", "float16 embedding rows, zarr v3"),
-            _file_set("neighbors", "neighbors/**", "ids, scores and bounds of neighbour lists, zarr v3"),
+            _file_set(layout.EMBEDDINGS, manifest.generation, "float16 embedding rows, zarr v3"),
+            _file_set(layout.NEIGHBORS, manifest.generation, "ids, scores and bounds of neighbour lists, zarr v3"),
         ],
         "recordSet": [_record_set(kind, path) for kind, path in tables.items()],
     }
@@ -81,13 +81,13 @@ def _file_object(manifest: Manifest, path: str, checksum: str) -> dict[str, Any]
     }
 
 
-def _file_set(name: str, pattern: str, description: str) -> dict[str, Any]:
+def _file_set(name: str, generation: int, description: str) -> dict[str, Any]:
     return {
         "@type": "cr:FileSet",
         "@id": name,
         "name": name,
         "description": description,
-        "includes": pattern,
+        "includes": f"{layout.numbered(name, generation)}/**",
         "encodingFormat": "application/octet-stream",
     }
 

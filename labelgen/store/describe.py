@@ -68,7 +68,7 @@ def human_bytes(count: int) -> str:
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     corpus = manifest.corpus
-    splits = ", ".join(f"{name} {stop - start:,}" for name, (start, stop) in corpus.splits.items())
+    splits = ", ".join(f"{name} {len(rows):,}" for name, rows in corpus.splits.items())
     teachers = ", ".join(
         f"{alias} = {entry.spec} ({'+'.join(entry.modalities)}, {entry.dim}-d)"
         for alias, entry in manifest.teachers.items()

@@ -89,7 +89,7 @@ def overview(store: Store) -> dict[str, Any]:
         "images": corpus.n_images,
         "captions": corpus.n_captions,
         "texts": corpus.n_texts,
-        "splits": {name: stop - start for name, (start, stop) in corpus.splits.items()},
+        "splits": {name: len(rows) for name, rows in corpus.splits.items()},
         "teachers": {
             alias: {"spec": entry.spec, "modalities": list(entry.modalities), "dim": entry.dim}
             for alias, entry in manifest.teachers.items()

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from labelgen.errors import StoreError
+from labelgen.similarity.groups import rows_of
 from labelgen.store import layout
 from labelgen.store.index import lookup
 from labelgen.store.manifest import Manifest
 from labelgen.store.mapped import MappedArray
+from labelgen.store.splits import SplitRows
 from labelgen.types import Int64, Modality
 
 if TYPE_CHECKING:
@@ -54,9 +56,12 @@ class Items:
         return self._frame(self.manifest.quarantine.path)
 
     @property
-    def splits(self) -> dict[str, range]:
-        """Image rows of every split, in row order. The captions of rows v are `offsets[v]` to `offsets[v + 1]`."""
-        return {name: range(start, stop) for name, (start, stop) in self.manifest.corpus.splits.items()}
+    def splits(self) -> dict[str, SplitRows]:
+        """Image rows of every split, in the order of their first rows; see `captions_in` for those of their captions.
+
+        They are used like a `range`. A split that images were appended to may have several; `np.asarray` takes all.
+        """
+        return dict(self.manifest.corpus.splits)
 
     @property
     def offsets(self) -> Int64:
@@ -91,6 +96,12 @@ class Items:
         """Caption rows of one image, [n] (none, one, five, ...)."""
         start, stop = self._index("offsets").take(self._checked([image_row], "image") + np.arange(2))
         return np.arange(start, stop, dtype=np.int64)
+
+    def captions_in(self, image_rows: RowNumbers) -> Int64:
+        """Caption rows of several images, one image after the other, [n]."""
+        images = self._checked(image_rows, "image")
+        starts = self._index("offsets").take(images)
+        return rows_of(starts, self._index("offsets").take(images + 1) - starts)
 
     def image_of(self, caption_rows: RowNumbers) -> Int64:
         """The image row of every caption row, [n]."""

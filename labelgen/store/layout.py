@@ -23,6 +23,8 @@ INGEST = f"{WORK}/ingest"
 PARTS = f"{WORK}/parts"
 
 CORPUS = "corpus"
+EMBEDDINGS = "embeddings"
+NEIGHBORS = "neighbors"
 RECEIPTS = "receipts"
 #: Networks that were trained in the build, one folder an alias.
 MODELS = "models"
@@ -153,8 +155,9 @@ def _power_of_two_above(count: int) -> int:
     return 1 << max(0, (count - 1).bit_length())
 
 
-def alias_path(alias: str) -> str:
-    return f"embeddings/{alias}"
+def numbered(name: str, generation: int) -> str:
+    """`embeddings`, then `embeddings.2`, `embeddings.3` ...: every `--append` writes folders anew."""
+    return name if generation == 1 else f"{name}.{generation}"
 
 
 def model_path(alias: str) -> str:
@@ -162,12 +165,27 @@ def model_path(alias: str) -> str:
     return f"{MODELS}/{alias}/towers.safetensors"
 
 
-def embedding_path(alias: str, modality: Modality) -> str:
-    return f"{alias_path(alias)}/{modality}"
+def generation_of(path: str) -> int:
+    """The number of the top folder of a path, see `numbered`."""
+    return int(path.partition("/")[0].partition(".")[2] or 1)
+
+
+def alias_path(alias: str, generation: int = 1) -> str:
+    return f"{numbered(EMBEDDINGS, generation)}/{alias}"
+
+
+def embedding_path(alias: str, modality: Modality, generation: int = 1) -> str:
+    return f"{alias_path(alias, generation)}/{modality}"
 
 
 def neighbors_path(
-    relation: Relation, alias: str, aggregation: Aggregation, scope: Scope, k: int, approximate: str = ""
+    relation: Relation,
+    alias: str,
+    aggregation: Aggregation,
+    scope: Scope,
+    k: int,
+    approximate: str = "",
+    generation: int = 1,
 ) -> str:
     """Folder of one neighbour list; what is usual (max, split, exact) is not spelt out.
 
@@ -177,11 +195,18 @@ def neighbors_path(
     parts += ["mean"] if aggregation == "mean" else []
     parts += ["cross"] if scope == "cross" else []
     parts += [f"approximate-{approximate}"] if approximate else []
-    return f"neighbors/{'.'.join(parts)}.k{k}"
+    return f"{numbered(NEIGHBORS, generation)}/{'.'.join(parts)}.k{k}"
 
 
-def embedding_spec(alias: str, modality: Modality, rows: int, dim: int) -> ArraySpec:
-    return ArraySpec(embedding_path(alias, modality), (rows, dim), "float16")
+def stats_path(relation: Relation, alias: str, aggregation: Aggregation, generation: int = 1) -> str:
+    """i2t and t2i read one matrix, so they share one file."""
+    name = Relation.I2T if relation is Relation.T2I else relation
+    mark = ".mean" if aggregation == "mean" else ""
+    return f"{numbered(STATS, generation)}/{name.value}.{alias}{mark}.json"
+
+
+def embedding_spec(alias: str, modality: Modality, rows: int, dim: int, generation: int = 1) -> ArraySpec:
+    return ArraySpec(embedding_path(alias, modality, generation), (rows, dim), "float16")
 
 
 def neighbor_specs(path: str, rows: int, k: int) -> dict[str, ArraySpec]:

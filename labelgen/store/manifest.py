@@ -18,6 +18,7 @@ from labelgen.fingerprint import digest_many, fingerprint
 from labelgen.store import layout
 from labelgen.store.atomic import FileFact, write_atomic
 from labelgen.store.layout import ArraySpec
+from labelgen.store.splits import SplitRows
 from labelgen.store.validation import schema_problems
 from labelgen.types import Aggregation, Modality, Relation, Scope
 
@@ -68,17 +69,32 @@ class NeighborEntry:
 
 
 @dataclass(frozen=True)
+class PartEntry:
+    """Images that entered a store together: how much of what was new, the data set, as the table of a recipe, and the
+    identity of its photographs, empty where no teacher looked at them."""
+
+    images: int
+    captions: int
+    texts: int
+    dataset: Mapping[str, Any]
+    photos: str = ""
+
+
+@dataclass(frozen=True)
 class CorpusEntry:
-    """The corpus. `splits` are image rows [start, stop) in row order; `about` may hold what is known of the data set:
-    name, licence, citation, url."""
+    """The corpus: its splits and, in `about`, what is known of the data set (name, licence, citation, url).
+
+    `parts` say, in row order, what was there first and what was appended; empty where nothing was appended.
+    """
 
     path: str
     n_images: int
     n_captions: int
     n_texts: int
-    splits: Mapping[str, tuple[int, int]]
+    splits: Mapping[str, SplitRows]
     fingerprint: str
     about: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[PartEntry, ...] = ()
 
     def arrays(self) -> dict[str, ArraySpec]:
         return layout.index_specs(self.path, self.n_images, self.n_captions)
@@ -137,6 +153,11 @@ class Manifest:
             yield from listed.arrays().values()
 
     @property
+    def generation(self) -> int:
+        """Number of the folders of embeddings, neighbours and statistics, see `layout.numbered`."""
+        return layout.generation_of(self.embeddings[0].array.path) if self.embeddings else 1
+
+    @property
     def total_bytes(self) -> int:
         return sum(fact.bytes for fact in self.files.values())
 
@@ -153,6 +174,8 @@ class Manifest:
         for entry in document["teachers"].values():
             if not entry["training"]:
                 del entry["training"]
+        if not self.corpus.parts:
+            del document["corpus"]["parts"]
         document["files"] = {path: self.files[path]._asdict() for path in sorted(self.files)}
         document[_DIGEST] = fingerprint(document)
         return {"format": document.pop("format"), **document}
@@ -280,8 +303,10 @@ def _teacher(entry: Mapping[str, Any]) -> TeacherEntry:
 
 
 def _corpus(entry: Mapping[str, Any]) -> CorpusEntry:
-    splits = {name: (int(start), int(stop)) for name, (start, stop) in entry["splits"].items()}
-    return CorpusEntry(**{**entry, "splits": splits})
+    splits = {name: SplitRows.from_json(rows) for name, rows in entry["splits"].items()}
+    return CorpusEntry(
+        **{**entry, "splits": splits, "parts": tuple(PartEntry(**part) for part in entry.get("parts", ()))}
+    )
 
 
 def _embedding(entry: Mapping[str, Any]) -> EmbeddingEntry:
@@ -298,6 +323,8 @@ def _neighbor(entry: Mapping[str, Any]) -> NeighborEntry:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, SplitRows):
+        return value.to_json()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -14,6 +14,7 @@ from labelgen.store.findings import Findings
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import EmbeddingEntry, Manifest, NeighborEntry
 from labelgen.store.mapped import MappedArray
+from labelgen.store.splits import split_numbers
 from labelgen.store.verify_corpus import MissingRows, may_be_missing
 from labelgen.store.zarr import open_array
 from labelgen.types import PAD_ROW, PAD_SCORE, Bool, Float32, Int64, UInt32
@@ -100,7 +101,7 @@ class _Owners:
         captions = MappedArray(root, corpus.arrays()["caption_image"])
         self._of_captions = captions.slice(0, len(captions))
         self._entry = entry
-        self._split_starts = np.array([start for start, _ in sorted(corpus.splits.values())], np.int64)
+        self._split_of = split_numbers(corpus.splits, corpus.n_images)
         self.n_candidates = corpus.n_images if entry.relation.candidate == "image" else corpus.n_captions
 
     def intruders(self, ids: UInt32, filled: Bool, start: int) -> Bool:
@@ -108,16 +109,13 @@ class _Owners:
         queries = self._images(np.arange(start, start + len(ids)), self._entry.relation.query)
         safe = np.where(filled, 0, ids).astype(np.int64)
         candidates = self._images(safe, self._entry.relation.candidate)
-        same_split = self._splits(candidates) == self._splits(queries)[:, None]
+        same_split = self._split_of[candidates] == self._split_of[queries][:, None]
         wrong_split = ~same_split if self._entry.scope == "split" else same_split
         bad: Bool = (~filled & ((candidates == queries[:, None]) | wrong_split)).any(axis=1)
         return bad
 
     def _images(self, rows: Int64, modality: str) -> Int64:
         return rows if modality == "image" else self._of_captions[rows].astype(np.int64)
-
-    def _splits(self, images: Int64) -> Int64:
-        return np.searchsorted(self._split_starts, images, side="right")
 
 
 def _bad_filling(filled: Bool, scores: Float32) -> Bool:

@@ -118,8 +118,9 @@ def _check_count(path: str, rows: int, expected: int, found: Findings) -> None:
 def _split_names(manifest: Manifest) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
     """Split of every image by the manifest; None where its ranges leave a gap."""
     names = np.full(manifest.corpus.n_images, None, object)
-    for name, (start, stop) in manifest.corpus.splits.items():
-        names[start:stop] = name
+    for name, rows in manifest.corpus.splits.items():
+        for part in rows.ranges:
+            names[part.start : part.stop] = name
     return names
 
 

@@ -81,7 +81,7 @@ def divided(captions: Captions, splits: tuple[str, ...], holdout: float, seed: i
     Raises:
         TeacherError: too few images.
     """
-    used = np.concatenate([np.arange(*captions.splits[name]) for name in splits])
+    used = np.concatenate([np.asarray(captions.splits[name], np.int64) for name in splits])
     shuffled = np.random.default_rng([seed, 0]).permutation(used)
     share = max(_LEAST_IMAGES, round(holdout * len(used)))
     if len(used) < 3 * _LEAST_IMAGES or 2 * share >= len(used):
@@ -91,7 +91,7 @@ def divided(captions: Captions, splits: tuple[str, ...], holdout: float, seed: i
             expected=f"at least {3 * _LEAST_IMAGES}, and more than half of them to train on",
         )
     parts = {"fit": shuffled[2 * share :], "stopping": shuffled[:share], "held_out": shuffled[share : 2 * share]}
-    others = {name: np.arange(*span) for name, span in captions.splits.items() if name not in splits}
+    others = {name: np.asarray(rows, np.int64) for name, rows in captions.splits.items() if name not in splits}
     return {name: np.sort(rows) for name, rows in parts.items()} | others
 
 

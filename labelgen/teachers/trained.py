@@ -39,13 +39,13 @@ class Captions:
         images: image row of every caption, int64 [n].
         texts: number of its distinct text, int64 [n]; -1 where it has no usable text.
         categories: of every image, [m]; None where it has none.
-        splits: image rows [start, stop) of every split.
+        splits: image rows of every split, ascending.
     """
 
     images: Int64
     texts: Int64
     categories: Sequence[str | None]
-    splits: Mapping[str, tuple[int, int]]
+    splits: Mapping[str, Sequence[int]]
 
 
 class Saved(Protocol):

@@ -34,6 +34,7 @@ from labelgen.store.manifest import (
 )
 from labelgen.store.parquet import write_frame
 from labelgen.store.shards import write_array
+from labelgen.store.splits import SplitRows
 from labelgen.types import PAD_ROW, PAD_SCORE, Float16, Float32, Float64, Int64, Modality, Relation
 
 if TYPE_CHECKING:
@@ -325,7 +326,12 @@ def _manifest(
             alias: TeacherEntry(f"random(dim={dim})", _modalities(alias), dim, "keyed") for alias, dim in dims.items()
         },
         corpus=CorpusEntry(
-            layout.CORPUS, len(offsets) - 1, len(texts), _distinct(texts), splits, fingerprint("corpus")
+            path=layout.CORPUS,
+            n_images=len(offsets) - 1,
+            n_captions=len(texts),
+            n_texts=_distinct(texts),
+            splits={name: SplitRows([range(*span)]) for name, span in splits.items()},
+            fingerprint=fingerprint("corpus"),
         ),
         embeddings=tuple(
             EmbeddingEntry(alias, side, layout.embedding_spec(alias, side, *rows.shape), fingerprint([alias, side]))

@@ -8,21 +8,17 @@ import pytest
 
 from labelgen.config import SearchConfig
 from labelgen.errors import ConfigError
-from labelgen.stages.blueprint import (
-    CorpusFacts,
-    EmbeddingPlan,
-    TeacherFacts,
-    embedding_plans,
-    list_fingerprint,
-    product_plans,
-)
+from labelgen.stages.blueprint import EmbeddingPlan, embedding_plans, list_fingerprint, product_plans
+from labelgen.stages.facts import CorpusFacts, Part, TeacherFacts
 from labelgen.stages.search import lists_for, product_of
 from labelgen.types import Relation
 
 TEXT, IMAGE, BOTH = frozenset({"text"}), frozenset({"image"}), frozenset({"text", "image"})
 CORPUS = CorpusFacts(
-    "corpus", "/photos", n_images=100, n_captions=500, n_texts=430, fingerprint="c", photos_fingerprint="p"
-)
+    "corpus", n_images=100, n_captions=500, n_texts=430, fingerprint="c", photos_fingerprint="p",
+    parts=(Part(photos="/photos"),),
+)  # fmt: skip
+MOVED = replace(CORPUS, parts=(Part(photos="/moved"),))
 WORDS = TeacherFacts("text", "minilm()", TEXT, 384, {"weights": "w"}, "content", 64, 0)
 PIXELS = TeacherFacts("image", "timm()", IMAGE, 1280, {"weights": "v"}, "content", 0, 32)
 KEYED = TeacherFacts("grid", "precomputed()", IMAGE, 37_632, {}, "keyed", 0, 0)
@@ -40,7 +36,7 @@ def test_blocks_cover_the_distinct_texts_or_the_images() -> None:
 
 def test_fingerprints_change_with_what_decides_the_rows_and_with_nothing_else() -> None:
     plan = EmbeddingPlan(PIXELS, "image", CORPUS)
-    same = [replace(CORPUS, folder="elsewhere", photos="/moved")]
+    same = [replace(MOVED, folder="elsewhere")]
     other = [replace(CORPUS, fingerprint="d"), replace(CORPUS, photos_fingerprint="q")]
     assert all(replace(plan, corpus=corpus).fingerprint == plan.fingerprint for corpus in same)
     assert all(replace(plan, corpus=corpus).fingerprint != plan.fingerprint for corpus in other)
@@ -51,7 +47,7 @@ def test_fingerprints_change_with_what_decides_the_rows_and_with_nothing_else() 
 
 def test_a_moved_data_set_has_the_same_tasks() -> None:
     here = EmbeddingPlan(PIXELS, "image", CORPUS).part_tasks()
-    moved = EmbeddingPlan(PIXELS, "image", replace(CORPUS, photos="/moved", folder="corpus.2")).part_tasks()
+    moved = EmbeddingPlan(PIXELS, "image", replace(MOVED, folder="corpus.2")).part_tasks()
     assert [task.fingerprint for task in here] == [task.fingerprint for task in moved]
 
 

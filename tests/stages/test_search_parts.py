@@ -31,7 +31,7 @@ def test_lists_made_of_several_strips_are_those_of_a_brute_force(tmp_path: Path,
         "lists": [item.to_json()],
         "folder": "parts",
     }
-    splits = list(manifest.corpus.splits.values())
+    splits = [(rows.start, rows.stop) for rows in manifest.corpus.splits.values()]
     parts = []
     for start, stop in splits:
         middle = (start + stop) // 2
@@ -45,7 +45,7 @@ def test_lists_made_of_several_strips_are_those_of_a_brute_force(tmp_path: Path,
         text=MappedArray(store, embedding.array),
         image=None,
         offsets=search.tables.offsets(store / "corpus"),
-        splits=tuple(tuple(span) for span in splits),
+        splits=tuple(splits),
         wants=(Want(relation, 5),),
         memory=1 << 30,
     )

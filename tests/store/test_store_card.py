@@ -14,6 +14,7 @@ from labelgen.fingerprint import digest_file
 from labelgen.store.card import render_readme, write_card
 from labelgen.store.croissant import render_croissant, table_paths
 from labelgen.store.manifest import load_manifest, save_manifest
+from labelgen.store.splits import SplitRows
 
 CHECK = """
 import json, logging, sys
@@ -85,7 +86,7 @@ def test_markdown_is_escaped(broken: Path) -> None:
     """Split names, specs and reasons come from outside; README files are shown as HTML."""
     manifest = load_manifest(broken)
     evil = "<img src=x onerror=alert(1)> | `code`\n# [x](javascript:alert(1))"
-    corpus = replace(manifest.corpus, about={"name": evil, "licence": evil}, splits={evil: (0, 8)})
+    corpus = replace(manifest.corpus, about={"name": evil, "licence": evil}, splits={evil: SplitRows([range(8)])})
     reasons = ({"stage": "ingest", "reason": evil, "count": 3},)
     changed = replace(manifest, corpus=corpus, quarantine=replace(manifest.quarantine, by_reason=reasons))
     text = render_readme(changed)

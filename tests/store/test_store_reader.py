@@ -23,6 +23,7 @@ from labelgen.errors import (
 from labelgen.store.layout import TABLES
 from labelgen.store.manifest import load_manifest, save_manifest
 from labelgen.store.reader import Store
+from labelgen.store.splits import SplitRows
 from labelgen.types import PAD_ROW
 
 SIZES = (5, 2, 0, 1, 7, 3, 4, 2)  # of the fixture `made_store`
@@ -179,7 +180,8 @@ def test_html_is_escaped(broken: Path) -> None:
     manifest = load_manifest(broken)
     evil = "<script>alert('x')</script>"
     save_manifest(
-        broken, replace(manifest, corpus=replace(manifest.corpus, about={"name": evil}, splits={evil: (0, 8)}))
+        broken,
+        replace(manifest, corpus=replace(manifest.corpus, about={"name": evil}, splits={evil: SplitRows([range(8)])})),
     )
     html = labelgen.open(broken)._repr_html_()
     assert "<script" not in html

@@ -23,6 +23,7 @@ from labelgen.store.findings import Findings
 from labelgen.store.manifest import Manifest, content_digest, load_manifest, save_manifest
 from labelgen.store.parquet import read_frame, write_frame
 from labelgen.store.shards import write_array
+from labelgen.store.splits import SplitRows
 from labelgen.store.verify import verify
 from labelgen.testing.stores import make_store
 from labelgen.types import PAD_ROW
@@ -360,7 +361,9 @@ def test_an_index_that_does_not_fit_the_tables(
 
 def test_a_corpus_that_does_not_fit_the_manifest(broken: Path) -> None:
     manifest = load_manifest(broken)
-    corpus = replace(manifest.corpus, splits={"train": (0, 5), "val": (5, 8)}, n_texts=3)
+    corpus = replace(
+        manifest.corpus, splits={"train": SplitRows([range(5)]), "val": SplitRows([range(5, 8)])}, n_texts=3
+    )
     save_manifest(broken, replace(manifest, corpus=corpus))
     found = whats(broken)
     assert "corpus/images.parquet rows 5 to 5: split differs from the manifest" in found

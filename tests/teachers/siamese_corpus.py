@@ -29,5 +29,5 @@ def made_corpus(
     texts = np.arange(len(images))
     texts[-1] = -1
     border = 3 * n_images // 4
-    splits = {"train": (0, border), "test": (border, n_images)}
+    splits = {"train": range(border), "test": range(border, n_images)}
     return rows.astype(np.float16), Captions(images, texts, [f"category {label}" for label in labels], splits)

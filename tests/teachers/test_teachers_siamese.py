@@ -298,7 +298,7 @@ def test_a_corpus_without_pairs_is_refused(change: str, arguments: dict[str, Any
     if change == "one category":
         captions = dataclasses.replace(captions, categories=["a"] * 40)
     if change == "three images":
-        captions = dataclasses.replace(captions, splits={"train": (0, 3), "test": (3, 40)})
+        captions = dataclasses.replace(captions, splits={"train": range(3), "test": range(3, 40)})
     if change == "equal texts":
         captions = dataclasses.replace(captions, texts=captions.images)
     if not words:

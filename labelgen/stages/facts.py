@@ -1,0 +1,122 @@
+"""What a build knows before it makes anything: counts of the corpus, and what teachers say of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast
+
+from labelgen.store.manifest import Manifest, TeacherEntry
+from labelgen.types import Modality
+
+#: Encodes content, looks features up, or is trained on the rows of another teacher.
+Kind: TypeAlias = Literal["content", "keyed", "trained"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images that entered a corpus together: their first rows, and the folder of their photographs ("" for none)."""
+
+    image: int = 0
+    caption: int = 0
+    text: int = 0
+    photos: str = ""
+
+    def row(self, modality: Modality) -> int:
+        return self.image if modality == "image" else self.caption
+
+
+@dataclass(frozen=True)
+class CorpusFacts:
+    """Counts and identity of an ingested corpus.
+
+    Attributes:
+        folder: where workers find its tables.
+        parts: what entered it together, in row order.
+        kept: how many of the parts a sealed store has the rows of, all of them made by the teachers of this build: what
+            is built are the rows of the other parts, after those.
+        generation: of the folders that arrays are written to.
+    """
+
+    folder: str
+    n_images: int
+    n_captions: int
+    n_texts: int
+    fingerprint: str
+    photos_fingerprint: str
+    parts: tuple[Part, ...] = (Part(),)
+    kept: int = 0
+    generation: int = 1
+
+    def rows(self, modality: Modality) -> int:
+        return self.n_images if modality == "image" else self.n_captions
+
+    @property
+    def new(self) -> Part:
+        """The first part whose rows are made; its first rows are the numbers of rows that are there already."""
+        return self.parts[self.kept]
+
+    @classmethod
+    def from_manifest(cls, manifest: Manifest) -> CorpusFacts:
+        """The corpus of a sealed store; its photographs are not needed any more."""
+        entry = manifest.corpus
+        photos = str(manifest.fingerprints.get("photos", ""))
+        return cls(
+            folder=entry.path,
+            n_images=entry.n_images,
+            n_captions=entry.n_captions,
+            n_texts=entry.n_texts,
+            fingerprint=entry.fingerprint,
+            photos_fingerprint=photos,
+            parts=sealed_parts(manifest),
+            generation=manifest.generation,
+        )
+
+
+def sealed_parts(manifest: Manifest) -> tuple[Part, ...]:
+    """The parts of a sealed corpus, without their photographs."""
+    starts = [Part()]
+    for part in manifest.corpus.parts[:-1]:
+        last = starts[-1]
+        starts.append(Part(last.image + part.images, last.caption + part.captions, last.text + part.texts))
+    return tuple(starts)
+
+
+@dataclass(frozen=True)
+class TeacherFacts:
+    """What a loaded teacher says of itself. Blocks are 0 where it does not encode that modality from content."""
+
+    alias: str
+    spec: str
+    modalities: frozenset[Modality]
+    dim: int
+    identity: Mapping[str, Any]
+    kind: Kind
+    text_block: int
+    image_block: int
+    reference: str = ""
+
+    @classmethod
+    def from_receipt(cls, facts: Mapping[str, Any]) -> TeacherFacts:
+        """From the facts of a `describe` task."""
+        return cls(**{**facts, "modalities": frozenset(facts["modalities"])})
+
+    @classmethod
+    def from_entry(cls, alias: str, entry: TeacherEntry) -> TeacherFacts:
+        """A sealed teacher: its rows are there, so it is not loaded and encodes nothing."""
+        kind = cast("Kind", entry.kind)
+        return cls(alias, entry.spec, frozenset(entry.modalities), entry.dim, entry.identity, kind, 0, 0)
+
+    @property
+    def of(self) -> str:
+        """Alias of the teacher that a trained one learns from, empty for others."""
+        return str(self.identity["of"]) if self.kind == "trained" else ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "spec": self.spec,
+            "modalities": sorted(self.modalities),
+            "dim": self.dim,
+            "identity": dict(self.identity),
+            "kind": self.kind,
+        }

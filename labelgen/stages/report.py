@@ -1,0 +1,89 @@
+"""What a build tells of the store that it made or found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labelgen.store.describe import recall_text
+from labelgen.store.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build made. `changed` is False where the store was already sealed with this recipe; `approximate` says of
+    every approximate list how much it holds, `trained` is what every teacher reports that the build trained.
+
+    `appended` images are new, `skipped` ones were there already: both are 0 but where images were to be appended.
+    """
+
+    path: Path
+    content_digest: str
+    changed: bool
+    images: int
+    captions: int
+    texts: int
+    splits: Mapping[str, int]
+    teachers: Mapping[str, str]
+    lists: Sequence[str]
+    quarantined: Mapping[str, int]
+    bytes: int
+    seconds: float
+    peak_bytes: int
+    stages: Mapping[str, Mapping[str, Any]]
+    approximate: Mapping[str, str] = field(default_factory=dict)
+    trained: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    appended: int = 0
+    skipped: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "path": str(self.path)}
+
+
+def report_of(
+    root: Path,
+    manifest: Manifest,
+    *,
+    changed: bool,
+    seconds: float = 0.0,
+    notes: Sequence[str] = (),
+    appended: int = 0,
+    skipped: int = 0,
+) -> BuildReport:
+    """The report of a store that lies at `root`, sealed now or before."""
+    corpus = manifest.corpus
+    return BuildReport(
+        path=root,
+        content_digest=manifest.content_digest,
+        changed=changed,
+        images=corpus.n_images,
+        captions=corpus.n_captions,
+        texts=corpus.n_texts,
+        splits={name: len(rows) for name, rows in corpus.splits.items()},
+        teachers={alias: entry.spec for alias, entry in manifest.teachers.items()},
+        lists=[entry.path for entry in manifest.neighbors],
+        approximate={entry.path: recall_text(entry) for entry in manifest.neighbors if entry.approximate},
+        quarantined={f"{row['stage']}: {row['reason']}": row["count"] for row in manifest.quarantine.by_reason},
+        bytes=manifest.total_bytes,
+        seconds=round(seconds, 3),
+        peak_bytes=max((stage.get("peak_bytes", 0) for stage in manifest.stages.values()), default=0),
+        stages=manifest.stages,
+        trained={alias: entry.training for alias, entry in manifest.teachers.items() if entry.training},
+        notes=[*notes, *_no_better(manifest)],
+        appended=appended,
+        skipped=skipped,
+    )
+
+
+def _no_better(manifest: Manifest) -> list[str]:
+    """A sentence on every trained teacher that does not beat its source on the pairs held out."""
+    told = {alias: entry.training["auc"]["held_out"] for alias, entry in manifest.teachers.items() if entry.training}
+    return [
+        f"{alias} separates held-out pairs no better than {manifest.teachers[alias].identity['of']} "
+        f"(AUC {auc['trained']:.4f} and {auc['frozen']:.4f})"
+        for alias, auc in told.items()
+        if auc["trained"] <= auc["frozen"]
+    ]
