@@ -106,7 +106,7 @@ class Strip:
     """One unit of search: query images [first, last) against the candidate image ranges.
 
     `mutual`: the candidates, one range, which equals the queries' or shares nothing with it, get lists of the queries
-    too.
+    too. Each of the two lies in one split; the strip serves the wants of their scope: `split` if it is the same one.
     """
 
     first: int

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from labelgen.errors import LabelgenError
 from labelgen.similarity import fused_product
 from labelgen.similarity.base import Partial, SearchPlan, Strip
 from labelgen.similarity.fused_device import product_on, whole_sums
@@ -110,11 +111,23 @@ def _mutual_strips(plan: SearchPlan) -> Iterator[Strip]:
 
 
 def _scope(plan: SearchPlan, strip: Strip) -> Scope:
-    """Whether both ranges of a mutual strip lie in one split."""
-    ((low, _),) = strip.candidates
-    return (
-        "split" if any(start <= strip.first < stop and start <= low < stop for start, stop in plan.splits) else "cross"
+    """What the two ranges of a mutual strip are to each other.
+
+    Raises:
+        LabelgenError: a range that does not lie in one split.
+    """
+    (other,) = strip.candidates
+    own, theirs = (
+        [split for split in plan.splits if split[0] <= start and stop <= split[1] and split[0] < split[1]]
+        for start, stop in ((strip.first, strip.last), other)
     )
+    if not own or not theirs:
+        raise LabelgenError(
+            "a mutual strip needs ranges of images that lie in one split each",
+            found=f"images {strip.first}-{strip.last} and {other[0]}-{other[1]}",
+            expected=f"ranges within the splits {list(plan.splits)}",
+        )
+    return "split" if own == theirs else "cross"
 
 
 def _weights(plan: SearchPlan) -> Int64:

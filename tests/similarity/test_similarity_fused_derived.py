@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelgen.similarity.base import Want
+from labelgen.errors import LabelgenError
+from labelgen.similarity.base import Strip, Want
 from labelgen.similarity.certificate import low_precision_errors, whole_product_errors
 from labelgen.similarity.exact import aggregate_groups, block_similarity
 from labelgen.similarity.fused import FusedEngine
@@ -155,3 +156,25 @@ def test_many_lists_with_more_near_ties_than_places_are_searched_in_float32(monk
     assert all(item["fell_back"] < 100 and item["bound"] < 1e-4 for item in facts)  # that of float32
     assert tried == ["bfloat16"]
     assert_equals_brute_force(FusedEngine(), plan)
+
+
+def test_a_strip_across_splits_is_refused() -> None:
+    text = clustered_rows(60, 16, seed=6)
+    plan = plan_of("text", [3] * 20, wants_of([Relation.T2T], (3,)), text=text, splits=[(0, 12), (12, 20)])
+    with pytest.raises(LabelgenError, match="lie in one split each"):
+        list(FusedEngine().search(plan, Strip(0, 14, ((14, 20),), mutual=True)))
+
+
+def test_a_strip_of_two_ranges_gives_both_their_lists() -> None:
+    text = clustered_rows(300, 32, seed=7)
+    plan = plan_of("text", [3] * 100, wants_of(TEXT_RELATIONS, (4,)), text=text)
+    strip = Strip(60, 100, ((0, 60),), mutual=True)  # as new images meet the old ones
+    found = {(part.want.relation, part.first_row): len(part.keys) for part in FusedEngine().search(plan, strip)}
+    assert found == {
+        (Relation.T2T, 180): 120,
+        (Relation.I2T, 60): 40,
+        (Relation.T2I, 180): 120,
+        (Relation.T2T, 0): 180,
+        (Relation.I2T, 0): 60,
+        (Relation.T2I, 0): 180,
+    }
