@@ -138,7 +138,7 @@ def test_no_image_and_no_text_is_in_two_parts(seed: int, by: Any) -> None:
         groups = grouped(captions, parts[name], usable, by, fit.texts)
         assert set(captions.images[groups.members]) <= set(parts[name].tolist())
         assert not set(groups.texts) & set(fit.texts)
-        pairs = judged(groups, seed)
+        pairs = judged(groups, seed, 200)
         assert not set(captions.images[pairs.left]) & set(captions.images[fit.members])
         assert not set(captions.images[pairs.right]) & set(captions.images[fit.members])
 
