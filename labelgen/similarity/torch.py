@@ -1,4 +1,4 @@
-"""The engine of the smallest budgets: float32 products find candidates, float64 scores them, a certificate is the proof.
+"""The engine of the smallest budgets: float32 products find candidates, float64 scores them, a certificate proves it.
 
 One product of a block of queries with a tile of candidates serves every list that is asked for: `t2t` reads the matrix,
 `i2t` its maxima (or means) over the rows of an image, `t2i` those over its columns. Rows lie member by member
