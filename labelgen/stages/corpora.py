@@ -89,7 +89,7 @@ class Ingest:
         parts = (*sealed_parts(sealed), Part(len(old.images), len(old.captions), sealed.corpus.n_texts))
         for number, (part, behind) in enumerate(pairwise(parts)):
             with self._timed("ingest", 0, 1) as tell:
-                read = ingest.read_corpus(_dataset_of(sealed, self._config, number))
+                read = ingest.read_corpus(dataset_of(sealed, self._config, number))
                 self._refuse_changed(old, read, sealed, part, behind)
                 tell(1)
             corpus = self._probed(replace(corpus, photos=read.photos), range(part.image, behind.image))
@@ -200,7 +200,7 @@ def _history(entry: PartEntry, joined: Joined) -> dict[str, Any]:
     return {**asdict(entry), "splits": splits, "skipped": joined.skipped}
 
 
-def _dataset_of(sealed: Manifest, config: BuildConfig, number: int) -> DatasetConfig:
+def dataset_of(sealed: Manifest, config: BuildConfig, number: int) -> DatasetConfig:
     """What a part was read from; a recipe may say anew where the first one lies."""
     if not number:
         return config.dataset

@@ -9,6 +9,7 @@ tolerance (another machine class rounds differently).
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from labelgen.similarity.keys import TopK, merge
 from labelgen.similarity.layouts import lay_out, layouts, put_back
 from labelgen.specs import Spec
 from labelgen.stages import ingest, tables
+from labelgen.stages.corpora import dataset_of
 from labelgen.stages.deep_approximate import check_again
+from labelgen.stages.facts import sealed_parts
 from labelgen.stages.refine import rows_again
 from labelgen.stages.search import load_plan, product_of
 from labelgen.store.findings import Findings
@@ -127,23 +130,33 @@ def _sampled(
         kept = np.setdiff1d(np.arange(len(rows)), np.asarray(missing, int))
         return rows[kept], normalise(features[kept])
     if entry.modality == "text":
-        text_rows = tables.text_rows(folder)
-        block = min(len(tables.distinct_texts(folder)), teacher.text_block)
-        encoded = normalise(teacher.encode_texts(tables.distinct_texts(folder)[:block]))
-        rows = np.flatnonzero((text_rows >= 0) & (text_rows < block))
-        rows = rows[_spread(len(rows), sample)]
-        return rows, encoded[text_rows[rows]]
+        return _texts_again(folder, manifest, teacher, sample)
     return _photos_again(folder, manifest, teacher, sample, data_root)
+
+
+def _texts_again(folder: Path, manifest: Manifest, teacher: Any, sample: int) -> tuple[Int64, Float16]:
+    """The first block of texts of what was there first, and of every append, encoded as it was then."""
+    texts, text_rows = tables.distinct_texts(folder), tables.text_rows(folder)
+    borders = pairwise([*(part.text for part in sealed_parts(manifest)), len(texts)])
+    blocks = [range(start, min(start + teacher.text_block, stop)) for start, stop in borders if start < stop]
+    encoded = [normalise(teacher.encode_texts(texts[block.start : block.stop])) for block in blocks]
+    place = np.full(len(texts) + 1, -1)  # the last one is for captions without a text
+    place[[text for block in blocks for text in block]] = np.arange(sum(map(len, blocks)))
+    rows = np.flatnonzero(place[text_rows] >= 0)
+    rows = rows[_spread(len(rows), sample)]
+    return rows, np.concatenate([np.empty((0, teacher.dim), np.float16), *encoded])[place[text_rows[rows]]]
 
 
 def _photos_again(folder: Path, manifest: Manifest, teacher: Any, sample: int, data_root: str) -> tuple[Int64, Float16]:
     config = configs.from_dict(configs.override(manifest.recipe, [f'dataset.root="{data_root}"'] if data_root else []))
+    starts = [part.image for part in sealed_parts(manifest)]
     # the patch may be gone by now, and photographs lie where they lay
-    photos = ingest.read_corpus(replace(config.dataset, patch="")).photos
+    read = [replace(dataset_of(manifest, config, number), patch="") for number in range(len(starts))]
+    folders = [ingest.read_corpus(dataset).photos for dataset in read]
     files = tables.image_files(folder)
     rows, prepared = [], []
     for row in _spread(len(files), sample).tolist():
-        file = files[row]
+        file, photos = files[row], folders[int(np.searchsorted(starts, row, side="right")) - 1]
         if photos is None or file is None:
             continue
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, overload
 
 import numpy as np
@@ -110,7 +111,7 @@ def splits_of(names: Sequence[str]) -> dict[str, SplitRows]:
     """Rows of every split from the split of every row, in the order in which splits first appear."""
     starts = [row for row, name in enumerate(names) if row == 0 or name != names[row - 1]]
     ranges: dict[str, list[range]] = {}
-    for start, stop in zip(starts, [*starts[1:], len(names)], strict=True):
+    for start, stop in pairwise([*starts, len(names)]):
         ranges.setdefault(names[start], []).append(range(start, stop))
     return {name: SplitRows(found) for name, found in ranges.items()}
 

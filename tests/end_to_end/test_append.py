@@ -247,6 +247,24 @@ def test_features_that_are_missing_are_quarantined_and_another_length_is_refused
         made.append(made.table("rest", made.images[80:]), store)
 
 
+def test_a_trained_teacher_is_not_trained_again(tmp_path: Path) -> None:
+    made = Made(tmp_path / "data", 200)
+    made.split_of = dict.fromkeys(made.images, "train") | dict.fromkeys(made.images[120:140], "val")
+    root, store = made.table("first", made.images[:160]), tmp_path / "store"
+    siamese = "siamese(of='text', hidden=16, dim=8, batch=32, steps=20, patience=2, rate=0.01)"
+    teachers = [f"teachers.text={made.teachers['text']}", f"teachers.siamese={siamese}"]
+    overrides = [f'dataset.root="{root}"', "search.k=5", *teachers]
+    pipeline.build(pipeline.resolve(dataset="table", overrides=overrides), store)
+    shutil.copytree(store, tmp_path / "old")
+    made.append(made.table("more", made.images[160:]), store)
+    old, new = labelgen.open(tmp_path / "old"), whole(store)
+    network = "models/siamese/towers.safetensors"
+    assert new.manifest.files[network] == old.manifest.files[network]
+    assert new.manifest.teachers["siamese"] == old.manifest.teachers["siamese"]
+    check_old_rows(old, new)
+    check_lists(new)
+
+
 def test_an_approximate_list_is_not_appended_to(made: Made, tmp_path: Path) -> None:
     from dataclasses import replace
 
