@@ -456,7 +456,7 @@ def test_a_photograph_that_is_broken_and_equal_texts(demo: tuple[Path, Path], tm
     """A folder is appended to the store of another adapter: a text that is there keeps its row, a photo is damaged."""
     store, root = tmp_path / "store", tmp_path / "photos"
     shutil.copytree(demo[0], store)
-    old = labelgen.open(store)
+    old = labelgen.open(demo[0])
     source = next(path for path in _demo_photos() if path.suffix == ".jpg")
     root.mkdir()
     for name in ("whole.jpg", "damaged.jpg"):
