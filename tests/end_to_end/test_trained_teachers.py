@@ -161,6 +161,32 @@ def test_threads_and_workers_change_no_byte(whole: Path, data: Path, way: Sequen
     assert load_manifest(tmp_path / "store").content_digest == load_manifest(whole).content_digest
 
 
+def test_appended_images_get_rows_from_the_sealed_network(data: Path, tmp_path: Path) -> None:
+    """Nothing is trained again: the network of the store makes the rows of what is new."""
+    (tmp_path / "first").mkdir()
+    frame = pl.read_parquet(data / "captions.parquet")
+    frame.filter(pl.col("image_id").is_in([f"i{image}" for image in range(30, 240)])).write_parquet(
+        tmp_path / "first" / "captions.parquet"
+    )
+    out = tmp_path / "store"
+    chosen = [text for text in recipe(data, f"teachers.siamese={SIAMESE}") if not text.startswith("dataset.root")]
+    first = json.dumps(str(tmp_path / "first"))
+    pipeline.build(pipeline.resolve(dataset="table", overrides=[f"dataset.root={first}", *chosen]), out)
+    sealed = load_manifest(out)
+    before = np.asarray(labelgen.open(out).embeddings("siamese"))
+    report = pipeline.append(out, overrides=[f"dataset.root={json.dumps(str(data))}"])
+    assert report.appended == 30
+    store = labelgen.open(out)
+    path = layout.model_path("siamese")
+    assert store.manifest.files[path] == sealed.files[path]
+    assert store.manifest.teachers["siamese"].training == sealed.teachers["siamese"].training
+    frozen, rows = (np.asarray(store.embeddings(alias)) for alias in ("text", "siamese"))
+    assert len(rows) == 720
+    np.testing.assert_array_equal(rows[: len(before)], before)
+    np.testing.assert_allclose(rows, Towers.read(out / path).apply(frozen), atol=5e-4)
+    assert verify(out, deep=True, sample=720).problems == ()
+
+
 #: (when, which file, how often it appears before the kill).
 MOMENTS = [
     ("after", ".labelgen/parts/train/*", 2),
