@@ -28,7 +28,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from comparison import report, results, wikipedia
-from comparison.configurations import BUDGET, SWEEP, choose
+from comparison.configurations import BUDGET, SWEEP, WIKIPEDIA, choose
 from comparison.flickr8k import Flickr8k
 from comparison.measures import Kept, Measure, value
 from comparison.training import Budget
@@ -46,10 +46,12 @@ def main() -> None:
     threadpool_limits(options.threads, user_api="blas")  # labels are products of numpy: its threads are others
     budget = replace(BUDGET, epochs=options.epochs or usual, batch=options.batch)
     if options.command == "sweep":
-        tried = options.configuration or [text for name in options.only or SWEEP for text in SWEEP[name]]
+        listed = [text for name in options.only or SWEEP for text in SWEEP[name]]
+        tried = options.configuration or (list(WIKIPEDIA.values()) if options.wikipedia else listed)
         sweep(data, tried, budget, options.seed or range(options.seeds or 1), options.out)
         return
-    named = {text: text for text in options.configuration} or choose(reached(options.out))
+    named = {text: text for text in options.configuration}
+    named = named or (WIKIPEDIA if options.wikipedia else choose(reached(options.out)))
     seeds = options.seed or range(options.seeds or 5)
     runs = {name: trained(data, text, budget, seeds, options.out) for name, text in named.items()}
     if options.command == "report":
