@@ -108,7 +108,7 @@ def write_report(
     for baseline in baselines:
         text += f"\n\nPoints over {baseline}:\n\n" + report.leads_markdown(table, baseline, names)
         shown = [name for name in table if name.startswith("mean ") or name.endswith("Spearman")]
-        report.plot(table, baseline, names, shown, options.out / f"over-{baseline}.png")
+        report.plot(table, baseline, names, shown, options.out / f"over-{baseline.partition('(')[0]}.png")
     (options.out / "report.md").write_text(text + "\n", encoding="utf-8")
     print(text)
 

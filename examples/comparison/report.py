@@ -55,7 +55,8 @@ def leads_markdown(table: Table, baseline: str, names: Sequence[str]) -> str:
 def plot(table: Table, baseline: str, names: Sequence[str], measures: Sequence[str], path: Path) -> None:
     """Leads over a baseline with their intervals, a panel a measure."""
     others = [name for name in names if name != baseline]
-    canvas = Canvas(figsize=(3.1 * len(measures), 0.45 * len(others) + 1.4), layout="constrained")
+    width = 2.4 * len(measures) + 0.09 * max(map(len, others))
+    canvas = Canvas(figsize=(width, 0.35 * len(others) + 1.2), layout="constrained")
     FigureCanvasAgg(canvas)
     panels = np.atleast_1d(canvas.subplots(1, len(measures)))
     for place, (axes, measure) in enumerate(zip(panels, measures, strict=True)):
@@ -68,7 +69,7 @@ def plot(table: Table, baseline: str, names: Sequence[str], measures: Sequence[s
         axes.axvline(0, color="0.2", linewidth=0.8)
         axes.set_yticks(range(len(others)), reversed(others) if place == 0 else [""] * len(others))
         axes.set_title(measure, fontsize=10)
-        axes.set_xlabel(f"points over {baseline}", fontsize=9)
+    canvas.supxlabel(f"points over {baseline}, 95 % intervals", fontsize=10)
     canvas.savefig(path, dpi=150)
 
 
