@@ -27,9 +27,12 @@ SWEEP: dict[str, list[str]] = {
         "bcls()",
         "bcls(weight=1.0, gap=0.2)",
         "bcls(weight=5.0, gap=0.2)",
+        "bcls(weight=5.0, gap=0.1)",
         "bcls(weight=10.0, gap=0.1)",
         "bcls(weight=1.0, window=8)",
         "bcls(weight=5.0, window=8)",
+        "bcls(weight=0.1, window=8)",
+        "bcls(weight=1.0, window=8, min_gap=0.1)",
     ],
     "CUSA": [
         "cusa()",
@@ -38,8 +41,9 @@ SWEEP: dict[str, list[str]] = {
         _CUSA.format(1.0, 0.0, 0.05),
         _CUSA.format(3.0, 0.0, 0.1),
         _CUSA.format(10.0, 0.0, 0.1),
+        _CUSA.format(10.0, 0.0, 0.2),
     ],
-    "listwise": ["listwise(weight=0.5)", _LIST.format(0.5), _LIST.format(0.8)],
+    "listwise": ["listwise(weight=0.5)", _LIST.format(0.5), _LIST.format(0.8), _LIST.format(0.9)],
     "fine-grained targets": [
         "fine_grained(mode='target')",
         f"fine_grained(base='{_WARM}', mode='target')",

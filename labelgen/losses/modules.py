@@ -116,7 +116,8 @@ class Cusa(nn.Module):
 class Bcls(nn.Module):
     """Triplet with soft negatives, plus `weight` times a Kendall ranking loss over the labels (BCLS).
 
-    `window=None` takes all pairs above `gap`, otherwise SW-HS with that window. The weight is not public; it matters.
+    `window=None` takes all pairs above `gap`, otherwise SW-HS with that window over pairs above `min_gap`; without it,
+    noise among unrelated items makes pairs too. The weight is not public; it matters.
     """
 
     def __init__(
@@ -129,9 +130,10 @@ class Bcls(nn.Module):
         gap: float = 0.3,
         window: int | None = None,
         stride: int = 1,
+        min_gap: float = 0.0,
     ) -> None:
         super().__init__()
-        self.weight, self.gap, self.window, self.stride = weight, gap, window, stride
+        self.weight, self.gap, self.window, self.stride, self.min_gap = weight, gap, window, stride, min_gap
         self.triplet: dict[str, Any] = {"margin": margin, "temperature": temperature, "form": form}
 
     def forward(self, scores: Tensor, soft: Any) -> Tensor:
@@ -141,7 +143,7 @@ class Bcls(nn.Module):
             ranking = kendall(scores, soft.relevance, gap=self.gap, where=soft.where)
         else:
             ranking = sliding_window_kendall(
-                scores, soft.relevance, window=self.window, stride=self.stride, where=soft.where
+                scores, soft.relevance, window=self.window, stride=self.stride, min_gap=self.min_gap, where=soft.where
             )
         loss: Tensor = binary + self.weight * ranking
         return loss

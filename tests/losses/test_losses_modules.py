@@ -66,6 +66,11 @@ def test_bcls(blocks: Blocks, scores: torch.Tensor) -> None:
     torch.testing.assert_close(modules.Bcls(2, gap=0.2)(scores, soft), wanted)
     wanted = triplet + losses.sliding_window_kendall(scores, soft.relevance, window=3)
     torch.testing.assert_close(modules.Bcls(window=3)(scores, soft), wanted)
+    apart = losses.sliding_window_kendall(scores, soft.relevance, window=3, min_gap=0.3, where=soft.where)
+    wanted = losses.triplet_soft_negative(scores, where=soft.where & ~soft.same_image) + apart
+    found = modules.Bcls(window=3, min_gap=0.3)(scores, soft)
+    torch.testing.assert_close(found, wanted)
+    assert found != modules.Bcls(window=3)(scores, soft)
 
 
 def test_listwise(blocks: Blocks, scores: torch.Tensor) -> None:
