@@ -46,6 +46,8 @@ _CODEBOOK_ROWS, _CODEBOOK_ROUNDS = 8192, 10
 #: Query rows of a strip; rows that are added at once.
 _STRIP_ROWS = 8192
 _ADDED = 4096
+#: Bytes of the rows that are fetched at once, with their values.
+_FETCHED_BYTES = 64 << 20
 #: Groups of more captions than this are not reckoned with when rows are fetched.
 _MOST_OWN = 64
 #: Anonymous bytes of a search beside its lists: a part of the index, pieces of queries, libraries.
@@ -225,15 +227,34 @@ class FaissEngine:
         found = {}
         for modality in _MODALITIES:
             asked = [want for want in wants if searched_rows(plan, want.relation)[0] == modality]
-            if asked:
-                sizes = np.diff(plan.offsets)[images] if modality == "text" else np.ones(len(images), np.int64)
-                rows = rows_of(plan.offsets[images], sizes) if modality == "text" else images
-                source: Any = plan.text if modality == "text" else plan.image
-                with _threads() as spread:
-                    fetched = self._fetched(ivf.unit_rows(source.take(rows)), index, probes, fetch, spread)
-                    for want in asked:
-                        found[want] = listed(plan, want, images, sizes, rows, fetched, spread)
+            sizes = np.diff(plan.offsets)[images] if modality == "text" else np.ones(len(images), np.int64)
+            most = max(1, _FETCHED_BYTES // (24 * fetch))
+            pieces = [
+                self._of_images(plan, images[low:high], sizes[low:high], modality, asked, index, probes, fetch)
+                for low, high in (cut(np.maximum(sizes, 1), 0, len(images), most) if asked else ())
+            ]
+            for number, want in enumerate(asked):
+                keys = [np.empty((0, want.k + 1), np.uint64), *(piece[number][0] for piece in pieces)]
+                found[want] = np.concatenate(keys), sum(piece[number][1] for piece in pieces)
         return found
+
+    def _of_images(
+        self,
+        plan: SearchPlan,
+        images: Int64,
+        sizes: Int64,
+        modality: Modality,
+        wants: Sequence[Want],
+        index: Index,
+        probes: int,
+        fetch: int,
+    ) -> list[tuple[UInt64, int]]:
+        """The same of so few images that what they fetch fits into memory, for wants with queries of one modality."""
+        rows = rows_of(plan.offsets[images], sizes) if modality == "text" else images
+        source: Any = plan.text if modality == "text" else plan.image
+        with _threads() as spread:
+            fetched = self._fetched(ivf.unit_rows(source.take(rows)), index, probes, fetch, spread)
+            return [listed(plan, want, images, sizes, rows, fetched, spread) for want in wants]
 
     def _fetched(self, unit: Float32, index: Index, probes: int, fetch: int, spread: Spread) -> Int64:
         """The embedding rows whose codes are best, [n, fetch], -1 where there are fewer."""

@@ -152,7 +152,7 @@ def tune(
     exact = {
         want: _sampled_keys(root, Sampled(plan, images), want, place, samples) for place, want in enumerate(plan.wants)
     }
-    held = _index(str(root), _Frozen(index), spec)
+    held = _index(str(root), _Where(index), spec)
     how = engine_of(spec).tune(plan, images, held, exact)
     about = {"rows": modality, "queries": own, "among": span, "lists": len(held.trained.centres), "images": len(images)}
     return Result((), {**about, "how": vars(how)})
@@ -180,7 +180,7 @@ def search_lists(
     for index in indexes:
         how = Tuning(**index["how"])
         span = (index["span"][0], index["span"][1])
-        held = _index(str(root), _Frozen({name: index[name] for name in ("trained", "ranges", "parts")}), spec)
+        held = _index(str(root), _Where({name: index[name] for name in ("trained", "ranges", "parts", "digest")}), spec)
         engine.adopt(index["modality"], (own[0], own[1]), span, held, how)
     strip = Strip(first, last, tuple((start, stop) for start, stop in candidates))
     return write_partials(root, plan, strip, engine.search(plan, strip), lists, folder)
@@ -234,15 +234,15 @@ def _trained(root: Path, folder: str) -> Trained:
     return Trained(*(np.array(read_part(root, f"{folder}/{name}")) for name in (CENTRES, CODEBOOK)))
 
 
-class _Frozen(dict[str, Any]):
-    """Arguments as a key of a cache."""
+class _Where(dict[str, Any]):
+    """Where an index lies, as the key of a cache: its digest tells it from another one in the same folder."""
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(self["trained"])
+        return hash(self["digest"])
 
 
 @lru_cache(maxsize=2)
-def _index(root: str, where: _Frozen, spec: str) -> Index:
+def _index(root: str, where: _Where, spec: str) -> Index:
     """An index in its folder; its last part stays in memory for the next task."""
     engine = engine_of(spec)
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from labelgen.fingerprint import fingerprint
 from labelgen.similarity.base import SearchPlan
 from labelgen.similarity.groups import cut, searched_rows
 from labelgen.similarity.recall import Sampled, drawn
@@ -106,10 +107,10 @@ class ApproximateSearch:
     # ------------------------------------------------------------------------------------------------------ the index
 
     def _indexes(self, take: Take) -> dict[tuple[Modality, tuple[int, int]], dict[str, Any]]:
-        """Where the index of each split and modality lies: trained, ranges of lists, parts."""
+        """Where the index of each split and modality lies, and the digest of its files."""
         wanted = list(dict.fromkeys((pair.modality, pair.span) for pair in self._pairs()))
         trained = [self._folder(f"index/{side}.{span[0]:09d}") for side, span in wanted]
-        take("index", [
+        made = take("index", [
             self._index_task("train", "train", side, span, {"folder": folder}, span[1] - span[0])
             for (side, span), folder in zip(wanted, trained, strict=True)
         ])  # fmt: skip
@@ -133,17 +134,23 @@ class ApproximateSearch:
             [f"{folder}/{at:05d}.faiss" for at in range(len(found))]
             for folder, found in zip(trained, ranges, strict=True)
         ]
-        take("index", [
+        packed = iter(take("index", [
             self._index_task(
                 f"pack-{low:09d}", "pack", side, span,
                 {"trained": folder, "assigned": names, "path": path, "lists": [low, high]}, 0,
             )
             for (side, span), folder, names, found, held in zip(wanted, trained, owners, ranges, files, strict=True)
             for (low, high), path in zip(found, held, strict=True)
-        ])  # fmt: skip
+        ]))  # fmt: skip
+        digests = [
+            fingerprint(
+                [output.blake3 for receipt in (first, *(next(packed) for _ in held)) for output in receipt.outputs]
+            )
+            for first, held in zip(made, files, strict=True)
+        ]
         return {
-            key: {"trained": folder, "ranges": found, "parts": held}
-            for key, folder, found, held in zip(wanted, trained, ranges, files, strict=True)
+            key: {"trained": folder, "ranges": found, "parts": held, "digest": digest}
+            for key, folder, found, held, digest in zip(wanted, trained, ranges, files, digests, strict=True)
         }
 
     def _pieces(self, modality: Modality, span: tuple[int, int]) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,25 @@ def test_a_score_that_is_none_is_found(store: Path, tmp_path: Path) -> None:
     assert any("not the similarities of the stored embeddings" in problem.what for problem in problems)
 
 
+def test_another_corpus_in_the_same_folder_and_process_has_its_own_index(data: Path, tmp_path: Path) -> None:
+    digests = {}
+    for place, seed in (("one", 3), ("one", 4), ("two", 4)):  # the second build may remember things of the first
+        np.save(tmp_path / "text.npy", clustered_rows(IMAGES * CAPTIONS, 48, seed=seed).astype(np.float32))
+        config = pipeline.resolve(
+            dataset="table",
+            overrides=[
+                f"dataset.root={data}",
+                "search.relations=t2t",
+                f"search.k={K}",
+                f"search.approximate={SPEC}",
+                f"teachers.text=precomputed(path='{tmp_path / 'text.npy'}', modality='text')",
+            ],
+        )
+        config = replace(config, teachers={"text": config.teachers["text"]})
+        digests[place, seed] = pipeline.build(config, tmp_path / place, fresh=True).content_digest
+    assert digests["one", 4] == digests["two", 4] != digests["one", 3]
+
+
 def test_a_low_recall_is_told_in_all_honesty(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "low"
     text = _build(data, out, "--relation", "t2t", spec="faiss(lists=100, probes=1, sample=1000)")
@@ -258,7 +278,5 @@ def test_without_faiss_the_error_names_the_line_that_installs_it(monkeypatch: py
 
 
 def _replace(root: Path, manifest: Manifest, entry: NeighborEntry, **changes: Any) -> None:
-    from dataclasses import replace
-
     others = tuple(replace(item, **changes) if item is entry else item for item in manifest.neighbors)
     save_manifest(root, replace(manifest, neighbors=others))
