@@ -18,7 +18,6 @@ from labelgen.cli.options import (
     teacher_pairs,
 )
 from labelgen.cli.progress import listening
-from labelgen.store.describe import training_text
 
 if TYPE_CHECKING:
     from labelgen.pipeline import BuildReport
@@ -164,6 +163,8 @@ def _print(report: BuildReport) -> None:
 
 
 def _facts(report: BuildReport) -> list[tuple[str, Any]]:
+    from labelgen.store.describe import training_text
+
     splits = ", ".join(f"{name} {show.count(rows)}" for name, rows in report.splits.items())
     teachers = "\n".join(f"{alias} = {spec}" for alias, spec in report.teachers.items())
     facts = [

@@ -8,7 +8,6 @@ import click
 
 from labelgen.cli import show
 from labelgen.cli.options import common
-from labelgen.store.describe import training_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,6 +80,8 @@ def _overview(store: Store, items: list[Item], as_json: bool) -> None:
 
 
 def _overview_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    from labelgen.store.describe import training_text
+
     splits = ", ".join(f"{name} {show.count(rows)}" for name, rows in facts["splits"].items())
     teachers = (
         f"{alias} = {entry['spec']}  {' and '.join(entry['modalities'])}, {entry['dim']} numbers"
