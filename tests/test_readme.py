@@ -113,7 +113,7 @@ def test_named_files_and_modules_exist(page: str) -> None:
         )
 
 
-PUBLIC = {"soft_labels", "open", "build", "plan", "verify", "add", "status"}
+PUBLIC = {"soft_labels", "open", "build", "plan", "verify", "add", "append", "status"}
 
 
 @pytest.mark.parametrize(("kind", "page"), [("dataset", "docs/datasets.md"), ("teacher", "docs/teachers.md")])
