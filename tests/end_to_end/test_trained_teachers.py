@@ -263,6 +263,7 @@ def test_rows_of_equal_texts_are_equal_where_the_source_encodes_texts(tmp_path: 
     """`first_captions` is the first row of each distinct text."""
     frame = pl.DataFrame({"text_row": pl.Series([0, None, 1, 0, 2, 1], dtype=pl.UInt32)})
     frame.write_parquet(tmp_path / layout.CAPTIONS)
+    pl.DataFrame({"image_row": pl.Series([0], dtype=pl.UInt32)}).write_parquet(tmp_path / layout.IMAGES)
     assert tables.first_captions(tmp_path).tolist() == [0, 2, 4]
 
 
