@@ -10,7 +10,7 @@ import polars as pl
 
 from labelgen.corpus.base import CaptionRecord, ImageRecord, Records
 from labelgen.corpus.checks import check_records
-from labelgen.corpus.frames import CAPTION_SCHEMA, IMAGE_SCHEMA, QUARANTINE_SCHEMA, Corpus
+from labelgen.corpus.frames import CAPTION_SCHEMA, IMAGE_SCHEMA, QUARANTINE_SCHEMA, Corpus, numbered_texts
 from labelgen.corpus.names import is_utf8, repaired
 from labelgen.errors import DatasetError
 from labelgen.types import SPLIT_ORDER, Int64
@@ -112,7 +112,7 @@ def _caption_frame(captions: Sequence[CaptionRecord], image_rows: Int64, images:
         "image_row": image_rows.astype(np.uint32),
         "split": [images[row].split for row in image_rows.tolist()],
         "text": [_stored(caption.text, state) for caption, state in zip(captions, status, strict=True)],
-        "text_row": _text_rows(captions, status),
+        "text_row": numbered_texts((caption.text for caption in captions), (state == OK for state in status)),
         "source_row": [caption.source_row for caption in captions],
         "status": status,
     }
@@ -127,15 +127,6 @@ def _status(text: str) -> str:
 
 def _stored(text: str, status: str) -> str:
     return text if status == OK else repaired(text)
-
-
-def _text_rows(captions: Sequence[CaptionRecord], status: Sequence[str]) -> list[int | None]:
-    """Number of the distinct text of each caption, in order of first appearance over the rows."""
-    seen: dict[str, int] = {}
-    return [
-        seen.setdefault(caption.text, len(seen)) if state == OK else None
-        for caption, state in zip(captions, status, strict=True)
-    ]
 
 
 def _quarantine(captions: pl.DataFrame) -> pl.DataFrame:

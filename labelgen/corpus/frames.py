@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -108,6 +108,12 @@ class Corpus:
             for column in columns:
                 parts += [f"{frame}.{column}".encode(), *_column_bytes(frames[frame][column])]
         return digest_many(parts)
+
+
+def numbered_texts(texts: Iterable[str], usable: Iterable[bool], known: Iterable[str] = ()) -> list[int | None]:
+    """`text_row` of every caption: the number of its text among `known` ones, then in order of first appearance."""
+    seen = {text: row for row, text in enumerate(known)}
+    return [seen.setdefault(text, len(seen)) if good else None for text, good in zip(texts, usable, strict=True)]
 
 
 def _column_bytes(column: pl.Series) -> list[bytes]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from labelgen.corpus.frames import CAPTION_SCHEMA, IMAGE_SCHEMA, QUARANTINE_SCHEMA, Corpus
+from labelgen.corpus.frames import CAPTION_SCHEMA, IMAGE_SCHEMA, QUARANTINE_SCHEMA, Corpus, numbered_texts
 from labelgen.errors import DatasetError, some
 
 
@@ -131,12 +131,8 @@ def _only(corpus: Corpus, chosen: pl.Series) -> Corpus:
 
 def _text_rows(captions: pl.DataFrame, texts: list[str]) -> pl.Series:
     """`text_row` of every caption: the numbers of known texts, then further ones in order of first appearance."""
-    seen = {text: row for row, text in enumerate(texts)}
     usable = captions["status"] == "ok"
-    rows = [
-        seen.setdefault(text, len(seen)) if good else None
-        for text, good in zip(captions["text"].to_list(), usable.to_list(), strict=True)
-    ]
+    rows = numbered_texts(captions["text"].to_list(), usable.to_list(), texts)
     return pl.Series("text_row", rows, dtype=pl.UInt32)
 
 

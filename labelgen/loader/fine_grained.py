@@ -148,24 +148,16 @@ class _Members:
 
     def aggregated(self, how: SetAggregation) -> Float32:
         """One number a pair, member after member in the order of the captions, as the store aggregates."""
-        best, total = np.full(len(self.starts), PAD_SCORE), np.zeros(len(self.starts))
-        living = np.zeros(len(self.starts), np.int64)
+        members = [np.full(len(self.starts), PAD_SCORE)]  # of images without captions
         last = min(1, int(self.sizes.max(initial=0))) if how == "first" else int(self.sizes.max(initial=0))
         for number in range(last):
             taken = number < self.sizes
             if how == "max_other":
                 taken &= self.starts + number != self.captions
             here = np.flatnonzero(taken)
-            scores = blocks.paired(self.queries[here], self.texts.take(self.starts[here] + number))
-            alive = scores > PAD_SCORE
-            best[here] = np.maximum(best[here], scores)
-            total[here[alive]] += scores[alive]
-            living[here] += alive
-        if how != "mean":
-            return best
-        mean = np.full(len(best), PAD_SCORE)
-        np.divide(total, living, out=mean, where=living > 0, casting="same_kind")
-        return mean
+            members.append(np.full(len(self.starts), PAD_SCORE))
+            members[-1][here] = blocks.paired(self.queries[here], self.texts.take(self.starts[here] + number))
+        return blocks.aggregated(members, "mean" if how == "mean" else "max")
 
 
 def _pieces(count: int, dim: int) -> Iterator[slice]:

@@ -148,7 +148,7 @@ def tune(
     `samples` are exactly searched queries of it.
     """
     plan = _plan(root, corpus, alias, product, lists, dim)
-    images = np.unique(np.concatenate([np.empty(0, np.int64), *(sample["images"] for sample in samples)]))
+    images = _sampled_images(samples)
     exact = {
         want: _sampled_keys(root, Sampled(plan, images), want, place, samples) for place, want in enumerate(plan.wants)
     }
@@ -201,7 +201,7 @@ def measure_recall(
     """Recall@k of one list, from images that were searched exactly."""
     plan = _plan(root, corpus, alias, product, lists, dim)
     want = plan.wants[number]
-    images = np.unique(np.concatenate([np.empty(0, np.int64), *(sample["images"] for sample in samples)]))
+    images = _sampled_images(samples)
     sampled = Sampled(plan, images)
     exact = _sampled_keys(root, sampled, want, number, samples)
     queries, owners = sampled.queries(want, images)
@@ -252,6 +252,12 @@ def _index(root: str, where: _Where, spec: str) -> Index:
 
     ranges = [(low, high) for low, high in where["ranges"]]
     return Index(_trained(Path(root), where["trained"]), ranges, open_part)
+
+
+def _sampled_images(samples: Sequence[Mapping[str, Any]]) -> Int64:
+    """The images that the tasks of a sample searched, ascending."""
+    images: Int64 = np.unique(np.concatenate([np.empty(0, np.int64), *(sample["images"] for sample in samples)]))
+    return images
 
 
 def _sampled_keys(

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -238,9 +239,7 @@ class Build:
         merges = []
         for product, strips in work:
             merges += product.shard_tasks([runner.receipts[task.key] for task in strips])
-            for item in product.lists:
-                for spec in layout.neighbor_specs(item.path, product.corpus.rows(item.relation.query), item.k).values():
-                    write_array_metadata(self.root, spec)
+            self._write_list_metadata(product)
         self._run(runner, "merge", merges)
         shutil.rmtree(self.root / layout.PARTS / "search", ignore_errors=True)
 
@@ -257,28 +256,25 @@ class Build:
             )
         missing = [product.only([x for x in product.lists if not self._has_list(x.path)]) for product in products]
         missing = [product for product in missing if product.lists]
-        for item in (item for product in missing for item in product.lists):
-            rows = missing[0].corpus.rows(item.relation.query)
-            for spec in layout.neighbor_specs(item.path, rows, item.k).values():
-                write_array_metadata(self.root, spec)
-        totals: dict[str, int] = {}
-
-        def run(stage: str, tasks: Sequence[Task]) -> list[Receipt]:
-            totals[stage] = totals.get(stage, 0) + len(tasks)
-            session.note(self.root, self.pending, totals={**self.pending.get("totals", {}), **totals})
-            return runner.run(stage, tasks)
-
+        for product in missing:
+            self._write_list_metadata(product)
+        run = partial(self._run, runner)
         settings = worker_settings(self.config.run, self.config.search.engine)
         with self._budget(settings):
             runner.remember(approximate_build.search(self.root, missing, search_memory(settings[0].memory), run))
         shutil.rmtree(self.root / layout.PARTS / "search", ignore_errors=True)
 
-    def _run(self, runner: Runner, stage: str, tasks: Sequence[Task]) -> None:
-        """Run a stage, and note its size for `status` first."""
+    def _write_list_metadata(self, product: ProductPlan) -> None:
+        for item in product.lists:
+            for spec in layout.neighbor_specs(item.path, product.corpus.rows(item.relation.query), item.k).values():
+                write_array_metadata(self.root, spec)
+
+    def _run(self, runner: Runner, stage: str, tasks: Sequence[Task]) -> list[Receipt]:
+        """Run a stage, and note its size for `status` first; the receipts in the order of the tasks."""
         self.sizes[stage] = self.sizes.get(stage, 0) + len(tasks)
         totals = {**self.pending.get("totals", {}), stage: self.sizes[stage]}
         session.note(self.root, self.pending, totals=totals)
-        runner.run(stage, tasks)
+        return runner.run(stage, tasks)
 
     def _base(self, item: ListSpec, corpus: CorpusFacts) -> SealedList | None:
         """The sealed list that a list of an appended store goes on from, None where there is none."""

@@ -11,7 +11,7 @@ import heapq
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from labelgen.similarity.tiles import row_weights
 from labelgen.stages import worker
 from labelgen.stages.meter import PeakMeter
 from labelgen.types import Float16, Int64
+
+Made = TypeVar("Made")
 
 #: Rows of the small run; and seconds that the large one may take if all of its work grew with the square of the rows.
 _SMALL, _SECONDS = 8000, 6.0
@@ -121,9 +123,14 @@ def timed(work: Callable[[], object], *, warm: bool = True) -> float:
     """Seconds of the second of two calls (the first one warms up), or of the only one."""
     if warm:
         work()
+    return clocked(work)[0]
+
+
+def clocked(work: Callable[[], Made]) -> tuple[float, Made]:
+    """Seconds of one call, and what it gave."""
     started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+    made = work()
+    return time.perf_counter() - started, made
 
 
 def _work(plan: SearchPlan, strips: Sequence[Strip]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

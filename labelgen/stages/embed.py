@@ -24,7 +24,7 @@ from labelgen.fingerprint import canonical
 from labelgen.specs import Spec
 from labelgen.stages import tables, worker
 from labelgen.stages.base import Output, Result
-from labelgen.stages.parts import Blocks, read_part, write_part
+from labelgen.stages.parts import Blocks, part_path, read_part, write_part
 from labelgen.store import layout
 from labelgen.store.mapped import MappedArray
 from labelgen.store.shards import write_shard
@@ -34,10 +34,6 @@ from labelgen.teachers.trained import TrainedTeacher
 from labelgen.types import Float16, Float32, Int64, Modality
 
 _SHARD_PIECE_BYTES = 8 << 20
-
-
-def part_path(alias: str, modality: Modality, block: int) -> str:
-    return f"{layout.PARTS}/embed/{alias}.{modality}/{block:06d}.npy"
 
 
 def describe(root: Path, *, spec: str, alias: str) -> Result:

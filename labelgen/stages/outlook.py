@@ -6,7 +6,6 @@ which depends on the data. The build calibrates that itself and measures the rec
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from labelgen.similarity.tiles import row_weights
 from labelgen.stages import worker
 from labelgen.stages.approximate import engine_of
 from labelgen.stages.blueprint import ProductPlan
-from labelgen.stages.calibrate import Rates, made_plan
+from labelgen.stages.calibrate import Rates, clocked, made_plan, timed
 
 #: Rows from which on the outlook is worth its calibration.
 _LARGE = 50_000
@@ -112,24 +111,22 @@ def approximate_rates(product: ProductPlan, spec: str) -> ApproximateRates:
         raise ValueError(f"a made plan without rows of {modality}")
     count, span = rows.shape[0], plan.splits[-1]
     trained = engine.train(rows, 0, count)
-    assigned = _clocked(lambda: engine.assign(trained, rows, 0, count))
     lists = len(trained.centres)
-    owner = engine.assign(trained, rows, 0, count)
+    assigned, owner = clocked(lambda: engine.assign(trained, rows, 0, count))
     chosen = np.flatnonzero(owner >= 0)
-    packed = _clocked(lambda: engine.pack(trained, rows, (0, lists), chosen))
-    part = engine.pack(trained, rows, (0, lists), chosen)
+    packed, part = clocked(lambda: engine.pack(trained, rows, (0, lists), chosen))
     index = Index(trained, [(0, lists)], lambda _number: part)
     images = max(1, _QUERIES * (len(plan.offsets) - 1) // count)
     own = plan.splits[0]
     times = []
     for probes in (*_PROBES[:1], *_PROBES):  # the first one warms up
         engine.adopt(modality, own, span, index, Tuning(min(probes, lists), 2 * (plan.wants[0].k + 6), 0.0))
-        times.append(_clocked(lambda: list(engine.search(plan, Strip(0, images, (span,))))))
+        times.append(timed(lambda: list(engine.search(plan, Strip(0, images, (span,)))), warm=False))
     queries = float(row_weights(plan)[:images].sum())
     more = (min(_PROBES[1], lists) - min(_PROBES[0], lists)) * count / lists
     scanned = max(0.0, (times[2] - times[1]) / queries / max(1.0, more))
     sampled = Sampled(plan, np.arange(_SAMPLED))
-    exact = _clocked(lambda: sampled.search(worker.engine(), 0, _SAMPLED, span))
+    exact = timed(lambda: sampled.search(worker.engine(), 0, _SAMPLED, span), warm=False)
     per_image = float(row_weights(plan).mean())
     centre = assigned / count / (lists * product.dim)
     return ApproximateRates(
@@ -166,12 +163,6 @@ def _sizes() -> list[float]:
 def _rounded(rows: float) -> int:
     digits = int(np.floor(np.log10(rows))) - 1
     return int(round(rows / 10**digits) * 10**digits)
-
-
-def _clocked(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def _words(seconds: float) -> str:

@@ -11,8 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgen.stages.base import Output
+from labelgen.store import layout
 from labelgen.store.atomic import atomic_file
-from labelgen.types import Int64
+from labelgen.types import Int64, Modality
+
+
+def part_path(alias: str, modality: Modality, block: int) -> str:
+    """Where the rows of a block of an embedding lie until their shard is made."""
+    return f"{layout.PARTS}/embed/{alias}.{modality}/{block:06d}.npy"
 
 
 @dataclass(frozen=True)

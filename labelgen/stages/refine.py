@@ -21,7 +21,7 @@ from labelgen.errors import ConfigError, missing_extra
 from labelgen.specs import Spec
 from labelgen.stages import tables, worker
 from labelgen.stages.base import Output, Result
-from labelgen.stages.parts import write_part
+from labelgen.stages.parts import part_path, write_part
 from labelgen.store import layout
 from labelgen.store.atomic import write_atomic
 from labelgen.store.layout import ArraySpec
@@ -74,9 +74,8 @@ def embed_trained(
     taken = rows.take(places)
     unit = _refined(worker.teacher(spec), taken, read_network(root / layout.model_path(alias)), f"teacher {spec}")
     lost = np.flatnonzero(~taken.any(axis=1) & (tables.text_rows(folder)[places] >= 0))
-    path = f"{layout.PARTS}/embed/{alias}.text/{block['block']:06d}.npy"
     facts = {"quarantined": {str(start + place): "no_features" for place in lost.tolist()}}
-    return Result((write_part(root, path, unit),), facts)
+    return Result((write_part(root, part_path(alias, "text", block["block"]), unit),), facts)
 
 
 def rows_again(root: Path, manifest: Manifest, entry: EmbeddingEntry, rows: Int64) -> Float16:

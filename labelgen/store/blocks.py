@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from labelgen.similarity.base import Rows
-from labelgen.similarity.exact import block_group_similarity, block_similarity, pair_similarities
+from labelgen.similarity.exact import aggregate, block_group_similarity, block_similarity, pair_similarities
 from labelgen.similarity.groups import rows_of
 from labelgen.types import Aggregation, Bool, Float16, Float32, Int64
 
@@ -55,6 +56,11 @@ def compare(queries: Side, candidates: Side, aggregation: Aggregation) -> Float3
 def paired(rows: Float16, others: Float16) -> Float32:
     """Similarity of rows[i] with others[i], [n]; -inf where either has no embedding."""
     return pair_similarities(rows, others)
+
+
+def aggregated(members: Sequence[Float32], aggregation: Aggregation) -> Float32:
+    """Max or mean over sets whose j-th members are members[j]; -inf stands for a member that is not there."""
+    return aggregate(members, aggregation)
 
 
 def has_embedding(rows: Float16) -> Bool:
