@@ -94,14 +94,17 @@ def check_names(config: BuildConfig) -> None:
 
 def _check_engines(search: SearchConfig) -> None:
     """Nothing is approximate but what was asked for as approximate."""
-    registry.check_name("engine", search.engine)
-    if search.engine != SearchConfig.engine and _is_approximate(search.engine):
-        raise ConfigError(
-            f"the engine {search.engine!r} is approximate: it may miss neighbours",
-            found=f"--engine {search.engine}",
-            expected="an exact engine",
-            todo=f"ask for it by --approximate {search.engine!r}: its lists then say so, with their measured recall",
-        )
+    exact = Spec.parse(search.engine)
+    registry.check_name("engine", exact.name)
+    if search.engine != SearchConfig.engine:  # to load the usual one takes as long as to load torch
+        registry.check_arguments("engine", exact, registry.load("engine", exact.name), ("device",))
+        if _is_approximate(exact.name):
+            raise ConfigError(
+                f"the engine {search.engine!r} is approximate: it may miss neighbours",
+                found=f"--engine {search.engine}",
+                expected="an exact engine",
+                todo=f"ask for it by --approximate {search.engine!r}: its lists then say so, and their measured recall",
+            )
     if search.approximate:
         spec = Spec.parse(search.approximate)
         if not _is_approximate(spec.name):

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from multiprocessing.queues import Queue
 from pathlib import Path
 
@@ -27,10 +28,11 @@ class LocalExecutor:
     def __init__(self, *, run: RunConfig, engine: str) -> None:
         self._settings = worker_settings(run, engine)
         self._pool: ProcessPoolExecutor | None = None
+        self._working = ExitStack()
 
     def __enter__(self) -> LocalExecutor:
         if len(self._settings) == 1:
-            worker.configure(self._settings[0])
+            self._working.enter_context(worker.working(self._settings[0]))
             return self
         context = multiprocessing.get_context("spawn")
         seats: Queue[WorkerSettings] = context.Queue()
@@ -43,6 +45,7 @@ class LocalExecutor:
 
     def __exit__(self, *error: object) -> None:
         if self._pool is None:
+            self._working.close()
             return
         if any(error):  # do not wait for tasks that nobody will use: a task leaves nothing half written
             for process in list((getattr(self._pool, "_processes", None) or {}).values()):

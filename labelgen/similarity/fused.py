@@ -11,8 +11,8 @@ lists, the whole pass is made in float32.
 
 Threads share the tiles, not the work on one: nobody waits, and lists are guarded by the lock of their block.
 
-On another device only products and comparisons are made there (`fused_device`). Budgets too small for a few thousand
-rows are left to `torch.py`.
+On another device only products and comparisons are made there (`fused_device`). A few thousand rows, and budgets too
+small for more, are left to `torch.py`.
 """
 
 from __future__ import annotations
@@ -44,10 +44,15 @@ _THREAD_BYTES = 64 * 10**6
 
 
 class FusedEngine:
-    """Certified exact search: tiles in low precision, selection beside the product, exact scores for survivors."""
+    """Certified exact search: tiles in low precision, selection beside the product, exact scores for survivors.
 
-    def __init__(self, device: str = "cpu") -> None:
+    Args:
+        least_rows: corpora, and what fits into the budget, of fewer rows are left to the engine that compiles nothing.
+    """
+
+    def __init__(self, device: str = "cpu", least_rows: int | None = None) -> None:
         self._device = device
+        self._least_rows = _LEAST_ROWS if least_rows is None else least_rows
         self._other = TorchEngine(device)
 
     def schedule(self, plan: SearchPlan) -> Sequence[Strip]:
@@ -71,8 +76,7 @@ class FusedEngine:
                     yield from Pass(plan, strip, matrix, product, threads).run()
 
     def _is_ours(self, plan: SearchPlan) -> bool:
-        enough = min(_LEAST_ROWS, int(_weights(plan).sum()))
-        return _rows_that_fit(plan) >= enough
+        return min(_rows_that_fit(plan), int(_weights(plan).sum())) >= self._least_rows
 
 
 @contextmanager

@@ -60,6 +60,10 @@ class Built:
         return self.ingested.facts
 
 
+#: Seconds of compiling that are worth a word.
+_LONG_COMPILE = 5.0
+
+
 @dataclass
 class Build:
     """One run. Each method is a step; fields are what a later step needs.
@@ -235,7 +239,13 @@ class Build:
                 runner.remember(kept)
             else:
                 needed += strips
-        self._run(runner, "search", needed)
+        receipts = self._run(runner, "search", needed)
+        compiled = sum(receipt.facts.get("compile_seconds", 0.0) for receipt in receipts)
+        if compiled > _LONG_COMPILE:
+            self._tell(
+                f"{compiled:.0f} s of the search went into compiling its loops; the next build finds them ready",
+                "search",
+            )
         merges = []
         for product, strips in work:
             merges += product.shard_tasks([runner.receipts[task.key] for task in strips])
@@ -303,7 +313,7 @@ class Build:
         old = product.corpus.new.image if product.bases else 0
         spans = tables.split_spans(self.root / product.corpus.folder)
         orders = layouts(spans, [item.scope for item in product.lists])
-        engine = registry.create("engine", Spec(self.config.search.engine), device="cpu")
+        engine = registry.create("engine", Spec.parse(self.config.search.engine), device="cpu")
         with self._budget(settings):
             return [
                 (number, strip)
@@ -370,9 +380,9 @@ class Build:
     def _has_list(self, path: str) -> bool:
         return self.sealed is not None and any(entry.path == path for entry in self.sealed.neighbors)
 
-    def _tell(self, text: str) -> None:
+    def _tell(self, text: str, stage: str = "ingest") -> None:
         self.notes.append(text)
-        self.progress(Event("note", "ingest", text=text))
+        self.progress(Event("note", stage, text=text))
 
 
 def _refuse_empty(plan: EmbeddingPlan, receipts: Sequence[Receipt]) -> None:

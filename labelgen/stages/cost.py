@@ -89,7 +89,11 @@ def estimate(config: BuildConfig, *, calibrate: bool, progress: Listener) -> Cos
         LabelgenError: what `build` would refuse before its first task, this refuses too.
     """
     settings = worker_settings(config.run, config.search.engine)
-    worker.configure(settings[0])
+    with worker.working(settings[0]):
+        return _estimated(config, len(settings), calibrate=calibrate, progress=progress)
+
+
+def _estimated(config: BuildConfig, workers: int, *, calibrate: bool, progress: Listener) -> CostPlan:
     started = time.perf_counter()
     teachers = []
     for alias, spec in config.teachers.items():
@@ -105,7 +109,7 @@ def estimate(config: BuildConfig, *, calibrate: bool, progress: Listener) -> Cos
         StageCost("ingest", config.dataset.name, facts.n_images + facts.n_captions, 0, read - loaded, 0),
     ]
     costs += [
-        _embedding_cost(plan, corpus, len(settings), calibrate=calibrate, progress=progress)
+        _embedding_cost(plan, corpus, workers, calibrate=calibrate, progress=progress)
         for plan in embedding_plans(facts, teachers)
     ]
     lists = lists_for(config.search, {item.alias: item.modalities for item in teachers}, len(corpus.splits))
@@ -113,7 +117,7 @@ def estimate(config: BuildConfig, *, calibrate: bool, progress: Listener) -> Cos
     notes = _notes(facts, lists)
     for product in product_plans(facts, teachers, lists, embedded):
         progress(Event("note", "plan", text=f"calibrating the search of {product.alias}"))
-        found, told = _search_costs(product, corpus, len(settings), calibrate=calibrate)
+        found, told = _search_costs(product, corpus, workers, calibrate=calibrate)
         costs += found
         notes += told
     return CostPlan(costs, facts.n_images, facts.n_captions, facts.n_texts, notes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -191,9 +191,11 @@ def search_strip(
     plan = plan_of(root, corpus, alias, product, lists, dim, memory, generation)
     strip = Strip(first, last, tuple((start, stop) for start, stop in candidates), mutual)
     laid = layouts(tables.split_spans(root / corpus), [want.scope for want in plan.wants])[layout_number]
-    found = worker.engine().search(lay_out(plan, laid), strip)
-    partials = (piece for partial in found for piece in put_back(partial, laid, plan.offsets))
-    return write_partials(root, plan, strip, partials, lists, folder, layout_number)
+    with worker.compile_meter() as compiled:
+        found = worker.engine().search(lay_out(plan, laid), strip)
+        partials = (piece for partial in found for piece in put_back(partial, laid, plan.offsets))
+        result = write_partials(root, plan, strip, partials, lists, folder, layout_number)
+    return replace(result, facts={**result.facts, "compile_seconds": round(sum(compiled), 1)})
 
 
 def write_partials(

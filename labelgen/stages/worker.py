@@ -37,6 +37,23 @@ def settings() -> WorkerSettings:
 
 def configure(new: WorkerSettings) -> None:
     """Set this process up as a worker. Threads are set once, here, so that teachers and engines need not."""
+    _set_threads(_take(new), new.threads)
+
+
+@contextmanager
+def working(new: WorkerSettings) -> Iterator[None]:
+    """This process as a worker for a while: whoever trains in it afterwards finds torch's threads as they were."""
+    torch = _take(new)
+    before = torch.get_num_threads() if torch else 0
+    _set_threads(torch, new.threads)
+    try:
+        yield
+    finally:
+        _set_threads(torch, before)
+
+
+def _take(new: WorkerSettings) -> Any:
+    """Remember the settings and give torch, None where it is not installed."""
     global _settings  # noqa: PLW0603 - one worker a process is what a worker is
     _settings = new
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if new.threads > 1 else "false")
@@ -46,8 +63,13 @@ def configure(new: WorkerSettings) -> None:
     try:
         import torch
     except ImportError:
-        return
-    torch.set_num_threads(new.threads)
+        return None
+    return torch
+
+
+def _set_threads(torch: Any, threads: int) -> None:
+    if torch is not None:
+        torch.set_num_threads(threads)
 
 
 @lru_cache(maxsize=4)
@@ -58,7 +80,7 @@ def teacher(spec: str) -> Any:
 
 def engine() -> Any:
     """The search engine of this worker."""
-    return registry.create("engine", Spec(_settings.engine), device=_settings.device)
+    return registry.create("engine", Spec.parse(_settings.engine), device=_settings.device)
 
 
 @contextmanager
@@ -86,6 +108,19 @@ def search_memory(memory: int) -> int:
     Fixed rather than measured, so that the schedule of a search depends on the budget alone.
     """
     return max(memory - RUNTIME_BYTES, memory // 4)
+
+
+@contextmanager
+def compile_meter() -> Iterator[list[float]]:
+    """Seconds, one number a loop, that compiling takes meanwhile: once a machine, numba keeps what it has made."""
+    seconds: list[float] = []
+    try:
+        from numba.core import event
+    except ImportError:
+        yield seconds
+        return
+    with event.install_timer("numba:compile", seconds.append):
+        yield seconds
 
 
 def release_teachers() -> None:

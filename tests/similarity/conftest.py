@@ -1,0 +1,12 @@
+"""Fixtures of the tests of engines."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def fused_at_any_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of the fused engine are small; without this it would leave them to the other engine."""
+    if "fused" in request.path.name:
+        monkeypatch.setattr("labelgen.similarity.fused._LEAST_ROWS", 1)

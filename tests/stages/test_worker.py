@@ -1,0 +1,31 @@
+"""A worker's settings: threads are given back, compiling is counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from labelgen.config import RunConfig
+from labelgen.executors.local import LocalExecutor
+from labelgen.stages import worker
+
+torch = pytest.importorskip("torch", reason="needs the extra labelgen[build]")
+
+
+def test_torch_has_the_threads_again_that_it_had_before() -> None:
+    before = torch.get_num_threads()
+    other = before + 1
+    with LocalExecutor(run=RunConfig(threads=other), engine="fused"):
+        assert torch.get_num_threads() == other
+        assert worker.settings().threads == other
+    assert torch.get_num_threads() == before
+
+
+def test_compiling_is_counted_and_what_is_compiled_already_is_not() -> None:
+    numba = pytest.importorskip("numba")
+    twice = numba.njit(lambda number: 2 * number)
+    with worker.compile_meter() as first:
+        assert twice(3) == 6
+    with worker.compile_meter() as second:
+        assert twice(4) == 8
+    assert sum(first) > 0
+    assert second == []
