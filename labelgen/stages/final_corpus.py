@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ def list_files(root: Path, prefixes: Iterable[str]) -> dict[str, FileFact]:
 
 
 def _write_corpus(root: Path, path: str, frames: Mapping[str, pl.DataFrame]) -> None:
+    shutil.rmtree(root / path, ignore_errors=True)  # whatever a killed seal left there would be sealed with the rest
     images, captions = frames[layout.IMAGES], frames[layout.CAPTIONS]
     for name, frame in frames.items():
         write_frame(root / path / name, frame)

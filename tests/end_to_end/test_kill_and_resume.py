@@ -36,7 +36,7 @@ SEARCH = [
     ("before", "neighbors/*/c/*"),
     ("after", "neighbors/*/c/*"),
 ]
-SEAL = [("before", "README.md"), ("after", "manifest.json")]
+SEAL = [("before", "corpus/images.parquet"), ("before", "README.md"), ("after", "manifest.json")]
 IN_A_CHANGE = [
     ("after", ".labelgen/parts/embed/*"),
     ("after", "neighbors/*.k20/*/c/*"),
@@ -58,7 +58,7 @@ def test_a_build_that_is_killed_again_and_again_ends_like_an_undisturbed_one(who
     assert sum("/embed/" in where for where in killed) >= 3
     assert sum("/search/" in where or "neighbors/" in where for where in killed) >= 3
     assert any(where.startswith("after .labelgen/parts/") for where in killed), "between a rename and its receipt"
-    assert killed[-2:] == ["before README.md", "after manifest.json"]
+    assert killed[-3:] == ["before corpus/images.parquet", "before README.md", "after manifest.json"]
     assert load_manifest(tmp_path / "killed").content_digest == load_manifest(whole).content_digest
     assert verify(tmp_path / "killed").problems == ()
 
