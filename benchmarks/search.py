@@ -369,6 +369,8 @@ def _plot(found: Sequence[dict[str, Any]], out: Path) -> None:
     chosen = [
         item for item in found if item["dim"] == BASE["dim"] and item["k"] == BASE["k"] and item["group"] != "float32"
     ]
+    if not chosen:
+        return
     figure, (times, shares) = plt.subplots(1, 2, figsize=(12, 5))
     for method in dict.fromkeys(item["method"] for item in chosen):
         line = sorted((item["n"], item["seconds"]) for item in chosen if item["method"] == method)
