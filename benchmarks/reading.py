@@ -72,6 +72,10 @@ def _texts(path: Path, repeats: int) -> list[Row]:
     theirs = _zarr_block(z_text, captions, captions)
     np.testing.assert_allclose(store.block("t2t", caption_rows=captions), theirs, atol=2e-3)
     few = max(5, repeats // 20)
+    plain = _median(lambda: store.block("i2t", image_rows=images, caption_rows=captions), repeats)
+    expected = store.block("i2t", image_rows=images, caption_rows=captions)
+    _load_torch()
+    np.testing.assert_array_equal(store.block("i2t", image_rows=images, caption_rows=captions), expected)
     return [
         (
             f"open a store of {text.shape[0]:,} captions",
@@ -87,6 +91,12 @@ def _texts(path: Path, repeats: int) -> list[Row]:
         ),
         (
             f"block i2t 256 x 256, {text.shape[1]}-d, {len(sets)} captions of the images",
+            plain,
+            _median(lambda: _zarr_block(z_text, sets, captions), few),
+            "",
+        ),
+        (
+            "the same once torch is loaded, as in training code",
             _median(lambda: store.block("i2t", image_rows=images, caption_rows=captions), repeats),
             _median(lambda: _zarr_block(z_text, sets, captions), few),
             "3 ms",
@@ -117,6 +127,13 @@ def _images(path: Path, repeats: int) -> list[Row]:
             "3 ms",
         )
     ]
+
+
+def _load_torch() -> None:
+    """With one thread, like everything else here."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _zarr_block(array: zarr.Array, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float32]:

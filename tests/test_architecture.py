@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     # nouns
     "similarity": set(),
     # similarity is defined by the store, and its arithmetic is pure: reading a block needs it, engines need no store
-    "store": {"similarity.base", "similarity.exact", "similarity.groups"},
+    "store": {"similarity.base", "similarity.exact", "similarity.groups", "similarity.digits"},
     "corpus": set(),
     "teachers": set(),
     "relevance": set(),
@@ -112,11 +112,18 @@ LIBRARIES: dict[str, set[str]] = {
     "timm": {"teachers/timm.py", "teachers/lite.py", "teachers/conse.py"},
     "tomli_w": {"config.py"},
     "torch": {
-        *("teachers/*", "similarity/torch*.py", "similarity/fused*.py", "similarity/faiss.py", "stages/worker.py"),
+        *(
+            "teachers/*",
+            "similarity/torch*.py",
+            "similarity/fused*.py",
+            "similarity/digits.py",
+            "similarity/faiss.py",
+            "stages/worker.py",
+        ),
         *("losses/_torch.py", "losses/modules.py", "loader/collate.py", "loader/ddp.py"),
     },
     "llvmlite": {"similarity/fused_bits.py"},
-    "numba": {"similarity/fused_bits.py"},
+    "numba": {"similarity/fused_bits.py", "similarity/compiling.py"},
     "threadpoolctl": {"stages/refine.py", "similarity/fused.py", "similarity/faiss.py", "loader/collate.py"},
     "torchvision": {"teachers/vision.py"},
     "transformers": {"teachers/transformers.py", "teachers/weights.py"},

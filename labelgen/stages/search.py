@@ -15,6 +15,7 @@ from labelgen.config import SearchConfig
 from labelgen.errors import ConfigError, CorruptStoreError
 from labelgen.fingerprint import fingerprint
 from labelgen.similarity.base import Partial, Product, SearchPlan, Strip, Want
+from labelgen.similarity.compiling import compile_meter
 from labelgen.similarity.keys import PAD_KEY, TopK, merge
 from labelgen.similarity.layouts import lay_out, layouts, put_back
 from labelgen.stages import tables, worker
@@ -191,7 +192,7 @@ def search_strip(
     plan = plan_of(root, corpus, alias, product, lists, dim, memory, generation)
     strip = Strip(first, last, tuple((start, stop) for start, stop in candidates), mutual)
     laid = layouts(tables.split_spans(root / corpus), [want.scope for want in plan.wants])[layout_number]
-    with worker.compile_meter() as compiled:
+    with compile_meter() as compiled:
         found = worker.engine().search(lay_out(plan, laid), strip)
         partials = (piece for partial in found for piece in put_back(partial, laid, plan.offsets))
         result = write_partials(root, plan, strip, partials, lists, folder, layout_number)

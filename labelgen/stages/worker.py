@@ -110,19 +110,6 @@ def search_memory(memory: int) -> int:
     return max(memory - RUNTIME_BYTES, memory // 4)
 
 
-@contextmanager
-def compile_meter() -> Iterator[list[float]]:
-    """Seconds, one number a loop, that compiling takes meanwhile: once a machine, numba keeps what it has made."""
-    seconds: list[float] = []
-    try:
-        from numba.core import event
-    except ImportError:
-        yield seconds
-        return
-    with event.install_timer("numba:compile", seconds.append):
-        yield seconds
-
-
 def release_teachers() -> None:
     """Forget the teachers: no stage after the embed stage needs them."""
     teacher.cache_clear()

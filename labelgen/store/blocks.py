@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,7 +51,19 @@ def compare(queries: Side, candidates: Side, aggregation: Aggregation) -> Float3
     """[n_queries, n_candidates] similarities, -inf where an entry is not alive. Only queries may be sets."""
     if queries.sizes is None:
         return block_similarity(queries.rows, candidates.rows)
-    return block_group_similarity(queries.rows, queries.sizes, candidates.rows, aggregation)
+    found = _by_digits(queries.rows, queries.sizes, candidates.rows) if aggregation == "max" else None
+    return block_group_similarity(queries.rows, queries.sizes, candidates.rows, aggregation) if found is None else found
+
+
+def _by_digits(members: Float16, sizes: Int64, rows: Float16) -> Float32 | None:
+    """The same bits sooner, where torch is loaded anyway: to load it takes as long as a thousand blocks."""
+    if "torch" not in sys.modules:
+        return None
+    try:
+        from labelgen.similarity.digits import best_of_sets
+    except ImportError:  # no numba
+        return None
+    return best_of_sets(members, sizes, rows)
 
 
 def paired(rows: Float16, others: Float16) -> Float32:

@@ -6,6 +6,7 @@ import pytest
 
 from labelgen.config import RunConfig
 from labelgen.executors.local import LocalExecutor
+from labelgen.similarity.compiling import compile_meter
 from labelgen.stages import worker
 
 torch = pytest.importorskip("torch", reason="needs the extra labelgen[build]")
@@ -23,9 +24,9 @@ def test_torch_has_the_threads_again_that_it_had_before() -> None:
 def test_compiling_is_counted_and_what_is_compiled_already_is_not() -> None:
     numba = pytest.importorskip("numba")
     twice = numba.njit(lambda number: 2 * number)
-    with worker.compile_meter() as first:
+    with compile_meter() as first:
         assert twice(3) == 6
-    with worker.compile_meter() as second:
+    with compile_meter() as second:
         assert twice(4) == 8
     assert sum(first) > 0
     assert second == []
