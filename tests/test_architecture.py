@@ -63,7 +63,7 @@ TASKS = {"stages.base", "stages.worker", "stages.meter"}
 ADAPTER_SIBLINGS = {
     ("corpus.demo", "corpus.table"),
     ("similarity.torch", "similarity.numpy"),
-    ("similarity.fused_scores", "similarity.numpy"),
+    ("similarity.again", "similarity.numpy"),
     ("similarity.fused", "similarity.torch"),
     ("similarity.faiss", "similarity.numpy"),
     ("relevance.rsc", "relevance.bcls"),

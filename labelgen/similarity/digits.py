@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from multiprocessing import parent_process
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,11 @@ _NARROW, _WIDE = 1 - 2.0**-48, 1 + 2.0**-48
 def best_of_sets(members: Float16, sizes: Int64, y: Float16) -> Float32 | None:
     """`block_group_similarity(members, sizes, y, "max")`, None where it must do that itself.
 
-    That is: without units for 8-bit products, for numbers of .498 and more, dead rows, and empty sets.
+    That is: without units for 8-bit products, for numbers of .498 and more, dead rows, and empty sets; and in a process
+    that may be a fork of one with running threads of torch.
     """
+    if parent_process() is not None and torch.get_num_threads() > 1:
+        return None
     if not (len(sizes) and len(y) and sizes.all() and members.shape[1] <= _LONGEST and _pays()):
         return None
     return _best_of_sets(members, sizes, y)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from labelgen.errors import StoreError, some
 from labelgen.similarity.groups import cut
+from labelgen.similarity.widen import widen
 from labelgen.types import PAD_SCORE, Aggregation, Float16, Float32, Float64, Int64
 
 #: Columns converted to float64 at a time: bounds memory for very long rows and changes no bit.
@@ -237,7 +238,7 @@ def _panel_sums(x: Float16, y: Float16) -> tuple[Float64, Float64, Float64]:
 
 def _widened(rows: Float16, name: str) -> Float64:
     wide = _scratch.array(name, *rows.shape)
-    np.copyto(wide, rows)
+    widen(rows, wide)
     return wide
 
 

@@ -19,8 +19,9 @@ from labelgen.similarity.fused_rows import Part
 from labelgen.similarity.fused_scores import Scoring
 from labelgen.types import UInt64
 
-#: Part of the lists that may fail before the next precision is tried: each failed one meets all rows in float64.
-_FAILED = 0.05
+#: Part of the lists that may fail before the next precision is tried, which takes about four times as long. Each failed
+#: one meets all rows in float64: that is dearer by then, unless equal rows ask the same.
+_FAILED = 0.1
 
 
 class Pass:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, TypeAlias
 
 import numpy as np
 
+from labelgen.similarity.again import Spread, search_again
 from labelgen.similarity.base import Partial, Rows, SearchPlan, Strip, Want
 from labelgen.similarity.certificate import Errors
 from labelgen.similarity.fused_derived import best_images, best_of_captions
@@ -16,15 +16,11 @@ from labelgen.similarity.fused_matrix import Matrix
 from labelgen.similarity.fused_pairs import pair_dots
 from labelgen.similarity.fused_rows import Part
 from labelgen.similarity.keys import PAD_KEY
-from labelgen.similarity.numpy import exact_lists, least_bytes
 from labelgen.similarity.rescoring import Rescorer, SearchFacts, first_keys
 from labelgen.types import Bool, Float64, Int64, UInt64
 
-#: Lists scored at once; pairs of rows scored at once; bytes that searching again may use beside the lists.
-_SCORED, _PAIRS, _AGAIN_BYTES = 1024, 1 << 17, 64 * 10**6
-
-#: Runs a function on every item with all threads.
-Spread: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
+#: Lists scored at once; pairs of rows scored at once.
+_SCORED, _PAIRS = 1024, 1 << 17
 
 
 class Scoring:
@@ -32,7 +28,7 @@ class Scoring:
 
     def __init__(self, plan: SearchPlan, matrix: Matrix, queries: Part, candidates: Part, errors: Errors) -> None:
         self._matrix, self._errors = matrix, errors
-        self._plan = replace(plan, memory=max(_AGAIN_BYTES, least_bytes(plan)))
+        self._plan = plan
         self._queries, self._candidates = queries, candidates
         self._strip = Strip(queries.first, queries.last, ((candidates.first, candidates.last),))
         self._row_want, self._image_want = matrix.row_want(queries.side), matrix.image_want(queries.side)
@@ -53,9 +49,9 @@ class Scoring:
         again = np.concatenate([part[0] for part in found]) if found else np.empty(0, bool)
         by_image_again = np.concatenate([part[1] for part in found]) if found else np.empty(0, bool)
         if ranks.rows:
-            facts.fell_back = self._search_again(self._row_want, lists, again, by_row)
+            facts.fell_back = self._search_again(self._row_want, lists, again, by_row, spread)
         if ranks.images:
-            image_facts.fell_back = self._search_again(self._image_want, lists, by_image_again, by_image)
+            image_facts.fell_back = self._search_again(self._image_want, lists, by_image_again, by_image, spread)
         for want in self._matrix.wants_of(self._queries.side):
             if self._matrix.follows_by_image(want):
                 yield Partial(want, lists.first, by_image[:, : want.k + 1], image_facts.to_json())
@@ -87,11 +83,10 @@ class Scoring:
             by_image_again = failed | ~checker.proven(by_image[low:high], lists.dropped(low, high, rows=False))
         return again, by_image_again, rescorer.facts, image_facts
 
-    def _search_again(self, want: Want, lists: Lists, again: Bool, keys: UInt64) -> int:
+    def _search_again(self, want: Want, lists: Lists, again: Bool, keys: UInt64, spread: Spread) -> int:
         """Lists that are not proven, in float64; how many they are."""
         places = np.flatnonzero(again)
-        plan = replace(self._plan, wants=(want,))
-        keys[places] = exact_lists(plan, self._strip, want, places + lists.first)
+        keys[places] = search_again(self._plan, self._strip, want, places + lists.first, spread)
         return len(places)
 
     def _of_images(self, by_row: UInt64, rank: int) -> UInt64:

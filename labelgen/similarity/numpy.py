@@ -37,11 +37,12 @@ class NumpyEngine:
             yield Partial(want, first_row, exact_lists(plan, strip, want, np.arange(first_row, last_row)))
 
 
-def exact_lists(plan: SearchPlan, strip: Strip, want: Want, queries: Int64) -> UInt64:
+def exact_lists(plan: SearchPlan, strip: Strip, want: Want, queries: Int64, *, own: bool = False) -> UInt64:
     """Lists of some query rows of a strip, from all pairs with the candidates of the strip.
 
     Args:
         queries: ascending query rows of the relation: images or captions.
+        own: candidates of a query's own image count too.
 
     Returns:
         Sorted keys [len(queries), k + 1].
@@ -56,7 +57,8 @@ def exact_lists(plan: SearchPlan, strip: Strip, want: Want, queries: Int64) -> U
             if scope == want.scope:
                 units = candidate.units(first, last)
                 scores = _scores(block, query.sizes(here), candidate, units, want.aggregation)
-                scores[query.images(here)[:, None] == candidate.images(units)] = PAD_SCORE
+                if not own:
+                    scores[query.images(here)[:, None] == candidate.images(units)] = PAD_SCORE
                 keys = np.where(scores == PAD_SCORE, PAD_KEY, encode(scores, units))
                 found[start:stop] = merge([found[start:stop], smallest(keys, want.k + 1)], want.k + 1)
     return found

@@ -6,14 +6,13 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("torch", reason="needs the extra labelgen[build]")
-pytest.importorskip("numba", reason="needs the extra labelgen[build]")
-
 from labelgen.similarity import digits
 from labelgen.similarity.exact import block_group_similarity, similarity
+from labelgen.similarity.widen import widen
 from labelgen.store.blocks import Side, compare
 from labelgen.testing.engines import clustered_rows, unit_rows
 from labelgen.types import Float16
@@ -118,3 +117,20 @@ def test_negative_similarities_and_zero() -> None:
     np.testing.assert_array_equal(found, block_group_similarity(x, np.full(10, 1), y, "max"))
     assert found is not None
     assert found[0, 0] == similarity(np.zeros(1), np.ones(1), np.ones(1))[0]
+
+
+def test_every_float16_number_is_widened_exactly() -> None:
+    rows = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(256, 256)
+    out = np.empty((256, 256))
+    widen(rows, out)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(out, rows.astype(np.float64))
+
+
+def test_a_process_of_a_pool_with_threads_takes_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a fork, in which threads of OpenMP that the parent had started would be waited for without end."""
+    members, y, sizes = small_rows(15, 32, 1), small_rows(4, 32, 2), np.full(3, 5)
+    monkeypatch.setattr(digits, "parent_process", lambda: "somebody")
+    for threads, usable in ((2, False), (1, True)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert (digits.best_of_sets(members, sizes, y) is not None) == usable
