@@ -1,7 +1,8 @@
 """`SoftLabelCollate`: soft labels for a torch DataLoader, around any collate function.
 
 The work is done where the batch is made, in the loader's workers: they inherit (fork) or reopen (spawn) the store,
-whose pages all processes share. Nothing of the store is copied into a worker and no thread or lock is inherited.
+whose pages all processes share. Nothing of the store is copied into a worker and no thread or lock is inherited. The
+compiled loops of a block, some 90 MB with their compiler, are loaded before that: forked workers share them too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from labelgen.errors import missing_extra
 from labelgen.loader.batches import Key, PairLabels, attach, found
 from labelgen.relevance.base import SoftLabels
+from labelgen.store.blocks import make_ready
 from labelgen.store.reader import Store
 
 
@@ -45,6 +47,7 @@ class SoftLabelCollate(PairLabels):
         super().__init__(store, **others)
         self.image_key, self.caption_key, self.key, self.tensors = image_key, caption_key, key, tensors
         self.collate = collate if collate is not None else _default_collate()
+        make_ready()
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         """The batch of the samples, with its soft labels."""

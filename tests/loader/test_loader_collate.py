@@ -180,6 +180,7 @@ import numpy as np
 import torch
 import labelgen
 from labelgen.loader import SoftLabelCollate
+from labelgen.store.blocks import make_ready
 from labelgen.testing.schemes import Everything
 
 path, method, with_labels = sys.argv[1], sys.argv[2], sys.argv[3] == "1"
@@ -193,10 +194,13 @@ class Pairs(torch.utils.data.Dataset):
     def __getitem__(self, at): return {"image_id": f"img-{at}", "caption_id": f"cap-{at}"}
 
 class Plain:
-    def __call__(self, samples): return {"image_id": [sample["image_id"] for sample in samples]}
+    def __call__(self, samples):
+        make_ready()  # compiled loops are no copy of the store
+        return {"image_id": [sample["image_id"] for sample in samples]}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    make_ready()
     collate = Plain()
     if with_labels:
         collate = SoftLabelCollate(labelgen.open(path), scheme=Everything(), collate=Plain())
