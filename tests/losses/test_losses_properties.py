@@ -18,7 +18,7 @@ seeds = st.integers(0, 2**32 - 1)
 few = settings(max_examples=8, deadline=None)
 
 
-@pytest.mark.parametrize("name", set(CASES) - {"info_nce_images"})
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"info_nce_images"}))
 @few
 @given(size=st.integers(2, 7), seed=seeds)
 def test_order_of_the_batch_does_not_matter(name: str, size: int, seed: int) -> None:
@@ -30,7 +30,7 @@ def test_order_of_the_batch_does_not_matter(name: str, size: int, seed: int) -> 
     np.testing.assert_allclose(CASES[name](losses, *moved), found, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", set(CASES) - ONE_SIDED)
+@pytest.mark.parametrize("name", sorted(set(CASES) - ONE_SIDED))
 @few
 @given(size=st.integers(1, 7), seed=seeds)
 def test_swapping_modalities_is_transposing(name: str, size: int, seed: int) -> None:
@@ -39,7 +39,7 @@ def test_swapping_modalities_is_transposing(name: str, size: int, seed: int) -> 
     np.testing.assert_allclose(CASES[name](losses, scores.T, labels.T, where.T), found, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("name", SHIFT_INVARIANT)
+@pytest.mark.parametrize("name", sorted(SHIFT_INVARIANT))
 @few
 @given(size=st.integers(1, 7), seed=seeds, constant=st.floats(-10, 10))
 def test_a_constant_added_to_the_scores_changes_nothing(name: str, size: int, seed: int, constant: float) -> None:
@@ -48,7 +48,7 @@ def test_a_constant_added_to_the_scores_changes_nothing(name: str, size: int, se
     np.testing.assert_allclose(CASES[name](losses, scores + constant, labels, where), found, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", set(CASES) - {"info_nce_images"})
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"info_nce_images"}))
 @few
 @given(size=st.integers(2, 7), seed=seeds, data=st.data())
 def test_masking_pairs_is_removing_them(name: str, size: int, seed: int, data: st.DataObject) -> None:
