@@ -1,6 +1,7 @@
 """Exact neighbour search: the fused engine beside what people write and install, one factor at a time, in one run.
 
-    python benchmarks/search.py --store stores/bench/flickr30k --out bench/search [--cases base,n,dim,k,float32,relations,memory]
+    python benchmarks/search.py --store stores/bench/flickr30k --out bench/search
+        [--cases base,n,dim,k,float32,relations,memory]
 
 All methods search the same float16 rows: the caption embeddings of the store, or, for other widths, rows of a named
 generator (`labelgen.testing.engines.clustered_rows`). faiss runs in processes of its own, in the base case once for
