@@ -41,7 +41,6 @@ def search_again(plan: SearchPlan, strip: Strip, want: Want, queries: Int64, spr
     captions = plan.offsets[query.images(queries) + 1] - plan.offsets[query.images(queries)]
     own = 1 if candidate.modality == "image" else int(captions.max())
     longer = replace(want, k=want.k + own)
-    # Everybody's list is longer; only the wants of the strip's scope count.
     wide = replace(plan, wants=(longer,))
     wide = replace(wide, memory=max(_BYTES, least_bytes(wide)))
     pieces = [queries[first[low : low + _QUERIES]] for low in range(0, len(first), _QUERIES)]

@@ -21,7 +21,7 @@ from labelgen.types import UInt64
 
 #: Part of the lists that may fail before the next precision is tried, which takes about four times as long. Each failed
 #: one meets all rows in float64: that is dearer by then, unless equal rows ask the same.
-_FAILED = 0.1
+_FAILED = 0.05
 
 
 class Pass:

@@ -62,6 +62,25 @@ def merge(lists: Sequence[UInt64], k: int) -> UInt64:
     return smallest(keys, k)
 
 
+def merge_tile(lists: UInt64, scores: Float32, rows: NDArray[Any]) -> UInt64:
+    """Sorted lists [m, k] of keys with the best of more candidates, given by scores [m, c] and rows [c]; -inf is none.
+
+    Only scores that reach the last one of a list are made keys: few, once the lists are full of good ones.
+    """
+    last, _ = decode(lists[:, -1])
+    reaching = scores >= np.maximum(last, np.finfo(np.float32).min)[:, None]
+    counts = np.count_nonzero(reaching, axis=1)
+    width = int(counts.max(initial=0))
+    if width > scores.shape[1] // 4:
+        keys = np.where(reaching, encode(scores, rows), PAD_KEY)
+        return merge([lists, smallest(keys, lists.shape[1])], lists.shape[1])
+    query, column = np.nonzero(reaching)
+    place = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
+    keys = np.full((len(lists), width), PAD_KEY)
+    keys[query, place] = encode(scores[query, column], rows[column])
+    return merge([lists, keys], lists.shape[1])
+
+
 @dataclass(frozen=True)
 class TopK:
     """A neighbour list as the store keeps it.

@@ -10,7 +10,7 @@ from labelgen.errors import UnknownNameError
 from labelgen.similarity import exact, tiles
 from labelgen.similarity.base import Partial, SearchPlan, Strip, Want, query_rows
 from labelgen.similarity.groups import Side, cut, sides
-from labelgen.similarity.keys import PAD_KEY, encode, merge, smallest
+from labelgen.similarity.keys import PAD_KEY, merge_tile
 from labelgen.similarity.tiles import Sizes
 from labelgen.types import PAD_SCORE, Aggregation, Float16, Float32, Int64, UInt64
 
@@ -59,8 +59,7 @@ def exact_lists(plan: SearchPlan, strip: Strip, want: Want, queries: Int64, *, o
                 scores = _scores(block, query.sizes(here), candidate, units, want.aggregation)
                 if not own:
                     scores[query.images(here)[:, None] == candidate.images(units)] = PAD_SCORE
-                keys = np.where(scores == PAD_SCORE, PAD_KEY, encode(scores, units))
-                found[start:stop] = merge([found[start:stop], smallest(keys, want.k + 1)], want.k + 1)
+                found[start:stop] = merge_tile(found[start:stop], scores, units)
     return found
 
 

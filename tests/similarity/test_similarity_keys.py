@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from labelgen.errors import LabelgenError
 from labelgen.similarity.base import Partial, Want
-from labelgen.similarity.keys import PAD_KEY, TopK, assemble, decode, encode, merge, smallest
+from labelgen.similarity.keys import PAD_KEY, TopK, assemble, decode, encode, merge, merge_tile, smallest
 from labelgen.types import PAD_ROW, PAD_SCORE, Relation
 
 FLOATS = st.floats(width=32, allow_nan=False)
@@ -90,3 +90,19 @@ def test_assemble_refuses_a_row_that_nobody_searched() -> None:
     partial = Partial(Want(Relation.T2T, 1), 0, keys_of((0.5, 1), (0.25, 9)))
     with pytest.raises(LabelgenError, match="row 1"):
         assemble([partial], 0, 2, 1)
+
+
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 9), width=st.integers(1, 60), levels=st.integers(1, 40))
+@settings(deadline=None)
+def test_a_tile_is_merged_like_its_keys(seed: int, k: int, width: int, levels: int) -> None:
+    draw = np.random.default_rng(seed)
+    lists = np.full((7, k), PAD_KEY)
+    expected = lists
+    for number in range(4):  # few levels: ties within a tile, and with what is listed
+        scores = (draw.integers(-levels, levels, (7, width)) / np.float32(levels)).astype(np.float32)
+        scores[draw.random(scores.shape) < 0.2] = PAD_SCORE
+        rows = np.arange(number * width, (number + 1) * width)
+        keys = np.where(scores == PAD_SCORE, PAD_KEY, encode(scores, rows))
+        expected = merge([expected, smallest(keys, k)], k)
+        lists = merge_tile(lists, scores, rows)
+        np.testing.assert_array_equal(lists, expected)
