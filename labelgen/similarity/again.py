@@ -1,6 +1,6 @@
 """Lists that a fast search could not prove, searched again in float64; queries with equal rows once.
 
-What is not proven is mostly near a text that stands under hundreds of images: its copies are more near ties than a list
+What is not proven is mostly near a text that stands hundreds of times: its copies are more near ties than a list
 has places. The copies are queries too, with equal similarities to everything. Their lists differ in one thing, that
 nobody is compared with the own image; so one list is made that leaves nobody out and is longer by what is own, and
 everyone leaves out the own image of it.
