@@ -33,8 +33,10 @@ from labelgen.types import Float16, Float32, Float64, Int64
 
 #: Numbers a row may have: three products of -128 x -128 each must fit into 31 bits.
 _LONGEST = (2**31 - 1) // (3 * 128 * 128)
-#: Rows of sets that are worked on at once.
-_SLAB = 1536
+#: Pairs of rows that are worked on at once: their products are 20 bytes a pair, which a thread keeps. A usual batch.
+_PAIRS = 1536 * 256
+#: Numbers of the largest tensor that a thread keeps.
+_KEPT = 1 << 21
 _BIAS = np.int32(0x808080)
 _SCALE = np.float32(2.0**24)
 _NARROW, _WIDE = 1 - 2.0**-48, 1 + 2.0**-48
@@ -59,7 +61,7 @@ def _best_of_sets(members: Float16, sizes: Int64, y: Float16) -> Float32 | None:
         return None
     result = np.empty((len(sizes), len(y)), np.float32)
     ends = np.cumsum(sizes)
-    for first, last in cut(sizes, 0, len(sizes), _SLAB):
+    for first, last in cut(sizes, 0, len(sizes), max(1, _PAIRS // len(y))):
         start = ends[first] - sizes[first]
         digits = _Digits(members[start : ends[last - 1]], "left", reverse=False)
         if not digits.usable:
@@ -108,6 +110,8 @@ class _Scratch(threading.local):
     def tensor(self, name: str, dtype: torch.dtype, *shape: int) -> torch.Tensor:
         """A tensor with undefined contents, valid until the same name is asked for again."""
         count = int(np.prod(shape))
+        if count > _KEPT:
+            return torch.empty(shape, dtype=dtype)
         held = self._held.get(name)
         if held is None or held.numel() < count:
             held = self._held[name] = torch.empty(count, dtype=dtype)

@@ -46,7 +46,8 @@ def test_the_bits_are_those_of_the_definition(seed: int, dim: int, sets: int, co
 
 
 def test_slabs_and_near_ties(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digits, "_SLAB", 10)
+    monkeypatch.setattr(digits, "_PAIRS", 10 * 60)
+    monkeypatch.setattr(digits, "_KEPT", 20_000)  # some tensors are kept, some are not
     members = np.repeat(np.clip(clustered_rows(40, 384, seed=1), -0.49, 0.49), 3, axis=0)
     members[1::3] = np.nextafter(members[1::3], np.float16(1))
     sizes = np.full(24, 5)
