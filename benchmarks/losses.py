@@ -41,7 +41,7 @@ def naive_smooth_ndcg(scores: torch.Tensor, labels: torch.Tensor, temperature: f
     for s, r in ((scores, labels), (scores.T, labels.T)):
         ranks = 0.5 + torch.sigmoid((s[:, None, :] - s[:, :, None]) / temperature).sum(dim=2)
         gains = 2**r - 1
-        places = torch.arange(1, s.shape[1] + 1, dtype=s.dtype)
+        places = torch.arange(1, s.shape[1] + 1, dtype=s.dtype, device=s.device)
         ideal = (gains.sort(dim=1, descending=True).values / torch.log2(1 + places)).sum(dim=1)
         halves.append((1 - (gains / torch.log2(1 + ranks)).sum(dim=1) / ideal).mean())
     return (halves[0] + halves[1]) / 2

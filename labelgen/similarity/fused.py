@@ -37,6 +37,8 @@ from labelgen.types import Int64, Scope
 
 #: Floating-point operations of one strip: 10 s at 1 TFLOP/s, 30 s where there is a third of that.
 _WORK = 1e13
+#: The same where a device multiplies: some seconds there, and as much again for the lists and their exact scores.
+_DEVICE_WORK = 3e14
 #: Rows below which the other engine is as quick.
 _LEAST_ROWS = 4096
 #: Anonymous bytes of one thread, beside its tile.
@@ -57,7 +59,9 @@ class FusedEngine:
 
     def schedule(self, plan: SearchPlan) -> Sequence[Strip]:
         """See `Engine`; all strips are mutual, of ranges within one split each."""
-        return list(_mutual_strips(plan)) if self._is_ours(plan) else self._other.schedule(plan)
+        if not self._is_ours(plan):
+            return self._other.schedule(plan)
+        return list(_mutual_strips(plan, _WORK if self._device == "cpu" else _DEVICE_WORK))
 
     def search(self, plan: SearchPlan, strip: Strip) -> Iterator[Partial]:
         """See `Engine`; `SearchFacts` come with every list. A mutual strip serves the wants of its scope.
@@ -94,17 +98,17 @@ def _one_thread_each() -> Iterator[int]:
 # ------------------------------------------------------------------------------------------------------- the schedule
 
 
-def _mutual_strips(plan: SearchPlan) -> Iterator[Strip]:
-    """Pairs I <= J of ranges of the splits, as large as memory and the length of a task allow."""
+def _mutual_strips(plan: SearchPlan, work: float) -> Iterator[Strip]:
+    """Pairs I <= J of ranges of the splits, as large as memory and the length of a task, `work`, allow."""
     weights = _weights(plan)
     most = _rows_that_fit(plan)
-    half = max(1, min(most // 2, int((_WORK / (2 * plan.dim)) ** 0.5)))
+    half = max(1, min(most // 2, int((work / (2 * plan.dim)) ** 0.5)))
     halves = [cut(weights, start, stop, half) for start, stop in plan.splits]
     scopes = {want.scope for want in plan.wants}
     for number, (start, stop) in enumerate(plan.splits):
         ranges = halves[number]
         rows = int(weights[start:stop].sum())
-        if start < stop and rows <= most and rows**2 * plan.dim <= _WORK:
+        if start < stop and rows <= most and rows**2 * plan.dim <= work:
             ranges = [(start, stop)]
         for place, own in enumerate(ranges if "split" in scopes else ()):
             yield from (Strip(*own, (other,), mutual=True) for other in ranges[place:])

@@ -22,12 +22,17 @@ from labelgen.similarity.certificate import Errors, low_precision_errors, whole_
 from labelgen.similarity.fused_bits import EVERYTHING, NOTHING
 from labelgen.similarity.fused_lists import numbers
 from labelgen.similarity.torch_rows import require_float32
-from labelgen.types import Float32, Int32
+from labelgen.types import Float32, Int32, Int64
 
-#: Similarities compared between two looks at the floors: what is above them is listed with 16 bytes each.
-_SLAB = 1 << 20
-#: Blocks of a device are larger: a product must be worth its launch.
+#: Similarities compared between two looks at the floors. What is above them is listed, with 12 bytes each, and a look
+#: costs as much as comparing millions.
+_SLAB = 1 << 24
+#: Blocks of a device are larger: a product must be worth its launch. Places in a tile fit into short integers.
 _BLOCKS = 4
+#: Bits of minus infinity; and of what is less than any number, as the compiled loops compare bits: no candidate.
+_MINUS_INFINITY, _NONE = np.float32(-np.inf).view(np.int32), np.int32(-1)
+#: Groups of candidates whose best ones give first floors.
+_GROUPS = 1024
 
 
 @dataclass(frozen=True)
@@ -36,26 +41,57 @@ class DeviceTile:
 
     similarities: Tensor
 
-    def sample(self, side: int) -> NDArray[Any]:
-        """See `Tile`."""
-        some = max(1, fused_product.BLOCK // 2)
-        part = self.similarities[:, :some] if side == 0 else self.similarities[:some].t()
-        bits: NDArray[Any] = part.float().contiguous().cpu().numpy().view(np.int32)
-        return bits
+    def sample(self, side: int, image: Int32, other_image: Int32) -> tuple[NDArray[Any], Int32]:
+        """See `Tile`: the best of groups of whole images, which stand for them: one of each is no more than its best.
+
+        So all others are looked at, and few numbers are copied back.
+        """
+        part = self.similarities if side == 0 else self.similarities.t()
+        columns, there = _groups(other_image)
+        place = torch.from_numpy(columns).to(part.device)
+        images = torch.from_numpy(np.where(there, other_image[columns], -1).astype(np.int32)).to(part.device)
+        own = torch.from_numpy(image).to(part.device)
+        step = max(1, _SLAB // max(1, columns.size))
+        best = []
+        for low in range(0, len(image), step):
+            found = part[low : low + step, place]  # [rows, groups, candidates of a group]
+            none = (images < 0) | (images == own[low : low + step, None, None])
+            best.append(found.masked_fill_(none, -torch.inf).amax(2))
+        bits: NDArray[Any] = torch.cat(best).float().cpu().numpy().view(np.int32)
+        bits[bits == _MINUS_INFINITY] = _NONE
+        return bits, np.iinfo(np.int32).max - np.arange(len(columns), dtype=np.int32)
 
     def scan(self, row: int, floors: Int32, others: Int32, image: Int32, other_image: Int32) -> tuple[Any, int]:
         """See `Tile`."""
         high = min(len(floors), row + max(1, _SLAB // max(1, len(others))))
         part = self.similarities[row:high]
         own, theirs = (_floors(keys, part.device) for keys in (floors[row:high], others))
-        rows, columns = ((part > own[:, None]) | (part > theirs)).nonzero(as_tuple=True)
-        found = part[rows, columns].float().cpu().numpy()
-        left, right = rows.cpu().numpy() + row, columns.cpu().numpy()
-        keep = (image[left] >= 0) & (other_image[right] >= 0) & (image[left] != other_image[right])
-        places = np.stack([left[keep], right[keep]], axis=1).astype(np.int32)
-        bits = found[keep].view(np.int32)
+        found = ((part > own[:, None]) | (part > theirs)).nonzero()
+        similarities = part[found[:, 0], found[:, 1]].cpu()
+        places = found.to(torch.int16).cpu().numpy().astype(np.int32)
+        places[:, 0] += row
+        left, right = image[places[:, 0]], other_image[places[:, 1]]
+        keep = (left >= 0) & (right >= 0) & (left != right)
+        bits = similarities.float().numpy()[keep].view(np.int32)
         keys = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
-        return (places, keys, len(keys)), high
+        return (places[keep], keys, len(keys)), high
+
+
+def _groups(image: Int32) -> tuple[Int64, NDArray[np.bool_]]:
+    """Candidates in groups of whole images, [groups, candidates]: of long groups the first ones. And which are there.
+
+    Args:
+        image: of every candidate, -1 for dead ones.
+    """
+    living = np.flatnonzero(image >= 0)
+    if not len(living):
+        return np.zeros((0, 1), np.int64), np.zeros((0, 1), bool)
+    begins = np.concatenate([[0], 1 + np.flatnonzero(np.diff(image[living]))])
+    width = -(-len(living) // _GROUPS)
+    first = begins[np.unique(begins // width, return_index=True)[1]]  # an image belongs where it begins
+    places = first[:, None] + np.arange(2 * width)
+    there = places < np.append(first[1:], len(living))[:, None]
+    return living[np.where(there, places, 0)], there
 
 
 def _floors(keys: Int32, device: torch.device) -> Tensor:

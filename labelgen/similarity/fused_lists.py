@@ -134,15 +134,17 @@ class Block:
         floors: Int32 = np.where(self.image < 0, NOTHING, self.lists.floors[start : start + len(self.image)])
         return floors
 
-    def seed(self, bits: NDArray[Any], other: Block, errors: Errors) -> None:
-        """First floors of the block's lists, from the similarities of its rows with the first ones of another; once."""
+    def seed(self, bits: NDArray[Any], others: Int32, errors: Errors) -> None:
+        """First floors of the block's lists, from the similarities of its rows with rows of the images `others`; once.
+
+        See `Tile.sample`.
+        """
         if self.lists is None:
             return
         with self.lock:
             if not self.seeded:  # a second time would bring lists back that have failed
                 ranks, start = self.lists.ranks, self.start - self.lists.first
                 bounds = ranks.rows, ranks.images, errors.flat, errors.relative
-                others = other.image[: bits.shape[1]]
                 kernels.seed(np.ascontiguousarray(bits), self.image, others, start, *bounds, self.lists.floors)
                 self.seeded = True
 

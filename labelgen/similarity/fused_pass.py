@@ -122,8 +122,8 @@ class Pass:
             self._local.buffers = self._product.buffers()
         tile, scratch = self._product.tile(left.unit, right.unit, self._local.buffers), self._own_scratch()
         if not (left.seeded and right.seeded):
-            left.seed(tile.sample(0), right, self._errors)
-            right.seed(tile.sample(1), left, self._errors)
+            left.seed(*tile.sample(0, left.image, right.image), self._errors)
+            right.seed(*tile.sample(1, right.image, left.image), self._errors)
         row = 0
         while row < len(left.image):
             theirs = np.full(len(right.image), NOTHING) if left is right else right.floors()

@@ -84,6 +84,34 @@ def test_a_scan_lists_what_exceeds_a_floor_in_order(monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(numbers(np.concatenate(keys)), values[expected])
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_samples_are_no_more_than_what_they_stand_for(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the r best groups, each of other images, r candidates are at least as good, of r images."""
+    monkeypatch.setattr(fused_device, "_GROUPS", 16)
+    monkeypatch.setattr(fused_device, "_SLAB", 900)
+    draw = np.random.default_rng(2)
+    images = [np.sort(draw.integers(0, count // 3, count)).astype(np.int32) for count in (90, 130)]
+    images[1][20:50] = 7  # an image longer than any group
+    images[1] = np.sort(images[1])
+    for image in images:
+        image[draw.random(len(image)) < 0.2] = -1
+    tile = torch.from_numpy(draw.uniform(-1, 1, (90, 130)).astype(np.float32)).to(torch.float16)
+    own, others = images[side], images[1 - side]
+    bits, groups = DeviceTile(tile).sample(side, own, others)
+    sample = np.where(bits == fused_device._NONE, -np.inf, bits.view(np.float32))
+    assert len(np.unique(groups)) == len(groups) == bits.shape[1] <= 20
+    assert not set(groups.tolist()) & set(own.tolist())
+    values = (tile if side == 0 else tile.t()).float().numpy()
+    for row in np.flatnonzero(own >= 0):
+        kept = (others >= 0) & (others != own[row])
+        per_image = [values[row, others == name].max() for name in np.unique(others[kept])]
+        best = -np.sort(-np.array(per_image))
+        found = -np.sort(-sample[row])
+        assert (found <= np.append(best, np.full(len(found), -np.inf))[: len(found)]).all()
+        assert found[0] > -np.inf
+    assert DeviceTile(tile).sample(side, own, np.full_like(others, -1))[0].shape == (len(own), 0)
+
+
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -110,6 +138,9 @@ def test_no_rows_break_the_bound(seed: int, dim: int, dtype: torch.dtype, kind: 
     assert (np.abs(computed - block_similarity(rows, rows)) <= errors.of(computed)).all()
 
 
-def test_a_device_makes_mutual_strips() -> None:
+def test_a_device_makes_mutual_strips_of_more_work(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of("image", [0] * 500, wants_of([Relation.I2I], (5,)), image=clustered_rows(500, 64, seed=2))
     assert all(strip.mutual for strip in FusedEngine("cpu").schedule(plan))
+    monkeypatch.setattr(fused, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(fused, "_WORK", 150.0**2 * 64)
+    assert len(FusedEngine().schedule(plan)) > 1 == len(FusedEngine("meta").schedule(plan))
