@@ -17,6 +17,7 @@ from labelgen.specs import Spec
 from labelgen.stages import session
 from labelgen.stages.build import Build
 from labelgen.stages.corpora import known_already, read_appended
+from labelgen.stages.ingest import refuse_missing_root
 from labelgen.stages.meter import PeakMeter
 from labelgen.stages.refine import check_sources
 from labelgen.stages.report import BuildReport, report_of
@@ -164,6 +165,8 @@ def build(
                 todo="change it with --update (further teachers, relations, k), or build it anew with --fresh",
             )
         _refuse_other_data(sealed, differing)
+        if sealed is None:
+            refuse_missing_root(config.dataset)
         executor = registry.load("executor", config.run.executor)(run=config.run, engine=config.search.engine)
         with PeakMeter(tree=True) as meter:
             work = Build(root, config, sealed, progress, meter, allow_other_machine)

@@ -1,4 +1,4 @@
-"""The largest similarity of sets of rows by products of 8-bit integers: the bits of `exact.py`, in less time.
+"""Similarities of rows and sets of rows by products of 8-bit integers: the bits of `exact.py`, in less time.
 
 float16 numbers are multiples q of 2^-24. Those below .498 are written with three digits from -128 to 127, to the base
 256: q = d0 + 256 d1 + 65536 d2. For two rows::
@@ -8,35 +8,38 @@ float16 numbers are multiples q of 2^-24. Those below .498 are written with thre
 Five products of 8-bit integers, summed in 32 bits, are exact up to 43,690 numbers a row; so is their sum in float64
 (see `exact.py`).
 
-Of a set only the largest similarity is wanted. t = (x.y) r(x) r(y) with r = 1 / sqrt(x.x) meets eight roundings where
-the definition meets three, so it is off by less than 2^-49 of itself, and so is the largest t of a set from the largest
-similarity. Rounding to float32 is monotone: where t (1 - 2^-48) and t (1 + 2^-48) give the same number, that is it.
-Elsewhere, once in some millions of pairs, the definition is asked.
+Of a set only the largest similarity is wanted; a row is a set of one. t = (x.y) r(x) r(y) with r = 1 / sqrt(x.x) meets
+eight roundings where the definition meets three, so it is off by less than 2^-49 of itself, and so is the largest t of
+a set from the largest similarity. Rounding to float32 is monotone: where t (1 - 2^-48) and t (1 + 2^-48) give the same
+number, that is it. Elsewhere, once in some millions of pairs, the definition is asked.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache
 from multiprocessing import parent_process
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 
-from labelgen.similarity.exact import MAX_SELF_DOT, block_group_similarity
-from labelgen.similarity.fused_bits import compiled, reordered
+from labelgen.similarity.exact import MAX_SELF_DOT, block_group_similarity, block_similarity
+from labelgen.similarity.fused_bits import compiled, half, reordered
 from labelgen.similarity.groups import cut
+from labelgen.similarity.scratch import scratch
 from labelgen.types import Float16, Float32, Float64, Int64
 
+#: What a block compares.
+Kind: TypeAlias = Literal["sets", "rows", "own rows"]
+
+#: Pairs below which calls cost more than arithmetic.
+_FEWEST = 1024
 #: Numbers a row may have: three products of -128 x -128 each must fit into 31 bits.
 _LONGEST = (2**31 - 1) // (3 * 128 * 128)
-#: Pairs of rows that are worked on at once: their products are 20 bytes a pair, which a thread keeps. A usual batch.
-_PAIRS = 1536 * 256
-#: Numbers of the largest tensor that a thread keeps.
-_KEPT = 1 << 21
+#: Pairs of rows that are worked on at once: their products, 20 bytes a pair, should still be near when they are read.
+_PAIRS = 640 * 256
 _BIAS = np.int32(0x808080)
 _SCALE = np.float32(2.0**24)
 _NARROW, _WIDE = 1 - 2.0**-48, 1 + 2.0**-48
@@ -45,50 +48,88 @@ _NARROW, _WIDE = 1 - 2.0**-48, 1 + 2.0**-48
 def best_of_sets(members: Float16, sizes: Int64, y: Float16) -> Float32 | None:
     """`block_group_similarity(members, sizes, y, "max")`, None where it must do that itself.
 
-    That is: without units for 8-bit products, for numbers of .498 and more, dead rows, and empty sets; and in a process
-    that may be a fork of one with running threads of torch.
+    That is: in small blocks, without units for 8-bit products, for numbers of .498 and more, dead rows, and empty sets;
+    and in a process that may be a fork of one with running threads of torch.
     """
-    if parent_process() is not None and torch.get_num_threads() > 1:
-        return None
-    if not (len(sizes) and len(y) and sizes.all() and members.shape[1] <= _LONGEST and _pays()):
+    if not (_suits(members, y) and sizes.all() and _pays("sets", 384)):
         return None
     return _best_of_sets(members, sizes, y)
+
+
+def similarities(x: Float16, y: Float16) -> Float32 | None:
+    """`block_similarity(x, y)`, None where it must do that itself: see `best_of_sets`."""
+    if not (_suits(x, y) and _pays("own rows" if y is x else "rows", min(x.shape[1], 1280))):
+        return None
+    return _of_own(x) if y is x else _best_of_sets(x, np.ones(len(x), np.int64), y)
+
+
+def _suits(x: Float16, y: Float16) -> bool:
+    """Whether the arithmetic holds for rows of this length, may run here, and is worth its calls."""
+    if parent_process() is not None and torch.get_num_threads() > 1:
+        return False
+    return len(x) * len(y) >= _FEWEST and x.shape[1] <= _LONGEST
 
 
 def _best_of_sets(members: Float16, sizes: Int64, y: Float16) -> Float32 | None:
     against = _Digits(y, "right", reverse=True)
     if not against.usable:
         return None
-    result = np.empty((len(sizes), len(y)), np.float32)
+    result, doubtful = np.empty((len(sizes), len(y)), np.float32), 0
     ends = np.cumsum(sizes)
     for first, last in cut(sizes, 0, len(sizes), max(1, _PAIRS // len(y))):
         start = ends[first] - sizes[first]
         digits = _Digits(members[start : ends[last - 1]], "left", reverse=False)
         if not digits.usable:
             return None
-        products = digits.products(against)
-        found = result[first:last]
-        work = np.empty((3, len(y)))
-        if _best(products, sizes[first:last], digits.dots, against.dots, work, found):
-            for row, column in np.argwhere(np.isnan(found)):  # between two float32 numbers
-                stop = ends[first + row]
-                own = members[stop - sizes[first + row] : stop]
-                one = y[column : column + 1]
-                found[row, column] = block_group_similarity(own, sizes[first + row, None], one, "max")[0, 0]
-    return result
+        doubtful += _score(digits, sizes[first:last], against, digits.products(against), result[first:last])
+    return _decided(result, members, sizes, y) if doubtful else result
 
 
-@lru_cache(maxsize=1)
-def _pays() -> bool:
-    """Whether this is the faster way here: a look at a usual block, once a process."""
-    draw = np.random.default_rng(0).standard_normal((1536, 384)) / 20
-    rows, sizes = np.clip(draw, -0.4, 0.4).astype(np.float16), np.full(256, 5)
-    members, others = rows[:1280], rows[1280:]
+def _of_own(x: Float16) -> Float32 | None:
+    """Rows against themselves: digits once, and six products of digits instead of nine."""
+    digits = _Digits(x, "left", reverse=False)
+    if not digits.usable:
+        return None
+    result, ones = np.empty((len(x), len(x)), np.float32), np.ones(len(x), np.int64)
+    doubtful = _score(digits, ones, digits, digits.own_products(), result)
+    return _decided(result, x, ones, x) if doubtful else result
+
+
+def _score(rows: _Digits, sizes: Int64, against: _Digits, products: Any, found: Float32) -> int:
+    """Similarities from products, NaN where they are between two float32 numbers; how many are."""
+    doubtful: int = _best(products, sizes, rows.dots, against.dots, np.empty((3, len(against.dots))), found)
+    return doubtful
+
+
+def _decided(found: Float32, members: Float16, sizes: Int64, y: Float16) -> Float32:
+    """Similarities with those that are open by the definition."""
+    ends = np.cumsum(sizes)
+    for row, column in np.argwhere(np.isnan(found)):
+        own = members[ends[row] - sizes[row] : ends[row]]
+        found[row, column] = block_group_similarity(own, sizes[row, None], y[column : column + 1], "max")[0, 0]
+    return found
+
+
+@lru_cache(maxsize=16)
+def _pays(kind: Kind, dim: int) -> bool:
+    """Whether this is the faster way for rows of `dim` numbers here: a look at a usual block, once a process.
+
+    Long rows pay sooner. A look at them would take time and memory itself, so callers ask for no more than 1,280.
+    """
+    count = {"sets": 1536, "rows": 512, "own rows": 256}[kind]
+    rows = np.random.default_rng(0).integers(-128, 128, (count, dim), np.int8) * np.float16(2.0**-10)
+    members, others = rows[: max(256, count - 256)], rows[-256:]
+    sizes = np.full(256, len(members) // 256)
     try:
-        ours = _seconds(lambda: _best_of_sets(members, sizes, others))
+        ours = _seconds(lambda: _of_own(others) if kind == "own rows" else _best_of_sets(members, sizes, others))
     except (RuntimeError, AttributeError):  # no such product in this torch, or not on this processor
         return False
-    return ours < _seconds(lambda: block_group_similarity(members, sizes, others, "max"))
+    if kind == "sets":
+        theirs = _seconds(lambda: block_group_similarity(members, sizes, others, "max"))
+    else:
+        theirs = _seconds(lambda: block_similarity(others if kind == "own rows" else members, others))
+    scratch.clear()  # real blocks may be smaller
+    return ours < theirs
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -99,26 +140,6 @@ def _seconds(work: Callable[[], object]) -> float:
         work()
         taken.append(time.perf_counter() - started)
     return min(taken)
-
-
-class _Scratch(threading.local):
-    """Tensors of this thread that are used again: fresh memory costs more than the arithmetic."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, torch.Tensor] = {}
-
-    def tensor(self, name: str, dtype: torch.dtype, *shape: int) -> torch.Tensor:
-        """A tensor with undefined contents, valid until the same name is asked for again."""
-        count = int(np.prod(shape))
-        if count > _KEPT:
-            return torch.empty(shape, dtype=dtype)
-        held = self._held.get(name)
-        if held is None or held.numel() < count:
-            held = self._held[name] = torch.empty(count, dtype=dtype)
-        return held[:count].view(shape)
-
-
-_scratch = _Scratch()
 
 
 class _Digits:
@@ -132,22 +153,19 @@ class _Digits:
     def __init__(self, rows: Float16, name: str, *, reverse: bool) -> None:
         count, dim = rows.shape
         self._dim = dim
-        self._planes = _scratch.tensor(name, torch.int8, count, 3 * dim)
-        wide = _scratch.tensor(f"{name} wide", torch.float32, count, dim)
-        wide.copy_(torch.from_numpy(rows if rows.flags.writeable else rows.copy()))
+        planes = scratch.array(f"{name} digits", count, 3, dim, dtype=np.int8)
+        self._planes = torch.from_numpy(planes.reshape(count, 3 * dim))
         self.dots: Float64 = np.empty(count)
-        planes = self._planes.numpy().reshape(count, 3, dim)
         high, low = (2, 0) if reverse else (0, 2)
-        quotas = np.empty(dim, np.int32)
-        rest = _split(
-            wide.numpy(), planes[:, high], planes[:, 1], planes[:, low], self.dots, quotas, quotas.view(np.int8)
-        )
+        work, quotas = np.empty(dim, np.float32), np.empty(dim, np.int32)
+        digits = planes[:, high], planes[:, 1], planes[:, low]
+        rest = _split(rows.view(np.uint16), *digits, self.dots, work, quotas, quotas.view(np.int8))
         self.usable = not rest and bool((self.dots > 0).all() and (self.dots <= MAX_SELF_DOT).all())
 
     def products(self, other: _Digits) -> Any:
         """w4, w3, w2, w1, w0 with reversed digits: five arrays int32 [n, len(other)]."""
         count, dim = len(self.dots), self._dim
-        found = _scratch.tensor("products", torch.int32, 5, count, len(other.dots))
+        found = torch.from_numpy(scratch.array("products of digits", 5, count, len(other.dots), dtype=np.int32))
         ends = (1, 2, 3, 3, 3)
         for place, end in enumerate(ends):
             begin = max(0, place - 2)
@@ -156,30 +174,49 @@ class _Digits:
             torch._int_mm(mine, theirs.t(), out=found[place])
         return tuple(found.numpy())
 
+    def own_products(self) -> Any:
+        """The same of the rows with themselves: d_i.d_j and d_j.d_i are transposes of each other."""
+        count, dim = len(self.dots), self._dim
+        high, middle, low = (self._planes[:, place * dim : (place + 1) * dim] for place in range(3))
+        found, one = (
+            torch.from_numpy(scratch.array(name, *shape, count, count, dtype=np.int32))
+            for name, shape in (("products of digits", (5,)), ("product of digits", ()))
+        )
+        for place, (left, right) in enumerate(((high, high), (high, middle), (high, low), (middle, low), (low, low))):
+            if left is right:
+                torch._int_mm(left, right.t(), out=found[place])
+            else:
+                torch._int_mm(left, right.t(), out=one)
+                torch.add(one, one.t(), out=found[place])
+        torch._int_mm(middle, middle.t(), out=one)
+        found[2] += one
+        return tuple(found.numpy())
+
 
 @reordered
-def _split(rows: Any, high: Any, middle: Any, low: Any, dots: Any, quotas: Any, parts: Any) -> Any:
-    """Digits of the rows and x.x; what is not 0 if a number has more than three digits.
+def _split(bits: Any, high: Any, middle: Any, low: Any, dots: Any, numbers: Any, quotas: Any, parts: Any) -> Any:
+    """Digits of float16 bits and x.x of the rows; what is not 0 if a number has more than three digits.
 
-    `quotas` and `parts` are the same memory, of one row: q as integers, and as bytes from the lowest one on. With 128
-    added to each of three digits they are the bytes of a number without a sign.
+    `numbers` is memory for one row. So are `quotas` and `parts`, which are the same: q as integers, and as bytes from
+    the lowest one on. With 128 added to each of three digits they are the bytes of a number without a sign.
     """
     rest = 0
-    for row in range(len(rows)):
+    for row in range(len(bits)):
         total = 0.0
-        for place in range(rows.shape[1]):
-            number = rows[row, place]
+        for place in range(bits.shape[1]):
+            number = half(bits[row, place])
+            numbers[place] = number
             total += np.float64(number * number)
         dots[row] = total
-        for place in range(rows.shape[1]):
-            quotas[place] = (np.int32(rows[row, place] * _SCALE) + _BIAS) ^ _BIAS
-        for place in range(rows.shape[1]):
+        for place in range(bits.shape[1]):
+            quotas[place] = (np.int32(numbers[place] * _SCALE) + _BIAS) ^ _BIAS
+        for place in range(bits.shape[1]):
             low[row, place] = parts[4 * place]
-        for place in range(rows.shape[1]):
+        for place in range(bits.shape[1]):
             middle[row, place] = parts[4 * place + 1]
-        for place in range(rows.shape[1]):
+        for place in range(bits.shape[1]):
             high[row, place] = parts[4 * place + 2]
-        for place in range(rows.shape[1]):
+        for place in range(bits.shape[1]):
             rest |= parts[4 * place + 3]
     return rest
 

@@ -17,15 +17,13 @@ aggregations leave it out.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from labelgen.errors import StoreError, some
 from labelgen.similarity.groups import cut
+from labelgen.similarity.scratch import scratch
 from labelgen.similarity.widen import widen
 from labelgen.types import PAD_SCORE, Aggregation, Float16, Float32, Float64, Int64
 
@@ -119,7 +117,7 @@ def block_group_similarity(members: Float16, sizes: Int64, y: Float16, aggregati
     ends = np.cumsum(sizes)
     for first, last in cut(sizes, 0, len(sizes), against.slab):
         rows = members[ends[first] - sizes[first] : ends[last - 1]]
-        scores = _scratch.array("scores", len(rows), len(y), np.float32)
+        scores = scratch.array("scores", len(rows), len(y), dtype=np.float32)
         against.score(rows, scores)
         result[first:last] = aggregate_groups(scores, sizes[first:last], aggregation)
     return result
@@ -171,26 +169,6 @@ def _aggregate_equal(similarities: Float32, groups: int, aggregation: Aggregatio
     return aggregate([by_member[:, number] for number in range(by_member.shape[1])], aggregation)
 
 
-class _Scratch(threading.local):
-    """Arrays of this thread that are used again: fresh memory costs more than the arithmetic of a small block."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, NDArray[Any]] = {}
-
-    def array(self, name: str, rows: int, columns: int, dtype: type = np.float64) -> NDArray[Any]:
-        """An array with undefined contents, valid until the same name is asked for again."""
-        count = rows * columns
-        if count > 4 * _SLAB:
-            return np.empty((rows, columns), dtype)
-        held = self._held.get(name)
-        if held is None or held.size < count:
-            held = self._held[name] = np.empty(count, dtype)
-        return held[:count].reshape(rows, columns)
-
-
-_scratch = _Scratch()
-
-
 class _Against:
     """Rows y in float64, ready to be compared with slabs of other rows."""
 
@@ -202,16 +180,16 @@ class _Against:
     def score(self, x: Float16, scores: Float32) -> None:
         """Similarities of rows x with y, written to `scores` [len(x), len(y)]."""
         wide = _widened(x, "left")
-        products = np.matmul(wide, self._wide.T, out=_scratch.array("products", *scores.shape))
+        products = np.matmul(wide, self._wide.T, out=scratch.array("products", *scores.shape))
         dots = np.einsum("ij,ij->i", wide, wide)
-        _quotients(products, dots[:, None], self._dots, _scratch.array("scale", *scores.shape), scores)
+        _quotients(products, dots[:, None], self._dots, scratch.array("scale", *scores.shape), scores)
 
 
 def _score_own(x: Float16, scores: Float32) -> None:
     wide = _widened(x, "left")
-    products = np.matmul(wide, wide.T, out=_scratch.array("products", *scores.shape))
+    products = np.matmul(wide, wide.T, out=scratch.array("products", *scores.shape))
     own = products.diagonal().copy()
-    _quotients(products, own[:, None], own, _scratch.array("scale", *scores.shape), scores)
+    _quotients(products, own[:, None], own, scratch.array("scale", *scores.shape), scores)
 
 
 def _quotients(products: Float64, left: Float64, right: Float64, scale: Float64, scores: Float32) -> None:
@@ -237,7 +215,7 @@ def _panel_sums(x: Float16, y: Float16) -> tuple[Float64, Float64, Float64]:
 
 
 def _widened(rows: Float16, name: str) -> Float64:
-    wide = _scratch.array(name, *rows.shape)
+    wide = scratch.array(name, *rows.shape)
     widen(rows, wide)
     return wide
 

@@ -12,6 +12,7 @@ from labelgen import registry
 from labelgen.config import DatasetConfig
 from labelgen.corpus.arrange import arrange
 from labelgen.corpus.facts import check, known
+from labelgen.corpus.files import data_folder
 from labelgen.corpus.frames import Corpus
 from labelgen.corpus.photos import PhotoError, probe_photo
 from labelgen.errors import DatasetError
@@ -26,6 +27,17 @@ if TYPE_CHECKING:
 
 _PROBE_THREADS = 8
 _PROBE_PIECE = 256
+
+
+def refuse_missing_root(dataset: DatasetConfig) -> None:
+    """What can be said before teachers are loaded, which takes seconds.
+
+    Raises:
+        DatasetError: the root that was given does not exist or is a file.
+    """
+    if dataset.root:
+        name = dataset.spec.name
+        data_folder(Path(dataset.root).expanduser(), name, registry.load("dataset", name).info.expects)  # type: ignore[attr-defined]  # a class of the registry
 
 
 def read_corpus(dataset: DatasetConfig) -> Corpus:

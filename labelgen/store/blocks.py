@@ -49,28 +49,33 @@ def sets(embeddings: Rows, starts: Int64, sizes: Int64) -> Side:
 
 def compare(queries: Side, candidates: Side, aggregation: Aggregation) -> Float32:
     """[n_queries, n_candidates] similarities, -inf where an entry is not alive. Only queries may be sets."""
+    sooner = _by_digits(queries, candidates, aggregation)
+    if sooner is not None:
+        return sooner
     if queries.sizes is None:
         return block_similarity(queries.rows, candidates.rows)
-    found = _by_digits(queries.rows, queries.sizes, candidates.rows) if aggregation == "max" else None
-    return block_group_similarity(queries.rows, queries.sizes, candidates.rows, aggregation) if found is None else found
+    return block_group_similarity(queries.rows, queries.sizes, candidates.rows, aggregation)
 
 
-def _by_digits(members: Float16, sizes: Int64, rows: Float16) -> Float32 | None:
+def _by_digits(queries: Side, candidates: Side, aggregation: Aggregation) -> Float32 | None:
     """The same bits sooner, where torch is loaded anyway: to load it takes as long as a thousand blocks."""
     if "torch" not in sys.modules:
         return None
     try:
-        from labelgen.similarity.digits import best_of_sets
+        from labelgen.similarity import digits
     except ImportError:  # no numba
         return None
-    return best_of_sets(members, sizes, rows)
+    if queries.sizes is None:
+        return digits.similarities(queries.rows, candidates.rows)
+    return digits.best_of_sets(queries.rows, queries.sizes, candidates.rows) if aggregation == "max" else None
 
 
 def make_ready() -> None:
     """Load and compile now what blocks are computed with, so that processes forked from this one share it."""
-    rows = np.full((6, 64), 0.125, np.float16)
-    compare(Side(rows[:4], np.full(2, 2)), Side(rows), "max")
+    rows = np.full((64, 64), 0.125, np.float16)
+    compare(Side(rows, np.full(32, 2)), Side(rows), "max")
     compare(Side(rows), Side(rows), "max")
+    compare(Side(rows), Side(rows[::2]), "max")
 
 
 def paired(rows: Float16, others: Float16) -> Float32:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -64,6 +66,26 @@ class Compute:
                 expected="a device of this machine, for example cpu, cuda or cuda:1",
                 todo="run with --device cpu",
             ) from error
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Forward passes: no gradients, and nothing below the precision.
+
+        Convolutions on CUDA drop 13 of a float32's 23 bits by default (TF32), and matrix products where the caller
+        allows it: cosines of the same photograph differed by 4e-6 on an H100.
+        """
+        import torch
+
+        places: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
+        before = [place.allow_tf32 for place in places]
+        try:
+            for place in places:
+                place.allow_tf32 = False
+            with torch.inference_mode():
+                yield
+        finally:
+            for place, allowed in zip(places, before, strict=True):
+                place.allow_tf32 = allowed
 
 
 def unit(features: torch.Tensor) -> NDArray[Any]:

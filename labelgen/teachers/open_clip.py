@@ -120,9 +120,7 @@ class TextTower:
         return {**self._facts, "compute": canonical(self._compute), "dim": self.dim}
 
     def _encode(self, texts: Sequence[str]) -> Float32:
-        import torch
-
-        with torch.inference_mode():
+        with self._compute.running():
             tokens = self._tokenise([self._step(text) for text in texts]).to(self._compute.device)
             return unit(self._forward(tokens))
 

@@ -49,13 +49,14 @@ class SentenceTower:
         return {**self._facts, "compute": canonical(self._compute), "dim": self.dim}
 
     def _encode(self, texts: list[str]) -> Float32:
-        rows: Float32 = self._model.encode(
-            texts,
-            batch_size=self._compute.batch,
-            convert_to_numpy=True,
-            normalize_embeddings=True,
-            show_progress_bar=False,
-        ).astype(np.float32, copy=False)
+        with self._compute.running():
+            rows: Float32 = self._model.encode(
+                texts,
+                batch_size=self._compute.batch,
+                convert_to_numpy=True,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            ).astype(np.float32, copy=False)
         # bfloat16 lengths are rounded to three digits: made right here; float32 rows stay as the library gives them.
         return rows if self._compute.precision == "float32" else unit_rows(rows)
 

@@ -93,7 +93,7 @@ class ImageTower:
     def _features(self, prepared: Sequence[Any]) -> torch.Tensor:
         import torch
 
-        with torch.inference_mode():
+        with self._compute.running():
             batch = torch.from_numpy(np.stack([np.asarray(item) for item in prepared])).to(self._compute.device)
             if self._scaling is not None:
                 batch = self._scaling(batch.permute(0, 3, 1, 2))

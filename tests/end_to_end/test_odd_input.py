@@ -214,6 +214,12 @@ def test_wrong_words_are_refused_with_what_to_do(
     assert not (tmp_path / "store" / "manifest.json").exists()
 
 
+def test_a_wrong_root_is_told_before_a_teacher_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labelgen.stages.worker.teacher", lambda spec: pytest.fail("loaded"))
+    with pytest.raises(DatasetError, match="does not exist"):
+        _build(tmp_path / "nowhere", tmp_path / "store")
+
+
 def _features(path: Path, spoil: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> str:
     rows = np.random.default_rng(0).standard_normal((12, 16)).astype(np.float32)
     np.save(path, spoil(rows))

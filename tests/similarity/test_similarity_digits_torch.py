@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelgen.similarity import digits
-from labelgen.similarity.exact import block_group_similarity, similarity
+from labelgen.similarity import digits, scratch
+from labelgen.similarity.exact import block_group_similarity, block_similarity, similarity
 from labelgen.similarity.widen import widen
 from labelgen.store.blocks import Side, compare
 from labelgen.testing.engines import clustered_rows, unit_rows
@@ -20,7 +20,8 @@ from labelgen.types import Float16
 
 @pytest.fixture(autouse=True)
 def whatever_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digits, "_pays", lambda: True)
+    monkeypatch.setattr(digits, "_pays", lambda *_: True)
+    monkeypatch.setattr(digits, "_FEWEST", 1)
 
 
 def small_rows(count: int, dim: int, seed: int) -> Float16:
@@ -43,11 +44,15 @@ def test_the_bits_are_those_of_the_definition(seed: int, dim: int, sets: int, co
     found = digits.best_of_sets(members, sizes, y)
     assert found is not None
     np.testing.assert_array_equal(found, block_group_similarity(members, sizes, y, "max"))
+    for others in (y, members):
+        found = digits.similarities(members, others)
+        assert found is not None
+        np.testing.assert_array_equal(found, block_similarity(members, others))
 
 
 def test_slabs_and_near_ties(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digits, "_PAIRS", 10 * 60)
-    monkeypatch.setattr(digits, "_KEPT", 20_000)  # some tensors are kept, some are not
+    monkeypatch.setattr(scratch, "_KEPT", 20_000)  # some arrays are kept, some are not
     members = np.repeat(np.clip(clustered_rows(40, 384, seed=1), -0.49, 0.49), 3, axis=0)
     members[1::3] = np.nextafter(members[1::3], np.float16(1))
     sizes = np.full(24, 5)
@@ -71,11 +76,10 @@ def test_between_two_float32_numbers_the_definition_decides(monkeypatch: pytest.
     # a quotient that lies half way between two float32 numbers: 1 - 2^-25
     half_way = 1 - 2.0**-25
     assert np.float32(half_way * (1 - 2.0**-48)) != np.float32(half_way * (1 + 2.0**-48))
-    work, best, out = np.empty((3, 2)), np.array([half_way, 0.5]), np.empty(2, np.float32)
+    best, out = np.array([half_way, 0.5]), np.empty(2, np.float32)
     assert digits._rounded(best, np.ones(2), out) == 1
     assert np.isnan(out[0])
     assert out[1] == 0.5
-    assert work.shape == (3, 2)
 
 
 @pytest.mark.parametrize("spoilt", ["large", "dead member", "dead column", "not a number", "long", "empty set"])
@@ -94,6 +98,18 @@ def test_what_does_not_suit_is_left_to_the_definition(spoilt: str) -> None:
     else:
         sizes = np.array([5, 0, 10])
     assert digits.best_of_sets(members, sizes, y) is None
+    if spoilt != "empty set":
+        assert digits.similarities(members, y) is None
+    if spoilt in {"large", "dead member"}:
+        assert digits.similarities(members, members) is None
+
+
+def test_a_few_pairs_are_left_to_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = small_rows(15, 32, 1)
+    monkeypatch.setattr(digits, "_FEWEST", 226)
+    assert digits.similarities(rows, rows) is None
+    monkeypatch.setattr(digits, "_FEWEST", 225)
+    assert digits.similarities(rows, rows) is not None
 
 
 def test_blocks_of_sets_take_this_way_where_torch_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +123,16 @@ def test_blocks_of_sets_take_this_way_where_torch_is_loaded(monkeypatch: pytest.
     np.testing.assert_array_equal(compare(Side(members, sizes), Side(y), "max"), expected)
     compare(Side(members, sizes), Side(y), "mean")
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_blocks_of_rows_take_this_way_too(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = small_rows(15, 32, 1)
+    y = x if own else small_rows(4, 32, 2)
+    calls = []
+    monkeypatch.setattr(digits, "similarities", lambda *given: calls.append(given))
+    np.testing.assert_array_equal(compare(Side(x), Side(y), "max"), block_similarity(x, y))
+    assert [(a is x, b is y) for a, b in calls] == [(True, True)]
 
 
 def test_negative_similarities_and_zero() -> None:

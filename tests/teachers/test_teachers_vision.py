@@ -231,3 +231,31 @@ def test_misspelt_arguments() -> None:
         registry.create("teacher", Spec.parse("timm(model='x', chekpoint='y')"), device="cpu")
     with pytest.raises(UnknownNameError, match="did you mean 'mean'"):
         registry.create("teacher", Spec.parse("transformers(model='x', pool='meen')"), device="cpu")
+
+
+def test_nothing_runs_below_its_precision(tiny_timm: Mapping[str, Path]) -> None:
+    """TF32 is off in every forward pass, and what the caller set comes back."""
+    import torch
+    from PIL import Image
+
+    places = torch.backends.cudnn, torch.backends.cuda.matmul
+    spec = Spec.of("timm", model="test_vit", checkpoint=str(tiny_timm["test_vit"]))
+    teacher = registry.create("teacher", spec, device="cpu")
+    seen = []
+    forward = teacher._forward
+
+    def watched(pixels: Any) -> Any:
+        seen.append([place.allow_tf32 for place in places])
+        return forward(pixels)
+
+    teacher._forward = watched
+    before = [place.allow_tf32 for place in places]
+    for place in places:
+        place.allow_tf32 = True
+    try:
+        teacher.encode_images([teacher.prepare_image(Image.new("RGB", (40, 30)))])
+        assert [place.allow_tf32 for place in places] == [True, True]
+    finally:
+        for place, allowed in zip(places, before, strict=True):
+            place.allow_tf32 = allowed
+    assert seen == [[False, False]]

@@ -1,0 +1,37 @@
+"""Memory that a thread uses again: fresh pages cost more than the arithmetic of a small block."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+#: Bytes of the largest array that is kept.
+_KEPT = 1 << 22
+
+
+class Scratch(threading.local):
+    """Arrays of this thread by name."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, NDArray[np.uint8]] = {}
+
+    def array(self, name: str, *shape: int, dtype: DTypeLike = np.float64) -> NDArray[Any]:
+        """An array with undefined contents, valid until the same name is asked for again."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if size > _KEPT:
+            return np.empty(shape, dtype)
+        held = self._held.get(name)
+        if held is None or len(held) < size:
+            held = self._held[name] = np.empty(size, np.uint8)
+        return held[:size].view(dtype).reshape(shape)
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._held.clear()
+
+
+#: Of the thread that asks; names are shared by all who ask.
+scratch = Scratch()
