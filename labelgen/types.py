@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Float16: TypeAlias = NDArray[np.float16]
 Float32: TypeAlias = NDArray[np.float32]
 Float64: TypeAlias = NDArray[np.float64]
+Int8: TypeAlias = NDArray[np.int8]
 UInt16: TypeAlias = NDArray[np.uint16]
 UInt32: TypeAlias = NDArray[np.uint32]
 UInt64: TypeAlias = NDArray[np.uint64]

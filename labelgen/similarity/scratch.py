@@ -10,6 +10,8 @@ from numpy.typing import DTypeLike, NDArray
 
 #: Bytes of the largest array that is kept.
 _KEPT = 1 << 22
+#: Bytes of a cache line, where arrays begin.
+_LINE = 64
 
 
 class Scratch(threading.local):
@@ -25,12 +27,10 @@ class Scratch(threading.local):
             return np.empty(shape, dtype)
         held = self._held.get(name)
         if held is None or len(held) < size:
-            held = self._held[name] = np.empty(size, np.uint8)
+            whole = np.empty(size + _LINE, np.uint8)
+            begin = -whole.ctypes.data % _LINE
+            held = self._held[name] = whole[begin : begin + size]
         return held[:size].view(dtype).reshape(shape)
-
-    def clear(self) -> None:
-        """Keep nothing."""
-        self._held.clear()
 
 
 #: Of the thread that asks; names are shared by all who ask.

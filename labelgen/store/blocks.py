@@ -58,7 +58,7 @@ def compare(queries: Side, candidates: Side, aggregation: Aggregation) -> Float3
 
 
 def _by_digits(queries: Side, candidates: Side, aggregation: Aggregation) -> Float32 | None:
-    """The same bits sooner, where torch is loaded anyway: to load it takes as long as a thousand blocks."""
+    """The same bits sooner, in training code: elsewhere, to load the compiler takes as long as a hundred blocks."""
     if "torch" not in sys.modules:
         return None
     try:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelgen.similarity import digits, scratch
+from labelgen.similarity import digits, matrix_units, scratch
 from labelgen.similarity.exact import block_group_similarity, block_similarity, similarity
 from labelgen.similarity.widen import widen
 from labelgen.store.blocks import Side, compare
 from labelgen.testing.engines import clustered_rows, unit_rows
 from labelgen.types import Float16
 
+pytest.importorskip("torch")
+needs_units = pytest.mark.skipif(not matrix_units.available(), reason="needs units for 8-bit products (Intel AMX)")
+pytestmark = needs_units
+
 
 @pytest.fixture(autouse=True)
-def whatever_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digits, "_pays", lambda *_: True)
+def small_blocks_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digits, "_FEWEST", 1)
 
 
@@ -51,7 +55,7 @@ def test_the_bits_are_those_of_the_definition(seed: int, dim: int, sets: int, co
 
 
 def test_slabs_and_near_ties(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digits, "_PAIRS", 10 * 60)
+    monkeypatch.setattr(digits, "_SLAB", 40 * 3 * 384)
     monkeypatch.setattr(scratch, "_KEPT", 20_000)  # some arrays are kept, some are not
     members = np.repeat(np.clip(clustered_rows(40, 384, seed=1), -0.49, 0.49), 3, axis=0)
     members[1::3] = np.nextafter(members[1::3], np.float16(1))
@@ -154,10 +158,51 @@ def test_every_float16_number_is_widened_exactly() -> None:
         np.testing.assert_array_equal(out, rows.astype(np.float64))
 
 
-def test_a_process_of_a_pool_with_threads_takes_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be a fork, in which threads of OpenMP that the parent had started would be waited for without end."""
-    members, y, sizes = small_rows(15, 32, 1), small_rows(4, 32, 2), np.full(3, 5)
-    monkeypatch.setattr(digits, "parent_process", lambda: "somebody")
-    for threads, usable in ((2, False), (1, True)):
-        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert (digits.best_of_sets(members, sizes, y) is not None) == usable
+@pytest.mark.parametrize(("rows", "columns", "dim"), [(16, 16, 64), (48, 32, 192)])
+def test_sums_of_products_of_extreme_digits(rows: int, columns: int, dim: int) -> None:
+    draw = np.random.default_rng(0)
+    left, right = (draw.choice(np.array([-128, -1, 0, 127], np.int8), (count, 3, dim)) for count in (rows, columns))
+    best, sums, found = (
+        np.empty((rows, columns)),
+        np.empty((5, 16, columns), np.int32),
+        np.empty((rows, columns), np.float32),
+    )
+    ones, dots = np.ones(rows, np.int64), np.ones(max(rows, columns))
+    given = left.reshape(-1), dim, ones, dots[:rows], matrix_units.packed(right), dots[:columns]
+    digits._best(*given, False, matrix_units.configuration(), sums, best, found)
+    wide = [sum(part[:, place].astype(np.int64) << 8 * place for place in range(3)) for part in (left, right)]
+    np.testing.assert_array_equal(best, (wide[0] @ wide[1].T).astype(np.float64) * 2.0**-48)
+
+
+def test_a_fork_has_the_permission_of_its_parent() -> None:
+    rows = small_rows(40, 64, 1)
+    expected = digits.similarities(rows, rows)
+    child = os.fork()
+    if child == 0:
+        same = digits.similarities(rows, rows)
+        os._exit(0 if same is not None and np.array_equal(same, expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.fixture
+def asked_anew() -> Iterator[None]:
+    matrix_units.available.cache_clear()
+    yield
+    matrix_units.available.cache_clear()
+
+
+@pytest.mark.parametrize("why", ["another system", "compiled for another processor", "no units", "no permission"])
+def test_units_are_not_used_where_they_are_not_known_to_work(
+    why: str, monkeypatch: pytest.MonkeyPatch, asked_anew: None
+) -> None:
+    if why == "another system":
+        monkeypatch.setattr(matrix_units.sys, "platform", "darwin")
+    elif why == "compiled for another processor":
+        monkeypatch.setattr(matrix_units.config, "CPU_NAME", "generic")
+    elif why == "no units":
+        monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: {"amx-tile": False})
+    else:
+        monkeypatch.setattr(matrix_units, "_TILE_DATA", 63)
+    rows = small_rows(40, 64, 1)
+    assert digits.similarities(rows, rows) is None
+    assert digits.best_of_sets(rows, np.full(20, 2), rows) is None
