@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="shared data, for the photographs of flickr8k")
     parser.add_argument("--repeats", type=int, default=100)
     parser.add_argument("--photos", type=int, default=1536, help="photographs decoded an epoch")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     with threadpool_limits(1):
         _schemes(options.texts, TEXT, options.repeats)
@@ -177,10 +177,12 @@ def _loader(path: Path, folder: Path, count: int, rounds: int) -> None:
         for name, way in ways.items()
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds + 1):  # in turn; the first round starts the workers
-        for name, loader in loaders.items():
+    order = list(loaders)
+    for _ in range(rounds + 1):  # in turn, each of them first in a third of the rounds; round one starts the workers
+        order.append(order.pop(0))
+        for name in order:
             started = time.perf_counter()
-            seen = sum(len(batch["image"]) for batch in loader)
+            seen = sum(len(batch["image"]) for batch in loaders[name])
             rates[name].append(seen / (time.perf_counter() - started))
     print(f"\nDataLoader, 2 workers, {len(data)} photographs, batch {BATCH}\n")
     print("| labels | photographs/s | share | target |\n|---|---|---|---|")
