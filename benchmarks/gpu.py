@@ -31,7 +31,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-DIM, K, SAMPLE, PIECE = 384, 64, 100, 8192
+DIM, K, PIECE = 384, 64, 8192
 SEARCHES = {"labelgen `t2t`": "t2t", "labelgen `t2t`, `i2t`, `t2i`": "t2t+i2t+t2i"}
 PEER = "torch float16 + topk"
 
@@ -96,6 +96,7 @@ def _timed(
 def _fused(rows: Any, offsets: Any, relations: str, device: str) -> Any:
     import search
 
+    from labelgen.similarity.base import n_queries
     from labelgen.similarity.fused import FusedEngine
     from labelgen.similarity.keys import PAD_KEY, merge
 
@@ -104,16 +105,17 @@ def _fused(rows: Any, offsets: Any, relations: str, device: str) -> Any:
     keys: dict[Any, Any] = {}
     for strip in engine.schedule(plan):
         for found in engine.search(plan, strip):
-            rows_of_want = len(rows) if found.want.relation.value[0] == "t" else len(offsets) - 1
-            held = keys.setdefault(found.want, np.full((rows_of_want, K + 1), PAD_KEY))
-            part = slice(found.first_row, found.first_row + len(found.keys))
-            held[part] = merge([held[part], found.keys], K + 1)
+            if found.want not in keys:
+                keys[found.want] = np.full((n_queries(plan, found.want), K + 1), PAD_KEY)
+            held = keys[found.want][found.first_row : found.first_row + len(found.keys)]
+            held[:] = merge([held, found.keys], K + 1)
     return keys
 
 
 def _topk(rows: Any, device: str) -> Any:
-    wide = rows.astype(np.float32)
-    unit = torch.from_numpy(wide / np.linalg.norm(wide, axis=1, keepdims=True)).to(device).half()
+    import search
+
+    unit = torch.from_numpy(search._unit(rows)).to(device).half()
     return torch.cat([(part @ unit.t()).topk(K + 1, dim=1).indices for part in unit.split(PIECE)]).cpu().numpy()
 
 

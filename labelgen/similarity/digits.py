@@ -25,6 +25,7 @@ from labelgen.similarity.fused_bits import compiled, half, reordered
 from labelgen.similarity.groups import cut
 from labelgen.similarity.matrix_units import (
     BYTES,
+    DIGITS,
     ROWS,
     SUMS,
     available,
@@ -92,7 +93,7 @@ def _suits(x: Float16, y: Float16) -> bool:
 
 
 def _rows_at_once(dim: int, columns: int) -> int:
-    return max(ROWS, _SLAB // (3 * dim + 8 * columns))
+    return max(ROWS, _SLAB // (DIGITS * dim + 8 * columns))
 
 
 def _decided(found: Float32, members: Float16, sizes: Int64, y: Float16) -> Float32:
@@ -117,12 +118,12 @@ class _Digits:
     def __init__(self, rows: Float16) -> None:
         count, dim = rows.shape
         whole = dim + (-dim) % BYTES
-        self.planes: Int8 = scratch.array("digits", count + (-count) % ROWS, 3, whole, dtype=np.int8)
+        self.planes: Int8 = scratch.array("digits", count + (-count) % ROWS, DIGITS, whole, dtype=np.int8)
         if whole > dim:
             self.planes[:, :, dim:] = 0
         self.dots: Float64 = np.empty(count)
         work, quotas = np.empty(dim, np.float32), np.empty(dim, np.int32)
-        low, middle, high = (self.planes[:, place, :dim] for place in range(3))
+        low, middle, high = (self.planes[:, place, :dim] for place in range(DIGITS))
         rest = _split(rows.view(np.uint16), low, middle, high, self.dots, work, quotas, quotas.view(np.int8))
         self.usable = not rest and bool((self.dots > 0).all() and (self.dots <= MAX_SELF_DOT).all())
 
@@ -177,12 +178,12 @@ def _best(planes: Any, dim: Any, sizes: Any, left: Any, others: Any, right: Any,
     What 16 rows give is taken while it is in the nearest caches.
     """
     best[:] = -np.inf
-    rows, width, group, behind = len(left), best.shape[1], 0, sizes[0]
+    rows, width, step, group, behind = len(left), best.shape[1], DIGITS * dim, 0, sizes[0]
     configure(tiles)
     for row in range(0, rows, ROWS):
         begin = row if mirrored else 0
         for column in range(begin, width, ROWS):
-            sums_of_products(planes, row * 3 * dim, dim, others, column * 3 * dim, sums.reshape(-1), column, width)
+            sums_of_products(planes, row * step, dim, others, column * step, sums.reshape(-1), column, width)
         for one in range(row, min(row + ROWS, rows)):
             if one == behind:
                 group += 1

@@ -20,7 +20,6 @@ from labelgen.types import Float16
 
 pytest.importorskip("torch")
 needs_units = pytest.mark.skipif(not matrix_units.available(), reason="needs units for 8-bit products (Intel AMX)")
-pytestmark = needs_units
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +33,7 @@ def small_rows(count: int, dim: int, seed: int) -> Float16:
     return np.clip(rows, np.float16(-0.49), np.float16(0.49))
 
 
+@needs_units
 @given(seed=st.integers(0, 2**32 - 1), dim=st.integers(1, 700), sets=st.integers(1, 12), columns=st.integers(1, 40))
 @settings(deadline=None, max_examples=60)
 def test_the_bits_are_those_of_the_definition(seed: int, dim: int, sets: int, columns: int) -> None:
@@ -54,6 +54,7 @@ def test_the_bits_are_those_of_the_definition(seed: int, dim: int, sets: int, co
         np.testing.assert_array_equal(found, block_similarity(members, others))
 
 
+@needs_units
 def test_slabs_and_near_ties(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digits, "_SLAB", 40 * 3 * 384)
     monkeypatch.setattr(scratch, "_KEPT", 20_000)  # some arrays are kept, some are not
@@ -65,6 +66,7 @@ def test_slabs_and_near_ties(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(found, block_group_similarity(members, sizes, y, "max"))
 
 
+@needs_units
 def test_between_two_float32_numbers_the_definition_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digits, "block_group_similarity", lambda *_: np.full((1, 1), 7, np.float32))
     x = np.zeros((1, 64), np.float16)
@@ -108,6 +110,7 @@ def test_what_does_not_suit_is_left_to_the_definition(spoilt: str) -> None:
         assert digits.similarities(members, members) is None
 
 
+@needs_units
 def test_a_few_pairs_are_left_to_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = small_rows(15, 32, 1)
     monkeypatch.setattr(digits, "_FEWEST", 226)
@@ -139,6 +142,7 @@ def test_blocks_of_rows_take_this_way_too(own: bool, monkeypatch: pytest.MonkeyP
     assert [(a is x, b is y) for a, b in calls] == [(True, True)]
 
 
+@needs_units
 def test_negative_similarities_and_zero() -> None:
     x = small_rows(10, 48, 3)
     y = np.concatenate([-x[:5], np.roll(x[:2], 1, axis=1)])
@@ -158,6 +162,7 @@ def test_every_float16_number_is_widened_exactly() -> None:
         np.testing.assert_array_equal(out, rows.astype(np.float64))
 
 
+@needs_units
 @pytest.mark.parametrize(("rows", "columns", "dim"), [(16, 16, 64), (48, 32, 192)])
 def test_sums_of_products_of_extreme_digits(rows: int, columns: int, dim: int) -> None:
     draw = np.random.default_rng(0)
@@ -174,6 +179,7 @@ def test_sums_of_products_of_extreme_digits(rows: int, columns: int, dim: int) -
     np.testing.assert_array_equal(best, (wide[0] @ wide[1].T).astype(np.float64) * 2.0**-48)
 
 
+@needs_units
 def test_a_fork_has_the_permission_of_its_parent() -> None:
     rows = small_rows(40, 64, 1)
     expected = digits.similarities(rows, rows)
