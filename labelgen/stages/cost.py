@@ -95,18 +95,18 @@ def estimate(config: BuildConfig, *, calibrate: bool, progress: Listener) -> Cos
 
 def _estimated(config: BuildConfig, workers: int, *, calibrate: bool, progress: Listener) -> CostPlan:
     started = time.perf_counter()
+    progress(Event("note", "plan", text="reading the data set"))  # before teachers, which take seconds: a wrong root
+    corpus = ingest.read_corpus(config.dataset)
+    facts = _facts(corpus)
+    read = time.perf_counter()
     teachers = []
     for alias, spec in config.teachers.items():
         progress(Event("note", "plan", text=f"loading teacher {alias}"))
         teachers.append(TeacherFacts.from_receipt(describe_teacher(str(spec), alias)))
     loaded = time.perf_counter()
-    progress(Event("note", "plan", text="reading the data set"))
-    corpus = ingest.read_corpus(config.dataset)
-    facts = _facts(corpus)
-    read = time.perf_counter()
     costs = [
-        StageCost("describe", ", ".join(config.teachers), len(teachers), 0, loaded - started, 0),
-        StageCost("ingest", config.dataset.name, facts.n_images + facts.n_captions, 0, read - loaded, 0),
+        StageCost("describe", ", ".join(config.teachers), len(teachers), 0, loaded - read, 0),
+        StageCost("ingest", config.dataset.name, facts.n_images + facts.n_captions, 0, read - started, 0),
     ]
     costs += [
         _embedding_cost(plan, corpus, workers, calibrate=calibrate, progress=progress)
