@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from labelgen.corpus.ledger import Account
+
 
 class ImageRecord(NamedTuple):
     """One image as its dataset names it.
@@ -37,12 +39,14 @@ class CaptionRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class Records:
-    """Everything an adapter read. `sources` are the metadata files that were read (their bytes are hashed)."""
+    """Everything an adapter read. `sources` are the metadata files that were read (their bytes are hashed); `ledger` is
+    the account of all that was met (`Ledger.closed`), empty from adapters that keep none."""
 
     images: Sequence[ImageRecord]
     captions: Sequence[CaptionRecord]
     photos: Path | None
     sources: Sequence[Path] = ()
+    ledger: tuple[Account, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from labelgen.corpus.ledger import Account
 from labelgen.fingerprint import digest_many
 from labelgen.types import Int64
 
@@ -64,12 +65,14 @@ class Corpus:
             numbers the distinct usable texts and is null where `status` is not "ok".
         quarantine: what cannot be used and why, columns of `QUARANTINE_SCHEMA`; `kind` is "image" or "caption".
         photos: folder that `images.file` is relative to, None where no photographs were found.
+        ledger: account of everything that was read, empty where none was kept.
     """
 
     images: pl.DataFrame
     captions: pl.DataFrame
     quarantine: pl.DataFrame
     photos: Path | None
+    ledger: tuple[Account, ...] = ()
 
     @cached_property
     def offsets(self) -> Int64:

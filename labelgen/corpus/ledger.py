@@ -1,0 +1,134 @@
+"""Account of a data set: everything that was read is used, quarantined or skipped, and counted.
+
+A reader calls `Ledger.seen` where it takes bytes apart (members of an archive, lines and rows of a table, files of a
+folder, entries of a JSON list); whoever decides what becomes of an item calls `used`, `quarantined` or `skipped`.
+`Ledger.closed` refuses an account that does not balance, so nothing can vanish without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Longest example that is kept: a name, not the bytes of a picture.
+_EXAMPLE_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many items share a fate.
+
+    Attributes:
+        count: number of items.
+        example: name of the first one, at most 200 characters.
+        loud: whether a person is likely to miss them (photographs, captions): shown as a note of its own.
+    """
+
+    count: int
+    example: str
+    loud: bool = False
+
+
+@dataclass(frozen=True)
+class Account:
+    """Everything of one unit: `seen` = `used` + quarantined + skipped.
+
+    Attributes:
+        unit: plural noun of what is counted: `members`, `rows`, `lines`, `files`, `entries`, `images`, `captions` ...
+        seen: counted where the bytes are read.
+        used: those that became images, captions or facts of them.
+        quarantined, skipped: reason or kind -> tally.
+    """
+
+    unit: str
+    seen: int
+    used: int
+    quarantined: Mapping[str, Tally] = field(default_factory=dict)
+    skipped: Mapping[str, Tally] = field(default_factory=dict)
+
+    @property
+    def balance(self) -> int:
+        """`seen` less everything that is accounted for; 0 in a correct account."""
+        booked = sum(tally.count for tally in (*self.quarantined.values(), *self.skipped.values()))
+        return self.seen - self.used - booked
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data; see `schemas/manifest.v1.json`, `corpus.ledger`."""
+        return {
+            "unit": self.unit,
+            "seen": self.seen,
+            "used": self.used,
+            "quarantined": {kind: vars(tally) for kind, tally in sorted(self.quarantined.items())},
+            "skipped": {kind: vars(tally) for kind, tally in sorted(self.skipped.items())},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Account:
+        """The inverse of `to_json`."""
+        tallies = {
+            name: {kind: Tally(**tally) for kind, tally in data[name].items()} for name in ("quarantined", "skipped")
+        }
+        return cls(data["unit"], data["seen"], data["used"], **tallies)
+
+
+class Ledger:
+    """The account while a data set is read. Units appear in the order in which they are first seen."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+        self._used: dict[str, int] = {}
+        self._booked: dict[tuple[str, str, str], Tally] = {}
+
+    def seen(self, unit: str, count: int = 1) -> None:
+        """Items of a unit were read."""
+        self._seen[unit] = self._seen.get(unit, 0) + count
+
+    def used(self, unit: str, count: int = 1) -> None:
+        """Items of a unit became part of the corpus."""
+        self._used[unit] = self._used.get(unit, 0) + count
+
+    def quarantined(self, unit: str, reason: str, example: str, count: int = 1, *, loud: bool = True) -> None:
+        """Items that should have been used and cannot be: damaged, empty, undecodable."""
+        self._book(unit, "quarantined", reason, Tally(count, example, loud))
+
+    def skipped(self, unit: str, kind: str, example: str, count: int = 1, *, loud: bool = False) -> None:
+        """Items that were left out by kind. `loud` for what looks like a photograph or a caption."""
+        self._book(unit, "skipped", kind, Tally(count, example, loud))
+
+    def _book(self, unit: str, fate: str, kind: str, tally: Tally) -> None:
+        if not tally.count:
+            return
+        old = self._booked.get((unit, fate, kind))
+        example = old.example if old else tally.example[:_EXAMPLE_CHARACTERS]
+        total = tally.count + (old.count if old else 0)
+        self._booked[unit, fate, kind] = Tally(total, example, tally.loud or (old is not None and old.loud))
+
+    def closed(self) -> tuple[Account, ...]:
+        """The accounts, one a unit.
+
+        Raises:
+            RuntimeError: an item is not accounted for, which is a fault of the reader.
+        """
+        accounts = []
+        for unit in dict.fromkeys([*self._seen, *self._used, *(unit for unit, _, _ in self._booked)]):
+            fates = {
+                fate: {kind: tally for (u, f, kind), tally in self._booked.items() if (u, f) == (unit, fate)}
+                for fate in ("quarantined", "skipped")
+            }
+            account = Account(unit, self._seen.get(unit, 0), self._used.get(unit, 0), **fates)
+            if account.balance:
+                raise RuntimeError(f"{abs(account.balance)} {unit} are not accounted for: {account}")
+            accounts.append(account)
+        return tuple(accounts)
+
+
+def ledger_notes(accounts: Iterable[Account]) -> list[str]:
+    """One sentence for every tally that a person is likely to miss."""
+    return [
+        f"{tally.count:,} of {account.seen:,} {account.unit} {fate}: {kind} (for example {tally.example})"
+        for account in accounts
+        for fate, tallies in (("quarantined", account.quarantined), ("skipped", account.skipped))
+        for kind, tally in sorted(tallies.items())
+        if tally.loud
+    ]
