@@ -170,6 +170,7 @@ def _facts(report: BuildReport) -> list[tuple[str, Any]]:
     facts = [
         ("images", f"{show.count(report.images)} ({splits})"),
         ("captions", f"{show.count(report.captions)}, {show.count(report.texts)} different texts"),
+        *([("read", show.ledger(report.ledger))] if report.ledger else []),
         ("teachers", teachers),
         ("neighbours", show.lists(report.lists, report.approximate)),
         ("quarantined", show.count(sum(report.quarantined.values()))),

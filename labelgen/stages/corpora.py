@@ -13,6 +13,7 @@ from labelgen import config as configs
 from labelgen.config import BuildConfig, DatasetConfig
 from labelgen.corpus.frames import Corpus
 from labelgen.corpus.join import Joined, join, refuse_other_data
+from labelgen.corpus.ledger import Account, ledger_notes
 from labelgen.fingerprint import fingerprint
 from labelgen.stages import ingest, session
 from labelgen.stages.facts import CorpusFacts, Part, sealed_parts
@@ -29,7 +30,7 @@ Timed: TypeAlias = Callable[[str, int, int], AbstractContextManager[Callable[...
 class Ingested:
     """The corpus of a build, and what the manifest will say of it.
 
-    `appended` is what its history will say, empty where nothing is appended.
+    `appended` is what its history will say, empty where nothing is appended; `ledger` the account of what was read now.
     """
 
     facts: CorpusFacts
@@ -38,6 +39,7 @@ class Ingested:
     parts: tuple[PartEntry, ...] = ()
     notes: tuple[str, ...] = ()
     appended: Mapping[str, Any] | None = None
+    ledger: tuple[Account, ...] = ()
 
 
 def sealed_corpus(root: Path, sealed: Manifest) -> Corpus:
@@ -74,7 +76,8 @@ class Ingest:
         self._written(seen, content, photos)
         about, notes = ingest.known_facts(self._config.dataset, corpus)
         facts = _facts(seen, content, photos, (Part(photos=_folder(corpus.photos)),))
-        return Ingested(facts, splits_of(seen.images["split"].to_list()), about, (), tuple(notes))
+        splits = splits_of(seen.images["split"].to_list())
+        return Ingested(facts, splits, about, (), (*notes, *ledger_notes(seen.ledger)), ledger=seen.ledger)
 
     def again(self, sealed: Manifest) -> Ingested:
         """The corpus of a sealed store with its photographs looked at, for a teacher that was not there before.
@@ -133,9 +136,9 @@ class Ingest:
             photos=photos,
         )
         splits = splits_of(corpus.images["split"].to_list())
-        return Ingested(
-            facts, splits, sealed.corpus.about, (*before, entry), known_already(joined), _history(entry, joined)
-        )
+        notes = (*known_already(joined), *ledger_notes(joined.new.ledger))
+        history = _history(entry, joined)
+        return Ingested(facts, splits, sealed.corpus.about, (*before, entry), notes, history, ledger=joined.new.ledger)
 
     def _refuse_changed(self, old: Corpus, read: Corpus, sealed: Manifest, part: Part, behind: Part) -> None:
         """Refuse a data set that is not the one that a part of the store was made of.
@@ -197,7 +200,8 @@ def known_already(joined: Joined) -> tuple[str, ...]:
 
 def _history(entry: PartEntry, joined: Joined) -> dict[str, Any]:
     splits = {name: len(rows) for name, rows in splits_of(joined.new.images["split"].to_list()).items()}
-    return {**asdict(entry), "splits": splits, "skipped": joined.skipped}
+    facts = {name: value for name, value in asdict(entry).items() if name != "ledger"}
+    return {**facts, "splits": splits, "skipped": joined.skipped}
 
 
 def dataset_of(sealed: Manifest, config: BuildConfig, number: int) -> DatasetConfig:

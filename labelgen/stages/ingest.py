@@ -49,10 +49,9 @@ def read_corpus(dataset: DatasetConfig) -> Corpus:
     """
     root = Path(dataset.root).expanduser() if dataset.root else None
     adapter = registry.create("dataset", dataset.spec, root=root)
-    records = adapter.read()
-    if dataset.patch:
-        records = without(records, read_patch(dataset.patch))
-    return arrange(records, splits=dataset.splits, limit=dataset.limit)
+    read = adapter.read()
+    records = without(read, read_patch(dataset.patch)) if dataset.patch else read
+    return arrange(records, splits=dataset.splits, limit=dataset.limit, before=read)
 
 
 def probe(corpus: Corpus, advance: Callable[[int], None], rows: range) -> Corpus:
