@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from labelgen.corpus.files import LINE_ENDS
 from labelgen.corpus.ledger import Ledger
 from labelgen.errors import ConfigError, DatasetError, shown
 from labelgen.registry import unknown
@@ -23,7 +24,6 @@ QUOTING = ("auto", "csv", "none")
 #: Names of separators, for shells in which the characters are hard to write.
 SEPARATORS = {"comma": ",", "tab": "\t", "semicolon": ";", "pipe": "|"}
 
-_LINE_ENDS = re.compile("\r\n|\r|\n")
 _WHOLLY_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _LONE_CR = re.compile("\r(?!\n)")
 
@@ -151,7 +151,7 @@ def _quoted(text: str, name: str, separator: str, spaces: bool) -> tuple[list[Cs
 
 
 def _n_lines(text: str, row: CsvRow) -> int:
-    return len(_LINE_ENDS.findall(text, row.start, row.stop)) or 1
+    return len(LINE_ENDS.findall(text, row.start, row.stop)) or 1
 
 
 def _literal(text: str, name: str, separator: str, spaces: bool) -> list[CsvRow] | None:
@@ -186,8 +186,10 @@ def _parsed(text: str, name: str, separator: str, spaces: bool, *, quoted: bool)
             consumed += len(line)
             yield line
 
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    reader = csv.reader(lines(), delimiter=separator, skipinitialspace=spaces, strict=True, quoting=quoting)
+    if quoted:
+        reader = csv.reader(lines(), delimiter=separator, skipinitialspace=spaces, strict=True)
+    else:
+        reader = csv.reader(lines(), delimiter=separator, skipinitialspace=spaces, quoting=csv.QUOTE_NONE)
     line, start = 1, 0
     while True:
         try:
@@ -218,7 +220,7 @@ def _swallowed(rows: Sequence[CsvRow], separator: str, spaces: bool) -> _Problem
 def _holds_rows(field: str, place: int, width: int, separator: str, spaces: bool) -> bool:
     """Whether what stands between the quotes could be ends and whole rows of a file without quotes. A comma with a
     space behind it belongs to a sentence."""
-    lines = _LINE_ENDS.split(field)
+    lines = LINE_ENDS.split(field)
     sentence = -1
     counts = [
         sentence if separator in ",;" and not spaces and f"{separator} " in line else line.count(separator)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
@@ -18,6 +19,10 @@ from labelgen.errors import DatasetError, shown, some
 
 #: Suffixes of photographs, in lower case.
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".avif", ".ppm"})
+
+#: The line ends of all systems, and a line with any of them. (`str.splitlines` knows further ones, which texts hold.)
+LINE_ENDS = re.compile("\r\n|\r|\n")
+ANY_LINE = re.compile("[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 # Files by which a person recognises a data set, for hints only; an adapter decides by itself what it reads.
 _SIGNS: Mapping[str, tuple[str, ...]] = {
@@ -220,24 +225,31 @@ def below_photos(images: Sequence[ImageRecord], root: Path, given: str) -> list[
     """
     if not given or not any(image.file is not None and image.file.startswith("/") for image in images):
         return list(images)
-    folder = os.path.abspath(root / given)  # noqa: PTH100 - links stay: the data set names the folder as the user does
-    bases = [PurePosixPath(folder), PurePosixPath(os.path.realpath(folder))]
-    return [_below(image, bases) for image in images]
+    return [image if image.file is None else image._replace(file=_below(image, root / given)) for image in images]
 
 
-def _below(image: ImageRecord, bases: Sequence[PurePosixPath]) -> ImageRecord:
-    if image.file is None or not image.file.startswith("/"):
-        return image
-    path = PurePosixPath(image.file)
-    for base in bases:
+def _below(image: ImageRecord, folder: Path) -> str:
+    name = relative_name(str(image.file), folder)
+    if name.startswith("/"):
+        raise DatasetError(
+            f"the photograph of image {shown(image.image_id)} lies outside of the folder of photographs",
+            found=shown(image.file),
+            expected=f"a path below {folder}",
+            todo="give the folder that holds all of them with photos=...",
+        )
+    return name
+
+
+def relative_name(file: str, folder: Path) -> str:
+    """An absolute file name below `folder` (as the user names it, or where its links lead to) made relative to it;
+    other names as they are."""
+    if not file.startswith("/"):
+        return file
+    path = PurePosixPath(file)
+    for base in (os.path.abspath(folder), os.path.realpath(folder)):  # noqa: PTH100 - as the user names it: links stay
         if path.is_relative_to(base):
-            return image._replace(file=path.relative_to(base).as_posix())
-    raise DatasetError(
-        f"the photograph of image {shown(image.image_id)} lies outside of the folder of photographs",
-        found=shown(image.file),
-        expected=f"a path below {bases[0]}",
-        todo="give the folder that holds all of them with photos=...",
-    )
+            return path.relative_to(base).as_posix()
+    return file
 
 
 def photo_folder(root: Path, given: str, usual: Sequence[str], files: Iterable[str | None]) -> Path | None:

@@ -175,7 +175,7 @@ def _records(
     captions: list[CaptionRecord] = []
     numbers: Counter[str] = Counter()
     for row, (line, values) in enumerate(table.rows(list(columns.values()))):
-        where = f"row {row + 1} of {table.path.name}{line}"
+        where = f"row {row + 1} of {table.path.name}" + (f" (line {line})" if line else "")
         entry = dict(zip(columns, values, strict=True))
         image_id = text_id(entry["image_id"], where)
         if not image_id:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,16 +9,13 @@ from typing import Any
 
 from labelgen.corpus.csv_rows import CsvTable, book_rows, check_options, read_csv
 from labelgen.corpus.encodings import decode_text
-from labelgen.corpus.files import parse_json, read_bytes
+from labelgen.corpus.files import LINE_ENDS, parse_json, read_bytes
 from labelgen.corpus.ledger import Ledger
 from labelgen.corpus.names import repaired
 from labelgen.errors import DatasetError, some
 
 #: Suffixes of the formats that are read.
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
-
-# JSON strings hold no raw line end, so a line of JSONL may end as on any system.
-_LINE_ENDS = re.compile("\r\n|\r|\n")
 
 
 class TableFile:
@@ -60,11 +56,11 @@ class TableFile:
         kinds = ((name, kind) for name, kind in self._schema.items() if isinstance(kind, pl.Struct))
         return [name for name, kind in kinds if "path" in {part.name for part in kind.fields}]
 
-    def rows(self, names: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    def rows(self, names: Sequence[str]) -> Iterator[tuple[int, tuple[Any, ...]]]:
         """(line, values of the given columns) of every row: None where a JSONL record has no such key or a parquet
         value is null, the path of a picture.
 
-        `line` says where a row stands (` (line 12)`), "" of parquet. Texts that are not UTF-8 hold lone surrogates
+        `line` counts from 1; it is 0 of parquet. Texts that are not UTF-8 hold lone surrogates
         (parquet cannot hold such texts, except as binary columns).
 
         Raises:
@@ -78,14 +74,14 @@ class TableFile:
                 todo="rename or remove one of them: which is meant cannot be seen",
             )
         if self.suffix == ".parquet":
-            yield from (("", values) for values in self._parquet_rows(names))
+            yield from ((0, values) for values in self._parquet_rows(names))
         elif self.suffix in (".csv", ".tsv"):
             places = [self.columns.index(name) for name in names]
             for row in self._csv.rows:
-                yield f" (line {row.line})", tuple(row.fields[place] for place in places)
+                yield row.line, tuple(row.fields[place] for place in places)
         else:
             for line, record in self._json:
-                yield f" (line {line})", tuple(record.get(name) for name in names)
+                yield line, tuple(record.get(name) for name in names)
 
     @cached_property
     def _csv(self) -> CsvTable:
@@ -100,7 +96,7 @@ class TableFile:
         """(line number, record) of every line that is not blank."""
         records = []
         text = decode_text(read_bytes(self.path), self.path.name)
-        lines = _LINE_ENDS.split(text)
+        lines = LINE_ENDS.split(text)  # strings of JSON hold no raw line end
         for number, line in enumerate(lines[:-1] if not lines[-1] else lines, start=1):
             self._ledger.seen("rows")
             where = f"line {number} of {self.path.name}"
