@@ -208,24 +208,28 @@ def _parsed(text: str, name: str, separator: str, spaces: bool, *, quoted: bool)
 def _swallowed(rows: Sequence[CsvRow], separator: str, spaces: bool) -> _Problem | None:
     """The first row with a quoted field whose lines would be rows by themselves."""
     width = next((len(row.fields) for row in rows if row.fields), 0)
-    if width < 2:
+    lined = [row for row in rows if any("\n" in field or "\r" in field for field in row.fields)]
+    if width < 2 or not lined:
         return None
-    for row in rows:
+    words = any(re.search(r"[^\S\r\n]", row.fields[0]) for row in rows if row.fields)
+    sentences = separator in ",;" and not spaces and not words
+    for row in lined:
         for place, field in enumerate(row.fields):
-            if ("\n" in field or "\r" in field) and _holds_rows(field, place, width, separator, spaces):
+            if LINE_ENDS.search(field) and _holds_rows(field, place, width, separator, sentences=sentences):
                 return _Problem(row.line, f"a quoted field that holds rows of {width} fields: {shown(field)}")
     return None
 
 
-def _holds_rows(field: str, place: int, width: int, separator: str, spaces: bool) -> bool:
-    """Whether what stands between the quotes could be ends and whole rows of a file without quotes. A comma with a
-    space behind it belongs to a sentence."""
-    lines = LINE_ENDS.split(field)
-    sentence = -1
-    counts = [
-        sentence if separator in ",;" and not spaces and f"{separator} " in line else line.count(separator)
-        for line in lines
-    ]
+def _holds_rows(field: str, place: int, width: int, separator: str, *, sentences: bool) -> bool:
+    """Whether what stands between the quotes could be ends and whole rows of a file without quotes.
+
+    A separator with a space behind it and several words before it belongs to a sentence, if the first column (mostly
+    ids) never has several words.
+    """
+    counts = []
+    for line in LINE_ENDS.split(field):
+        before, found, _ = line.partition(f"{separator} ")
+        counts.append(-1 if sentences and found and " " in before.strip() else line.count(separator))
     return width - 1 in counts[1:-1] or (counts[0] == width - 1 - place and counts[-1] == place)
 
 

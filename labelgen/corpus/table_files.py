@@ -125,7 +125,13 @@ class TableFile:
         pictures = [name for name in self.pictures if name in distinct]
         try:
             frame = _paths(self.path, distinct, pictures) if pictures else pl.read_parquet(self.path, columns=distinct)
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+        except (
+            pl.exceptions.PolarsError,
+            pl.exceptions.PanicException,
+            OSError,
+            ValueError,
+            NotImplementedError,
+        ) as error:
             raise DatasetError(f"{self.path} cannot be read", found=str(error)[:400]) from error
         self._ledger.seen("rows", len(frame))
         for name in pictures:
@@ -156,7 +162,7 @@ def _paths(path: Path, names: Sequence[str], pictures: Sequence[str]) -> Any:
     import pyarrow.parquet as pq
 
     wanted = [f"{name}.path" if name in pictures else name for name in names]
-    frame = pl.from_arrow(pq.read_table(path, columns=wanted))
+    frame = pl.from_arrow(pq.ParquetFile(path).read(columns=wanted))
     if not isinstance(frame, pl.DataFrame):
         raise ValueError("not a table")  # what from_arrow makes of a single array
     return frame.with_columns(pl.col(name).struct.field("path").alias(name) for name in pictures)
