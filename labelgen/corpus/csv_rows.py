@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from labelgen.corpus.files import LINE_ENDS
@@ -29,12 +29,11 @@ _LONE_CR = re.compile("\r(?!\n)")
 
 
 class CsvRow(NamedTuple):
-    """A row: the number of its first line, from 1, its fields, and its place in the text, line end included."""
+    """A row: its first line, from 1, the line behind its last, and its fields."""
 
     line: int
-    fields: list[str]
-    start: int
     stop: int
+    fields: list[str]
 
 
 class CsvTable(NamedTuple):
@@ -46,7 +45,6 @@ class CsvTable(NamedTuple):
     header: list[str]
     rows: list[CsvRow]
     other: list[tuple[str, CsvRow]]
-    first: CsvRow | None = None
 
 
 class _Problem(NamedTuple):
@@ -86,7 +84,7 @@ def read_csv(text: str, name: str, *, separator: str = "", quoting: str = "auto"
     rows = _without_swallowed(text, name, character, spaces, quoting)
     _refuse_mixed_ends(text, name, rows)
     table = _sorted_out(rows, name)
-    _refuse_ragged(text, name, table)
+    _refuse_ragged(name, table)
     return table
 
 
@@ -95,6 +93,14 @@ def book_rows(ledger: Ledger, table: CsvTable, name: str) -> None:
     ledger.seen("rows", len(table.rows) + len(table.other))
     for kind, row in table.other:
         ledger.skipped("rows", kind, f"line {row.line} of {name}", loud=kind == "repeated header")
+
+
+def without_rows(text: str, gone: Iterable[CsvRow]) -> list[str]:
+    """The lines of a file, with their ends, less those of some rows."""
+    lines = physical_lines(text)
+    for row in gone:
+        lines[row.line - 1 : row.stop - 1] = [""] * (row.stop - row.line)
+    return lines
 
 
 def _character(separator: str) -> str:
@@ -141,17 +147,15 @@ def _quoted(text: str, name: str, separator: str, spaces: bool) -> tuple[list[Cs
     try:
         rows.extend(_parsed(text, name, separator, spaces, quoted=True))
     except DatasetError as error:
-        line = rows[-1].line + _n_lines(text, rows[-1]) if rows else 1
-        return rows, _Problem(line, error.found)
+        return rows, _Problem(rows[-1].stop if rows else 1, error.found)
     width = next((len(row.fields) for row in rows if row.fields), 0)
     for row in rows:
-        if row.fields and len(row.fields) != width and '"' in text[row.start : row.stop]:
-            return rows, _Problem(row.line, f"{len(row.fields)} fields: {shown(text[row.start : row.stop])}")
+        if row.fields and len(row.fields) != width:
+            raw = "".join(physical_lines(text)[row.line - 1 : row.stop - 1])
+            if '"' in raw:
+                return rows, _Problem(row.line, f"{len(row.fields)} fields: {shown(raw)}")
+            break  # refused as it is
     return rows, None
-
-
-def _n_lines(text: str, row: CsvRow) -> int:
-    return len(LINE_ENDS.findall(text, row.start, row.stop)) or 1
 
 
 def _literal(text: str, name: str, separator: str, spaces: bool) -> list[CsvRow] | None:
@@ -178,37 +182,33 @@ def _is_quoted(field: str, separator: str) -> bool:
 
 def _parsed(text: str, name: str, separator: str, spaces: bool, *, quoted: bool) -> Iterator[CsvRow]:
     """All rows, blank ones without fields."""
-    consumed = 0
-
-    def lines() -> Iterator[str]:
-        nonlocal consumed
-        for line in io.StringIO(text, newline=""):
-            consumed += len(line)
-            yield line
-
+    lines = io.StringIO(text, newline="")
     if quoted:
-        reader = csv.reader(lines(), delimiter=separator, skipinitialspace=spaces, strict=True)
+        reader = csv.reader(lines, delimiter=separator, skipinitialspace=spaces, strict=True)
     else:
-        reader = csv.reader(lines(), delimiter=separator, skipinitialspace=spaces, quoting=csv.QUOTE_NONE)
-    line, start = 1, 0
-    while True:
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            part = shown(text[start : start + 200].split("\n", 1)[0])
-            raise DatasetError(
-                f"line {line} of {name} is not CSV", found=f"{error} (read to line {reader.line_num}): {part}"
-            ) from error
-        yield CsvRow(line, fields, start, consumed)
-        line, start = reader.line_num + 1, consumed
+        reader = csv.reader(lines, delimiter=separator, skipinitialspace=spaces, quoting=csv.QUOTE_NONE)
+    line = 1
+    try:
+        for fields in reader:
+            stop = reader.line_num + 1
+            yield CsvRow(line, stop, fields)
+            line = stop
+    except csv.Error as error:
+        part = shown(physical_lines(text)[line - 1])
+        raise DatasetError(
+            f"line {line} of {name} is not CSV", found=f"{error} (read to line {reader.line_num}): {part}"
+        ) from error
+
+
+def physical_lines(text: str) -> list[str]:
+    """Lines of a text with their ends, as rows count them."""
+    return list(io.StringIO(text, newline=""))
 
 
 def _swallowed(rows: Sequence[CsvRow], separator: str, spaces: bool) -> _Problem | None:
     """The first row with a quoted field whose lines would be rows by themselves."""
     width = next((len(row.fields) for row in rows if row.fields), 0)
-    lined = [row for row in rows if any("\n" in field or "\r" in field for field in row.fields)]
+    lined = [row for row in rows if row.stop - row.line > 1]
     if width < 2 or not lined:
         return None
     words = any(re.search(r"[^\S\r\n]", row.fields[0]) for row in rows if row.fields)
@@ -250,16 +250,17 @@ def _refuse_mixed_ends(text: str, name: str, rows: Sequence[CsvRow]) -> None:
     """Rows that end with a lone carriage return in a file whose other rows end with a newline, or the reverse."""
     if "\n" not in text or _LONE_CR.search(text) is None:
         return
+    lines = [*physical_lines(text), ""]
     first = ""
     for row in rows:
-        end = text[row.stop - 1]
-        if not row.fields or end not in "\r\n":
+        last, behind = lines[row.stop - 2], lines[row.stop - 1]
+        if not row.fields or last[-1] not in "\r\n":
             continue
-        kind = "\n" if end == "\n" or text.startswith(("\n", "\r\n"), row.stop) else "\r"
+        kind = "\n" if last[-1] == "\n" or behind in ("\n", "\r\n") else "\r"
         if first and kind != first:
             raise DatasetError(
                 f"line {row.line} of {name} ends in another way than the lines before it",
-                found=f"{shown(text[row.start : row.stop])}, then {shown(text[row.stop : row.stop + 40])}",
+                found=f"{shown(last)}, then {shown(behind)}",
                 expected="one kind of line ends: a row must not end inside a caption, nor two rows be one",
                 todo="write every line end as a newline; quote a caption that holds a carriage return",
             )
@@ -268,21 +269,20 @@ def _refuse_mixed_ends(text: str, name: str, rows: Sequence[CsvRow]) -> None:
 
 def _sorted_out(rows: Sequence[CsvRow], name: str) -> CsvTable:
     header: list[str] = []
-    first: CsvRow | None = None
     kept: list[CsvRow] = []
     other: list[tuple[str, CsvRow]] = []
     for row in rows:
         if not row.fields:
             other.append(("blank line", row))
-        elif first is None:
-            first, header = row, [field.strip() for field in row.fields]
-        elif len(header) > 1 and not any(row.fields):
+        elif not header:
+            header = [field.strip() for field in row.fields]
+        elif not any(row.fields) and len(header) > 1:
             other.append(("empty row", row))
         elif row.fields[-1].strip() in header and _is_header(row, header, name):
             other.append(("repeated header", row))
         else:
             kept.append(row)
-    return CsvTable(header, kept, other, first)
+    return CsvTable(header, kept, other)
 
 
 def _is_header(row: CsvRow, header: Sequence[str], name: str) -> bool:
@@ -299,19 +299,20 @@ def _is_header(row: CsvRow, header: Sequence[str], name: str) -> bool:
     return False
 
 
-def _refuse_ragged(text: str, name: str, table: CsvTable) -> None:
+def _refuse_ragged(name: str, table: CsvTable) -> None:
+    width = len(table.header)
     for row in table.rows:
-        if len(row.fields) != len(table.header):
+        if len(row.fields) != width:
             raise DatasetError(
                 f"line {row.line} of {name} has {len(row.fields)} fields",
-                found=shown(text[row.start : row.stop]),
-                expected=f"{len(table.header)} fields, as the header has ({', '.join(table.header)[:200]})",
+                found=shown(", ".join(row.fields)),
+                expected=f"{width} fields, as the header has ({', '.join(table.header)[:200]})",
                 todo='put a text that holds a separator, a quote or a newline into quotes: "a cat, asleep"',
             )
         if row.fields[0].startswith("\ufeff"):
             raise DatasetError(
                 f"line {row.line} of {name} begins with a byte order mark",
-                found=shown(text[row.start : row.stop]),
+                found=shown(", ".join(row.fields)),
                 expected="a mark at the beginning of the file only: two files were put behind each other",
                 todo="remove the mark, and the header behind it",
             )

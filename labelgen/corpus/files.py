@@ -157,7 +157,10 @@ def read_lines(path: Path) -> list[str]:
         DatasetError: the file is in another encoding.
     """
     text = decode_text(read_bytes(path), path.name)
-    return [line.removesuffix(line_end(text)).removesuffix("\r") for line in split_lines(text)]
+    lines = text.split(line_end(text))
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines] if "\r" in text else lines
 
 
 def line_end(text: str) -> str:

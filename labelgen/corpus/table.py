@@ -174,8 +174,9 @@ def _records(
     images: dict[str, ImageRecord] = {}
     captions: list[CaptionRecord] = []
     numbers: Counter[str] = Counter()
+    name, row = table.path.name, -1
     for row, (line, values) in enumerate(table.rows(list(columns.values()))):
-        where = f"row {row + 1} of {table.path.name}" + (f" (line {line})" if line else "")
+        where = f"row {row + 1} of {name} (line {line})" if line else f"row {row + 1} of {name}"
         entry = dict(zip(columns, values, strict=True))
         image_id = text_id(entry["image_id"], where)
         if not image_id:
@@ -186,11 +187,11 @@ def _records(
             images[image_id] = ImageRecord(image_id, facts[0], facts[1], row, facts[2])
         elif facts != (image.split, image.file, image.category):
             raise _contradiction(image, facts, where)
-        ledger.used("rows")
         for given, text in _captions(entry, where):
             caption_id = f"{image_id}#{numbers[image_id]}" if given is None else text_id(given, where)
             numbers[image_id] += 1
             captions.append(CaptionRecord(caption_id, image_id, text_of(text, where), row))
+    ledger.used("rows", row + 1)
     return list(images.values()), captions
 
 
@@ -215,7 +216,7 @@ def _image_facts(entry: dict[str, Any], where: str) -> tuple[str, str | None, st
     split = _cell(entry, "split") if "split" in entry else "train"
     file, category = _cell(entry, "image_file"), _cell(entry, "category")
     for meaning, value in (("file name", file), ("category", category)):
-        if isinstance(value, (list, dict, bytes)):
+        if value is not None and isinstance(value, (list, dict, bytes)):
             raise DatasetError(f"{where} has a {meaning} that is not text", found=shown(value), expected="text")
     return (
         UNASSIGNED if split is None else text_id(split, where),

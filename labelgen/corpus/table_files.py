@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,9 @@ class TableFile:
             yield from ((0, values) for values in self._parquet_rows(names))
         elif self.suffix in (".csv", ".tsv"):
             places = [self.columns.index(name) for name in names]
+            values = itemgetter(*places, places[0])  # one more, so that a single column gives a tuple, too
             for row in self._csv.rows:
-                yield row.line, tuple(row.fields[place] for place in places)
+                yield row.line, values(row.fields)[:-1]
         else:
             for line, record in self._json:
                 yield line, tuple(record.get(name) for name in names)

@@ -37,8 +37,9 @@ def token_line(line: str) -> TokenLine | None:
     match = _LINE.fullmatch(line)
     if match is None:
         return None
-    tagged = _LANGUAGE.fullmatch(match["file"])
-    return TokenLine(match["id"], tagged["file"] if tagged else match["file"], match["text"])
+    name, file, text = match.groups()
+    tagged = _LANGUAGE.fullmatch(file) if "#" in file else None
+    return TokenLine(name, tagged["file"] if tagged else file, text)
 
 
 def token_records(
@@ -67,7 +68,8 @@ def token_records(
                 found=shown(line),
                 expected="file#n<TAB>caption",
             )
-        _refuse_two_lines(parts.text, f"line {row + 1} of {path.name}")
+        if "\r" in parts.text:
+            _refuse_two_lines(parts.text, f"line {row + 1} of {path.name}")
         image_id = file_stem(parts.file)
         if files.setdefault(image_id, parts.file) != parts.file:
             raise DatasetError(
@@ -89,7 +91,7 @@ def token_records(
 
 def _refuse_two_lines(text: str, where: str) -> None:
     """A carriage return may stand in a caption; one with a line of the token file behind it ended a line."""
-    if "\r" in text and any(token_line(part) for part in text.split("\r")[1:]):
+    if any(token_line(part) for part in text.split("\r")[1:]):
         raise DatasetError(
             f"{where} holds several lines",
             found=shown(text),

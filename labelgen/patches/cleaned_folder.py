@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from labelgen.corpus.csv_rows import read_csv
+from labelgen.corpus.csv_rows import read_csv, without_rows
 from labelgen.corpus.encodings import decode_text
 from labelgen.corpus.files import ANY_LINE, read_bytes, relative_name
 from labelgen.corpus.folder_files import CAPTIONS, folder_files
@@ -132,7 +132,6 @@ def _csv(
     rows = read_csv(text, table)
     file = rows.header.index("file_name")
     stays = [_stay(_place(table, row.fields[file], folder), 1, numbers, gone)[0] for row in rows.rows]
-    spans = [(row.start, row.stop) for row, stay in zip(rows.rows, stays, strict=True) if stay]
-    spans += [(row.start, row.stop) for row in (*(row for _, row in rows.other), *filter(None, [rows.first]))]
-    left = "".join(text[start:stop] for start, stop in sorted(spans)).encode("utf-8", "surrogateescape")
+    left = without_rows(text, [row for row, stay in zip(rows.rows, stays, strict=True) if not stay])
+    left = "".join(left).encode("utf-8", "surrogateescape")
     return left, sum(stays), len(stays) - sum(stays)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from labelgen.corpus.csv_rows import read_csv
+from labelgen.corpus.csv_rows import read_csv, without_rows
 from labelgen.corpus.encodings import decode_text
 from labelgen.corpus.files import ANY_LINE, parse_json, split_lines
 from labelgen.corpus.names import file_stem
@@ -130,10 +130,9 @@ def clean_csv(
     records = (dict(zip(table.header, row.fields, strict=True)) for row in table.rows)
     rows = list(table_rows(name, table.header, records, columns))
     stays = [row.stays(gone)[0] for row in rows]
-    spans = [(row.start, row.stop) for row, stay in zip(table.rows, stays, strict=True) if stay]
-    spans += [(row.start, row.stop) for row in (*(row for _, row in table.other), *filter(None, [table.first]))]
+    left = without_rows(text, [row for row, stay in zip(table.rows, stays, strict=True) if not stay])
     mark = _MARK if data.startswith(_MARK.encode()) else ""
-    return _joined(mark, (text[start:stop] for start, stop in sorted(spans))), sum(stays), len(stays) - sum(stays)
+    return _joined(mark, left), sum(stays), len(stays) - sum(stays)
 
 
 def clean_jsonl(name: str, data: bytes, gone: Removed, columns: Columns) -> tuple[bytes, int, int]:
