@@ -197,9 +197,13 @@ def _tar_index(shard: Path, size: int, changed: int) -> Mapping[str, tuple[int, 
     try:
         with Archive(shard) as archive:
             plain = (item for item in archive if item.isreg() and not item.issparse())
-            return {item.name: (item.offset_data, item.size) for item in plain}
+            found = {item.name: (item.offset_data, item.size) for item in plain}
+            damage = archive.damage
     except DatasetError as error:
         raise PhotoError("unreadable", error.what, found=error.found) from error
+    if not found and damage is not None:
+        raise PhotoError("unreadable", f"{shard} is not an uncompressed tar", found=damage.what)
+    return found
 
 
 def _opened(stream: IO[bytes]) -> Image.Image:

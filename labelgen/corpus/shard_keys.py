@@ -137,7 +137,7 @@ def keys_of(names: Mapping[int, str]) -> Keys:
 
 @dataclass
 class _Group:
-    """Members with one key in the sense of the webdataset library: stem -> members, the stem without its last suffix."""
+    """Members with one key in the sense of the webdataset library, by their names without the last suffix."""
 
     key: str
     names: Mapping[int, str]
@@ -193,7 +193,9 @@ class _Group:
         """Stems of photographs that are images: not `x.seg` beside `x`, unless it has a caption of its own."""
         images = []
         for stem in self.photos:
-            shorter = next((prefix for prefix in _prefixes(stem, self.key) if prefix in self.photos and prefix != stem), "")
+            shorter = next(
+                (prefix for prefix in _prefixes(stem, self.key) if prefix in self.photos and prefix != stem), ""
+            )
             if not shorter or stem in own or _rest(stem, shorter).replace(".", "").isdigit():
                 images.append(stem)
         return images

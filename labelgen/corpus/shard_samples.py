@@ -245,24 +245,21 @@ def _texts(value: Any, where: str) -> list[str]:
 
 def _unreadable(member: tarfile.TarInfo) -> Skipped | None:
     """Why a member cannot be part of a sample, None for files with a known suffix."""
-    base = member.name.rpartition("/")[2]
-    looks = looks_used(member.name)
     if member.isdir():
         return Skipped("folders")
+    base = member.name.rpartition("/")[2]
+    looks = looks_used(member.name)
     if _FOREIGN_FOLDER.search(member.name) or base.startswith("._"):
         return Skipped("members of other programs (__MACOSX, ._*, PaxHeader)")
     if base.startswith("."):
         return Skipped("hidden members (.*)", looks)
-    if member.issparse():
-        return Skipped("sparse members", looks)
-    if not member.isreg():
-        return Skipped(_TYPES.get(member.type, "members of other types"), looks)
-    kind = kind_of(member.name)
-    if kind is None:
-        return other_suffix(member.name)
-    if kind != "photo" and _INTERNAL.fullmatch(base):
+    if member.issparse() or not member.isreg():
+        kind = "sparse members" if member.issparse() else _TYPES.get(member.type, "members of other types")
+        return Skipped(kind, looks)
+    suffix = kind_of(member.name)
+    if suffix in ("text", "json") and _INTERNAL.fullmatch(base):
         return Skipped("internal members of libraries (__*__)")
-    return None
+    return None if suffix else other_suffix(member.name)
 
 
 _TYPES = {

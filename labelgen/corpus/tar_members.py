@@ -107,7 +107,7 @@ class Archive:
                 self.damage = Damage(self.size, f"the file ends inside member {member.name!r}", member.name)
                 return
             offset = tar.offset
-            tar.members.clear()  # it would keep every member
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep every member
             yield member
 
     def data(self, member: tarfile.TarInfo, limit: int) -> bytes:

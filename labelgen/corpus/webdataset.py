@@ -23,8 +23,9 @@ _FILES = "files"
 _SPLIT = re.compile(r"(?:^|/)(train|val|test)(?![A-Za-z])")
 _TAR = re.compile(r"\.tar$", re.IGNORECASE)
 _COMPRESSED = re.compile(r"\.(?:tar\.\w+|tgz|tbz2?|txz|tlz|tzst|taz)$", re.IGNORECASE)
-# What writers and browsers call a shard that they have not finished.
-_UNFINISHED = re.compile(r"\.tar\.(?:part|partial|tmp|temp|incomplete|crdownload|download|aria2|idx|index|json|md5|sha256|sha1)$", re.I)
+# What writers and browsers call a shard that they have not finished, and what lies beside shards.
+_UNFINISHED = re.compile(r"\.tar\.(?:part|partial|tmp|temp|incomplete|crdownload|download|aria2)$", re.IGNORECASE)
+_COMPANION = re.compile(r"\.tar\.(?:idx|index|json|md5|sha1|sha256)$", re.IGNORECASE)
 _OTHER_ARCHIVE = re.compile(r"\.(?:zip|7z|rar|gz|bz2|xz|zst|lz4)$", re.IGNORECASE)
 
 
@@ -122,16 +123,16 @@ def shards_of(folder: Path, ledger: Ledger) -> list[Path]:
     shards, packed = [], []
     for path, linked in _files(folder):
         name = path.relative_to(folder).as_posix()
-        if not _COMPRESSED.search(name) or _UNFINISHED.search(name):
-            ledger.seen(_FILES)
+        if _is_packed(name):
+            packed.append(name)
+            continue
+        ledger.seen(_FILES)
         if linked:
             ledger.skipped(_FILES, "linked folders, which are not followed", repaired(name), loud=True)
         elif _TAR.search(name) and path.is_dir():
             ledger.skipped(_FILES, "folders with the name of a shard", repaired(name), loud=True)
         elif _TAR.search(name):
             shards.append(path)
-        elif _COMPRESSED.search(name) and not _UNFINISHED.search(name):
-            packed.append(name)
         else:
             kind, loud = _other_file(name)
             ledger.skipped(_FILES, kind, repaired(name), loud=loud)
@@ -149,7 +150,7 @@ def shards_of(folder: Path, ledger: Ledger) -> list[Path]:
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Everything but real folders below a folder, and real folders named like shards; and whether it is a linked folder."""
+    """Files below a folder, and folders that are links or named like shards; and whether it is a linked folder."""
 
     def refuse(error: OSError) -> None:
         raise DatasetError(f"cannot look into {error.filename}", found=error.strerror or str(error)) from error
@@ -163,9 +164,13 @@ def _files(folder: Path) -> Iterator[tuple[Path, bool]]:
                 yield path, path.is_symlink()
 
 
+def _is_packed(name: str) -> bool:
+    return bool(_COMPRESSED.search(name)) and not _UNFINISHED.search(name) and not _COMPANION.search(name)
+
+
 def _other_file(name: str) -> tuple[str, bool]:
     """Kind of a file that is no shard, and whether a person would miss it."""
-    if _UNFINISHED.search(name) and not re.search(r"\.(?:idx|index|json|md5|sha256|sha1)$", name, re.I):
+    if _UNFINISHED.search(name):
         return "unfinished shards", True
     if _OTHER_ARCHIVE.search(name):
         return "archives that are no tar shards", True
@@ -188,7 +193,9 @@ def _refuse_repeated(images: list[ImageRecord]) -> None:
     if repeated:
         raise DatasetError(
             f"{len({image.image_id for image in repeated})} image ids occur more than once",
-            found=some(f"{image.image_id} ({(image.file or 'no photograph').partition(INSIDE)[0]})" for image in repeated),
+            found=some(
+                f"{image.image_id} ({(image.file or 'no photograph').partition(INSIDE)[0]})" for image in repeated
+            ),
             expected="keys that differ from shard to shard",
             todo="--set dataset.options.ids=shard/key makes the shard a part of the ids",
         )
