@@ -54,10 +54,11 @@ class ShardSample:
 
 @dataclass
 class Shard:
-    """Samples in the order of the shard; `members` are all of them, in order."""
+    """Samples in the order of the shard; `members` are all of them, in order, and `stops` the bytes behind them."""
 
     samples: list[ShardSample]
     members: list[tarfile.TarInfo]
+    stops: list[int]
     keys: Keys
     damage: Damage | None
 
@@ -108,7 +109,7 @@ class ShardReader:
                 self._skip(reason, f"{shard}{INSIDE}{names[number]}")
             texts = _Texts(archive, members, shard, self)
             samples = [done for sample in keys.samples.values() if (done := texts.sample(sample)) is not None]
-        return Shard(samples, members, keys, archive.damage)
+        return Shard(samples, members, archive.stops, keys, archive.damage)
 
     def _close(self, archive: Archive, shard: str) -> None:
         damage = archive.damage

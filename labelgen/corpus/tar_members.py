@@ -57,6 +57,8 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damage: Damage | None = None
+        #: Of every member that was given: where the next one may begin.
+        self.stops: list[int] = []
         try:
             if not stat.S_ISREG(path.stat().st_mode):
                 raise DatasetError(f"{path} is not a regular file", expected="an uncompressed tar")
@@ -107,6 +109,7 @@ class Archive:
                 self.damage = Damage(self.size, f"the file ends inside member {member.name!r}", member.name)
                 return
             offset = tar.offset
+            self.stops.append(offset)
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep every member
             yield member
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 from labelgen.corpus.base import CaptionRecord, DatasetInfo, ImageRecord, Records
@@ -13,20 +11,13 @@ from labelgen.corpus.encodings import refuse_other_encoding
 from labelgen.corpus.files import data_folder, not_this
 from labelgen.corpus.ledger import Ledger
 from labelgen.corpus.names import INSIDE, repaired
-from labelgen.corpus.shard_keys import looks_used
+from labelgen.corpus.shard_files import FILES, TAR, shards_of
 from labelgen.corpus.shard_samples import ShardReader
 from labelgen.corpus.tar_members import Damage
 from labelgen.errors import DatasetError, some
 from labelgen.registry import unknown
 
-_FILES = "files"
 _SPLIT = re.compile(r"(?:^|/)(train|val|test)(?![A-Za-z])")
-_TAR = re.compile(r"\.tar$", re.IGNORECASE)
-_COMPRESSED = re.compile(r"\.(?:tar\.\w+|tgz|tbz2?|txz|tlz|tzst|taz)$", re.IGNORECASE)
-# What writers and browsers call a shard that they have not finished, and what lies beside shards.
-_UNFINISHED = re.compile(r"\.tar\.(?:part|partial|tmp|temp|incomplete|crdownload|download|aria2)$", re.IGNORECASE)
-_COMPANION = re.compile(r"\.tar\.(?:idx|index|json|md5|sha1|sha256)$", re.IGNORECASE)
-_OTHER_ARCHIVE = re.compile(r"\.(?:zip|7z|rar|gz|bz2|xz|zst|lz4)$", re.IGNORECASE)
 
 
 class WebDataset:
@@ -111,80 +102,15 @@ class WebDataset:
 
     def image_id(self, shard: str, key: str) -> str:
         """Id of an image by the path of its shard below the root and its key."""
-        return key if self.ids == "key" else f"{_TAR.sub('', shard)}/{key}"
-
-
-def shards_of(folder: Path, ledger: Ledger) -> list[Path]:
-    """The shards below a folder in order of their paths; every file that is none is booked.
-
-    Raises:
-        DatasetError: compressed shards, or a folder that cannot be looked into.
-    """
-    shards, packed = [], []
-    for path, linked in _files(folder):
-        name = path.relative_to(folder).as_posix()
-        if _is_packed(name):
-            packed.append(name)
-            continue
-        ledger.seen(_FILES)
-        if linked:
-            ledger.skipped(_FILES, "linked folders, which are not followed", repaired(name), loud=True)
-        elif _TAR.search(name) and path.is_dir():
-            ledger.skipped(_FILES, "folders with the name of a shard", repaired(name), loud=True)
-        elif _TAR.search(name):
-            shards.append(path)
-        else:
-            kind, loud = _other_file(name)
-            ledger.skipped(_FILES, kind, repaired(name), loud=loud)
-    if packed:
-        raise DatasetError(
-            f"{len(packed)} compressed shards lie in {folder}",
-            found=some(packed),
-            expected="uncompressed shards: photographs are read from their places in them",
-            todo="uncompress them (gzip -d, zstd -d, ...), or move them out of this folder",
-        )
-    unusual = [path for path in shards if INSIDE in path.relative_to(folder).as_posix()]
-    if unusual:
-        raise DatasetError(f"the path of a shard has {INSIDE!r} in it", found=str(unusual[0]), todo="rename it")
-    return sorted(shards)
-
-
-def _files(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Files below a folder, and folders that are links or named like shards; and whether it is a linked folder."""
-
-    def refuse(error: OSError) -> None:
-        raise DatasetError(f"cannot look into {error.filename}", found=error.strerror or str(error)) from error
-
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        for name in sorted(names):
-            yield Path(parent, name), False
-        for name in sorted(folders):
-            path = Path(parent, name)
-            if path.is_symlink() or _TAR.search(name):
-                yield path, path.is_symlink()
-
-
-def _is_packed(name: str) -> bool:
-    return bool(_COMPRESSED.search(name)) and not _UNFINISHED.search(name) and not _COMPANION.search(name)
-
-
-def _other_file(name: str) -> tuple[str, bool]:
-    """Kind of a file that is no shard, and whether a person would miss it."""
-    if _UNFINISHED.search(name):
-        return "unfinished shards", True
-    if _OTHER_ARCHIVE.search(name):
-        return "archives that are no tar shards", True
-    suffix = Path(name).suffix.lower()
-    known = re.fullmatch(r"\.[a-z0-9_-]{1,12}", suffix) is not None
-    return f"files that are no shards ({'*' + suffix if known else 'other names'})", looks_used(name)
+        return key if self.ids == "key" else f"{TAR.sub('', shard)}/{key}"
 
 
 def _book(ledger: Ledger, shard: str, damage: Damage | None) -> None:
     if damage is None:
-        ledger.used(_FILES)
+        ledger.used(FILES)
     else:
         reason = f"damaged at byte {damage.offset:,} and read up to there ({damage.what})"
-        ledger.quarantined(_FILES, reason, repaired(shard))
+        ledger.quarantined(FILES, reason, repaired(shard))
 
 
 def _refuse_repeated(images: list[ImageRecord]) -> None:
