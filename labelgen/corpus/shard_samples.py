@@ -250,10 +250,10 @@ def _unreadable(member: tarfile.TarInfo) -> Skipped | None:
         return Skipped("folders")
     base = member.name.rpartition("/")[2]
     looks = looks_used(member.name)
-    if _FOREIGN_FOLDER.search(member.name) or base.startswith("._"):
-        return Skipped("members of other programs (__MACOSX, ._*, PaxHeader)")
     if base.startswith("."):
-        return Skipped("hidden members (.*)", looks)
+        return Skipped("members of other programs (._*)") if base[1:2] == "_" else Skipped("hidden members (.*)", looks)
+    if _FOREIGN_FOLDER.search(member.name):
+        return Skipped("members of other programs (__MACOSX, PaxHeader)", looks)
     if member.issparse() or not member.isreg():
         kind = "sparse members" if member.issparse() else _TYPES.get(member.type, "members of other types")
         return Skipped(kind, looks)

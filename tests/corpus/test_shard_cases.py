@@ -67,7 +67,7 @@ def test_compressed_shards_beside_plain_ones(damaged: str) -> None:
 
 
 def test_a_key_twice_in_a_shard() -> None:
-    with pytest.raises(DatasetError, match="12 members of 000000.tar have the key and suffix") as caught:
+    with pytest.raises(DatasetError, match=r"12 members of 000000\.tar have the key and suffix") as caught:
         read("e06b_wds_dupkey")
     assert "'00000.jpg'" in caught.value.found
 
