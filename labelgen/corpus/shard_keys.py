@@ -103,9 +103,12 @@ def looks_used(name: str) -> bool:
 
 def other_suffix(name: str) -> Skipped:
     """Why a member whose suffix is not known is skipped."""
+    looks = looks_used(name)
     suffix = _suffix(name)
-    word = f"*{suffix}" if re.fullmatch(r"\.[a-z0-9_-]{1,16}", suffix) else "other names"
-    return Skipped(f"members that are not read ({word})", looks_used(name))
+    if looks and kind_of(name[: -len(suffix)]) is not None:
+        suffix = _suffix(name[: -len(suffix)]) + suffix
+    word = f"*{suffix}" if re.fullmatch(r"(?:\.[a-z0-9_-]{1,16}){1,2}", suffix) else "other names"
+    return Skipped(f"members that are not read ({word})", looks)
 
 
 def group_of(name: str) -> str:

@@ -251,16 +251,20 @@ def _unreadable(member: tarfile.TarInfo) -> Skipped | None:
     base = member.name.rpartition("/")[2]
     looks = looks_used(member.name)
     if base.startswith("."):
-        return Skipped("members of other programs (._*)") if base[1:2] == "_" else Skipped("hidden members (.*)", looks)
+        return Skipped("members of other programs (._*)") if base[1:2] == "_" else _named("hidden members (.*)", looks)
     if _FOREIGN_FOLDER.search(member.name):
-        return Skipped("members of other programs (__MACOSX, PaxHeader)", looks)
+        return _named("members of other programs (__MACOSX, PaxHeader)", looks)
     if member.issparse() or not member.isreg():
         kind = "sparse members" if member.issparse() else _TYPES.get(member.type, "members of other types")
-        return Skipped(kind, looks)
+        return _named(kind, looks)
     suffix = kind_of(member.name)
     if suffix in ("text", "json") and _INTERNAL.fullmatch(base):
         return Skipped("internal members of libraries (__*__)")
     return None if suffix else other_suffix(member.name)
+
+
+def _named(kind: str, looks: bool) -> Skipped:
+    return Skipped(f"{kind} with the names of photographs or captions", loud=True) if looks else Skipped(kind)
 
 
 _TYPES = {
