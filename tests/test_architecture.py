@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     # nouns
     "similarity": set(),
     # similarity is defined by the store, and its arithmetic is pure: reading a block needs it, engines need no store
-    "store": {"similarity.base", "similarity.exact", "similarity.groups", "similarity.digits"},
+    "store": {"similarity.base", "similarity.exact", "similarity.groups", "similarity.single_precision"},
     "corpus": set(),
     "teachers": set(),
     "relevance": set(),
@@ -121,8 +121,8 @@ LIBRARIES: dict[str, set[str]] = {
         ),
         *("losses/_torch.py", "losses/modules.py", "loader/collate.py", "loader/ddp.py"),
     },
-    "llvmlite": {"similarity/fused_bits.py", "similarity/matrix_units.py"},
-    "numba": {"similarity/fused_bits.py", "similarity/matrix_units.py", "similarity/compiling.py"},
+    "llvmlite": {"similarity/fused_bits.py"},
+    "numba": {"similarity/fused_bits.py", "similarity/compiling.py"},
     "threadpoolctl": {"stages/refine.py", "similarity/fused.py", "similarity/faiss.py", "loader/collate.py"},
     "torchvision": {"teachers/vision.py"},
     "transformers": {"teachers/transformers.py", "teachers/weights.py"},
