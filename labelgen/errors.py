@@ -26,6 +26,7 @@ A message says what was found, what was expected and what to do, in this order.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Sequence
 
 
@@ -142,5 +143,14 @@ def missing_extra(package: str, extra: str, needed_for: str) -> MissingExtraErro
 def some(values: Iterable[object], limit: int = 5) -> str:
     """`a, b, c and 7 more`: how messages list ids."""
     listed: Sequence[object] = list(values)
-    shown = ", ".join(repr(value) for value in listed[:limit])
-    return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"
+    text = ", ".join(shown(value) for value in listed[:limit])
+    return text if len(listed) <= limit else f"{text} and {len(listed) - limit} more"
+
+
+def shown(value: object, limit: int = 200) -> str:
+    """`repr` of a foreign value, cut behind `limit` characters or bytes: how messages quote it."""
+    if not isinstance(value, (str, bytes)):
+        return reprlib.repr(value)[:limit]
+    text = repr(value[:limit])
+    kind = "bytes" if isinstance(value, bytes) else "characters"
+    return text if len(value) <= limit else f"{text}... ({len(value):,} {kind})"

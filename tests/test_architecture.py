@@ -40,7 +40,12 @@ ARROWS: dict[str, set[str]] = {
     "pipeline": {"stages", "tasks", "store", "patches"},
     # functions of a store
     # a patch speaks of records before a build and of a batch's labels after it
-    "patches": {"store", "corpus.base", "corpus.files", "corpus.names", "relevance.base"},
+    "patches": {
+        *("store", "relevance.base", "corpus.base", "corpus.names"),
+        # cleaned files are taken apart as their adapters do it
+        *("corpus.csv_rows", "corpus.encodings", "corpus.files", "corpus.folder_files", "corpus.ledger"),
+        "corpus.tokens",
+    },
     # a list of pairs is a table like one of captions
     "loader": {"store", "relevance", "patches", "corpus.table_files"},
     # one target is a list of pairs with its labels
@@ -99,6 +104,7 @@ LIBRARIES: dict[str, set[str]] = {
         ),
     },
     "pyarrow": {
+        "corpus/table_files.py",
         "store/parquet.py",
         "teachers/parquet_features.py",
         "export/parquet.py",
