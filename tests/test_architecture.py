@@ -41,10 +41,8 @@ ARROWS: dict[str, set[str]] = {
     # functions of a store
     # a patch speaks of records before a build and of a batch's labels after it
     "patches": {
-        *("store", "relevance.base", "corpus.base", "corpus.names"),
         # cleaned files are taken apart as their adapters do it
-        *("corpus.csv_rows", "corpus.encodings", "corpus.files", "corpus.folder_files", "corpus.ledger"),
-        "corpus.tokens",
+        *("store", "relevance.base", "corpus"),
     },
     # a list of pairs is a table like one of captions
     "loader": {"store", "relevance", "patches", "corpus.table_files"},
