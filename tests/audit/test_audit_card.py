@@ -112,7 +112,7 @@ def test_card_lines_share_their_pairs_and_order_the_teachers(store: Store, judge
 def bootstrapped(
     scores: np.ndarray, ratings: np.ndarray, units: Sequence[Sequence[int]], times: int, seed: int
 ) -> tuple[float, float]:
-    """Ends of the 95 % interval of Spearman's rho: `units` (of pairs) are drawn with replacement, as many as there are."""
+    """Ends of the 95 % interval of Spearman's rho: as many `units` (of pairs) as there are, drawn with replacement."""
     stats = pytest.importorskip("scipy.stats")
     draw = np.random.default_rng(seed)
     values = []

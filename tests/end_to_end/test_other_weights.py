@@ -84,9 +84,10 @@ class Case:
                 raise KeyboardInterrupt
             rename(temporary, target)
 
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(atomic, "rename", stopping)
-            work()
+            with pytest.raises(KeyboardInterrupt):
+                work()
         worker.release_teachers()
 
 
