@@ -103,9 +103,9 @@ def test_around_is_what_the_nearest_photographs_are_called(store: Store, judge: 
     np.testing.assert_allclose(found["around"], [expected], atol=1e-5)
 
 
-#: What the table of the evidence in docs/audit.md says of every piece, written here by hand: the weight with photographs,
-#: and the weight by texts alone. More of a similarity speaks for a pair; an image that is near to everything, and a
-#: caption that says much, speak against it.
+#: What the table of the evidence in docs/audit.md says of every piece, written here by hand: the weight of a pair with
+#: photographs, and the weight by texts alone. More of a similarity speaks for a pair; an image that is near to
+#: everything, and a caption that says much, speak against it.
 DOCUMENTED = {
     "set_top2": (0.95, 1.08),
     "sets": (0.85, 1.00),
