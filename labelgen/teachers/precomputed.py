@@ -165,10 +165,8 @@ class Table:
     def _refuse_strangers(self, ids: Sequence[str], found: Sequence[int]) -> None:
         absent = [name for name, position in zip(ids, found, strict=True) if position < 0]
         if len(ids) >= _MIN_JUDGED and 2 * len(absent) > len(ids):
-            near = loosely_equal(absent, self.ids or ())
-            alike = (
-                f"; {brief(near[1], 80)!r} of the file is not {brief(near[0], 80)!r} of the data set" if near else ""
-            )
+            near, examples = loosely_equal(absent, self.ids or ()), some_of(self.ids or (), 3)
+            alike = f"; {brief(near[1], 80)!r} there is not {brief(near[0], 80)!r} here" if near else ""
             raise TeacherError(
                 f"the ids of {self.name!r} are not those of this dataset",
                 found=f"{len(absent)} of {len(ids)} ids without features; the file has {examples}{alike}",
