@@ -17,6 +17,7 @@ class BuildReport:
     every approximate list how much it holds, `trained` is what every teacher reports that the build trained.
 
     `appended` images are new, `skipped` ones were there already: both are 0 but where images were to be appended.
+    `removed` are teachers and lists of the sealed store that a change dropped or replaced by longer ones.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class BuildReport:
     notes: Sequence[str] = ()
     appended: int = 0
     skipped: int = 0
+    removed: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "path": str(self.path)}
@@ -52,6 +54,7 @@ def report_of(
     notes: Sequence[str] = (),
     appended: int = 0,
     skipped: int = 0,
+    removed: Sequence[str] = (),
 ) -> BuildReport:
     """The report of a store that lies at `root`, sealed now or before."""
     corpus = manifest.corpus
@@ -75,6 +78,7 @@ def report_of(
         notes=[*notes, *_no_better(manifest)],
         appended=appended,
         skipped=skipped,
+        removed=removed,
     )
 
 
