@@ -86,7 +86,7 @@ LIBRARIES: dict[str, set[str]] = {
     "open_clip": {"teachers/open_clip.py"},
     "packaging": {"cli/checks.py"},
     "PIL": {
-        *("corpus/photos.py", "testing/teachers.py"),
+        *("corpus/photos.py", "corpus/pixels.py", "testing/teachers.py"),
         *("teachers/base.py", "teachers/crossmodal.py", "teachers/lite.py", "teachers/vision.py"),
         "teachers/probe.py",
     },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labelgen.corpus.ledger import Account, with_quarantine
-from labelgen.fingerprint import digest_file
 from labelgen.stages.base import Receipt
 from labelgen.stages.blueprint import EmbeddingPlan
 from labelgen.stages.facts import Part
@@ -47,11 +45,17 @@ class SealedCorpus:
 
 
 def seal_corpus(
-    root: Path, source: Path, plans: Sequence[EmbeddingPlan], receipts: Mapping[str, Receipt], previous: str
+    root: Path,
+    source: Path,
+    plans: Sequence[EmbeddingPlan],
+    receipts: Mapping[str, Receipt],
+    previous: str,
+    known: Mapping[str, FileFact],
 ) -> SealedCorpus:
     """Write the corpus folder, with what the embed stage could not use; a folder that would not change is kept.
 
-    `previous` is the folder of the sealed store that is being changed, empty for a new store.
+    `previous` is the folder of the sealed store that is being changed, empty for a new store; `known` are the facts of
+    its files.
     """
     import polars as pl
 
@@ -64,37 +68,28 @@ def seal_corpus(
     by_reason = tuple(
         {"stage": stage, "reason": reason, "count": count} for (stage, reason), count in sorted(counted.items())
     )
-    path = previous
-    if not previous or any(not frames[name].equals(read_frame(root / previous / name)) for name in _TABLES):
+    if previous and all(frames[name].equals(read_frame(root / previous / name)) for name in _TABLES):
+        path = previous
+        files = {file: fact for file, fact in known.items() if file.startswith(f"{previous}/")}
+    else:
         path = _next_folder(root, previous)
-        _write_corpus(root, path, frames)
+        files = _write_corpus(root, path, frames)
     rows = frames[layout.QUARANTINE].select("kind", "row", "id", "reason").rows()
-    return SealedCorpus(path, list_files(root, [path]), by_reason, rows)
+    return SealedCorpus(path, files, by_reason, rows)
 
 
-def list_files(root: Path, prefixes: Iterable[str]) -> dict[str, FileFact]:
-    """Size and checksum of every file under the given folders, read from disk."""
-    found = {}
-    for prefix in prefixes:
-        for folder, _, names in os.walk(root / prefix):
-            for name in names:
-                path = Path(folder) / name
-                found[path.relative_to(root).as_posix()] = FileFact(path.stat().st_size, digest_file(path))
-    return found
-
-
-def _write_corpus(root: Path, path: str, frames: Mapping[str, pl.DataFrame]) -> None:
-    shutil.rmtree(root / path, ignore_errors=True)  # whatever a killed seal left there would be sealed with the rest
+def _write_corpus(root: Path, path: str, frames: Mapping[str, pl.DataFrame]) -> dict[str, FileFact]:
+    shutil.rmtree(root / path, ignore_errors=True)  # whatever a killed seal left there belongs to no manifest
     images, captions = frames[layout.IMAGES], frames[layout.CAPTIONS]
-    for name, frame in frames.items():
-        write_frame(root / path / name, frame)
+    facts = {f"{path}/{name}": write_frame(root / path / name, frame) for name, frame in frames.items()}
     specs = layout.index_specs(path, len(images), len(captions))
     offsets = np.concatenate([[0], np.cumsum(images["n_captions"].to_numpy(), dtype=np.int64)]).astype(np.int64)
     arrays: dict[str, Any] = {"offsets": offsets, "caption_image": captions["image_row"].to_numpy()}
     arrays["image_hash"], arrays["image_row"] = build_index(images["image_id"].to_list())
     arrays["caption_hash"], arrays["caption_row"] = build_index(captions["caption_id"].to_list())
     for name, spec in specs.items():
-        write_array(root, spec, arrays[name])
+        facts |= write_array(root, spec, arrays[name])
+    return {file: fact for file, fact in facts.items() if file.startswith(f"{path}/")}
 
 
 def _found_by_embedding(

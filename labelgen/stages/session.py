@@ -7,24 +7,25 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from labelgen import config as configs
 from labelgen.config import BuildConfig, DatasetConfig, changes
-from labelgen.errors import DiskError, StoreBusyError, StoreMismatchError
-from labelgen.fingerprint import canonical
+from labelgen.errors import CorruptStoreError, DiskError, StoreBusyError, StoreMismatchError
+from labelgen.fingerprint import canonical, fingerprint
 from labelgen.store import layout
 from labelgen.store.atomic import write_atomic
 from labelgen.store.manifest import Manifest
 from labelgen.teachers.identity import on_common_facts
 
 
-def work_identity(config: BuildConfig, append: DatasetConfig | None = None) -> dict[str, Any]:
-    """What decides the result of the work in a folder, as its note has it: a recipe, and what is appended."""
-    return config.identity() | ({"append": canonical(append)} if append is not None else {})
+def work_identity(config: BuildConfig, append: DatasetConfig | None = None, drop: Sequence[str] = ()) -> dict[str, Any]:
+    """What decides the result of the work in a folder: a recipe, what is appended, and what is dropped."""
+    appended = {"append": canonical(append)} if append is not None else {}
+    return config.identity() | appended | ({"drop": sorted(set(drop))} if drop else {})
 
 
 def changed_fields(manifest: Manifest, config: BuildConfig) -> list[str]:
@@ -62,16 +63,33 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def read_pending(root: Path) -> dict[str, Any] | None:
-    """What an unfinished build or change of this folder is about, None when there is none."""
+    """What an unfinished build or change of this folder is about, None when there is none.
+
+    Raises:
+        CorruptStoreError: the note is not as it was written.
+    """
     try:
-        pending: dict[str, Any] = json.loads((root / layout.PENDING).read_bytes())
-    except (FileNotFoundError, ValueError):
+        pending = json.loads((root / layout.PENDING).read_bytes())
+        digest = pending.pop("digest")
+        whole = digest == fingerprint(pending)
+    except FileNotFoundError:
         return None
-    return pending
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise CorruptStoreError(
+            f"the note of the unfinished work in {root} is damaged, or an older version of labelgen wrote it",
+            found=layout.PENDING,
+            expected="the note as it was written, or parts of different work could be mixed",
+            todo="start again with --discard: it drops the unfinished work and keeps what is sealed",
+        )
+    found: dict[str, Any] = pending
+    return found
 
 
 def write_pending(root: Path, pending: Mapping[str, Any]) -> None:
-    write_atomic(root / layout.PENDING, json.dumps(pending, indent=1).encode())
+    """Write the note; `digest` is the fingerprint of all the rest."""
+    write_atomic(root / layout.PENDING, json.dumps({**pending, "digest": fingerprint(pending)}, indent=1).encode())
 
 
 def note(root: Path, pending: dict[str, Any], **facts: Any) -> None:

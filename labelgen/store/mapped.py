@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgen.errors import CorruptStoreError, StoreError
+from labelgen.store.guard import Guard
 from labelgen.store.layout import ArraySpec
 from labelgen.store.shards import ABSENT, CRC_BYTES, chunk_offsets, crc32c, live_chunks
 from labelgen.types import Int64
@@ -29,10 +30,13 @@ class MappedArray:
 
     Shards are mapped when a row of theirs is first asked for. Instances are picklable (they map anew), and a forked
     process may go on using the ones it inherits. `np.asarray(mapped)` copies the whole array into memory.
+
+    With a `guard` a shard that is mapped is one of the store that was opened, or an error says that it was changed.
     """
 
-    def __init__(self, root: Path | str, spec: ArraySpec) -> None:
+    def __init__(self, root: Path | str, spec: ArraySpec, guard: Guard | None = None) -> None:
         self._root = Path(root)
+        self._guard = guard
         self.spec = spec
         self.dtype = np.dtype(spec.dtype)
         self._shards: dict[int, Array] = {}
@@ -55,8 +59,9 @@ class MappedArray:
     def __repr__(self) -> str:
         return f"MappedArray({self.spec.path!r}, shape={self.shape}, dtype={self.dtype})"
 
-    def __reduce__(self) -> tuple[type[MappedArray], tuple[Path, ArraySpec]]:
-        return MappedArray, (self._root, self.spec)
+    def __reduce__(self) -> tuple[type[MappedArray], tuple[Path, ArraySpec, Guard | None]]:
+        paths = (self.spec.shard_path(shard) for shard in range(self._n_shards))
+        return type(self), (self._root, self.spec, self._guard.only(paths) if self._guard else None)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         whole = self.slice(0, len(self))
@@ -119,7 +124,19 @@ class MappedArray:
     def _shard(self, shard: int) -> Array:
         view = self._shards.get(shard)
         if view is None:
-            view = self._shards[shard] = map_shard(self._root, self.spec, shard)
+            view = self._shards[shard] = self._mapped(shard)
+        return view
+
+    def _mapped(self, shard: int) -> Array:
+        if self._guard is None:
+            return map_shard(self._root, self.spec, shard)
+        path = self.spec.shard_path(shard)
+        try:
+            view = map_shard(self._root, self.spec, shard)
+        except StoreError:
+            self._guard.check(path)  # a store that was changed is told before a file that is missing
+            raise
+        self._guard.check(path)
         return view
 
 
