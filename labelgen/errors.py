@@ -39,10 +39,10 @@ class LabelgenError(Exception):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        lines = [self.what]
+        lines = [visible(self.what, lines=True)]
         for label, text in (("found", self.found), ("expected", self.expected), ("what to do", self.todo)):
             if text:
-                lines.append(f"  {label}: {text}")
+                lines.append(f"  {label}: {visible(text, lines=True)}")
         return "\n".join(lines)
 
     def __str__(self) -> str:  # KeyError would print the repr of its argument
@@ -137,6 +137,16 @@ def missing_extra(package: str, extra: str, needed_for: str) -> MissingExtraErro
         f"{needed_for} needs the package {package!r}, which is not installed",
         todo=f'pip install "labelgen[{extra}]"',
     )
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """Text for a terminal or a page: control characters, marks that turn the direction of writing and lone surrogates
+    are shown as escapes, not obeyed; `lines` keeps line feeds."""
+    if lines:
+        return "\n".join(map(visible, text.split("\n")))
+    if text.isprintable():
+        return text
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
 
 
 def some(values: Iterable[object], limit: int = 5) -> str:

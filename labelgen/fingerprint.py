@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from blake3 import blake3
 
@@ -65,8 +65,13 @@ def digest_many(parts: Iterable[bytes]) -> str:
 
 def digest_file(path: Path) -> str:
     """BLAKE3 of a file, read in pieces of 1 MiB (mapping it would count as memory of the process on some systems)."""
-    hasher = blake3()
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            hasher.update(piece)
+        return digest_stream(file)
+
+
+def digest_stream(file: BinaryIO) -> str:
+    """BLAKE3 of the rest of an open file."""
+    hasher = blake3()
+    while piece := file.read(1 << 20):
+        hasher.update(piece)
     return hasher.hexdigest(length=16)

@@ -18,6 +18,7 @@ from labelgen.stages import session
 from labelgen.stages.build import Build
 from labelgen.stages.corpora import known_already, read_appended
 from labelgen.stages.ingest import refuse_missing_root
+from labelgen.stages.inventory import refuse_foreign
 from labelgen.stages.meter import PeakMeter
 from labelgen.stages.refine import check_sources
 from labelgen.stages.report import BuildReport, report_of
@@ -149,6 +150,8 @@ def build(
     _refuse_foreign_folder(root)
     started = time.perf_counter()
     with session.locked(root):
+        if fresh or not (root / layout.MANIFEST).exists():
+            refuse_foreign(root)
         if fresh:
             session.start_anew(root)
         sealed = load_manifest(root) if (root / layout.MANIFEST).exists() else None
@@ -188,15 +191,16 @@ def add(
 ) -> BuildReport:
     """Change a sealed store: its own recipe with further teachers (alias -> spec) or relations, or another k.
 
-    Nothing that is sealed is computed again; readers see the old store until the manifest is swapped.
+    Nothing that is sealed is computed again; readers see the old store until the manifest is swapped. How and where it
+    runs is never taken from the store: `overrides` say it, else the defaults.
 
     Raises:
         StoreMismatchError: an alias that is already there with another spec.
     """
     sealed = load_manifest(Path(out))
-    data = configs.override(sealed.recipe, overrides)
+    data = configs.override(configs.without_run(sealed.recipe), overrides)
     search = dict(data["search"])
-    if relations and search["relations"]:
+    if relations and search.get("relations"):
         search["relations"] = list(dict.fromkeys([*search["relations"], *relations]))
     if k:
         search["k"] = k
@@ -263,7 +267,7 @@ def _append_configs(
     sealed: Manifest, dataset: str, overrides: Sequence[str]
 ) -> tuple[BuildConfig, configs.DatasetConfig]:
     """The recipe of a sealed store, with how it is run now, and the data set that is appended."""
-    recipe = dict(sealed.recipe)
+    recipe = configs.without_run(sealed.recipe)
     approximate = [entry.path for entry in sealed.neighbors if entry.approximate]
     if approximate:
         raise StoreMismatchError(

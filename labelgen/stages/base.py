@@ -19,6 +19,7 @@ from labelgen.fingerprint import fingerprint
 from labelgen.stages.meter import PeakMeter
 from labelgen.store import layout
 from labelgen.store.atomic import write_atomic
+from labelgen.store.files import read_below
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,14 @@ class Receipt:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Receipt:
         outputs = tuple(Output(**output) for output in data["outputs"])
-        return cls(**{**data, "outputs": outputs})
+        made = cls(**{**data, "outputs": outputs})
+        if not (type(made.rows) is int and isinstance(made.facts, dict) and all(map(_is_output, outputs))):
+            raise ValueError("not the receipt of a task")
+        return made
+
+
+def _is_output(output: Output) -> bool:
+    return type(output.bytes) is int and isinstance(output.path, str) and isinstance(output.blake3, str)
 
 
 def receipt_path(key: str) -> str:
@@ -109,8 +117,8 @@ def find_receipt(root: Path, task: Task, *, outputs: bool = True) -> Receipt | N
 def read_receipt(root: Path, key: str) -> Receipt | None:
     """The receipt under a key, None where there is none or it cannot be read (then its task is not done)."""
     try:
-        return Receipt.from_json(json.loads((root / receipt_path(key)).read_bytes()))
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return Receipt.from_json(json.loads(read_below(root, receipt_path(key))))
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

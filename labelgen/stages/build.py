@@ -7,7 +7,6 @@ is kept, the rest is added beside it, and what the new manifest names no more is
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from labelgen.progress import Event, Listener
 from labelgen.similarity.base import Strip
 from labelgen.similarity.layouts import lay_out, layouts, schedule
 from labelgen.specs import Spec
-from labelgen.stages import approximate_build, session, tables
+from labelgen.stages import approximate_build, inventory, session, tables
 from labelgen.stages.base import Receipt, Task, find_receipt, outstanding, receipt_path
 from labelgen.stages.blueprint import (
     EmbeddingPlan,
@@ -107,7 +106,7 @@ class Build:
         here, identity = machine_class(), session.work_identity(self.config, self.append)
         pending = session.read_pending(self.root)
         if pending is None:
-            session.remove_work(self.root)
+            inventory.remove_work(self.root)
             pending = {
                 "format": 1,
                 "recipe": self.config.to_dict(),
@@ -209,14 +208,14 @@ class Build:
             _refuse_empty(plan, [runner.receipts[task.key] for task in plan.part_tasks()])
             write_array_metadata(self.root, plan.spec)
         self._run(runner, "assemble", [task for plan in new for task in plan.shard_tasks()])
-        shutil.rmtree(self.root / layout.PARTS / "embed", ignore_errors=True)
+        inventory.remove_parts(self.root, "embed")
 
     def _train(self, runner: Runner, plans: Sequence[EmbeddingPlan]) -> None:
         """Networks that learn from rows of other teachers, then their own rows."""
         new = [plan for plan in plans if not self._has_embedding(plan)]
         if new:
             self._run(runner, "train", [task for plan in new if (task := plan.train_task()) is not None])
-            shutil.rmtree(self.root / layout.PARTS / "train", ignore_errors=True)
+            inventory.remove_parts(self.root, "train")
             self._embed(runner, new)
 
     def _search(self, runner: Runner, products: Sequence[ProductPlan]) -> None:
@@ -251,7 +250,7 @@ class Build:
             merges += product.shard_tasks([runner.receipts[task.key] for task in strips])
             self._write_list_metadata(product)
         self._run(runner, "merge", merges)
-        shutil.rmtree(self.root / layout.PARTS / "search", ignore_errors=True)
+        inventory.remove_parts(self.root, "search")
 
     def _search_approximately(self, runner: Runner, products: Sequence[ProductPlan]) -> None:
         """The same, by way of an index, whose parts are ranges of rows.
@@ -272,7 +271,7 @@ class Build:
         settings = worker_settings(self.config.run, self.config.search.engine)
         with self._budget(settings):
             runner.remember(approximate_build.search(self.root, missing, search_memory(settings[0].memory), run))
-        shutil.rmtree(self.root / layout.PARTS / "search", ignore_errors=True)
+        inventory.remove_parts(self.root, "search")
 
     def _write_list_metadata(self, product: ProductPlan) -> None:
         for item in product.lists:

@@ -145,14 +145,14 @@ def _shards(manifest: Manifest, spec: ArraySpec) -> Iterator[str]:
         yield f"{spec.path} is declared as {list(spec.shape)}: its {count} shards are not listed"
         return
     if spec.metadata_path not in manifest.files:
-        yield f"{spec.metadata_path} belongs to an array, but is not listed"
+        yield f"{spec.metadata_path} belongs to an array of the store, but the manifest lists no such file"
     sizes = {count - 1: shard_bytes(spec, count - 1)} if count else {}
     full = shard_bytes(spec, 0) if count > 1 else 0
     for shard in range(count):
         path, size = spec.shard_path(shard), sizes.get(shard, full)
         fact = manifest.files.get(path)
         if fact is None:
-            yield f"{path} belongs to an array, but is not listed"
+            yield f"{path} belongs to an array of the store, but the manifest lists no such file"
         elif fact.bytes != size:
             yield f"{path} is listed with {fact.bytes} bytes, its array needs {size}"
 

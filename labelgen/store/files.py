@@ -8,6 +8,7 @@ cannot be told from a file.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from labelgen.errors import CorruptStoreError
+from labelgen.fingerprint import digest_stream
+from labelgen.store import layout
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -61,6 +64,12 @@ def read_below(root: Path, path: str, limit: int = MAX_JSON_BYTES) -> bytes:
     return data
 
 
+def digest_below(root: Path, path: str) -> str:
+    """BLAKE3 of a file of a store; raises as `open_below` does."""
+    with open_below(root, path) as file:
+        return digest_stream(file)
+
+
 def status_below(root: Path, path: str) -> os.stat_result | None:
     """Status of what is at a path of a store, a link not followed; None where there is nothing, or a link before it."""
     try:
@@ -94,6 +103,35 @@ def unlink_below(root: Path, path: str) -> bool:
     finally:
         os.close(held)
     return True
+
+
+def open_lock(root: Path, *, create: bool = True) -> int:
+    """A descriptor of the lock of a folder, made where it is not there and `create` says so.
+
+    Raises:
+        FileNotFoundError: no lock, and none is made.
+        CorruptStoreError: a link, or a file that has a second name elsewhere, in its place.
+    """
+    folder, name = layout.LOCK.split("/")
+    if create:
+        with contextlib.suppress(FileExistsError):
+            (root / folder).mkdir()
+    held, _ = _folder_of(root, layout.LOCK)
+    try:
+        flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+        handle = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644, dir_fd=held)
+    except OSError as error:
+        status = status_below(root, layout.LOCK)
+        if status is not None and not is_regular(status):
+            raise not_regular(root / layout.LOCK, status.st_mode) from error
+        raise
+    finally:
+        os.close(held)
+    status = os.fstat(handle)
+    if not is_regular(status) or status.st_nlink > 1:
+        os.close(handle)
+        raise not_regular(root / layout.LOCK, status.st_mode)
+    return handle
 
 
 def kind_of(mode: int) -> str:

@@ -22,6 +22,10 @@ LOCK = f"{WORK}/lock"
 PENDING = f"{WORK}/pending.json"
 INGEST = f"{WORK}/ingest"
 PARTS = f"{WORK}/parts"
+#: Files of a seal before they are moved into place; the manifest that it will commit; the one that it replaces.
+SEALING = f"{WORK}/seal"
+NEXT = f"{WORK}/next.json"
+REPLACED = f"{WORK}/replaced.json"
 
 CORPUS = "corpus"
 EMBEDDINGS = "embeddings"

@@ -55,8 +55,10 @@ def manifest_problems(document: Any) -> list[str]:
     return found + [f"recipe/{problem}" for problem in schema_problems(recipe, "recipe.v1")] if recipe else found
 
 
-def save_manifest(root: Path, manifest: Manifest) -> str:
+def save_manifest(root: Path, manifest: Manifest, path: str = layout.MANIFEST) -> str:
     """Write the manifest atomically: this seals the store, or swaps a change in. Returns the manifest's digest.
+
+    Another `path` only puts it down, as the inventory of a seal that is under way.
 
     Raises:
         StoreFormatError: it does not follow `schemas/manifest.v1.json`; nothing was written.
@@ -66,7 +68,7 @@ def save_manifest(root: Path, manifest: Manifest) -> str:
     problems = manifest_problems(document)
     if problems:
         raise StoreFormatError("this manifest would not be readable", found="; ".join(problems))
-    write_atomic(root / layout.MANIFEST, (json.dumps(document, indent=1) + "\n").encode())
+    write_atomic(root / path, (json.dumps(document, indent=1) + "\n").encode())
     digest: str = document[DIGEST]
     return digest
 
