@@ -47,10 +47,10 @@ class LabelgenError(Exception):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        lines = [self.what]
+        lines = [visible(self.what, lines=True)]
         for label, text in (("found", self.found), ("expected", self.expected), ("what to do", self.todo)):
             if text:
-                lines.append(f"  {label}: {text}")
+                lines.append(f"  {label}: {visible(text, lines=True)}")
         return "\n".join(lines)
 
     def __str__(self) -> str:  # KeyError would print the repr of its argument
@@ -156,6 +156,16 @@ def shortened(text: str, limit: int = MAX_PART) -> str:
         return text
     note = f"... ({len(text):,} characters)"
     return text[: max(0, limit - len(note))] + note
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """Text for a terminal or a page: control characters, marks that turn the direction of writing and lone surrogates
+    are shown as escapes, not obeyed; `lines` keeps line feeds."""
+    if lines:
+        return "\n".join(map(visible, text.split("\n")))
+    if text.isprintable():
+        return text
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
 
 
 def some(values: Iterable[object], limit: int = 5) -> str:

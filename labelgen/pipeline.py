@@ -19,6 +19,7 @@ from labelgen.stages.change import Change, merged, removed, resolve_drop
 from labelgen.stages.check_names import check_names
 from labelgen.stages.corpora import known_already, read_appended
 from labelgen.stages.ingest import refuse_missing_root
+from labelgen.stages.inventory import refuse_foreign
 from labelgen.stages.meter import PeakMeter
 from labelgen.stages.report import BuildReport, report_of
 from labelgen.stages.seal import seal, tidy
@@ -130,6 +131,8 @@ def build(
     _refuse_foreign_folder(root)
     started = time.perf_counter()
     with early.locked(root):
+        if fresh or not (root / layout.MANIFEST).exists():
+            refuse_foreign(root)
         sealed = load_manifest(root) if (root / layout.MANIFEST).exists() and not fresh else None
         if discard and sealed is not None:
             tidy(root, sealed)
@@ -202,15 +205,16 @@ def add(
     """Change a sealed store: its own recipe with further teachers (alias -> spec) or relations, or a larger k.
 
     Nothing that is sealed is computed again, and nothing of it goes but what `drop` names (see `build`) and lists that
-    longer ones take the place of; readers see the old store until the manifest is swapped.
+    longer ones take the place of; readers see the old store until the manifest is swapped. How and where it runs is
+    never taken from the store: `overrides` say it, else the defaults.
 
     Raises:
         StoreMismatchError: an alias that is already there with another spec.
     """
     sealed = load_manifest(Path(out))
-    data = configs.override(sealed.recipe, overrides)
+    data = configs.override(configs.without_run(sealed.recipe), overrides)
     search = dict(data["search"])
-    if relations and search["relations"]:
+    if relations and search.get("relations"):
         search["relations"] = list(dict.fromkeys([*search["relations"], *relations]))
     if k:
         search["k"] = k
@@ -275,7 +279,7 @@ def _append_configs(
     sealed: Manifest, dataset: str, overrides: Sequence[str]
 ) -> tuple[BuildConfig, configs.DatasetConfig]:
     """The recipe of a sealed store, with how it is run now, and the data set that is appended."""
-    recipe = dict(sealed.recipe)
+    recipe = configs.without_run(sealed.recipe)
     approximate = [entry.path for entry in sealed.neighbors if entry.approximate]
     if approximate:
         raise StoreMismatchError(

@@ -20,6 +20,7 @@ from labelgen.fingerprint import digest, digest_file, fingerprint
 from labelgen.stages.meter import PeakMeter
 from labelgen.store import layout
 from labelgen.store.atomic import FileFact, write_atomic
+from labelgen.store.files import read_below
 
 _HASH_THREADS = 8
 #: Checksums of files that this process has hashed, by path and by what changes when a file is written.
@@ -101,6 +102,10 @@ class Receipt:
         receipt = cls(**{**data, "outputs": tuple(Output(**output) for output in data["outputs"])})
         if found != _digest_of(data) or receipt.to_bytes() != raw:
             raise ValueError("the receipt was changed after it was written")
+        if not (
+            type(receipt.rows) is int and isinstance(receipt.facts, dict) and all(map(_is_output, receipt.outputs))
+        ):
+            raise ValueError("not the receipt of a task")
         return receipt
 
     @property
@@ -108,6 +113,10 @@ class Receipt:
         """Size and checksum of the file of the receipt."""
         raw = self.to_bytes()
         return FileFact(len(raw), digest(raw))
+
+
+def _is_output(output: Output) -> bool:
+    return type(output.bytes) is int and isinstance(output.path, str) and isinstance(output.blake3, str)
 
 
 def _digest_of(data: Mapping[str, Any]) -> str:
@@ -149,8 +158,8 @@ def is_whole(path: Path, output: Output) -> bool:
 def read_receipt(root: Path, key: str) -> Receipt | None:
     """The receipt under a key, None where there is none or it is damaged (then its task is not done)."""
     try:
-        return Receipt.from_bytes((root / receipt_path(key)).read_bytes())
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return Receipt.from_bytes(read_below(root, receipt_path(key)))
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

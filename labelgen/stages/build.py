@@ -7,7 +7,6 @@ is kept, the rest is added beside it, and what the new manifest names no more is
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +17,7 @@ from labelgen.config import BuildConfig, DatasetConfig
 from labelgen.errors import StoreMismatchError, TeacherError
 from labelgen.executors.base import Executor, worker_settings
 from labelgen.progress import Event, Listener
-from labelgen.stages import approximate_build, session
+from labelgen.stages import approximate_build, inventory, session
 from labelgen.stages.base import Receipt, Task, find_receipt, outstanding, receipt_path
 from labelgen.stages.blueprint import (
     EmbeddingPlan,
@@ -135,7 +134,7 @@ class Build:
         if self.fresh:
             session.start_anew(self.root)
         elif new:
-            session.remove_work(self.root)
+            inventory.remove_work(self.root)
         session.write_pending(self.root, self.pending)
         for key, receipt in runner.receipts.items():
             write_atomic(self.root / receipt_path(key), receipt.to_bytes())
@@ -241,14 +240,14 @@ class Build:
             _refuse_empty(plan, [runner.receipts[task.key] for task in plan.part_tasks()])
             write_array_metadata(self.root, plan.spec)
         self._run(runner, "assemble", [task for plan in new for task in plan.shard_tasks()])
-        shutil.rmtree(self.root / layout.PARTS / "embed", ignore_errors=True)
+        inventory.remove_parts(self.root, "embed")
 
     def _train(self, runner: Runner, plans: Sequence[EmbeddingPlan]) -> None:
         """Networks that learn from rows of other teachers, then their own rows."""
         new = [plan for plan in plans if not self._has_embedding(plan)]
         if new:
             self._run(runner, "train", [task for plan in new if (task := plan.train_task()) is not None])
-            shutil.rmtree(self.root / layout.PARTS / "train", ignore_errors=True)
+            inventory.remove_parts(self.root, "train")
             self._embed(runner, new)
 
     def _search(self, runner: Runner, products: Sequence[ProductPlan]) -> None:
@@ -283,7 +282,7 @@ class Build:
             merges += product.shard_tasks([runner.receipts[task.key] for task in strips])
             self._write_list_metadata(product)
         self._run(runner, "merge", merges)
-        shutil.rmtree(self.root / layout.PARTS / "search", ignore_errors=True)
+        inventory.remove_parts(self.root, "search")
 
     def _search_approximately(self, runner: Runner, products: Sequence[ProductPlan]) -> None:
         """The same, by way of an index, whose parts are ranges of rows.
@@ -304,7 +303,7 @@ class Build:
             runner.remember(approximate_build.search(self.root, missing, search_memory(settings[0].memory), run))
         for product in missing:
             self._write_list_metadata(product)
-        shutil.rmtree(self.root / layout.PARTS / "search", ignore_errors=True)
+        inventory.remove_parts(self.root, "search")
 
     def _write_list_metadata(self, product: ProductPlan) -> None:
         for item in product.lists:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from labelgen.stages import session
+from labelgen.stages import inventory, session
 from labelgen.stages.base import read_receipt, receipt_path
 from labelgen.store import layout
 from labelgen.store.manifest import Manifest
@@ -38,7 +38,7 @@ def forget_change(root: Path, sealed: Manifest) -> None:
     """Remove the note of a change of a sealed store that failed before any of its work was done."""
     if not _has_work(root, set(sealed.files)):
         _forget_described(root, set(sealed.files))
-        session.remove_work(root)
+        inventory.remove_work(root)
 
 
 def _has_work(root: Path, sealed: set[str] = frozenset()) -> bool:  # type: ignore[assignment]  # only read
@@ -53,7 +53,7 @@ def _has_work(root: Path, sealed: set[str] = frozenset()) -> bool:  # type: igno
 def _forget(root: Path, made: list[Path]) -> None:
     """Remove what this run wrote, the lock it holds included, and the folders it made."""
     _forget_described(root, set())
-    session.remove_work(root)
+    inventory.remove_work(root)
     (root / layout.LOCK).unlink(missing_ok=True)
     for folder in (root / layout.WORK, *made):
         with contextlib.suppress(OSError):  # somebody else put something there

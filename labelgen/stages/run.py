@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 from labelgen.errors import some
 from labelgen.executors.base import Executor
 from labelgen.progress import Event, Listener
+from labelgen.stages import inventory
 from labelgen.stages.base import Receipt, Task
 from labelgen.stages.base import standing as standing_of
 from labelgen.stages.meter import PeakMeter
@@ -44,8 +44,8 @@ class Runner:
         return [found[task.key] for task in tasks]
 
     def anew(self, stage: str, tasks: Sequence[Task], scratch: Path) -> list[Receipt]:
-        """All receipts of tasks that every run does again; they lie in a folder of their own, which is removed."""
-        shutil.rmtree(scratch, ignore_errors=True)
+        """All receipts of tasks that every run does again, in a folder of their own; they are removed."""
+        inventory.remove_receipts(scratch, tasks)
         found = {}
         try:
             with self.timed(stage, 0, sum(task.rows for task in tasks)) as tell:
@@ -53,7 +53,7 @@ class Runner:
                     found[receipt.task] = receipt
                     tell(receipt.rows, receipt.task)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            inventory.remove_receipts(scratch, tasks)
         self.receipts |= found
         return [found[task.key] for task in tasks]
 

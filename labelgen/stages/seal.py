@@ -11,18 +11,20 @@ from typing import Any
 
 import labelgen
 from labelgen.config import BuildConfig
+from labelgen.fingerprint import digest
 from labelgen.stages.approximate_build import approximate_facts
 from labelgen.stages.base import Receipt, receipt_path
 from labelgen.stages.blueprint import ProductPlan, list_fingerprint
 from labelgen.stages.build import Built
 from labelgen.stages.facts import TeacherFacts
-from labelgen.stages.final_corpus import seal_corpus
+from labelgen.stages.final_corpus import SealedCorpus, move_into_place, seal_corpus
 from labelgen.stages.machine import libraries, machine
 from labelgen.stages.search import ListSpec
-from labelgen.stages.session import changed_fields, remove_unlisted, remove_work
+from labelgen.stages.session import changed_fields, keep_only
 from labelgen.store import layout
-from labelgen.store.atomic import FileFact, clean_temporaries
-from labelgen.store.card import write_card
+from labelgen.store.atomic import FileFact, write_atomic
+from labelgen.store.card import rendered
+from labelgen.store.files import read_below, status_below
 from labelgen.store.manifest import (
     CorpusEntry,
     EmbeddingEntry,
@@ -48,14 +50,7 @@ _FACTS: Mapping[str, Callable[[Sequence[Any]], Any]] = {
 def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None) -> Manifest:
     """Write corpus, card and manifest; the manifest is written last and is the commit."""
     new = [plan for plan in built.embeddings if not _is_sealed(sealed, plan.spec.path)]
-    corpus = seal_corpus(
-        root,
-        root / built.corpus.folder,
-        new,
-        built.receipts,
-        previous=sealed.corpus.path if sealed else "",
-        known=sealed.files if sealed else {},
-    )
+    corpus = seal_corpus(root, root / built.corpus.folder, new, built.receipts, sealed)
     teachers = {facts.alias: _teacher_entry(facts, built) for facts in built.teachers}
     if sealed is not None:
         teachers |= {alias: entry for alias, entry in sealed.teachers.items() if alias in teachers}
@@ -107,16 +102,31 @@ def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None)
         stages=built.stages,
         history=(*(sealed.history if sealed else ()), *_change(config, sealed, built)),
     )
-    manifest = replace(manifest, files={**manifest.files, **write_card(root, manifest)})
+    return _committed(root, manifest, corpus)
+
+
+def _committed(root: Path, manifest: Manifest, corpus: SealedCorpus) -> Manifest:
+    """Put the files of the seal into place, then its manifest.
+
+    Before anything is moved, the new manifest and the one it replaces are put down in the folder of the work: killed at
+    any moment, what was written, and what is not needed any more, is known by size and checksum.
+    """
+    cards = rendered(manifest, corpus.tables(root))
+    facts = {path: FileFact(len(data), digest(data)) for path, data in cards.items()}
+    manifest = replace(manifest, files={**manifest.files, **facts})
+    if status_below(root, layout.MANIFEST) is not None:
+        write_atomic(root / layout.REPLACED, read_below(root, layout.MANIFEST))
+    save_manifest(root, manifest, layout.NEXT)
+    move_into_place(root, corpus)
+    for path, data in cards.items():
+        write_atomic(root / path, data)
     save_manifest(root, manifest)
     return manifest
 
 
 def tidy(root: Path, manifest: Manifest) -> None:
     """After a commit: remove what no manifest names any more, and the work in progress."""
-    remove_unlisted(root, set(manifest.files))
-    clean_temporaries(root)  # a killed writer of the manifest or the card leaves them in the store's own folder
-    remove_work(root)
+    keep_only(root, manifest)
 
 
 def _array_files(

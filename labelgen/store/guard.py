@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from labelgen.errors import CorruptStoreError, StoreError, StoreMismatchError
-from labelgen.fingerprint import digest_file
 from labelgen.store import layout
 from labelgen.store.atomic import FileFact
+from labelgen.store.files import digest_below
 from labelgen.store.manifest import load_manifest
 
 #: What changes whenever a manifest is swapped: inode, bytes, times of change.
@@ -72,7 +72,7 @@ class Guard:
         try:
             found = read()
             self.check(path)
-            if self.hashed and digest_file(self.root / path) != self.files[path].blake3:
+            if self.hashed and digest_below(self.root, path) != self.files[path].blake3:
                 raise CorruptStoreError(
                     f"{self.root / path} is damaged",
                     found="other bytes than were sealed",

@@ -132,18 +132,29 @@ class Items:
                 )
             from labelgen.store.parquet import read_frame
 
-            self._frames[path] = self._guard.read(path, lambda: read_frame(self.path / path))
+            self._frames[path] = self._guard.read(
+                path, lambda: read_frame(self.path / path, below=self.path, rows=self._rows_of(path))
+            )
         return self._frames[path]
+
+    def strings(self, table: str, column: str) -> StringColumn:
+        """A text column of `images.parquet` or `captions.parquet`, read without polars."""
+        from labelgen.store.parquet import read_strings
+
+        path = f"{self.manifest.corpus.path}/{table}"
+        return read_strings(self.path / path, column, below=self.path, rows=self._rows_of(path))
+
+    def _rows_of(self, path: str) -> int:
+        """How many rows a table of the corpus has by the manifest."""
+        corpus, quarantine = self.manifest.corpus, self.manifest.quarantine
+        tables = {layout.IMAGES: corpus.n_images, layout.CAPTIONS: corpus.n_captions}
+        return quarantine.total if path == quarantine.path else tables[path.rpartition("/")[2]]
 
     def _id_column(self, modality: Modality) -> StringColumn:
         if modality not in self._ids:
-            from labelgen.store.parquet import read_strings
-
             table = layout.IMAGES if modality == "image" else layout.CAPTIONS
             path = f"{self.manifest.corpus.path}/{table}"
-            self._ids[modality] = self._guard.read(
-                path, lambda: read_strings(self.path / path, f"{KINDS[modality]}_id")
-            )
+            self._ids[modality] = self._guard.read(path, lambda: self.strings(table, f"{KINDS[modality]}_id"))
         return self._ids[modality]
 
     def _index(self, name: str) -> MappedArray:

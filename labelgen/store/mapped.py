@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgen.errors import CorruptStoreError, StoreError
+from labelgen.store.files import open_below
 from labelgen.store.guard import Guard
 from labelgen.store.layout import ArraySpec
-from labelgen.store.shards import ABSENT, CRC_BYTES, chunk_offsets, crc32c, live_chunks
+from labelgen.store.shards import ABSENT, CRC_BYTES, chunk_offsets, crc32c, live_chunks, shard_bytes
 from labelgen.types import Int64
 
 Array: TypeAlias = NDArray[Any]
@@ -146,11 +147,10 @@ def map_shard(root: Path, spec: ArraySpec, shard: int) -> Array:
     Raises:
         CorruptStoreError: the file is missing, has another size, or its index is not the one our writer makes.
     """
-    path = root / spec.shard_path(shard)
+    path, below = root / spec.shard_path(shard), spec.shard_path(shard)
     n_chunks = live_chunks(spec, shard)
     stride = spec.chunk_bytes + CRC_BYTES
-    index_bytes = 16 * (spec.shard_rows // spec.chunk_rows)
-    mapping = _map_file(path, n_chunks * stride + index_bytes + CRC_BYTES)
+    mapping = _map_file(root, below, shard_bytes(spec, shard))
     _check_index(path, mapping[n_chunks * stride :], spec, n_chunks)
     dtype = np.dtype(spec.dtype).newbyteorder("<")
     inner = [spec.row_bytes // math.prod(spec.shape[1 : 1 + axis]) for axis in range(len(spec.shape))]
@@ -160,9 +160,10 @@ def map_shard(root: Path, spec: ArraySpec, shard: int) -> Array:
     return view
 
 
-def _map_file(path: Path, expected: int) -> mmap.mmap:
+def _map_file(root: Path, below: str, expected: int) -> mmap.mmap:
+    path = root / below
     try:
-        with path.open("rb") as file:
+        with open_below(root, below) as file:
             size = file.seek(0, 2)
             if size != expected:
                 raise _corrupt(path, f"{size} bytes", f"{expected} bytes")
