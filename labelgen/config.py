@@ -21,6 +21,7 @@ from labelgen.specs import Spec
 from labelgen.types import Aggregation, Relation
 
 DEFAULT_K = 64
+REFUSE = "refuse"
 DEFAULT_TEACHERS = {"text": "minilm()", "image": "efficientnet_lite(size=2)"}
 
 
@@ -37,6 +38,8 @@ class DatasetConfig:
         patch: a file of decisions; what it takes away never becomes rows (transient: the decisions count, not where
             they lie).
         patch_digest: of these decisions; filled in when a recipe is resolved.
+        damaged: `refuse` damaged files of a data set, or `quarantine` them: read what is whole, and account for the
+            rest. The adapters that can say so take it as an option.
     """
 
     name: str
@@ -46,10 +49,11 @@ class DatasetConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     patch: str = field(default="", metadata=TRANSIENT)
     patch_digest: str = field(default="", metadata=ADDED)
+    damaged: str = field(default=REFUSE, metadata=ADDED)
 
     @property
     def spec(self) -> Spec:
-        return Spec.of(self.name, **self.options)
+        return Spec.of(self.name, **{**self.options, **({"damaged": self.damaged} if self.damaged != REFUSE else {})})
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,12 @@ def from_dict(data: Mapping[str, Any]) -> BuildConfig:
         search=_table(SearchConfig, "search", data.get("search", {})),
         run=_table(RunConfig, "run", data.get("run", {})),
     )
+
+
+def without_run(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe of a store without what says how and where it was run: that is for whoever runs it now."""
+    search = {key: value for key, value in recipe.get("search", {}).items() if key != "engine"}
+    return {key: value for key, value in recipe.items() if key != "run"} | {"search": search}
 
 
 def read_recipe(name_or_path: str) -> dict[str, Any]:

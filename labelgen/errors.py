@@ -21,7 +21,8 @@ The tree (each class also inherits the builtin that a caller would catch)::
     ├── DiskError (OSError)                 the disk is full or read-only                       exit 6
     └── MissingExtraError (ImportError)     an optional dependency is not installed             exit 7
 
-A message says what was found, what was expected and what to do, in this order.
+A message says what was found, what was expected and what to do, in this order. Its parts are bounded: what is found in
+a file of someone else, such as the bytes of a picture in a text file, can be of any length.
 """
 
 from __future__ import annotations
@@ -29,21 +30,27 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable, Sequence
 
+#: Characters of one part of a message, and of one value in a list of values.
+MAX_PART, MAX_VALUE = 2_000, 200
+
 
 class LabelgenError(Exception):
-    """Root of the tree. `found`, `expected` and `todo` are optional sentences that complete the message."""
+    """Root of the tree. `found`, `expected` and `todo` are optional sentences that complete the message.
+
+    A part of more than `MAX_PART` characters is cut; what is left ends with its length.
+    """
 
     exit_code = 1
 
     def __init__(self, what: str, *, found: str = "", expected: str = "", todo: str = "") -> None:
-        self.what, self.found, self.expected, self.todo = what, found, expected, todo
+        self.what, self.found, self.expected, self.todo = (shortened(part) for part in (what, found, expected, todo))
         super().__init__(self._text())
 
     def _text(self) -> str:
-        lines = [self.what]
+        lines = [visible(self.what, lines=True)]
         for label, text in (("found", self.found), ("expected", self.expected), ("what to do", self.todo)):
             if text:
-                lines.append(f"  {label}: {text}")
+                lines.append(f"  {label}: {visible(text, lines=True)}")
         return "\n".join(lines)
 
     def __str__(self) -> str:  # KeyError would print the repr of its argument
@@ -140,17 +147,42 @@ def missing_extra(package: str, extra: str, needed_for: str) -> MissingExtraErro
     )
 
 
+def shortened(text: str, limit: int = MAX_PART) -> str:
+    """The text; where it is longer than `limit` characters, its beginning and its length: `ab... (9,210 characters)`.
+
+    The result is never longer than `limit`, so that a text is cut once however often it is passed on.
+    """
+    if len(text) <= limit:
+        return text
+    note = f"... ({len(text):,} characters)"
+    return text[: max(0, limit - len(note))] + note
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """Text for a terminal or a page: control characters, marks that turn the direction of writing and lone surrogates
+    are shown as escapes, not obeyed; `lines` keeps line feeds."""
+    if lines:
+        return "\n".join(map(visible, text.split("\n")))
+    if text.isprintable():
+        return text
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
+
+
 def some(values: Iterable[object], limit: int = 5) -> str:
-    """`a, b, c and 7 more`: how messages list ids."""
+    """`a, b, c and 7 more`: how messages list ids. Each value has at most `MAX_VALUE` characters."""
     listed: Sequence[object] = list(values)
     text = ", ".join(shown(value) for value in listed[:limit])
     return text if len(listed) <= limit else f"{text} and {len(listed) - limit} more"
 
 
-def shown(value: object, limit: int = 200) -> str:
-    """`repr` of a foreign value, cut behind `limit` characters or bytes: how messages quote it."""
-    if not isinstance(value, (str, bytes)):
-        return reprlib.repr(value)[:limit]
-    text = repr(value[:limit])
-    kind = "bytes" if isinstance(value, bytes) else "characters"
-    return text if len(value) <= limit else f"{text}... ({len(value):,} {kind})"
+def shown(value: object, limit: int = MAX_VALUE) -> str:
+    """`repr` of a foreign value, at most `limit` characters: how messages quote it."""
+    if isinstance(value, (str, bytes)) and len(value) > limit:  # the repr of a large picture takes four times its bytes
+        kind = "bytes" if isinstance(value, bytes) else "characters"
+        note = f"... ({len(value):,} {kind})"
+        return repr(value[:limit])[: limit - len(note)] + note
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = reprlib.repr(value)
+    return shortened(text, limit)

@@ -5,7 +5,7 @@ Fingerprints form a tree (corpus -> embedding -> neighbours), so a new teacher o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from labelgen.stages.facts import CorpusFacts, TeacherFacts
 from labelgen.stages.parts import Blocks
 from labelgen.stages.search import ListSpec, SealedList, product_of
 from labelgen.store import layout
+from labelgen.teachers.checks import check_row_count
 from labelgen.types import Modality
 
 _MODALITIES: tuple[Modality, ...] = ("image", "text")
@@ -86,12 +87,23 @@ class EmbeddingPlan:
             return self.sealed
         return fingerprint([self.sealed, made_of] if self.sealed else made_of)
 
+    def check_features(self) -> None:
+        """Refuse features by row of another number of rows than the corpus has.
+
+        Raises:
+            TeacherError: see `check_row_count`.
+        """
+        if self.teacher.kind == "keyed":
+            rows = self.corpus.rows(self.modality)
+            check_row_count(self.teacher.identity, self.modality, rows, f"teacher {self.teacher.spec}")
+
     @property
     def _name(self) -> str:
         return layout.numbered(f"{self.alias}.{self.modality}", self.corpus.generation)
 
     def part_tasks(self) -> list[Task]:
-        """One task a fixed block."""
+        """One task a fixed block; raises as `check_features` does."""
+        self.check_features()
         common: dict[str, Any] = {"spec": self.teacher.spec, "alias": self.alias}
         work = "embed:embed_texts" if self.modality == "text" else "embed:embed_images"
         if self.source is not None:
@@ -299,6 +311,28 @@ def product_plans(
             inputs = fingerprint([corpus.fingerprint, sides, product])
             plans.append(ProductPlan(product, teacher.alias, teacher.dim, corpus, tuple(served), inputs))
     return plans
+
+
+def measure_tasks(products: Sequence[ProductPlan], known: Container[str]) -> list[Task]:
+    """One task a table of quantiles and histograms: of every relation and teacher, but for `known` ones."""
+    tasks: dict[str, Task] = {}
+    for product in products:
+        for item in product.lists:
+            path = layout.stats_path(item.relation, item.alias, item.aggregation, item.generation)
+            if path in known:
+                continue
+            arguments = {
+                "alias": item.alias,
+                "product": product.product,
+                "dim": product.dim,
+                "relation": path.split("/")[1].split(".")[0],
+                "aggregation": item.aggregation,
+                "generation": item.generation,
+            }
+            key = f"measure/{layout.numbered(path.rpartition('/')[2].removesuffix('.json'), item.generation)}"
+            places = {"corpus": product.corpus.folder}
+            tasks[path] = Task(key, product.inputs, "labelgen.stages.stats:measure", arguments, 1, places)
+    return list(tasks.values())
 
 
 def list_fingerprint(plan: ProductPlan, item: ListSpec) -> str:

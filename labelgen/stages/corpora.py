@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ from labelgen.corpus.ledger import Account, ledger_notes
 from labelgen.fingerprint import fingerprint
 from labelgen.stages import ingest, session
 from labelgen.stages.facts import CorpusFacts, Part, sealed_parts
+from labelgen.stages.photo_identity import OLD_IDENTITY, is_old, joined_identity, photo_identity
 from labelgen.store import layout
 from labelgen.store.manifest import Manifest, PartEntry
 from labelgen.store.parquet import read_frame
@@ -42,6 +44,31 @@ class Ingested:
     ledger: tuple[Account, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What a build has read: a whole data set, or the new images of one; neither for other changes of a store."""
+
+    corpus: Corpus | None = None
+    joined: Joined | None = None
+
+    @property
+    def whole(self) -> Corpus:
+        if self.corpus is None:
+            raise TypeError("no data set was read")
+        return self.corpus
+
+    @property
+    def appended(self) -> Joined:
+        if self.joined is None:
+            raise TypeError("no data set was appended")
+        return self.joined
+
+    @cached_property
+    def content(self) -> str:
+        """Fingerprint of what was read."""
+        return (self.appended.new if self.joined is not None else self.whole).content_fingerprint()
+
+
 def sealed_corpus(root: Path, sealed: Manifest) -> Corpus:
     """The tables of a sealed store as a corpus without photographs."""
     names = (layout.IMAGES, layout.CAPTIONS, layout.QUARANTINE)
@@ -64,19 +91,34 @@ class Ingest:
     def __init__(self, root: Path, config: BuildConfig, pending: dict[str, Any], timed: Timed) -> None:
         self._root, self._config, self._pending, self._timed = root, config, pending, timed
 
-    def whole(self, look: bool) -> Ingested:
-        """The data set of the recipe; `look` at its photographs where a teacher needs them."""
+    def read(self, sealed: Manifest | None, append: DatasetConfig | None) -> Read:
+        """The data set that a build or an append is of, before any teacher is loaded; nothing is written.
+
+        Raises:
+            DatasetError: nothing of this adapter lies there.
+            StoreMismatchError: it changed since the work was begun.
+        """
+        if sealed is not None and append is None:
+            return Read()
         with self._timed("ingest", 0, 1) as tell:
-            corpus = ingest.read_corpus(self._config.dataset)
-            content = corpus.content_fingerprint()
-            self._refuse_other("corpus", content)
+            if sealed is None or append is None:
+                read = Read(corpus=ingest.read_corpus(self._config.dataset))
+            else:
+                read = Read(joined=read_appended(self._root, sealed, append))
+            self._refuse_other("corpus", read.content)
             tell(1)
+        return read
+
+    def whole(self, read: Read, look: bool) -> Ingested:
+        """The data set of the recipe; `look` at its photographs where a teacher needs them."""
+        corpus, content = read.whole, read.content
         seen = self._probed(corpus, range(len(corpus.images))) if look else corpus
-        photos = ingest.photos_fingerprint(seen.images, corpus.photos) if look else ""
+        photos = self._identified(seen, range(len(seen.images)), self._pending.get("photos", "")) if look else ""
         self._written(seen, content, photos)
         about, notes = ingest.known_facts(self._config.dataset, corpus)
         facts = _facts(seen, content, photos, (Part(photos=_folder(corpus.photos)),))
         splits = splits_of(seen.images["split"].to_list())
+        notes += [OLD_IDENTITY] if is_old(photos) else []
         return Ingested(facts, splits, about, (), (*notes, *ledger_notes(seen.ledger)), ledger=seen.ledger)
 
     def again(self, sealed: Manifest) -> Ingested:
@@ -89,6 +131,7 @@ class Ingest:
         # What embedding found is said again by teachers that find it again; what others found stays.
         corpus = ingest.without_photographs(old)
         roots, prints = [], []
+        before = sealed.corpus.parts or (_first_part(sealed),)
         parts = (*sealed_parts(sealed), Part(len(old.images), len(old.captions), sealed.corpus.n_texts))
         for number, (part, behind) in enumerate(pairwise(parts)):
             with self._timed("ingest", 0, 1) as tell:
@@ -96,35 +139,32 @@ class Ingest:
                 self._refuse_changed(old, read, sealed, part, behind)
                 tell(1)
             corpus = self._probed(replace(corpus, photos=read.photos), range(part.image, behind.image))
-            prints.append(ingest.photos_fingerprint(corpus.images[part.image : behind.image], read.photos))
+            rows, known = range(part.image, behind.image), before[number].photos
+            prints.append(self._identified(corpus, rows, known or self._pending.get("photos", "")))
+            session.refuse_other_corpus(self._root, prints[-1], known or prints[-1], changing=True)
             roots.append(_folder(read.photos))
         entries = tuple(replace(entry, photos=found) for entry, found in zip(sealed.corpus.parts, prints, strict=False))
-        for entry, found in zip(sealed.corpus.parts, prints, strict=False):
-            session.refuse_other_corpus(self._root, found, entry.photos or found, changing=True)
-        photos = _all_photos(prints)
+        photos = joined_identity(prints)
         self._written(corpus, sealed.corpus.fingerprint, photos)
         placed = tuple(replace(part, photos=folder) for part, folder in zip(parts, roots, strict=False))
         facts = _facts(corpus, sealed.corpus.fingerprint, photos, placed)
         facts = replace(facts, generation=sealed.generation)
-        return Ingested(facts, sealed.corpus.splits, sealed.corpus.about, entries)
+        notes = (OLD_IDENTITY,) if any(is_old(found) for found in prints) else ()
+        return Ingested(facts, sealed.corpus.splits, sealed.corpus.about, entries, notes)
 
-    def appended(self, sealed: Manifest, dataset: DatasetConfig, look: bool) -> Ingested:
+    def appended(self, sealed: Manifest, dataset: DatasetConfig, read: Read, look: bool) -> Ingested:
         """The corpus of a sealed store with the new images of a data set behind it."""
-        with self._timed("ingest", 0, 1) as tell:
-            joined = read_appended(self._root, sealed, dataset)
-            new = joined.new.content_fingerprint()
-            self._refuse_other("corpus", new)
-            tell(1)
+        joined, new = read.appended, read.content
         rows = range(joined.first_image, len(joined.corpus.images))
         corpus = self._probed(joined.corpus, rows) if look else joined.corpus
-        photos = ingest.photos_fingerprint(corpus.images[rows.start :], corpus.photos) if look else ""
+        photos = self._identified(corpus, rows, self._pending.get("photos", "")) if look else ""
         self._written(corpus, new, photos)
         first = Part(joined.first_image, joined.first_caption, joined.first_text, _folder(corpus.photos))
         before = sealed.corpus.parts or (_first_part(sealed),)
         parts = (*sealed_parts(sealed), first)
         facts = replace(
             _facts(corpus, fingerprint([sealed.corpus.fingerprint, new]), "", parts),
-            photos_fingerprint=_all_photos([*(part.photos for part in before), photos]),
+            photos_fingerprint=joined_identity([*(part.photos for part in before), photos]),
             kept=len(parts) - 1,
             generation=sealed.generation + 1,
         )
@@ -157,6 +197,11 @@ class Ingest:
         with self._timed("probe", 0, len(rows)) as tell:
             return ingest.probe(corpus, tell, rows)
 
+    def _identified(self, corpus: Corpus, rows: range, like: str) -> str:
+        """Identity of photographs, found as the one that it is compared with."""
+        with self._timed("identify", 0, len(rows)) as tell:
+            return photo_identity(corpus, rows, like=like, advance=tell)
+
     def _refuse_other(self, name: str, found: str) -> None:
         changing = (self._root / layout.MANIFEST).exists()
         session.refuse_other_corpus(self._root, found, self._pending.get(name, found), changing=changing)
@@ -178,11 +223,6 @@ def _facts(corpus: Corpus, content: str, photos: str, parts: tuple[Part, ...]) -
         photos_fingerprint=photos,
         parts=parts,
     )
-
-
-def _all_photos(prints: Sequence[str]) -> str:
-    """Identity of the photographs of all parts together."""
-    return prints[0] if len(prints) == 1 else fingerprint(list(prints)) if any(prints) else ""
 
 
 def _first_part(sealed: Manifest) -> PartEntry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from labelgen.audit.card import agreement_card
 from labelgen.audit.card_labels import label_values, labels_of
 from labelgen.audit.card_pairs import resolve
 from labelgen.audit.card_retrieval import answers_of, ranked, retrieval_values
-from labelgen.audit.judgements import Judgements, graded_frame, read_judgements
+from labelgen.audit.judgements import Judgements, Kind, graded_frame, read_judgements
 from labelgen.cli.main import cli
 from labelgen.errors import ConfigError, UnknownIdError
 from labelgen.relevance.base import Need
@@ -106,6 +107,86 @@ def test_card_lines_share_their_pairs_and_order_the_teachers(store: Store, judge
     assert "i2t.text" in card.recommendation[0]
     assert card.frame.height == len(card.rows) * 4
     json.dumps(card.to_json(), allow_nan=False)
+
+
+def bootstrapped(
+    scores: np.ndarray, ratings: np.ndarray, units: Sequence[Sequence[int]], times: int, seed: int
+) -> tuple[float, float]:
+    """Ends of the 95 % interval of Spearman's rho: as many `units` (of pairs) as there are, drawn with replacement."""
+    stats = pytest.importorskip("scipy.stats")
+    draw = np.random.default_rng(seed)
+    values = []
+    for _ in range(times):
+        rows = [row for unit in draw.choice(len(units), len(units)) for row in units[unit]]
+        values.append(stats.spearmanr(scores[rows], ratings[rows]).statistic)
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+@pytest.mark.parametrize("kinds", [("image", "caption"), ("caption", "image")])
+def test_the_bootstrap_draws_images_not_pairs(tmp_path: Path, kinds: tuple[Kind, Kind]) -> None:
+    """Ten images, all 50 captions each. People agree with the label on five images and say the opposite on the others.
+
+    So nearly all the uncertainty is which images were judged: an interval over images is several times as wide as one
+    over pairs. The image of a pair is that of its left item.
+    """
+    store = labelgen.open(make_store(tmp_path / "s", n_images=10, captions_per_image=5, lists=False))
+    forward = kinds[0] == "image"
+    lefts, rights = (10, 50) if forward else (50, 10)
+    pairs = [(left, right) for left in range(lefts) for right in range(rights)]
+    image_of_left = [left if forward else left // 5 for left, _ in pairs]
+    need = Need(Relation.I2T, "text")
+    scores = np.array([brute(store, need, *(pair if forward else pair[::-1])) for pair in pairs])
+    draw = np.random.default_rng(0)
+    side = np.array([1 if image < 5 else -1 for image in image_of_left])
+    ratings = np.round(side * scores * 8 + draw.normal(0, 0.3, len(pairs)), 1) + 20
+    names = (store.image_ids, store.caption_ids) if forward else (store.caption_ids, store.image_ids)
+    ids = [names[half]([pair[half] for pair in pairs]) for half in (0, 1)]
+    judgements = Judgements(
+        "made",
+        "made",
+        Relation.I2T if forward else Relation.T2I,
+        kinds,
+        "graded",
+        graded_frame(*ids, ratings),
+        None,
+        "",
+    )
+    card = agreement_card(store, [judgements], replicates=400)
+    row = next(row for row in card.rows if row.label.endswith(".text") and row.subset == "all")
+    assert (row.pairs, row.images) == (500, 10)
+    found = row.figures["spearman"]
+    by_image = [[n for n, image in enumerate(image_of_left) if image == wanted] for wanted in range(10)]
+    low, high = bootstrapped(scores, ratings, by_image, 400, seed=1)
+    narrow_low, narrow_high = bootstrapped(scores, ratings, [[n] for n in range(len(pairs))], 400, seed=1)
+    assert high - low > 3 * (narrow_high - narrow_low), "the data tells the two kinds of bootstrap apart"
+    assert found.high - found.low == pytest.approx(high - low, rel=0.25)
+    assert (found.low, found.high) == (pytest.approx(low, abs=0.2), pytest.approx(high, abs=0.2))
+
+
+def test_retrieval_intervals_draw_the_queries(tmp_path: Path) -> None:
+    """Images ask for captions; mAP@R of ten images and an interval over them, by a plain bootstrap of ten numbers."""
+    store = labelgen.open(make_store(tmp_path / "s", n_images=13, captions_per_image=5, lists=False))
+    images = range(len(store.splits["train"]))
+    frame = graded_frame(
+        [f"img-{image}" for image in images for _ in range(3)],
+        [f"cap-{5 * image + 5 * place + place}" for image in images for place in range(3)],
+        [1.0] * (3 * len(images)),
+    )
+    judgements = Judgements("p", "p", Relation.I2T, ("image", "caption"), "positives", frame, 1.0, "p")
+    pairs = resolve(store, judgements)
+    answers = answers_of(store, pairs)
+    per_query = retrieval_values(store, Need(Relation.I2T, "text"), pairs, answers)["with own", "map_at_r"][0]
+    draw = np.random.default_rng(3)
+    means = [per_query[draw.integers(0, len(per_query), len(per_query))].mean() for _ in range(2000)]
+    card = agreement_card(store, [judgements], replicates=2000)
+    row = next(row for row in card.rows if row.label == "i2t.text" and row.subset == "with own")
+    figure = row.figures["map_at_r"]
+    assert figure.value == pytest.approx(per_query.mean())
+    assert (figure.low, figure.high) == (
+        pytest.approx(float(np.quantile(means, 0.025)), abs=0.03),
+        pytest.approx(float(np.quantile(means, 0.975)), abs=0.03),
+    )
 
 
 def test_fit_reports_on_the_other_half(store: Store, judged: Judgements) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -124,14 +125,60 @@ def _swap_chunks(data: bytes) -> bytes:
     return data[:-68] + index + int(google_crc32c.value(index)).to_bytes(4, "little")
 
 
-@pytest.mark.parametrize("damage", [_truncate, _extend, _flip_index, _swap_chunks])
+def _flip_checksum(data: bytes) -> bytes:
+    """The index is as it was, its checksum is not."""
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def _with_entry(data: bytes, place: int, value: int) -> bytes:
+    """One number of the index replaced, and a checksum that fits: the four entries are (offset, length) pairs."""
+    numbers = list(struct.unpack("<8Q", data[-68:-4]))
+    numbers[place] = value
+    index = struct.pack("<8Q", *numbers)
+    return data[:-68] + index + struct.pack("<I", google_crc32c.value(index))
+
+
+def _other_length(data: bytes) -> bytes:
+    """The last chunk is said to be shorter by a row: what zarr would read as another chunk."""
+    return _with_entry(data, 7, 132 - 8)
+
+
+def _other_offset(data: bytes) -> bytes:
+    return _with_entry(data, 6, 3 * 132 - 8)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_truncate, "bytes"),
+        (_extend, "bytes"),
+        (_flip_index, "its checksum"),
+        (_flip_checksum, "its checksum"),
+        (_swap_chunks, "irregular places"),
+        (_other_offset, "irregular places"),
+        (_other_length, "irregular places"),
+    ],
+)
 def test_files_that_are_not_ours_are_refused(
-    mapped: MappedArray, tmp_path: Path, damage: Callable[[bytes], bytes]
+    mapped: MappedArray, tmp_path: Path, damage: Callable[[bytes], bytes], words: str
 ) -> None:
     path = tmp_path / "a" / "c" / "0" / "0"
+    assert struct.unpack("<8Q", path.read_bytes()[-68:-4]) == (0, 132, 132, 132, 264, 132, 396, 132)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(CorruptStoreError, match="labelgen verify"):
+    with pytest.raises(CorruptStoreError, match=words) as refused:
         mapped.take(np.array([0]))
+    assert "labelgen verify" in refused.value.todo
+
+
+@pytest.mark.parametrize("place", [6, 7])
+def test_a_chunk_beyond_the_array_is_refused(mapped: MappedArray, tmp_path: Path, place: int) -> None:
+    """The second shard holds 36 rows, three of its four chunks: the fourth entry of its index must say "absent"."""
+    path = tmp_path / "a" / "c" / "1" / "0"
+    assert struct.unpack("<8Q", path.read_bytes()[-68:-4]) == (0, 132, 132, 132, 264, 132, 2**64 - 1, 2**64 - 1)
+    mapped.take(np.array([0]))
+    path.write_bytes(_with_entry(path.read_bytes(), place, 0))
+    with pytest.raises(CorruptStoreError, match="irregular places"):
+        mapped.take(np.array([64]))
 
 
 def test_file_descriptors_stay_few(tmp_path: Path, small_cut: Cut) -> None:

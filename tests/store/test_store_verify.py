@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -171,18 +172,23 @@ def test_missing_unlisted_and_left_over_files(broken: Path) -> None:
     assert report.notes == ("embeddings/.0.77-ab.tmp was left behind by a writer that was killed",)
 
 
-def test_files_of_an_unfinished_change_are_notes(broken: Path) -> None:
+def test_a_pending_note_excuses_nothing(broken: Path) -> None:
     (broken / ".labelgen").mkdir()
-    pending = {"paths": ["neighbors/t2t.text.k9", "corpus."]}
+    pending = {"paths": ["neighbors/t2t.text.k9", "corpus.", ""]}
     (broken / ".labelgen" / "pending.json").write_text(json.dumps(pending))
-    for path in ("neighbors/t2t.text.k9/ids/zarr.json", "corpus.2/images.parquet", "corpusx"):
+    for path in ("neighbors/t2t.text.k9/ids/notes.txt", "corpus.2/images.parquet", "corpusx"):
         (broken / path).parent.mkdir(parents=True, exist_ok=True)
         (broken / path).write_text("new")
     (broken / "README.md").write_text("the card of the change")
     report = verify(broken)
-    assert [problem.file for problem in report.problems] == ["corpusx"]
-    assert len(report.notes) == 4
-    assert any("README.md" in note for note in report.notes)
+    assert sorted(problem.file for problem in report.problems) == [
+        "README.md",
+        "corpus.2/images.parquet",
+        "corpusx",
+        "neighbors/t2t.text.k9/ids/notes.txt",
+    ]
+    assert len(report.notes) == 1
+    assert "not finished" in report.notes[0]
 
 
 def test_a_pending_note_that_cannot_be_read(broken: Path) -> None:
@@ -312,6 +318,126 @@ def test_lists_that_no_search_makes(broken: Path, name: str, column: int, value:
     rewrite(broken, f"{LISTS}/{name}", spoil)
     found = verify(broken).problems
     assert any(problem.file == LISTS and problem.rows == (1, 2) and words in problem.what for problem in found), found
+
+
+def rewrite_list(root: Path, change: Callable[[np.ndarray, np.ndarray, np.ndarray], None]) -> None:
+    """Change ids, scores and next of the list t2t together, with the production writer, and sign them."""
+    from labelgen.store.mapped import MappedArray
+
+    specs = layout.neighbor_specs(LISTS, 24, 4)
+    arrays = {name: np.array(MappedArray(root, spec)) for name, spec in specs.items()}
+    change(arrays["ids"], arrays["scores"], arrays["next"])
+    for name, spec in specs.items():
+        write_array(root, spec, arrays[name])
+    reseal(root)
+
+
+def test_filling_in_the_middle_of_a_list(broken: Path) -> None:
+    """Entry 2 of row 1 is filling with the score of filling, and a real entry comes after it."""
+
+    def spoil(ids: np.ndarray, scores: np.ndarray, bound: np.ndarray) -> None:
+        ids[1, 2], scores[1, 2] = PAD_ROW, -np.inf
+
+    rewrite_list(broken, spoil)
+    assert f"{LISTS} rows 1 to 1: filling is not at the end, or its scores are not -inf" in whats(broken)
+
+
+def test_a_bound_after_a_list_that_names_all_candidates(broken: Path) -> None:
+    """A list with filling has room for every candidate: `next` of row 1 cannot be the similarity of another one."""
+
+    def spoil(ids: np.ndarray, scores: np.ndarray, bound: np.ndarray) -> None:
+        ids[1, 3], scores[1, 3], bound[1] = PAD_ROW, -np.inf, -np.inf
+
+    rewrite_list(broken, spoil)
+    assert whats(broken) == []
+    rewrite_list(broken, lambda ids, scores, bound: bound.__setitem__(1, -0.5))
+    assert whats(broken) == [f"{LISTS} rows 1 to 1: next does not bound the list"]
+
+
+def test_a_list_of_the_other_splits(broken: Path) -> None:
+    """A list with the scope `cross` may hold other splits only: the list of the own split with this name is wrong."""
+    manifest = load_manifest(broken)
+    cross = tuple(replace(entry, scope="cross") if entry.path == LISTS else entry for entry in manifest.neighbors)
+    save_manifest(broken, replace(manifest, neighbors=cross))
+    owners = np.repeat(np.arange(8), [end - start for start, end in _ranges(broken)])
+    ids = np.array(_list(broken, "ids"))
+    filled = ids == PAD_ROW
+    assert not filled.all(axis=1)[0]
+    found = whats(broken)
+    assert found
+    assert all("candidates of the own image or of the wrong split" in what for what in found)
+    val = int(load_manifest(broken).corpus.splits["val"].start)
+    first_of_val = int(np.flatnonzero(owners >= val)[0])
+
+    def crossed(ids: np.ndarray, scores: np.ndarray, bound: np.ndarray) -> None:
+        """Every row lists one caption, of the other split."""
+        ids[:], scores[:], bound[:] = PAD_ROW, -np.inf, -np.inf
+        ids[:, 0], scores[:, 0] = np.where(owners < val, first_of_val, 0), 0.5
+
+    rewrite_list(broken, crossed)
+    assert whats(broken) == []
+
+
+def _list(root: Path, name: str) -> np.ndarray:
+    from labelgen.store.mapped import MappedArray
+
+    return np.asarray(MappedArray(root, layout.neighbor_specs(LISTS, 24, 4)[name]))
+
+
+def _ranges(root: Path) -> list[tuple[int, int]]:
+    from labelgen.store.mapped import MappedArray
+
+    borders = np.asarray(MappedArray(root, load_manifest(root).corpus.arrays()["offsets"])).tolist()
+    return list(pairwise(borders))
+
+
+def rewrite_table(root: Path, name: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+    """Change a table of the corpus with the production writer, and sign it."""
+    path = root / "corpus" / name
+    write_frame(path, change(read_frame(path)))
+    reseal(root)
+
+
+def _set(name: str, row: int, value: Any) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    def change(frame: pl.DataFrame) -> pl.DataFrame:
+        values = frame[name].to_list()
+        values[row] = value
+        return frame.with_columns(pl.Series(name, values, dtype=frame.schema[name]))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "expected"),
+    [
+        ("images.parquet", _set("image_row", 2, 3), "corpus/images.parquet rows 2 to 2: image_row is not the row"),
+        ("images.parquet", _set("n_captions", 2, 77), "rows 2 to 2: n_captions differs from the index"),
+        ("images.parquet", _set("image_id", 2, "other"), "the index does not find image ids at their rows"),
+        (
+            "images.parquet",
+            lambda frame: frame[:-1],
+            "images.parquet: does not have the 8 rows that the manifest counts",
+        ),
+        ("captions.parquet", _set("caption_row", 4, 5), "captions.parquet rows 4 to 4: caption_row is not the row"),
+        ("captions.parquet", _set("image_row", 0, 7), "captions.parquet rows 0 to 0: image_row differs from the index"),
+        ("captions.parquet", lambda frame: frame[:-1], "does not have the 24 rows that the manifest counts"),
+        ("captions.parquet", lambda frame: pl.concat([frame, frame[:1]]), "does not have the 24 rows"),
+        ("quarantine.parquet", lambda frame: frame[1:], "quarantine.parquet: has 2 entries, the manifest counts 3"),
+        ("quarantine.parquet", _set("kind", 0, "photo"), "has an entry of the unknown kind 'photo'"),
+    ],
+)
+def test_a_table_that_does_not_fit(
+    broken: Path, table: str, change: Callable[[pl.DataFrame], pl.DataFrame], expected: str
+) -> None:
+    rewrite_table(broken, table, change)
+    assert any(expected in what for what in whats(broken)), whats(broken)
+
+
+def test_a_caption_outside_of_the_rows_of_its_image(broken: Path) -> None:
+    """Tables and index agree that caption 0 belongs to image 7, whose captions are the last rows."""
+    rewrite_table(broken, "captions.parquet", _set("image_row", 0, 7))
+    rewrite(broken, "corpus/index/caption_image", lambda values: np.concatenate([[7], values[1:]]).astype(values.dtype))
+    assert "corpus/index/caption_image rows 0 to 0: a caption lies outside of its image's rows" in whats(broken)
 
 
 def test_a_tie_in_the_wrong_order_and_an_id_twice(broken: Path) -> None:

@@ -161,6 +161,30 @@ def test_wrong_arguments_are_refused_before_anything_is_loaded() -> None:
         sbert(block=True)
 
 
+def test_the_default_prompt_decides_rows_and_identity(tiny_sbert: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    """The same network saved without a default prompt, and with one of two: a prompt stands before every text."""
+    from sentence_transformers import SentenceTransformer
+
+    prompts = {"query": "find: ", "passage": "said: "}
+    texts = ["two dogs run", "a red car", "x"]
+    identities, rows = {}, {}
+    for default in (None, "query", "passage"):
+        folder = tmp_path / str(default)
+        SentenceTransformer(str(tiny_sbert), device="cpu", prompts=prompts, default_prompt_name=default).save(
+            str(folder)
+        )
+        teacher = registry.create("teacher", Spec.of("sbert", model=str(folder)), device="cpu")
+        identities[default], rows[default] = dict(teacher.identity()), teacher.encode_texts(texts)
+    for default, prompt in ((None, ""), ("query", "find: "), ("passage", "said: ")):
+        expected = by_hand(tiny_bert, [prompt + text for text in texts], 64)
+        np.testing.assert_allclose(rows[default], expected, atol=1e-5, err_msg=str(default))
+    for one, other in ((None, "query"), ("query", "passage")):
+        assert (rows[one] * rows[other]).sum(1).max() < 0.9999
+        differing = {name for name in identities[one] if identities[one][name] != identities[other][name]}
+        assert differing, (one, other)
+        assert all("prompt" in name for name in differing)
+
+
 def test_unknown_device(tiny_sbert: Path) -> None:
     with pytest.raises(TeacherError, match="cannot use the device 'quantum'"):
         registry.create("teacher", Spec.of("sbert", model=str(tiny_sbert)), device="quantum")

@@ -1,0 +1,85 @@
+"""Messages: their parts in order, bounded, and the same after a journey between processes."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import click
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labelgen.cli.main import Commands
+from labelgen.errors import DatasetError, LabelgenError, UnknownIdError, shortened, some
+
+LONG = "\x00\xff picture " * 80_000  # 861 thousand characters and more, as the bytes of a photograph read as text
+
+
+def test_the_parts_stand_in_order() -> None:
+    error = LabelgenError("a is b", found="b", expected="a", todo="make it a")
+    assert str(error) == "a is b\n  found: b\n  expected: a\n  what to do: make it a"
+    assert str(UnknownIdError("no such id")) == "no such id"
+
+
+@pytest.mark.parametrize("part", ["what", "found", "expected", "todo"])
+def test_no_part_of_a_message_is_longer_than_two_thousand_characters(part: str) -> None:
+    parts = {"what": "w", "found": "f", "expected": "e", "todo": "t", part: LONG}
+    error = DatasetError(parts.pop("what"), **parts)
+    assert len(getattr(error, part)) <= 2_000
+    assert getattr(error, part).startswith(LONG[:1_900])
+    assert getattr(error, part).endswith(f"... ({len(LONG):,} characters)")
+    assert len(str(error)) < 2_100
+    assert len(str(error.args[0])) < 2_100
+
+
+def test_all_parts_together_are_bounded() -> None:
+    assert len(str(LabelgenError(LONG, found=LONG, expected=LONG, todo=LONG))) < 8_100
+
+
+def test_an_error_is_the_same_in_another_process() -> None:
+    error = DatasetError(LONG, found="f" * 2_001, expected="e" * 2_000, todo="t")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is DatasetError
+    assert (str(again), again.found, again.expected) == (str(error), error.found, "e" * 2_000)
+
+
+@given(st.text(max_size=60), st.integers(30, 50))
+def test_shortened(text: str, limit: int) -> None:
+    short = shortened(text, limit)
+    assert len(short) <= limit
+    assert (short == text) == (len(text) <= limit)
+    assert shortened(short, limit) == short
+
+
+def test_a_list_of_ids_is_bounded_in_both_directions() -> None:
+    assert some(["a", "b"]) == "'a', 'b'"
+    listed = some([LONG] * 100_000)
+    assert len(listed) < 5 * 202 + 30
+    assert listed.endswith(" and 99995 more")
+
+
+def _group(error: Exception) -> click.Group:
+    @click.group(cls=Commands)
+    def group() -> None: ...
+
+    @click.command()
+    @click.option("--json", "as_json", is_flag=True)
+    @click.pass_context
+    def fail(ctx: click.Context, as_json: bool) -> None:
+        ctx.meta["labelgen.json"] = as_json
+        raise error
+
+    group.get_command = lambda ctx, name: fail  # type: ignore[method-assign]
+    return group
+
+
+@pytest.mark.parametrize("error", [DatasetError("w", found=LONG), ValueError(LONG)])
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_the_command_line_prints_a_bounded_message(error: Exception, options: list[str]) -> None:
+    result = CliRunner().invoke(_group(error), ["verify", *options])
+    assert result.exit_code == (3 if isinstance(error, DatasetError) else 70)
+    assert len(result.stderr) < 10_000
+    if options:
+        assert json.loads(result.stderr)["exit_code"] == result.exit_code
