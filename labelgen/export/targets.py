@@ -54,7 +54,8 @@ def export(store: Store, target: str, out: str | Path, options: Options | None =
     getattr(import_module(module), name)(store, chosen, written)
     made = {"store": store.manifest.content_digest, "store_id": store.manifest.store_id}
     report = {"labelgen": labelgen.__version__, **made, "options": asdict(chosen), **written.to_json()}
-    write_atomic(folder / REPORT, json.dumps(report, indent=1, ensure_ascii=False).encode())
+    text = json.dumps(report, indent=1, ensure_ascii=False)
+    write_atomic(written.path(REPORT), text.encode(errors="backslashreplace"))
     return written
 
 
