@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from small_builds import config, table
 
+from labelgen import pipeline
 from labelgen.fingerprint import fingerprint
 from labelgen.testing.stores import make_store
 
@@ -56,3 +58,11 @@ def precious(tmp_path: Path) -> Path:
     path.parent.mkdir()
     path.write_text("mine")
     return path
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> tuple[Path, Path]:
+    """A data set and the store that was built of it."""
+    root = table(tmp_path / "data")
+    pipeline.build(config(root), tmp_path / "out")
+    return root, tmp_path / "out"
