@@ -83,7 +83,7 @@ def render_readme(manifest: Manifest) -> str:
     sections = [
         f"# Soft labels for {name}",
         f"A soft-label store (format {manifest.format}) for image-text retrieval: {counts}, {_size(manifest)}, sealed "
-        f"{markdown_cell(manifest.created)} by labelgen {markdown_cell(manifest.labelgen)}. Content `{manifest.content_digest}`.",
+        f"{manifest.created} by labelgen {markdown_cell(manifest.labelgen)}. Content `{manifest.content_digest}`.",
         "## How to read it",
         _USE.format(**_example(manifest)),
         "## Splits",
