@@ -51,9 +51,9 @@ def _renamed(name: str) -> Any:
 
 
 @pytest.mark.parametrize("target", [target for target in TARGETS if target != "fine-grained"])
-@pytest.mark.parametrize("name", ["../../escaped", "/labelgen-escaped", "a/../../b", "x y", ".hidden", "a/b"])
+@pytest.mark.parametrize("name", ["../../escaped", "{tmp}/escaped", "a/../../b", "x y", ".hidden", "a/b"])
 def test_no_export_leaves_its_folder(forge: Any, tmp_path: Path, target: str, name: str) -> None:
-    store = forge(_renamed(name))
+    store = forge(_renamed(name.format(tmp=tmp_path)))
     before = {path for path in tmp_path.rglob("*") if "exported" not in path.parts}
     try:
         export(labelgen.open(store), target, tmp_path / "deep" / "exported", _options())
@@ -63,7 +63,6 @@ def test_no_export_leaves_its_folder(forge: Any, tmp_path: Path, target: str, na
         assert target in ("csr", "npz", "parquet"), "targets whose files are not called after splits"
     after = {path for path in tmp_path.rglob("*") if "exported" not in path.parts}
     assert after - before <= {tmp_path / "deep"}
-    assert not Path("/labelgen-escaped.json").exists()
 
 
 def _options() -> Any:
