@@ -13,8 +13,9 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from labelgen.errors import CorruptStoreError
 from labelgen.fingerprint import digest_stream
@@ -35,7 +36,7 @@ _KINDS = {
 }
 
 
-def open_below(root: Path, path: str) -> BinaryIO:
+def open_below(root: Path, path: str) -> BufferedReader:
     """A file of a store, open for reading.
 
     Args:
