@@ -320,11 +320,11 @@ def test_lists_that_no_search_makes(broken: Path, name: str, column: int, value:
     assert any(problem.file == LISTS and problem.rows == (1, 2) and words in problem.what for problem in found), found
 
 
-def rewrite_list(root: Path, change: Callable[[np.ndarray, np.ndarray, np.ndarray], None]) -> None:
-    """Change ids, scores and next of the list t2t together, with the production writer, and sign them."""
+def rewrite_list(root: Path, change: Callable[[np.ndarray, np.ndarray, np.ndarray], None], folder: str = LISTS) -> None:
+    """Change ids, scores and next of a list of captions together, with the production writer, and sign them."""
     from labelgen.store.mapped import MappedArray
 
-    specs = layout.neighbor_specs(LISTS, 24, 4)
+    specs = layout.neighbor_specs(folder, 24, 4)
     arrays = {name: np.array(MappedArray(root, spec)) for name, spec in specs.items()}
     change(arrays["ids"], arrays["scores"], arrays["next"])
     for name, spec in specs.items():
@@ -357,12 +357,16 @@ def test_a_bound_after_a_list_that_names_all_candidates(broken: Path) -> None:
 def test_a_list_of_the_other_splits(broken: Path) -> None:
     """A list with the scope `cross` may hold other splits only: the list of the own split with this name is wrong."""
     manifest = load_manifest(broken)
-    cross = tuple(replace(entry, scope="cross") if entry.path == LISTS else entry for entry in manifest.neighbors)
-    save_manifest(broken, replace(manifest, neighbors=cross))
+    folder = LISTS.replace(".k4", ".cross.k4")
+    (broken / LISTS).rename(broken / folder)
+    cross = tuple(
+        replace(entry, scope="cross", path=folder) if entry.path == LISTS else entry for entry in manifest.neighbors
+    )
+    files = {path.replace(f"{LISTS}/", f"{folder}/"): fact for path, fact in manifest.files.items()}
+    tree = {path.replace(LISTS, folder): value for path, value in manifest.fingerprints.items()}
+    digest = content_digest(files)
+    save_manifest(broken, replace(manifest, neighbors=cross, files=files, fingerprints=tree, content_digest=digest))
     owners = np.repeat(np.arange(8), [end - start for start, end in _ranges(broken)])
-    ids = np.array(_list(broken, "ids"))
-    filled = ids == PAD_ROW
-    assert not filled.all(axis=1)[0]
     found = whats(broken)
     assert found
     assert all("candidates of the own image or of the wrong split" in what for what in found)
@@ -374,14 +378,8 @@ def test_a_list_of_the_other_splits(broken: Path) -> None:
         ids[:], scores[:], bound[:] = PAD_ROW, -np.inf, -np.inf
         ids[:, 0], scores[:, 0] = np.where(owners < val, first_of_val, 0), 0.5
 
-    rewrite_list(broken, crossed)
+    rewrite_list(broken, crossed, folder)
     assert whats(broken) == []
-
-
-def _list(root: Path, name: str) -> np.ndarray:
-    from labelgen.store.mapped import MappedArray
-
-    return np.asarray(MappedArray(root, layout.neighbor_specs(LISTS, 24, 4)[name]))
 
 
 def _ranges(root: Path) -> list[tuple[int, int]]:
