@@ -18,9 +18,17 @@ from labelgen.types import Float32
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_WORDS = "a man in blue cleans the tall windows of an old brick house while two children watch from across the street"
-#: Texts of twenty words, so that a rare random choice inside a text shows in one of them.
-TEXTS = tuple(f"{number} {_WORDS} {' '.join(reversed(_WORDS.split()))}" for number in range(4))
+#: Short ones, which fit into any network, and many words between them, so that a rare random choice shows.
+TEXTS = (
+    "a man in blue cleans tall windows",
+    "two children watch from the street",
+    "an old brick house behind the trees",
+    "someone rides a yellow bicycle",
+    "dogs run over wet grass after a ball",
+    "three women laugh at a long table",
+    "red boats wait in the quiet harbour",
+    "snow covers every roof of the village",
+)
 #: So many pictures are prepared twice, and so many of them encoded twice.
 _PREPARED, _ENCODED = 12, 2
 #: Largest difference of unit rows on devices that do not promise the same bits; dropout and masks move rows by 1e-2.
