@@ -221,7 +221,7 @@ def keep_only(root: Path, manifest: Manifest) -> None:
     """
     keep = set(manifest.files)
     files = inventory.named(root, without=keep)
-    if read_pending(root) is not None:
+    if status_below(root, layout.PENDING) is not None:  # also a damaged note: it is given up here
         files = inventory.unnamed(root, without=keep) | files
     inventory.remove(root, files, keep=keep)
     if status_below(root, layout.NEXT) is not None and not all(_is_as_sealed(root, manifest, path) for path in _CARDS):

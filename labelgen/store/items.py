@@ -142,7 +142,9 @@ class Items:
         from labelgen.store.parquet import read_strings
 
         path = f"{self.manifest.corpus.path}/{table}"
-        return read_strings(self.path / path, column, below=self.path, rows=self._rows_of(path))
+        return self._guard.read(
+            path, lambda: read_strings(self.path / path, column, below=self.path, rows=self._rows_of(path))
+        )
 
     def _rows_of(self, path: str) -> int:
         """How many rows a table of the corpus has by the manifest."""
@@ -153,8 +155,7 @@ class Items:
     def _id_column(self, modality: Modality) -> StringColumn:
         if modality not in self._ids:
             table = layout.IMAGES if modality == "image" else layout.CAPTIONS
-            path = f"{self.manifest.corpus.path}/{table}"
-            self._ids[modality] = self._guard.read(path, lambda: self.strings(table, f"{KINDS[modality]}_id"))
+            self._ids[modality] = self.strings(table, f"{KINDS[modality]}_id")
         return self._ids[modality]
 
     def _index(self, name: str) -> MappedArray:

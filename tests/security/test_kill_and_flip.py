@@ -157,7 +157,12 @@ def test_a_flipped_bit_in_finished_work_is_never_sealed(
     assert killed["signal"] == 9, (MOMENTS[seed], killed)
     damaged = flip(random.Random(seed), finished(out, set()))
     told = builds.run(out)
-    if told["error"]:
+    if told["error"] == "StoreError":  # not recognised as our own any more: the message names it, and the user moves it
+        assert damaged.name == "zarr.json"
+        assert "zarr.json" in told["text"]
+        damaged.unlink()
+        told = builds.run(out)
+    elif told["error"]:
         assert told["error"] in ("CorruptStoreError", "StoreMismatchError"), told["text"]
         told = builds.run(out, discard=True)
     assert told["digest"] == expected, (damaged, told)
@@ -176,7 +181,8 @@ def test_nor_in_a_change_of_a_sealed_store(
     told = builds.change(out)
     if told["error"]:
         assert told["error"] in ("CorruptStoreError", "StoreMismatchError"), told["text"]
-        assert builds.run(out, discard=True)["digest"] == load_manifest(undisturbed).content_digest
+        again = builds.run(out, discard=True)
+        assert again["digest"] == load_manifest(undisturbed).content_digest, again
         told = builds.change(out)
     assert told["digest"] == changed, (damaged, told)
     assert verify(out).problems == ()

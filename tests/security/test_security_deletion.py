@@ -42,7 +42,7 @@ def test_files_of_the_user_survive_in_a_store(built: tuple[Path, Path], command:
     if command == "fresh":
         pipeline.build(config(root, 2), store, fresh=True)
     elif command == "update":
-        pipeline.build(config(root, 2), store, update=True)
+        pipeline.build(config(root, 4), store, update=True)
     elif command == "append":
         table(root, extra=2)
         pipeline.append(store, overrides=['search.engine="numpy"'])
@@ -87,11 +87,11 @@ def test_a_foreign_folder_that_looks_like_a_build(tmp_path: Path, planted: str, 
 @pytest.mark.parametrize("name", ["README.md", "croissant.json", "corpus/images.parquet"])
 def test_files_with_our_names_are_not_written_over(tmp_path: Path, name: str) -> None:
     store = tmp_path / "folder"
-    (store / ".labelgen").mkdir(parents=True)
-    (store / name).parent.mkdir(exist_ok=True)
+    (store / name).parent.mkdir(parents=True)
     (store / name).write_text("mine")
     root = table(tmp_path / "data")
     for fresh in (True, False):
+        (store / ".labelgen").mkdir(exist_ok=True)
         with pytest.raises(StoreError, match="no build of labelgen wrote"):
             pipeline.build(config(root), store, fresh=fresh)
     assert (store / name).read_text() == "mine"
@@ -116,7 +116,7 @@ def test_what_is_named_goes(built: tuple[Path, Path], tmp_path: Path) -> None:
     """The other side: `--fresh`, an update and an append leave nothing of the old store behind."""
     root, store = built
     old = set(load_manifest(store).files)
-    pipeline.build(config(root, 2), store, update=True)
+    pipeline.build(config(root, 4), store, update=True)
     assert not (store / "neighbors" / "i2i.image.k3").exists()
     table(root, extra=2)
     pipeline.append(store, overrides=['search.engine="numpy"'])

@@ -57,7 +57,7 @@ def test_nothing_of_run_is_taken_from_a_manifest(built: tuple[Path, Path], liste
     port, seen = listening
     _forged(store, port)
     if command == "add":
-        pipeline.add(store, k=2)
+        pipeline.add(store, k=4)
     elif command == "append":
         table(root, extra=1)
         assert pipeline.append(store).appended == 1
@@ -77,7 +77,7 @@ def test_nothing_of_run_is_taken_from_a_manifest(built: tuple[Path, Path], liste
 def test_what_the_caller_says_counts(built: tuple[Path, Path], listening: Any) -> None:
     _root, store = built
     _forged(store, listening[0])
-    pipeline.add(store, k=2, overrides=['run.memory="2GB"', "run.threads=1", 'search.engine="numpy"'])
+    pipeline.add(store, k=4, overrides=['run.memory="2GB"', "run.threads=1", 'search.engine="numpy"'])
     run = load_manifest(store).recipe["run"]
     assert (run["memory"], run["threads"], run["executor"], run["scheduler"]) == ("2GB", 1, "local", "")
 
