@@ -45,26 +45,37 @@ def locked(root: Path) -> Iterator[None]:
         CorruptStoreError: something in the folder is a link, a pipe or a device; nothing was written.
         DiskError: the folder cannot be made or written.
     """
+    handle = _held(root)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        handle = open_lock(root)
-    except StoreError:
-        raise
-    except OSError as error:
-        raise DiskError(f"cannot write in {root}", found=str(error), todo="choose another --out") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(handle, 200).decode(errors="replace") or "unknown process"
-            raise StoreBusyError(
-                f"another build is at work in {root}", found=holder, todo="wait for it, or end it first"
-            ) from error
         refuse_links(root)
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
+        os.close(handle)
+
+
+def _held(root: Path) -> int:
+    """A descriptor of the lock, held. A build that failed early removes its lock: then the next one counts."""
+    while True:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            handle = open_lock(root)
+        except StoreError:
+            raise
+        except OSError as error:
+            raise DiskError(f"cannot write in {root}", found=str(error), todo="choose another --out") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(handle, 200).decode(errors="replace") or "unknown process"
+            os.close(handle)
+            raise StoreBusyError(
+                f"another build is at work in {root}", found=holder, todo="wait for it, or end it first"
+            ) from error
+        status = status_below(root, layout.LOCK)
+        if status is not None and status.st_ino == os.fstat(handle).st_ino:
+            return handle
         os.close(handle)
 
 
