@@ -21,6 +21,7 @@ from labelgen.specs import Spec
 from labelgen.types import Aggregation, Relation
 
 DEFAULT_K = 64
+REFUSE = "refuse"
 DEFAULT_TEACHERS = {"text": "minilm()", "image": "efficientnet_lite(size=2)"}
 
 
@@ -37,6 +38,8 @@ class DatasetConfig:
         patch: a file of decisions; what it takes away never becomes rows (transient: the decisions count, not where
             they lie).
         patch_digest: of these decisions; filled in when a recipe is resolved.
+        damaged: `refuse` damaged files of a data set, or `quarantine` them: read what is whole, and account for the
+            rest. The adapters that can say so take it as an option.
     """
 
     name: str
@@ -46,10 +49,11 @@ class DatasetConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     patch: str = field(default="", metadata=TRANSIENT)
     patch_digest: str = field(default="", metadata=ADDED)
+    damaged: str = field(default=REFUSE, metadata=ADDED)
 
     @property
     def spec(self) -> Spec:
-        return Spec.of(self.name, **self.options)
+        return Spec.of(self.name, **{**self.options, **({"damaged": self.damaged} if self.damaged != REFUSE else {})})
 
 
 @dataclass(frozen=True)

@@ -162,3 +162,13 @@ def some(values: Iterable[object], limit: int = 5) -> str:
     listed: Sequence[object] = list(values)
     shown = ", ".join(shortened(repr(value), MAX_VALUE) for value in listed[:limit])
     return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"
+
+
+def shown(value: object, limit: int = 200) -> str:
+    """`repr` of a value of foreign data, at most `limit` characters and a word on the rest: how messages quote it."""
+    long = isinstance(value, (str, bytes)) and len(value) > limit
+    text = repr(value[:limit] if long else value)  # type: ignore[index]  # only texts and bytes are cut
+    if len(text) <= limit and not long:
+        return text
+    size = len(value) if isinstance(value, (str, bytes)) else len(text)
+    return f"{text[:limit]}... ({size:,} {'bytes' if isinstance(value, bytes) else 'characters'})"

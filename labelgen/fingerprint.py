@@ -20,6 +20,8 @@ TRANSIENT: Mapping[str, bool] = {"transient": True}
 #: Of a field that was added after stores had been made: it counts only where it is set, so their identity stays.
 ADDED: Mapping[str, bool] = {"added": True}
 
+_PIECE = 1 << 20
+
 
 def canonical(value: Any) -> Any:
     """Plain JSON data of a value: dataclasses lose their transient fields, specs and paths become text."""
@@ -63,10 +65,16 @@ def digest_many(parts: Iterable[bytes]) -> str:
     return hasher.hexdigest(length=16)
 
 
-def digest_file(path: Path) -> str:
-    """BLAKE3 of a file, read in pieces of 1 MiB (mapping it would count as memory of the process on some systems)."""
+def digest_file(path: Path, offset: int = 0, size: int | None = None) -> str:
+    """BLAKE3 of a file, or of `size` bytes of it from `offset` on, as hexadecimal digits.
+
+    Read in pieces of 1 MiB: mapping it would count as memory of the process on some systems.
+    """
     hasher = blake3()
+    left = size
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
+        file.seek(offset)
+        while left != 0 and (piece := file.read(_PIECE if left is None else min(_PIECE, left))):
             hasher.update(piece)
+            left = None if left is None else left - len(piece)
     return hasher.hexdigest(length=16)

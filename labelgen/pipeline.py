@@ -22,6 +22,7 @@ from labelgen.stages.meter import PeakMeter
 from labelgen.stages.refine import check_sources
 from labelgen.stages.report import BuildReport, report_of
 from labelgen.stages.seal import seal, tidy
+from labelgen.stages.sources import compare_sources
 from labelgen.stages.status import Status, status
 from labelgen.store import layout
 from labelgen.store.manifest import Manifest, load_manifest
@@ -156,7 +157,7 @@ def build(
             _discard(root, sealed)
         differing = session.changed_fields(sealed, config) if sealed is not None else []
         if sealed is not None and not differing:
-            return _already_sealed(root, sealed, config)
+            return _already_sealed(root, sealed, config, compare_sources(root, sealed, config))
         if sealed is not None and not update:
             raise StoreMismatchError(
                 f"the store at {root} is sealed with another recipe",
@@ -287,12 +288,12 @@ def _append_configs(
     return kept, config.dataset
 
 
-def _already_sealed(root: Path, sealed: Manifest, config: BuildConfig) -> BuildReport:
+def _already_sealed(root: Path, sealed: Manifest, config: BuildConfig, notes: Sequence[str]) -> BuildReport:
     """Nothing to do, but perhaps to sweep up after a kill between the commit and the tidying."""
     _refuse_other_work(root, config.identity())
     if session.read_pending(root) is not None:
         tidy(root, sealed)
-    return report_of(root, sealed, changed=False)
+    return report_of(root, sealed, changed=False, notes=notes)
 
 
 def _refuse_other_work(root: Path, identity: Mapping[str, Any]) -> None:

@@ -40,7 +40,10 @@ ARROWS: dict[str, set[str]] = {
     "pipeline": {"stages", "tasks", "store", "patches"},
     # functions of a store
     # a patch speaks of records before a build and of a batch's labels after it
-    "patches": {"store", "corpus.base", "corpus.files", "corpus.names", "relevance.base"},
+    "patches": {
+        *("store", "relevance.base", "corpus.base", "corpus.files", "corpus.ledger", "corpus.names"),
+        *("corpus.shard_files", "corpus.shard_keys", "corpus.shard_samples", "corpus.tar_members"),
+    },
     # a list of pairs is a table like one of captions
     "loader": {"store", "relevance", "patches", "corpus.table_files"},
     # one target is a list of pairs with its labels

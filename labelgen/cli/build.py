@@ -43,7 +43,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     """Embed every caption and image, find the neighbours of every row, seal the store.
 
     What is not given comes from the recipe, then from the defaults in parentheses. Stopped at any moment and run
-    again, the same command goes on where it was; on a finished store it returns at once.
+    again, the same command goes on where it was; on a finished store it compares the data set and returns.
 
     \b
     Examples:
@@ -170,6 +170,7 @@ def _facts(report: BuildReport) -> list[tuple[str, Any]]:
     facts = [
         ("images", f"{show.count(report.images)} ({splits})"),
         ("captions", f"{show.count(report.captions)}, {show.count(report.texts)} different texts"),
+        *([("read", show.ledger(report.ledger))] if report.ledger else []),
         ("teachers", teachers),
         ("neighbours", show.lists(report.lists, report.approximate)),
         ("quarantined", show.count(sum(report.quarantined.values()))),

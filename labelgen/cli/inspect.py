@@ -92,6 +92,7 @@ def _overview_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("data set", facts["dataset"]),
         ("images", f"{show.count(facts['images'])} ({splits})"),
         ("captions", f"{show.count(facts['captions'])}, {show.count(facts['texts'])} different texts"),
+        *([("read", show.ledger(facts["ledger"]))] if facts["ledger"] else []),
         ("teachers", "\n".join(teachers)),
         *((f"trained {alias}", training_text(told)) for alias, told in facts["trained"].items()),
         ("neighbours", show.lists(facts["neighbors"], facts["approximate"])),

@@ -25,6 +25,7 @@ FIELDS: Mapping[str, str] = {
     "splits": "dataset.splits",
     "limit": "dataset.limit",
     "patch": "dataset.patch",
+    "damaged": "dataset.damaged",
     "relation": "search.relations",
     "k": "search.k",
     "aggregation": "search.aggregation",
@@ -100,7 +101,7 @@ class Sectioned(click.Command):
 
 
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "What": ("dataset", "recipe", "root", "splits", "limit", "patch", "assignments"),
+    "What": ("dataset", "recipe", "root", "splits", "limit", "patch", "damaged", "assignments"),
     "Teachers": ("teachers", "dropped", "refined"),
     "Search": ("relation", "k", "aggregation", "cross_k", "engine", "approximate"),
     "Run": ("executor", "workers", "threads", "memory", "device", "scheduler", "strict", "calibrate"),
@@ -127,6 +128,11 @@ _RECIPE_OPTIONS = (
     click.option("--splits", metavar="A,B", help="Only these splits."),
     click.option("--limit", metavar="N", type=int, help="The first N images of each split; 0 for all."),
     click.option("--patch", metavar="FILE", type=click.Path(), help="Leave out what a reviewed patch takes away."),
+    click.option(
+        "--damaged",
+        type=click.Choice(["refuse", "quarantine"]),
+        help="Damaged files of the data set; quarantine reads what is whole before the damage (refuse).",
+    ),
     click.option(
         "--teacher",
         "teachers",

@@ -48,6 +48,7 @@ def _print(cost: CostPlan) -> None:
     console = show.console()
     numbers = f"{show.count(cost.images)} images, {show.count(cost.captions)} captions, {show.count(cost.texts)} texts"
     show.title(console, numbers)
+    console.print(show.facts([("read", show.ledger(account.to_json() for account in cost.ledger))]))
     console.print()
     table = show.table(
         "stage", "what", "rows", "bytes", "time", "peak memory", right=["rows", "bytes", "time", "peak memory"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import polars as pl
@@ -11,6 +11,7 @@ import polars as pl
 from labelgen.corpus.base import CaptionRecord, ImageRecord, Records
 from labelgen.corpus.checks import check_records
 from labelgen.corpus.frames import CAPTION_SCHEMA, IMAGE_SCHEMA, QUARANTINE_SCHEMA, Corpus, numbered_texts
+from labelgen.corpus.ledger import Account, Ledger
 from labelgen.corpus.names import is_utf8, repaired
 from labelgen.errors import DatasetError
 from labelgen.types import SPLIT_ORDER, Int64
@@ -20,7 +21,7 @@ __all__ = ["Corpus", "arrange"]
 OK, BLANK, NOT_UTF8 = "ok", "blank", "not_utf8"
 
 
-def arrange(records: Records, *, splits: Sequence[str] = (), limit: int = 0) -> Corpus:
+def arrange(records: Records, *, splits: Sequence[str] = (), limit: int = 0, before: Records | None = None) -> Corpus:
     """Give every image and caption its row.
 
     Splits follow each other as train, val, test, then others by name; inside a split images keep the order of the
@@ -31,6 +32,7 @@ def arrange(records: Records, *, splits: Sequence[str] = (), limit: int = 0) -> 
         records: what an adapter read; all of it is checked, also what `splits` and `limit` leave out.
         splits: splits to take (in any order), all when empty.
         limit: the first `limit` images of every split with all their captions, all when 0.
+        before: the records before a patch took some away, for the account.
 
     Raises:
         DatasetError: no images, a split that does not exist, duplicate, empty or not UTF-8 ids, captions of unknown
@@ -42,7 +44,10 @@ def arrange(records: Records, *, splits: Sequence[str] = (), limit: int = 0) -> 
     images = _ordered_images(records.images, splits, limit)
     image_rows, captions = _ordered_captions(records.captions, images)
     frame = _caption_frame(captions, image_rows, images)
-    return Corpus(_image_frame(images, image_rows), frame, _quarantine(frame), records.photos)
+    quarantine = _quarantine(frame)
+    ledger = (*records.ledger, *_accounts(before or records, records, images, captions, limit))
+    corpus = Corpus(_image_frame(images, image_rows), frame, quarantine, records.photos, ledger)
+    return corpus.with_quarantine(quarantine)
 
 
 def split_order(names: Sequence[str]) -> list[str]:
@@ -86,6 +91,38 @@ def _ordered_captions(
     order = np.lexsort((sources, rows))
     order = order[np.searchsorted(rows[order], 0) :]  # -1: of images that were not chosen
     return rows[order], [captions[position] for position in order]
+
+
+def _accounts(
+    before: Records, records: Records, images: Sequence[ImageRecord], captions: Sequence[CaptionRecord], limit: int
+) -> tuple[Account, ...]:
+    """What became of every image and caption that an adapter found; blank captions are booked by their quarantine."""
+    ledger = Ledger()
+    left = {image.image_id: image.split for image in records.images}
+    chosen, taken = {image.image_id for image in images}, {item.caption_id for item in captions}
+    splits = {image.split for image in images}
+    known = {item.caption_id for item in records.captions}
+    ledger.seen("images", len(before.images))
+    for image in before.images:
+        if image.image_id in chosen:
+            ledger.used("images")
+        else:
+            ledger.skipped("images", _why_left_out(left.get(image.image_id), splits, limit), image.image_id)
+    ledger.seen("captions", len(before.captions))
+    for item in before.captions:
+        if item.caption_id in taken:
+            ledger.used("captions")
+        else:
+            split = left.get(item.image_id) if item.caption_id in known else None
+            ledger.skipped("captions", _why_left_out(split, splits, limit), item.caption_id)
+    return ledger.closed()
+
+
+def _why_left_out(split: str | None, chosen: Collection[str], limit: int) -> str:
+    """`split` is None where the patch took the item away."""
+    if split is None:
+        return "removed by the patch"
+    return "beyond the limit" if limit and split in chosen else "in another split"
 
 
 def _image_frame(images: Sequence[ImageRecord], caption_images: Int64) -> pl.DataFrame:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from labelgen.corpus.ledger import Account
+from labelgen.corpus.ledger import Account, with_quarantine
 from labelgen.fingerprint import digest_many
 from labelgen.types import Int64
 
@@ -97,7 +97,12 @@ class Corpus:
 
     def with_images(self, images: pl.DataFrame, quarantine: pl.DataFrame) -> Corpus:
         """The corpus with what was found in the photographs: new `images`, and more rows of quarantine."""
-        return replace(self, images=images, quarantine=pl.concat([self.quarantine, quarantine]))
+        return replace(self, images=images).with_quarantine(pl.concat([self.quarantine, quarantine]))
+
+    def with_quarantine(self, quarantine: pl.DataFrame) -> Corpus:
+        """The corpus with another quarantine table, and an account that follows it."""
+        rows = quarantine.select("kind", "row", "id", "reason").iter_rows()
+        return replace(self, quarantine=quarantine, ledger=with_quarantine(self.ledger, rows))
 
     def content_fingerprint(self) -> str:
         """Identity of ids, order, splits, files, categories and texts: 32 hexadecimal digits.

@@ -8,7 +8,11 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from labelgen.corpus.frames import CAPTION_SCHEMA, IMAGE_SCHEMA, QUARANTINE_SCHEMA, Corpus, numbered_texts
+from labelgen.corpus.ledger import rebooked
 from labelgen.errors import DatasetError, some
+
+#: Kind of images, and of their captions, that a data set shares with the store that it is appended to.
+_THERE = "in the store already"
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +21,7 @@ class Joined:
 
     Attributes:
         corpus: all rows: the old ones as they were, then the new ones; `photos` are those of the new ones.
-        new: the new rows alone, numbered from 0, as they were read.
+        new: the new rows alone, numbered from 0, as they were read, with the account of the data set.
         first_image, first_caption, first_text: the first new rows.
         skipped: images of the data set that were there already, with the same captions.
     """
@@ -118,6 +122,10 @@ def _only(corpus: Corpus, chosen: pl.Series) -> Corpus:
         caption_rows, left_on="row", right_on="caption_row", how="inner"
     )
     quarantine = kept.with_columns(row=pl.col("new_caption")).drop("new_caption").sort("row")
+    gone = corpus.images.filter(~chosen)
+    there = corpus.captions.join(gone.select("image_row"), on="image_row", how="semi")
+    ledger = rebooked(corpus.ledger, "images", _THERE, gone["image_id"].to_list())
+    ledger = rebooked(ledger, "captions", _THERE, there["caption_id"].to_list())
     new = Corpus(
         images.with_columns(image_row=pl.int_range(len(images), dtype=pl.UInt32)),
         captions.with_columns(
@@ -125,8 +133,9 @@ def _only(corpus: Corpus, chosen: pl.Series) -> Corpus:
         ).drop("new_image"),
         quarantine,
         corpus.photos,
+        ledger,
     )
-    return replace(new, captions=new.captions.with_columns(_text_rows(new.captions, [])))
+    return replace(new, captions=new.captions.with_columns(_text_rows(new.captions, []))).with_quarantine(quarantine)
 
 
 def _text_rows(captions: pl.DataFrame, texts: list[str]) -> pl.Series:

@@ -7,8 +7,8 @@ folder, entries of a JSON list); whoever decides what becomes of an item calls `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 #: Longest example that is kept: a name, not the bytes of a picture.
@@ -121,6 +121,51 @@ class Ledger:
                 raise RuntimeError(f"{abs(account.balance)} {unit} are not accounted for: {account}")
             accounts.append(account)
         return tuple(accounts)
+
+
+def rebooked(accounts: Iterable[Account], unit: str, kind: str, names: Sequence[str]) -> tuple[Account, ...]:
+    """The accounts with items that were used booked as skipped: those that a later step leaves out."""
+    if not names:
+        return tuple(accounts)
+    return tuple(
+        replace(
+            account,
+            used=account.used - len(names),
+            skipped={**account.skipped, kind: Tally(len(names), names[0][:_EXAMPLE_CHARACTERS])},
+        )
+        if account.unit == unit
+        else account
+        for account in accounts
+    )
+
+
+def with_quarantine(
+    accounts: Iterable[Account], quarantine: Iterable[tuple[str, int, str, str]]
+) -> tuple[Account, ...]:
+    """The accounts of images and captions with the rows of a quarantine table.
+
+    Args:
+        accounts: of a corpus; what they say of quarantined images and captions is replaced.
+        quarantine: (kind, row, id, reason): the first reason of a row counts.
+    """
+    first: dict[tuple[str, int], tuple[str, str]] = {}
+    for kind, row, name, reason in quarantine:
+        first.setdefault((f"{kind}s", row), (reason, name))
+    return tuple(
+        _with_reasons(account, [found for (unit, _), found in first.items() if unit == account.unit])
+        if account.unit in ("images", "captions")
+        else account
+        for account in accounts
+    )
+
+
+def _with_reasons(account: Account, found: Sequence[tuple[str, str]]) -> Account:
+    tallies: dict[str, Tally] = {}
+    for reason, name in found:
+        old = tallies.get(reason, Tally(0, name[:_EXAMPLE_CHARACTERS]))
+        tallies[reason] = replace(old, count=old.count + 1)
+    kept = account.used + sum(tally.count for tally in account.quarantined.values())
+    return replace(account, used=kept - len(found), quarantined=tallies)
 
 
 def ledger_notes(accounts: Iterable[Account]) -> list[str]:

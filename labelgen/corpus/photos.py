@@ -10,7 +10,6 @@ import os
 import re
 import stat
 import struct
-import tarfile
 import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -22,7 +21,9 @@ import numpy as np
 from PIL import Image
 
 from labelgen.corpus.names import INSIDE, is_unsafe
+from labelgen.corpus.tar_members import Archive
 from labelgen.errors import DatasetError
+from labelgen.fingerprint import digest_file
 
 Reason: TypeAlias = Literal["missing", "empty", "not_an_image", "truncated", "unreadable", "too_large"]
 
@@ -92,6 +93,24 @@ def probe_photo(root: Path, file: str) -> tuple[int, int]:
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
+def photo_digest(root: Path, file: str) -> str:
+    """BLAKE3 of the bytes of a photograph, read in pieces; 32 hexadecimal digits.
+
+    Raises:
+        PhotoError: missing, empty, not a regular file, unreadable, or larger than 1 GiB.
+        DatasetError: the name would leave `root`.
+    """
+    if is_unsafe(file):
+        raise DatasetError(f"the file name {file!r} is not safe", expected=f"a relative path below {root}")
+    outer, inside, member = file.partition(INSIDE)
+    status = _regular(root / outer, limited=not inside)
+    offset, size = _member_place(root / outer, member, status) if inside else (0, status.st_size)
+    try:
+        return digest_file(root / outer, offset, size)
+    except OSError as error:
+        raise PhotoError("unreadable", f"cannot read {file}", found=str(error)) from error
+
+
 def decode_photo(data: bytes) -> Image.Image:
     """Upright 8-bit RGB pixels of an encoded picture.
 
@@ -150,6 +169,14 @@ def _regular(path: Path, *, limited: bool) -> os.stat_result:
 
 
 def _member_bytes(shard: Path, member: str, status: os.stat_result) -> bytes:
+    offset, size = _member_place(shard, member, status)
+    with shard.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def _member_place(shard: Path, member: str, status: os.stat_result) -> tuple[int, int]:
+    """First byte and length of a member that has bytes, and not too many."""
     index = _tar_index(shard, status.st_size, status.st_mtime_ns)
     if member not in index:
         raise PhotoError("missing", f"{shard} has no member {member}")
@@ -158,19 +185,25 @@ def _member_bytes(shard: Path, member: str, status: os.stat_result) -> bytes:
         raise PhotoError("empty", f"{shard}{INSIDE}{member} has no bytes")
     if size > MAX_FILE_BYTES:
         raise PhotoError("too_large", f"{shard}{INSIDE}{member} has {size} bytes")
-    with shard.open("rb") as file:
-        file.seek(offset)
-        return file.read(size)
+    return offset, size
 
 
 @lru_cache(maxsize=16)  # rows follow the source, so neighbouring reads share a shard
 def _tar_index(shard: Path, size: int, changed: int) -> Mapping[str, tuple[int, int]]:
-    """member -> (offset, bytes) of an uncompressed tar; size and time make a shard that changed be indexed anew."""
+    """member -> (offset, bytes) of an uncompressed tar; size and time make a shard that changed be indexed anew.
+
+    Whether a damaged shard may be used at all, the data set says; here its whole members are there.
+    """
     try:
-        with tarfile.open(shard, "r:") as tar:
-            return {item.name: (item.offset_data, item.size) for item in tar if item.isreg()}
-    except tarfile.TarError as error:
-        raise PhotoError("unreadable", f"{shard} is not an uncompressed tar", found=str(error)) from error
+        with Archive(shard) as archive:
+            plain = (item for item in archive if item.isreg() and not item.issparse())
+            found = {item.name: (item.offset_data, item.size) for item in plain}
+            damage = archive.damage
+    except DatasetError as error:
+        raise PhotoError("unreadable", error.what, found=error.found) from error
+    if not found and damage is not None:
+        raise PhotoError("unreadable", f"{shard} is not an uncompressed tar", found=damage.what)
+    return found
 
 
 def _opened(stream: IO[bytes]) -> Image.Image:

@@ -18,7 +18,7 @@ from labelgen import registry
 from labelgen.errors import ConfigError, DatasetError
 from labelgen.patches import cleaned_json, cleaned_lines
 from labelgen.patches.cleaned_lines import Columns
-from labelgen.patches.cleaned_tar import clean_tar
+from labelgen.patches.cleaned_tar import clean_tars
 from labelgen.patches.patch import Patch
 from labelgen.patches.removed import Removed
 from labelgen.specs import Spec
@@ -83,8 +83,7 @@ def export_sources(patch: Patch, dataset: str | Spec, root: str | Path | None, o
     adapter = registry.create("dataset", spec, root=folder)
     gone, target = Removed.of(patch), Path(out).expanduser()
     if spec.name == "webdataset" and folder is not None:
-        tars = sorted(folder.rglob("*.tar"))
-        return _total(target, (clean_tar(path, folder, target, gone, adapter) for path in tars))
+        return _total(target, clean_tars(folder, target, gone, adapter))
     if spec.name == "folder" and folder is not None:
         return _total(target, cleaned_lines.clean_folder(folder, target, gone))
     cleaner = _CLEANERS.get(spec.name)

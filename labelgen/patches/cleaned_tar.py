@@ -2,80 +2,134 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
-from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
-from labelgen.errors import DatasetError
+from labelgen.corpus.ledger import Ledger
+from labelgen.corpus.shard_files import shards_of
+from labelgen.corpus.shard_keys import keys_of
+from labelgen.corpus.shard_samples import Shard, ShardSample
+from labelgen.corpus.tar_members import Archive
+from labelgen.errors import DatasetError, some
 from labelgen.patches.removed import Removed
 from labelgen.store.atomic import atomic_file
 
+_END_MARK = bytes(2 * tarfile.BLOCKSIZE)
 
-def clean_tar(source: Path, root: Path, out: Path, gone: Removed, adapter: Any) -> tuple[int, int]:
-    """Write a shard without what goes below `out`; captions that stayed and went.
 
-    A dropped image goes with all members of its key. A caption is a member `key.txt`, else one of the texts of the
-    field of `key.json`; the JSON of a sample whose text goes loses that field too, because it would take its place.
+def clean_tars(root: Path, out: Path, gone: Removed, adapter: Any) -> Iterator[tuple[int, int]]:
+    """Write all shards of a data set without what goes below `out`; captions that stayed and went, of each.
+
+    A dropped image goes with all members of its key. Captions are the ones that the adapter reads; the JSON of a sample
+    whose text members all go loses its captions too, because they would take their place. What stays is copied byte for
+    byte. Of a damaged shard (if the adapter reads such) the whole members are written, as a whole archive.
 
     Args:
-        adapter: the data set `webdataset`, for its kind of ids and the field of captions.
+        adapter: the data set `webdataset`.
+
+    Raises:
+        DatasetError: a shard cannot be read, or what is left of it would be read as other images.
     """
-    shard = source.relative_to(root).as_posix()
-    prefix = "" if adapter.ids == "key" else shard.removesuffix(".tar") + "/"
-    target = out / shard
-    target.parent.mkdir(parents=True, exist_ok=True)
-    counts = [0, 0]
-    try:
-        with tarfile.open(source, "r:") as tar:
-            members = tar.getmembers()
-            texts = {key for key, suffix in map(_parts, members) if suffix == ".txt"}
-            numbers: Counter[str] = Counter()
-            with atomic_file(target) as file, tarfile.open(fileobj=cast(BinaryIO, file), mode="w") as cleaned:
-                for member in members:
-                    data = handle.read() if (handle := tar.extractfile(member)) is not None else None
-                    key, suffix = _parts(member)
-                    image = prefix + key
-                    if data is not None and suffix == ".txt":
-                        stays = not gone.has([image], f"{image}#{numbers[key]}")
-                        numbers[key] += 1
-                        counts[not stays] += 1
-                        data = data if stays else None
-                    elif data is not None and suffix == ".json":
-                        data = _fields(data, image, adapter.caption_field, gone, counts, beside=key in texts)
-                    if image in gone.images or (data is None and member.isreg()):
-                        continue
-                    member.size = len(data or b"")
-                    cleaned.addfile(member, io.BytesIO(data) if data is not None else None)
-    except (tarfile.TarError, OSError) as error:
-        raise DatasetError(f"{source} cannot be read as a tar", found=str(error)) from error
-    return counts[0], counts[1]
+    for source in shards_of(root, Ledger()):
+        yield _clean(source, source.relative_to(root).as_posix(), out, gone, adapter)
 
 
-def _parts(member: tarfile.TarInfo) -> tuple[str, str]:
-    """Key and suffix: the path up to the first dot of the name, and the rest."""
-    folder, slash, name = member.name.rpartition("/")
-    stem, dot, suffix = name.partition(".")
-    return f"{folder}{slash}{stem}", f"{dot}{suffix.lower()}"
+def _clean(source: Path, name: str, out: Path, gone: Removed, adapter: Any) -> tuple[int, int]:
+    shard: Shard = adapter.reader(Ledger()).read(source, name)
+    kept, removed, changed = 0, 0, dict[int, bytes | None]()
+    with Archive(source) as archive:
+        for sample in shard.samples:
+            image = adapter.image_id(name, sample.key)
+            stays = [not gone.has([image], f"{image}#{number}") for number in range(len(sample.captions))]
+            kept, removed = kept + sum(stays), removed + len(stays) - sum(stays)
+            if image not in gone.images:
+                changed |= _changed(archive, shard, sample, stays, adapter.caption_field)
+        dropped = {key for key in shard.keys.samples if adapter.image_id(name, key) in gone.images}
+        changed |= {
+            number: None for number, member in enumerate(shard.members) if shard.keys.owner(member.name) in dropped
+        }
+        _refuse_other_images(name, shard, dropped, changed)
+        target = out / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(target) as file:
+            for piece in _pieces(archive, shard, changed):
+                file.write(piece)
+            file.write(_END_MARK)
+            file.write(bytes(-file.tell() % tarfile.RECORDSIZE))
+    return kept, removed
 
 
-def _fields(data: bytes, image: str, field: str, gone: Removed, counts: list[int], *, beside: bool) -> bytes:
-    """The JSON of a sample without the captions that go; `beside` a text member its field only repeats that."""
-    try:
-        record: Any = json.loads(data.decode("utf-8", "surrogateescape"))
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"the JSON of {image} cannot be read", found=str(error)) from error
-    name = next((name for name in (field, f"{field}s") if isinstance(record, dict) and record.get(name)), None)
-    if name is None:
+def _changed(
+    archive: Archive, shard: Shard, sample: ShardSample, stays: list[bool], field: str
+) -> Mapping[int, bytes | None]:
+    """Members with captions that go: what is written instead, None for nothing."""
+    changed: dict[int, bytes | None] = {}
+    for number in {caption.member for caption, stay in zip(sample.captions, stays, strict=True) if not stay}:
+        pairs = zip(sample.captions, stays, strict=True)
+        left = [caption.text for caption, stay in pairs if caption.member == number and stay]
+        if number == sample.keys.json:
+            changed[number] = _json(archive, shard, number, field, left)
+        else:
+            changed[number] = "\n".join(left).encode("utf-8", "surrogateescape") if left else None
+    texts = sample.keys.texts
+    if texts and sample.keys.json is not None and all(changed.get(number, b"") is None for number in texts):
+        changed[sample.keys.json] = _json(archive, shard, sample.keys.json, field, [])
+    return changed
+
+
+def _json(archive: Archive, shard: Shard, number: int, field: str, left: list[str]) -> bytes:
+    """The JSON of a sample with the captions that are left, under the name that they had."""
+    data = archive.data(shard.members[number], shard.members[number].size)
+    record: Any = json.loads(data.decode("utf-8-sig", "surrogateescape"))  # it was read before
+    if not isinstance(record, dict):
         return data
-    texts = [record[name]] if isinstance(record[name], str) else list(record[name])
-    left = [text for number, text in enumerate(texts) if not gone.has([image], f"{image}#{number}")]
-    if not beside:
-        counts[0] += len(left)
-        counts[1] += len(texts) - len(left)
-    if len(left) == len(texts):
+    names = [name for name in (field, f"{field}s") if record.get(name) is not None]
+    if not names:
         return data
-    record = {key: value for key, value in record.items() if key != name} | ({name: left} if left else {})
+    record = {key: value for key, value in record.items() if key not in names} | ({names[0]: left} if left else {})
     return json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogateescape")
+
+
+def _refuse_other_images(name: str, shard: Shard, dropped: set[str], changed: Mapping[int, bytes | None]) -> None:
+    """Keys depend on which members are there: refuse where what is left would be read as other images."""
+    skipped = set(shard.keys.skipped)
+    used = {
+        number
+        for sample in shard.keys.samples.values()
+        for number in (sample.photo, sample.json, *sample.texts)
+        if number is not None
+    }
+    left = [number for number in sorted(used | skipped) if changed.get(number, b"") is not None]
+    names = {number: shard.members[number].name for number in left}
+    after = keys_of(names).samples
+    before = {key: sample.photo for key, sample in shard.keys.samples.items() if key not in dropped}
+    lost = [key for key, photo in before.items() if photo is not None and key not in after]
+    other = [key for key, sample in after.items() if key not in before or sample.photo != before[key]]
+    if lost or other:
+        raise DatasetError(
+            f"without these captions the photographs of {name} would be read under other keys",
+            found=some([*lost, *other]),
+            expected="keys that do not depend on the captions",
+            todo="drop these images too, or leave their captions in and use `labelgen build --patch`",
+        )
+
+
+def _pieces(archive: Archive, shard: Shard, changed: Mapping[int, bytes | None]) -> Iterator[bytes]:
+    """The bytes of the members that stay, with their headers as they are."""
+    place = 0
+    for number, member in enumerate(shard.members):
+        stop = shard.stops[number]
+        if number not in changed:
+            yield from archive.raw(place, stop)
+        else:
+            yield from archive.raw(place, member.offset)  # a header for all members that follow
+            data = changed[number]
+            if data is not None:
+                member.size = len(data)
+                member.pax_headers = {key: value for key, value in member.pax_headers.items() if key != "size"}
+                yield member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+                yield data + bytes(-len(data) % tarfile.BLOCKSIZE)
+        place = stop

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from labelgen.errors import ConfigError
+from labelgen.errors import ConfigError, DatasetError
 from labelgen.fingerprint import fingerprint
 from labelgen.similarity.base import Product, Strip
 from labelgen.stages.base import Receipt, Task
@@ -240,7 +240,9 @@ def embedding_plans(
 
     Raises:
         ConfigError: a trained teacher whose source has no rows of texts.
+        DatasetError: a teacher of texts, and no caption that can be used.
     """
+    _refuse_no_texts(corpus, teachers)
     known, arrays = {teacher.alias: teacher for teacher in teachers}, sealed or {}
     return [
         EmbeddingPlan(
@@ -254,6 +256,17 @@ def embedding_plans(
         for modality in _MODALITIES
         if modality in teacher.modalities
     ]
+
+
+def _refuse_no_texts(corpus: CorpusFacts, teachers: Sequence[TeacherFacts]) -> None:
+    aliases = [teacher.alias for teacher in teachers if "text" in teacher.modalities]
+    if aliases and not corpus.n_texts:
+        raise DatasetError(
+            "the data set has no caption that can be used",
+            found=f"{corpus.n_captions} captions of {corpus.n_images} images, none with a text",
+            expected=f"captions for the teacher of texts ({', '.join(aliases)})",
+            todo="check what was skipped with `labelgen plan`, or leave the teacher of texts out with --no-teacher",
+        )
 
 
 def _source(

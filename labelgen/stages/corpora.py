@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -13,9 +13,11 @@ from labelgen import config as configs
 from labelgen.config import BuildConfig, DatasetConfig
 from labelgen.corpus.frames import Corpus
 from labelgen.corpus.join import Joined, join, refuse_other_data
+from labelgen.corpus.ledger import Account, ledger_notes
 from labelgen.fingerprint import fingerprint
 from labelgen.stages import ingest, session
 from labelgen.stages.facts import CorpusFacts, Part, sealed_parts
+from labelgen.stages.photo_identity import OLD_IDENTITY, is_old, joined_identity, photo_identity
 from labelgen.store import layout
 from labelgen.store.manifest import Manifest, PartEntry
 from labelgen.store.parquet import read_frame
@@ -29,7 +31,7 @@ Timed: TypeAlias = Callable[[str, int, int], AbstractContextManager[Callable[...
 class Ingested:
     """The corpus of a build, and what the manifest will say of it.
 
-    `appended` is what its history will say, empty where nothing is appended.
+    `appended` is what its history will say, empty where nothing is appended; `ledger` the account of what was read now.
     """
 
     facts: CorpusFacts
@@ -38,6 +40,7 @@ class Ingested:
     parts: tuple[PartEntry, ...] = ()
     notes: tuple[str, ...] = ()
     appended: Mapping[str, Any] | None = None
+    ledger: tuple[Account, ...] = ()
 
 
 def sealed_corpus(root: Path, sealed: Manifest) -> Corpus:
@@ -70,11 +73,13 @@ class Ingest:
             self._refuse_other("corpus", content)
             tell(1)
         seen = self._probed(corpus, range(len(corpus.images))) if look else corpus
-        photos = ingest.photos_fingerprint(seen.images, corpus.photos) if look else ""
+        photos = self._identified(seen, range(len(seen.images)), self._pending.get("photos", "")) if look else ""
         self._written(seen, content, photos)
         about, notes = ingest.known_facts(self._config.dataset, corpus)
         facts = _facts(seen, content, photos, (Part(photos=_folder(corpus.photos)),))
-        return Ingested(facts, splits_of(seen.images["split"].to_list()), about, (), tuple(notes))
+        splits = splits_of(seen.images["split"].to_list())
+        notes += [OLD_IDENTITY] if is_old(photos) else []
+        return Ingested(facts, splits, about, (), (*notes, *ledger_notes(seen.ledger)), ledger=seen.ledger)
 
     def again(self, sealed: Manifest) -> Ingested:
         """The corpus of a sealed store with its photographs looked at, for a teacher that was not there before.
@@ -86,6 +91,7 @@ class Ingest:
         # What embedding found is said again by teachers that find it again; what others found stays.
         corpus = ingest.without_photographs(old)
         roots, prints = [], []
+        before = sealed.corpus.parts or (_first_part(sealed),)
         parts = (*sealed_parts(sealed), Part(len(old.images), len(old.captions), sealed.corpus.n_texts))
         for number, (part, behind) in enumerate(pairwise(parts)):
             with self._timed("ingest", 0, 1) as tell:
@@ -93,17 +99,18 @@ class Ingest:
                 self._refuse_changed(old, read, sealed, part, behind)
                 tell(1)
             corpus = self._probed(replace(corpus, photos=read.photos), range(part.image, behind.image))
-            prints.append(ingest.photos_fingerprint(corpus.images[part.image : behind.image], read.photos))
+            rows, known = range(part.image, behind.image), before[number].photos
+            prints.append(self._identified(corpus, rows, known or self._pending.get("photos", "")))
+            session.refuse_other_corpus(self._root, prints[-1], known or prints[-1], changing=True)
             roots.append(_folder(read.photos))
         entries = tuple(replace(entry, photos=found) for entry, found in zip(sealed.corpus.parts, prints, strict=False))
-        for entry, found in zip(sealed.corpus.parts, prints, strict=False):
-            session.refuse_other_corpus(self._root, found, entry.photos or found, changing=True)
-        photos = _all_photos(prints)
+        photos = joined_identity(prints)
         self._written(corpus, sealed.corpus.fingerprint, photos)
         placed = tuple(replace(part, photos=folder) for part, folder in zip(parts, roots, strict=False))
         facts = _facts(corpus, sealed.corpus.fingerprint, photos, placed)
         facts = replace(facts, generation=sealed.generation)
-        return Ingested(facts, sealed.corpus.splits, sealed.corpus.about, entries)
+        notes = (OLD_IDENTITY,) if any(is_old(found) for found in prints) else ()
+        return Ingested(facts, sealed.corpus.splits, sealed.corpus.about, entries, notes)
 
     def appended(self, sealed: Manifest, dataset: DatasetConfig, look: bool) -> Ingested:
         """The corpus of a sealed store with the new images of a data set behind it."""
@@ -114,14 +121,14 @@ class Ingest:
             tell(1)
         rows = range(joined.first_image, len(joined.corpus.images))
         corpus = self._probed(joined.corpus, rows) if look else joined.corpus
-        photos = ingest.photos_fingerprint(corpus.images[rows.start :], corpus.photos) if look else ""
+        photos = self._identified(corpus, rows, self._pending.get("photos", "")) if look else ""
         self._written(corpus, new, photos)
         first = Part(joined.first_image, joined.first_caption, joined.first_text, _folder(corpus.photos))
         before = sealed.corpus.parts or (_first_part(sealed),)
         parts = (*sealed_parts(sealed), first)
         facts = replace(
             _facts(corpus, fingerprint([sealed.corpus.fingerprint, new]), "", parts),
-            photos_fingerprint=_all_photos([*(part.photos for part in before), photos]),
+            photos_fingerprint=joined_identity([*(part.photos for part in before), photos]),
             kept=len(parts) - 1,
             generation=sealed.generation + 1,
         )
@@ -133,9 +140,9 @@ class Ingest:
             photos=photos,
         )
         splits = splits_of(corpus.images["split"].to_list())
-        return Ingested(
-            facts, splits, sealed.corpus.about, (*before, entry), known_already(joined), _history(entry, joined)
-        )
+        notes = (*known_already(joined), *ledger_notes(joined.new.ledger))
+        history = _history(entry, joined)
+        return Ingested(facts, splits, sealed.corpus.about, (*before, entry), notes, history, ledger=joined.new.ledger)
 
     def _refuse_changed(self, old: Corpus, read: Corpus, sealed: Manifest, part: Part, behind: Part) -> None:
         """Refuse a data set that is not the one that a part of the store was made of.
@@ -153,6 +160,11 @@ class Ingest:
     def _probed(self, corpus: Corpus, rows: range) -> Corpus:
         with self._timed("probe", 0, len(rows)) as tell:
             return ingest.probe(corpus, tell, rows)
+
+    def _identified(self, corpus: Corpus, rows: range, like: str) -> str:
+        """Identity of photographs, found as the one that it is compared with."""
+        with self._timed("identify", 0, len(rows)) as tell:
+            return photo_identity(corpus, rows, like=like, advance=tell)
 
     def _refuse_other(self, name: str, found: str) -> None:
         changing = (self._root / layout.MANIFEST).exists()
@@ -177,11 +189,6 @@ def _facts(corpus: Corpus, content: str, photos: str, parts: tuple[Part, ...]) -
     )
 
 
-def _all_photos(prints: Sequence[str]) -> str:
-    """Identity of the photographs of all parts together."""
-    return prints[0] if len(prints) == 1 else fingerprint(list(prints)) if any(prints) else ""
-
-
 def _first_part(sealed: Manifest) -> PartEntry:
     """What a store held before anything was appended."""
     corpus, photos = sealed.corpus, str(sealed.fingerprints.get("photos", ""))
@@ -197,7 +204,8 @@ def known_already(joined: Joined) -> tuple[str, ...]:
 
 def _history(entry: PartEntry, joined: Joined) -> dict[str, Any]:
     splits = {name: len(rows) for name, rows in splits_of(joined.new.images["split"].to_list()).items()}
-    return {**asdict(entry), "splits": splits, "skipped": joined.skipped}
+    facts = {name: value for name, value in asdict(entry).items() if name != "ledger"}
+    return {**facts, "splits": splits, "skipped": joined.skipped}
 
 
 def dataset_of(sealed: Manifest, config: BuildConfig, number: int) -> DatasetConfig:

@@ -18,6 +18,7 @@ import numpy as np
 
 from labelgen.config import BuildConfig
 from labelgen.corpus.frames import Corpus
+from labelgen.corpus.ledger import Account, ledger_notes
 from labelgen.corpus.photos import PhotoError, decode_photo, read_photo
 from labelgen.executors.base import worker_settings
 from labelgen.progress import Event, Listener
@@ -57,13 +58,14 @@ class StageCost:
 
 @dataclass(frozen=True)
 class CostPlan:
-    """The whole plan; totals are sums, the peak is the highest of the stages."""
+    """The whole plan; totals are sums, the peak is the highest of the stages; `ledger` accounts for the data set."""
 
     stages: Sequence[StageCost]
     images: int
     captions: int
     texts: int
     notes: Sequence[str] = ()
+    ledger: Sequence[Account] = ()
 
     @property
     def bytes(self) -> int:
@@ -79,7 +81,9 @@ class CostPlan:
         return max((stage.peak_bytes for stage in self.stages), default=0)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "bytes": self.bytes, "seconds": self.seconds, "peak_bytes": self.peak_bytes}
+        ledger = [account.to_json() for account in self.ledger]
+        totals = {"bytes": self.bytes, "seconds": self.seconds, "peak_bytes": self.peak_bytes}
+        return {**asdict(self), **totals, "ledger": ledger}
 
 
 def estimate(config: BuildConfig, *, calibrate: bool, progress: Listener) -> CostPlan:
@@ -114,13 +118,13 @@ def _estimated(config: BuildConfig, workers: int, *, calibrate: bool, progress: 
     ]
     lists = lists_for(config.search, {item.alias: item.modalities for item in teachers}, len(corpus.splits))
     embedded = {f"{plan.alias}.{plan.modality}": "" for plan in embedding_plans(facts, teachers)}
-    notes = _notes(facts, lists)
+    notes = [*ledger_notes(corpus.ledger), *_notes(facts, lists)]
     for product in product_plans(facts, teachers, lists, embedded):
         progress(Event("note", "plan", text=f"calibrating the search of {product.alias}"))
         found, told = _search_costs(product, corpus, workers, calibrate=calibrate)
         costs += found
         notes += told
-    return CostPlan(costs, facts.n_images, facts.n_captions, facts.n_texts, notes)
+    return CostPlan(costs, facts.n_images, facts.n_captions, facts.n_texts, notes, corpus.ledger)
 
 
 def _search_costs(

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labelgen.corpus.ledger import Account, with_quarantine
 from labelgen.fingerprint import digest_file
 from labelgen.stages.base import Receipt
 from labelgen.stages.blueprint import EmbeddingPlan
+from labelgen.stages.facts import Part
 from labelgen.stages.ingest import quarantined, quarantined_captions
 from labelgen.store import layout
 from labelgen.store.atomic import FileFact
@@ -30,12 +32,18 @@ _TABLES = (layout.IMAGES, layout.CAPTIONS, layout.QUARANTINE)
 
 @dataclass(frozen=True)
 class SealedCorpus:
-    """The corpus folder of a store: where, its files, and what it holds back."""
+    """The corpus folder of a store: where, its files, and what it holds back (`quarantine`: kind, row, id, reason)."""
 
     path: str
     files: Mapping[str, FileFact]
     by_reason: tuple[Mapping[str, Any], ...]
-    quarantined: int
+    quarantine: Sequence[tuple[str, int, str, str]]
+
+    def ledger(self, accounts: Sequence[Account], first: Part) -> tuple[Mapping[str, Any], ...]:
+        """Accounts of the data set whose rows begin at `first` and end with the corpus, with the final quarantine."""
+        starts = {"image": first.image, "caption": first.caption}
+        rows = [entry for entry in self.quarantine if entry[1] >= starts[entry[0]]]
+        return tuple(account.to_json() for account in with_quarantine(accounts, rows))
 
 
 def seal_corpus(
@@ -60,7 +68,8 @@ def seal_corpus(
     if not previous or any(not frames[name].equals(read_frame(root / previous / name)) for name in _TABLES):
         path = _next_folder(root, previous)
         _write_corpus(root, path, frames)
-    return SealedCorpus(path, list_files(root, [path]), by_reason, len(frames[layout.QUARANTINE]))
+    rows = frames[layout.QUARANTINE].select("kind", "row", "id", "reason").rows()
+    return SealedCorpus(path, list_files(root, [path]), by_reason, rows)
 
 
 def list_files(root: Path, prefixes: Iterable[str]) -> dict[str, FileFact]:

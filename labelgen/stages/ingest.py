@@ -16,7 +16,6 @@ from labelgen.corpus.files import data_folder
 from labelgen.corpus.frames import Corpus
 from labelgen.corpus.photos import PhotoError, probe_photo
 from labelgen.errors import DatasetError
-from labelgen.fingerprint import digest_many
 from labelgen.patches.patch import read as read_patch
 from labelgen.patches.removed import without
 from labelgen.store import layout
@@ -49,10 +48,9 @@ def read_corpus(dataset: DatasetConfig) -> Corpus:
     """
     root = Path(dataset.root).expanduser() if dataset.root else None
     adapter = registry.create("dataset", dataset.spec, root=root)
-    records = adapter.read()
-    if dataset.patch:
-        records = without(records, read_patch(dataset.patch))
-    return arrange(records, splits=dataset.splits, limit=dataset.limit)
+    read = adapter.read()
+    records = without(read, read_patch(dataset.patch)) if dataset.patch else read
+    return arrange(records, splits=dataset.splits, limit=dataset.limit, before=read)
 
 
 def probe(corpus: Corpus, advance: Callable[[int], None], rows: range) -> Corpus:
@@ -132,26 +130,11 @@ def _quarantine_frame(
     return pl.DataFrame(columns)
 
 
-def photos_fingerprint(images: pl.DataFrame, photos: Path | None) -> str:
-    """Identity of the photographs of a frame of images as far as their headers and sizes on disk tell."""
-    columns = images.select("file", "width", "height", "status").iter_rows()
-    parts = [f"{file}|{width}|{height}|{status}|{_size(photos, file)}" for file, width, height, status in columns]
-    return digest_many(part.encode() for part in parts)
-
-
 def write_tables(folder: Path, corpus: Corpus) -> None:
     """The three tables of a corpus, each written atomically."""
     write_frame(folder / layout.IMAGES, corpus.images)
     write_frame(folder / layout.CAPTIONS, corpus.captions)
     write_frame(folder / layout.QUARANTINE, corpus.quarantine)
-
-
-def _size(photos: Path | None, file: str | None) -> int:
-    """Bytes of a plain file; members of a tar count by their header alone."""
-    try:
-        return -1 if photos is None or file is None else (photos / file).stat().st_size
-    except OSError:
-        return -1
 
 
 def _look(photos: Path | None, file: str | None) -> tuple[int, int] | str:

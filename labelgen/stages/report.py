@@ -17,6 +17,7 @@ class BuildReport:
     every approximate list how much it holds, `trained` is what every teacher reports that the build trained.
 
     `appended` images are new, `skipped` ones were there already: both are 0 but where images were to be appended.
+    `ledger` accounts for everything that was read of the data set (of the appended one where images were appended).
     """
 
     path: Path
@@ -38,6 +39,7 @@ class BuildReport:
     notes: Sequence[str] = ()
     appended: int = 0
     skipped: int = 0
+    ledger: Sequence[Mapping[str, Any]] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "path": str(self.path)}
@@ -75,6 +77,7 @@ def report_of(
         notes=[*notes, *_no_better(manifest)],
         appended=appended,
         skipped=skipped,
+        ledger=corpus.parts[-1].ledger if appended else corpus.ledger,
     )
 
 

@@ -62,6 +62,12 @@ def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None)
     tree |= {entry.array.path: entry.fingerprint for entry in embeddings}
     tree |= {entry.path: entry.fingerprint for entry in neighbors}
     files = dict(corpus.files) | _array_files(root, built, sealed, [e.array for e in embeddings], neighbors)
+    # Only the data set that was read now has a new account; it is the last part of the corpus.
+    ledger = corpus.ledger(built.ingested.ledger, built.corpus.parts[-1])
+    first = ledger if sealed is None else sealed.corpus.ledger
+    parts = built.ingested.parts
+    if built.ingested.appended is not None:
+        parts = (*parts[:-1], replace(parts[-1], ledger=ledger))
     manifest = Manifest(
         store_id=sealed.store_id if sealed else uuid.uuid4().hex,
         created=sealed.created if sealed else _now(),
@@ -77,11 +83,12 @@ def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None)
             splits=built.ingested.splits,
             fingerprint=built.corpus.fingerprint,
             about=built.ingested.about,
-            parts=built.ingested.parts,
+            parts=parts,
+            ledger=first,
         ),
         embeddings=embeddings,
         neighbors=neighbors,
-        quarantine=QuarantineEntry(f"{corpus.path}/{layout.QUARANTINE}", corpus.quarantined, corpus.by_reason),
+        quarantine=QuarantineEntry(f"{corpus.path}/{layout.QUARANTINE}", len(corpus.quarantine), corpus.by_reason),
         counts={
             "images": built.corpus.n_images,
             "captions": built.corpus.n_captions,

@@ -98,6 +98,7 @@ def overview(store: Store) -> dict[str, Any]:
         "neighbors": [entry.path for entry in manifest.neighbors],
         "approximate": {entry.path: recall_text(entry) for entry in manifest.neighbors if entry.approximate},
         "quarantined": [dict(row) for row in manifest.quarantine.by_reason],
+        "ledger": [dict(account) for account in corpus.ledger],
         "bytes": manifest.total_bytes,
         "created": manifest.created,
         "labelgen": manifest.labelgen,

@@ -71,18 +71,22 @@ class NeighborEntry:
 @dataclass(frozen=True)
 class PartEntry:
     """Images that entered a store together: how much of what was new, the data set, as the table of a recipe, and the
-    identity of its photographs, empty where no teacher looked at them."""
+    identity of its photographs, empty where no teacher looked at them; `ledger` as in `CorpusEntry`."""
 
     images: int
     captions: int
     texts: int
     dataset: Mapping[str, Any]
     photos: str = ""
+    ledger: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
 class CorpusEntry:
     """The corpus: its splits and, in `about`, what is known of the data set (name, licence, citation, url).
+
+    `ledger` accounts for everything that was read of the first data set, one account a unit (members, lines, images,
+    captions ...): seen = used + quarantined + skipped; empty in stores that were sealed without one.
 
     `parts` say, in row order, what was there first and what was appended; empty where nothing was appended.
     """
@@ -95,6 +99,7 @@ class CorpusEntry:
     fingerprint: str
     about: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[PartEntry, ...] = ()
+    ledger: tuple[Mapping[str, Any], ...] = ()
 
     def arrays(self) -> dict[str, ArraySpec]:
         return layout.index_specs(self.path, self.n_images, self.n_captions)
@@ -174,8 +179,10 @@ class Manifest:
         for entry in document["teachers"].values():
             if not entry["training"]:
                 del entry["training"]
-        if not self.corpus.parts:
-            del document["corpus"]["parts"]
+        corpus = document["corpus"]
+        for entry, name in ((corpus, "parts"), (corpus, "ledger"), *((part, "ledger") for part in corpus["parts"])):
+            if not entry[name]:
+                del entry[name]
         document["files"] = {path: self.files[path]._asdict() for path in sorted(self.files)}
         document[_DIGEST] = fingerprint(document)
         return {"format": document.pop("format"), **document}
@@ -304,9 +311,8 @@ def _teacher(entry: Mapping[str, Any]) -> TeacherEntry:
 
 def _corpus(entry: Mapping[str, Any]) -> CorpusEntry:
     splits = {name: SplitRows.from_json(rows) for name, rows in entry["splits"].items()}
-    return CorpusEntry(
-        **{**entry, "splits": splits, "parts": tuple(PartEntry(**part) for part in entry.get("parts", ()))}
-    )
+    parts = tuple(PartEntry(**{**part, "ledger": tuple(part.get("ledger", ()))}) for part in entry.get("parts", ()))
+    return CorpusEntry(**{**entry, "splits": splits, "parts": parts, "ledger": tuple(entry.get("ledger", ()))})
 
 
 def _embedding(entry: Mapping[str, Any]) -> EmbeddingEntry:

@@ -284,3 +284,100 @@ def test_command(demo_store: Path, tmp_path: Path) -> None:
     alone = CliRunner().invoke(cli, ["audit", str(demo_store), "--clean", str(tmp_path / "clean")])
     assert alone.exit_code == 2
     assert "--check" in alone.output
+
+
+def dotted_shard(root: Path) -> None:
+    """Keys with dots, several texts a key, masks, members of other kinds, and long names."""
+    names = ["a.jpg", "a.seg.png", "a.cls", "a.0.txt", "a.1.txt", "b.v2.jpg", "b.v2.txt", "b.v2.json", "__index__.json"]
+    names += ["n" * 120 + ".jpg", "n" * 120 + ".txt", "t.txt", "t.json", "f.jpg", "f.txt", "f.5.jpg", "f.5.txt"]
+    with tarfile.open(root / "0.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        folder = tarfile.TarInfo("folder")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for name in names:
+            data = b'{"caption": "other"}' if name.endswith(".json") else f"of {name}".encode()
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime, info.pax_headers = len(data), 1234.5, {"comment": "kept"}
+            tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("drop", ["a#0", "a#1", "b.v2#0", "t#0", "f.5", "a", "b.v2", "n" * 120, "n" * 120 + "#0"])
+def test_shards_by_the_rules_of_the_reader(drop: str, tmp_path: Path) -> None:
+    root, out = tmp_path / "data", tmp_path / "out"
+    root.mkdir()
+    dotted_shard(root)
+    before = read("webdataset", root)
+    decision = (
+        {"decision": "drop_caption", "caption_id": drop}
+        if "#" in drop
+        else {"decision": "drop_image", "image_id": drop}
+    )
+    patch = Patch.of("s", [decision])
+    done = export_sources(patch, "webdataset", root, out)
+    after, expected = read("webdataset", out), without(before, patch)
+    assert told(after, alone=False) == told(expected, alone=False)
+    assert [image.file for image in after.images] == [
+        image.file for image in expected.images if image.file or drop != "t#0"
+    ]
+    assert (done.kept, done.kept + done.removed) == (len(after.captions), len(before.captions))
+    with tarfile.open(root / "0.tar") as old, tarfile.open(out / "0.tar") as new:
+        members = {member.name: member for member in old}
+        for member in new:
+            assert (member.mtime, member.type) == (members[member.name].mtime, members[member.name].type)
+            assert member.pax_headers.get("comment") == members[member.name].pax_headers.get("comment")
+        gone = set(members) - set(new.getnames())
+    assert (
+        gone
+        == {
+            "a": {"a.jpg", "a.seg.png", "a.cls", "a.0.txt", "a.1.txt"},
+            "b.v2": {"b.v2.jpg", "b.v2.txt", "b.v2.json"},
+            "n" * 120: {"n" * 120 + ".jpg", "n" * 120 + ".txt"},
+            "f.5": {"f.5.jpg", "f.5.txt"},
+            "a#0": {"a.0.txt"},
+            "a#1": {"a.1.txt"},
+            "b.v2#0": {"b.v2.txt"},
+            "t#0": {"t.txt"},
+            "n" * 120 + "#0": {"n" * 120 + ".txt"},
+        }[drop]
+    )
+
+
+def test_a_shard_whose_keys_would_change_is_refused(tmp_path: Path) -> None:
+    """Without its caption `f.seg` would be a further picture of `f`, and no image."""
+    root = tmp_path / "data"
+    root.mkdir()
+    with tarfile.open(root / "0.tar", "w") as tar:
+        for name in ("f.jpg", "f.txt", "f.seg.jpg", "f.seg.txt"):
+            info = tarfile.TarInfo(name)
+            info.size = len(name)
+            tar.addfile(info, io.BytesIO(name.encode()))
+    patch = Patch.of("s", [{"decision": "drop_caption", "caption_id": "f.seg#0"}])
+    with pytest.raises(DatasetError, match="would be read under other keys") as caught:
+        export_sources(patch, "webdataset", root, tmp_path / "out")
+    assert "'f.seg'" in caught.value.found
+
+
+def test_damaged_shards_are_cleaned_to_whole_ones(tmp_path: Path) -> None:
+    root, out = tmp_path / "data", tmp_path / "out"
+    root.mkdir()
+    dotted_shard(root)
+    whole = (root / "0.tar").read_bytes()
+    (root / "0.tar").write_bytes(whole[: len(whole) // 2])
+    patch = Patch.of("s", [{"decision": "drop_caption", "caption_id": "a#0"}])
+    with pytest.raises(DatasetError, match="it is damaged"):
+        export_sources(patch, "webdataset", root, out)
+    export_sources(patch, "webdataset(damaged='quarantine')", root, out)
+    expected = without(read("webdataset(damaged='quarantine')", root), patch)
+    assert told(read("webdataset", out), alone=False) == told(expected, alone=False)
+
+
+def test_lines_as_captions_are_left_out_one_by_one(tmp_path: Path) -> None:
+    root, out = tmp_path / "data", tmp_path / "out"
+    root.mkdir()
+    with tarfile.open(root / "0.tar", "w") as tar:
+        info = tarfile.TarInfo("k.txt")
+        info.size = 14
+        tar.addfile(info, io.BytesIO(b"one\ntwo\nthree\n"))
+    patch = Patch.of("s", [{"decision": "drop_caption", "caption_id": "k#1"}])
+    export_sources(patch, "webdataset(lines=True)", root, out)
+    assert [item.text for item in read("webdataset(lines=True)", out).captions] == ["one", "three"]
