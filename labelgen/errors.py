@@ -27,10 +27,14 @@ a file of someone else, such as the bytes of a picture in a text file, can be of
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Sequence
 
 #: Characters of one part of a message, and of one value in a list of values.
 MAX_PART, MAX_VALUE = 2_000, 200
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = MAX_VALUE
 
 
 class LabelgenError(Exception):
@@ -158,17 +162,16 @@ def shortened(text: str, limit: int = MAX_PART) -> str:
 
 
 def some(values: Iterable[object], limit: int = 5) -> str:
-    """`a, b, c and 7 more`: how messages list ids. Each value has at most `MAX_VALUE` characters."""
+    """`a, b, c and 7 more`: how messages list ids, each as `shown`."""
     listed: Sequence[object] = list(values)
-    shown = ", ".join(shortened(repr(value), MAX_VALUE) for value in listed[:limit])
-    return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"
+    text = ", ".join(shown(value) for value in listed[:limit])
+    return text if len(listed) <= limit else f"{text} and {len(listed) - limit} more"
 
 
-def shown(value: object, limit: int = 200) -> str:
-    """`repr` of a value of foreign data, at most `limit` characters and a word on the rest: how messages quote it."""
-    long = isinstance(value, (str, bytes)) and len(value) > limit
-    text = repr(value[:limit] if long else value)  # type: ignore[index]  # only texts and bytes are cut
-    if len(text) <= limit and not long:
-        return text
-    size = len(value) if isinstance(value, (str, bytes)) else len(text)
-    return f"{text[:limit]}... ({size:,} {'bytes' if isinstance(value, bytes) else 'characters'})"
+def shown(value: object, limit: int = MAX_VALUE) -> str:
+    """`repr` of a foreign value, cut behind `limit` characters or bytes: how messages quote it."""
+    if not isinstance(value, (str, bytes)):
+        return shortened(_REPR.repr(value), limit)
+    text = repr(value[:limit])
+    kind = "bytes" if isinstance(value, bytes) else "characters"
+    return text if len(value) <= limit else f"{text}... ({len(value):,} {kind})"

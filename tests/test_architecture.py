@@ -41,8 +41,10 @@ ARROWS: dict[str, set[str]] = {
     # functions of a store
     # a patch speaks of records before a build and of a batch's labels after it
     "patches": {
-        *("store", "relevance.base", "corpus.base", "corpus.files", "corpus.ledger", "corpus.names"),
-        *("corpus.shard_files", "corpus.shard_keys", "corpus.shard_samples", "corpus.tar_members"),
+        *("store", "relevance.base", "corpus.base", "corpus.names"),
+        # cleaned files are taken apart as their adapters do it
+        *("corpus.csv_rows", "corpus.encodings", "corpus.files", "corpus.folder_files", "corpus.ledger"),
+        *("corpus.shard_files", "corpus.shard_keys", "corpus.shard_samples", "corpus.tar_members", "corpus.tokens"),
     },
     # a list of pairs is a table like one of captions
     "loader": {"store", "relevance", "patches", "corpus.table_files"},
@@ -102,6 +104,7 @@ LIBRARIES: dict[str, set[str]] = {
         ),
     },
     "pyarrow": {
+        "corpus/table_files.py",
         "store/parquet.py",
         "teachers/parquet_features.py",
         "export/parquet.py",

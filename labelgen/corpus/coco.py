@@ -7,8 +7,19 @@ from typing import Any
 
 from labelgen.corpus.base import CaptionRecord, DatasetInfo, ImageRecord, Records
 from labelgen.corpus.coco_photos import locate
-from labelgen.corpus.files import data_folder, field, find_file, items, not_this, read_json
-from labelgen.corpus.karpathy import entry_id, entry_text, karpathy_records
+from labelgen.corpus.files import (
+    below_photos,
+    book_other,
+    data_folder,
+    field,
+    find_file,
+    items,
+    not_this,
+    read_json,
+    text_field,
+)
+from labelgen.corpus.karpathy import find_karpathy, karpathy_records
+from labelgen.corpus.ledger import Ledger
 from labelgen.corpus.names import text_id, text_of
 from labelgen.registry import unknown
 
@@ -28,9 +39,11 @@ class Coco:
 
     info = DatasetInfo(
         summary="COCO captions: 123,287 photographs with five captions or a few more",
-        expects=f"{_KARPATHY}, or captions_train2014.json and captions_val2014.json (or 2017) in the root or "
+        expects=f"{_KARPATHY} (or the only dataset_*.json, as RSICD has), or captions_train2014.json and "
+        "captions_val2014.json (or 2017) in the root or "
         "annotations/; photographs in train2014/, val2014/, train2017/, val2017/ of the root or images/ (optional)",
-        ids="image: cocoid (COCO's image_id); caption: sentid of Karpathy's JSON, annotation id of COCO's own",
+        ids="image: cocoid (COCO's image_id), the stem of the file name where there is none; caption: sentid of "
+        "Karpathy's JSON, annotation id of COCO's own",
         splits="Karpathy: train (with restval), val, test; COCO's own: train, val",
         url="https://cocodataset.org",
     )
@@ -48,39 +61,56 @@ class Coco:
         """
         folder = data_folder(self.root, "coco", self.info.expects)
         for kind in _KINDS[1:] if self.annotations == "auto" else (self.annotations,):
-            names = (
-                [_KARPATHY] if kind == "karpathy" else [f"captions_{split}{kind}.json" for split in ("train", "val")]
-            )
-            sources = [path for name in names if (path := find_file(folder, name)) is not None]
+            ledger = Ledger()
+            sources = _sources(folder, kind, ledger)
             if sources:
-                images, captions = _karpathy(sources[0]) if kind == "karpathy" else _own(sources, kind)
-                photos, images = locate(folder, self.photos, images)
-                return Records(images, captions, photos, sources)
+                images, captions = _karpathy(sources[0], ledger) if kind == "karpathy" else _own(sources, kind, ledger)
+                for name in (_KARPATHY, *_own_names("2014"), *_own_names("2017")):
+                    if name not in {path.name for path in sources}:
+                        book_other(folder, name, sources[0], ledger)
+                photos, images = locate(folder, self.photos, below_photos(images, folder, self.photos))
+                return Records(images, captions, photos, sources, ledger.closed())
         raise not_this("coco", folder, self.info.expects)
 
 
-def _karpathy(path: Path) -> tuple[list[ImageRecord], list[CaptionRecord]]:
-    folder, name = entry_text("filepath"), entry_text("filename")
-    return karpathy_records(path, image_id=entry_id("cocoid"), file=lambda entry: f"{folder(entry)}/{name(entry)}")
+def _sources(folder: Path, kind: str, ledger: Ledger) -> list[Path]:
+    if kind == "karpathy":
+        path = find_karpathy(folder, _KARPATHY, ledger)
+        return [] if path is None else [path]
+    return [path for name in _own_names(kind) if (path := find_file(folder, name, ledger)) is not None]
 
 
-def _own(paths: list[Path], year: str) -> tuple[list[ImageRecord], list[CaptionRecord]]:
+def _own_names(year: str) -> list[str]:
+    return [f"captions_{split}{year}.json" for split in ("train", "val")]
+
+
+def _karpathy(path: Path, ledger: Ledger) -> tuple[list[ImageRecord], list[CaptionRecord]]:
+    return karpathy_records(path, ledger, id_field="cocoid", folder_field="filepath")
+
+
+def _own(paths: list[Path], year: str, ledger: Ledger) -> tuple[list[ImageRecord], list[CaptionRecord]]:
     images: list[ImageRecord] = []
     captions: list[CaptionRecord] = []
     for path in paths:
         split = "train" if path.name == f"captions_train{year}.json" else "val"
         data = read_json(path)
-        for entry in items(field(data, "images", path.name), f"'images' of {path.name}"):
+        entries = items(field(data, "images", path.name), f"'images' of {path.name}")
+        ledger.seen("entries", len(entries))
+        for entry in entries:
             images.append(_image(entry, split, f"{split}{year}", len(images), path))
-        for entry in items(field(data, "annotations", path.name), f"'annotations' of {path.name}"):
+        ledger.used("entries", len(entries))
+        annotations = items(field(data, "annotations", path.name), f"'annotations' of {path.name}")
+        ledger.seen("annotations", len(annotations))
+        for entry in annotations:
             captions.append(_caption(entry, len(captions), path))
+        ledger.used("annotations", len(annotations))
     return images, captions
 
 
 def _image(entry: Any, split: str, folder: str, row: int, path: Path) -> ImageRecord:
     where = f"an image of {path.name}"
-    image_id, name = field(entry, "id", where), field(entry, "file_name", where)
-    return ImageRecord(text_id(image_id, where), split, f"{folder}/{name}", row)
+    image_id, name = field(entry, "id", where), text_field(entry, "file_name", where)
+    return ImageRecord(text_id(image_id, where), split, name if name.startswith("/") else f"{folder}/{name}", row)
 
 
 def _caption(entry: Any, row: int, path: Path) -> CaptionRecord:

@@ -35,8 +35,9 @@ def locate(root: Path, given: str, images: Sequence[ImageRecord]) -> tuple[Path 
         for year, folders in _FOLDERS.items():
             if any((base / folder).is_dir() for folder in folders):
                 return base, _renamed(base, year, images)
-    flat = [image._replace(file=str(image.file).partition("/")[2]) for image in images]
-    photos = photo_folder(root, given, usual[-1:], (image.file for image in flat))
+    flat = [image._replace(file=str(image.file).partition("/")[2] or image.file) for image in images]
+    alone = usual if flat == list(images) else usual[-1:]  # without folders of its own a set may lie in the root
+    photos = photo_folder(root, given, alone, (image.file for image in flat))
     return photos, list(images) if photos is None else flat
 
 

@@ -6,9 +6,19 @@ from collections import Counter
 from pathlib import Path
 
 from labelgen.corpus.base import CaptionRecord, DatasetInfo, ImageRecord, Records
-from labelgen.corpus.files import data_folder, field, items, not_this, photo_folder, read_json
+from labelgen.corpus.files import (
+    below_photos,
+    data_folder,
+    field,
+    items,
+    not_this,
+    photo_folder,
+    read_json,
+    text_field,
+)
+from labelgen.corpus.ledger import Ledger
 from labelgen.corpus.names import text_id, text_of
-from labelgen.errors import DatasetError
+from labelgen.errors import DatasetError, shown
 from labelgen.types import SPLIT_ORDER
 
 
@@ -45,28 +55,41 @@ class Cusa:
             raise not_this("cusa", folder, self.info.expects)
         images: list[ImageRecord] = []
         captions: list[CaptionRecord] = []
+        ledger = Ledger()
+        for path in sorted(folder.glob("new_*.json")):
+            ledger.seen("annotation files")
+            if path in sources.values():
+                ledger.used("annotation files")
+            else:
+                ledger.skipped("annotation files", "of another split than train, val and test", path.name, loud=True)
         for split, path in sources.items():
-            _read_split(path, split, images, captions)
+            _read_split(path, split, images, captions, ledger)
+        images = below_photos(images, folder, self.photos)
         photos = photo_folder(folder, self.photos, ("pics", "images"), (image.file for image in images))
-        return Records(images, captions, photos, list(sources.values()))
+        return Records(images, captions, photos, list(sources.values()), ledger.closed())
 
 
-def _read_split(path: Path, split: str, images: list[ImageRecord], captions: list[CaptionRecord]) -> None:
+def _read_split(
+    path: Path, split: str, images: list[ImageRecord], captions: list[CaptionRecord], ledger: Ledger
+) -> None:
     """Append the images and captions of one file; an image that another file has too becomes a duplicate id."""
     files: dict[str, str] = {}
     numbers: Counter[str] = Counter()
     for row, entry in enumerate(items(read_json(path), path.name)):
         where = f"entry {row} of {path.name}"
+        ledger.seen("entries")
         image_id = text_id(field(entry, "image_id", where), where)
-        file = _relative(str(field(entry, "image_path", where)))
+        file = _relative(text_field(entry, "image_path", where))
         if image_id not in files:
             images.append(ImageRecord(image_id, split, file, len(images)))
         elif files[image_id] != file:
-            raise DatasetError(f"image {image_id!r} of {path.name} has two files", found=f"{files[image_id]}, {file}")
+            found = f"{shown(files[image_id])}, {shown(file)}"
+            raise DatasetError(f"image {shown(image_id)} of {path.name} has two files", found=found)
         files[image_id] = file
         text = text_of(field(entry, "caption", where), where)
         captions.append(CaptionRecord(f"{image_id}#{numbers[image_id]}", image_id, text, len(captions)))
         numbers[image_id] += 1
+        ledger.used("entries")
 
 
 def _relative(path: str) -> str:

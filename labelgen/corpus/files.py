@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from labelgen.corpus.base import ImageRecord
+from labelgen.corpus.encodings import decode_text
+from labelgen.corpus.ledger import Ledger
 from labelgen.corpus.names import INSIDE, is_unsafe
-from labelgen.errors import DatasetError, some
+from labelgen.errors import DatasetError, shown, some
 
 #: Suffixes of photographs, in lower case.
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".avif", ".ppm"})
 
+#: The line ends of all systems, and a line with any of them. (`str.splitlines` knows further ones, which texts hold.)
+LINE_ENDS = re.compile("\r\n|\r|\n")
+ANY_LINE = re.compile("[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+
 # Files by which a person recognises a data set, for hints only; an adapter decides by itself what it reads.
 _SIGNS: Mapping[str, tuple[str, ...]] = {
-    "coco": ("dataset_coco.json", "captions_train20*.json", "captions_val20*.json", "annotations/captions_*20*.json"),
+    "coco": (
+        "dataset_coco.json",
+        "dataset_rsicd.json",
+        "captions_train20*.json",
+        "captions_val20*.json",
+        "annotations/captions_*20*.json",
+    ),
     "flickr30k": ("dataset_flickr30k.json", "results_20130124.token"),
     "flickr8k": ("dataset_flickr8k.json", "Flickr8k.token.txt"),
     "cusa": ("new_train.json", "new_val.json", "new_test.json"),
     "wikipedia": ("trainset_txt_img_cat.list", "testset_txt_img_cat.list"),
     "table": ("captions.parquet", "captions.csv", "captions.tsv"),
     "webdataset": ("*.tar", "*/*.tar"),
-    "folder": ("captions.jsonl", "*.jpg", "*/*.jpg", "*.png", "*/*.png"),
+    "folder": ("captions.jsonl", "metadata.jsonl", "metadata.csv", "*/metadata.jsonl", "*.jpg", "*/*.jpg", "*.png"),
 }
 
 
@@ -44,6 +59,11 @@ def data_folder(root: Path | None, dataset: str, expects: str) -> Path:
         raise DatasetError(
             f"the root of dataset {dataset!r} is not a folder", found=str(root), expected=expects, todo="check --root"
         )
+    try:
+        with os.scandir(root):
+            pass
+    except OSError as error:
+        raise DatasetError(f"cannot read the folder {root}", found=error.strerror or str(error)) from error
     return root
 
 
@@ -63,29 +83,97 @@ def _any(folder: Path, pattern: str) -> bool:
     return next(folder.glob(pattern), None) is not None
 
 
-def find_file(folder: Path, name: str) -> Path | None:
-    """The file in the folder or one level below it (the first by name)."""
-    direct = folder / name
-    return direct if direct.is_file() else next(iter(sorted(folder.glob(f"*/{name}"))), None)
+def find_file(folder: Path, name: str, ledger: Ledger | None = None) -> Path | None:
+    """The file in the folder or one level below it (the first by name); further ones are booked as skipped."""
+    found = [path for path in (folder / name, *sorted(folder.glob(f"*/{name}"))) if path.is_file()]
+    if found and ledger is not None:
+        ledger.seen("annotation files", len(found))
+        ledger.used("annotation files")
+        for path in found[1:]:
+            kind = f"another {name}: {found[0].relative_to(folder)} is read"
+            ledger.skipped("annotation files", kind, str(path.relative_to(folder)), loud=True)
+    return found[0] if found else None
 
 
-def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """JSON of a file; bytes that are not UTF-8 become lone surrogates.
+def book_other(folder: Path, name: str, read: Path, ledger: Ledger) -> None:
+    """Book a file that holds the captions of a data set in another form, if there is one."""
+    if find_file(folder, name) is not None:
+        ledger.seen("annotation files")
+        ledger.skipped("annotation files", f"{read.name} is read, annotations=... takes another form", name)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file.
 
     Raises:
-        DatasetError: not JSON.
+        DatasetError: it cannot be read.
     """
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-            return json.load(file, object_hook=hook)
+        return path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}", found=error.strerror or str(error)) from error
+
+
+def read_json(path: Path, drop: Collection[str] = ()) -> Any:
+    """JSON of a file; bytes that are not UTF-8 become lone surrogates.
+
+    Args:
+        path: the file.
+        drop: fields that nobody uses: they do not pile up in memory.
+
+    Raises:
+        DatasetError: not JSON, in another encoding, or with a key twice in one object.
+    """
+    return parse_json(decode_text(read_bytes(path), path.name), str(path), drop)
+
+
+def parse_json(text: str, where: str, drop: Collection[str] = ()) -> Any:
+    """JSON of a text, as `read_json` reads it."""
+
+    def entry(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+            raise ValueError(f"the key {shown(twice)} occurs twice in one object")
+        for name in drop:
+            made.pop(name, None)
+        return made
+
+    try:
+        return json.loads(text, object_pairs_hook=entry)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is not JSON", found=str(error), todo="download it again") from error
+        raise DatasetError(
+            f"{where} is not JSON", found=str(error)[:400], todo="download it again, or mend it"
+        ) from error
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a text file, split at newlines only, without line ends; as UTF-8 with lone surrogates for the rest."""
-    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+    """Lines of a text file, without line ends; as UTF-8 with lone surrogates for the rest.
+
+    Lines end with a newline (with or without a carriage return before it), in a file without any with a carriage
+    return. Other characters that Unicode knows as line ends stay in the line.
+
+    Raises:
+        DatasetError: the file is in another encoding.
+    """
+    text = decode_text(read_bytes(path), path.name)
+    lines = text.split(line_end(text))
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines] if "\r" in text else lines
+
+
+def line_end(text: str) -> str:
+    """What ends the lines of a text: a newline, or a carriage return if there is none."""
+    return "\n" if "\n" in text or "\r" not in text else "\r"
+
+
+def split_lines(text: str) -> list[str]:
+    """Lines of a text with their ends."""
+    end = line_end(text)
+    lines = text.split(end)
+    last = [lines.pop()]
+    return [line + end for line in lines] + (last if last[0] else [])
 
 
 def field(record: Any, name: str, where: str) -> Any:
@@ -100,6 +188,20 @@ def field(record: Any, name: str, where: str) -> Any:
     raise DatasetError(f"{where} has no field {name!r}", found=fields)
 
 
+def text_field(record: Any, name: str, where: str) -> str:
+    """`record[name]` of parsed JSON as text: a split, a file name; whole numbers become their digits.
+
+    Raises:
+        DatasetError: no such field, or another type.
+    """
+    value = field(record, name, where)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise DatasetError(f"the field {name!r} of {where} is not text", found=shown(value), expected="text")
+
+
 def items(value: Any, where: str) -> Sequence[Any]:
     """A list of parsed JSON.
 
@@ -109,6 +211,48 @@ def items(value: Any, where: str) -> Sequence[Any]:
     if isinstance(value, list):
         return value
     raise DatasetError(f"{where} is not a list", found=f"a {type(value).__name__}")
+
+
+def below_photos(images: Sequence[ImageRecord], root: Path, given: str) -> list[ImageRecord]:
+    """The images with absolute file names made relative to the folder of photographs that the user names.
+
+    Without one they stay as they are (and are refused as unsafe): what a file says chooses no place to read.
+
+    Args:
+        images: as a data set names their files.
+        root: folder of the data set.
+        given: the user's folder of photographs, relative to `root` or absolute; "" for none.
+
+    Raises:
+        DatasetError: an absolute name that lies elsewhere.
+    """
+    if not given or not any(image.file is not None and image.file.startswith("/") for image in images):
+        return list(images)
+    return [image if image.file is None else image._replace(file=_below(image, root / given)) for image in images]
+
+
+def _below(image: ImageRecord, folder: Path) -> str:
+    name = relative_name(str(image.file), folder)
+    if name.startswith("/"):
+        raise DatasetError(
+            f"the photograph of image {shown(image.image_id)} lies outside of the folder of photographs",
+            found=shown(image.file),
+            expected=f"a path below {folder}",
+            todo="give the folder that holds all of them with photos=...",
+        )
+    return name
+
+
+def relative_name(file: str, folder: Path) -> str:
+    """An absolute file name below `folder` (as the user names it, or where its links lead to) made relative to it;
+    other names as they are."""
+    if not file.startswith("/"):
+        return file
+    path = PurePosixPath(file)
+    for base in (os.path.abspath(folder), os.path.realpath(folder)):  # noqa: PTH100 - as the user names it: links stay
+        if path.is_relative_to(base):
+            return path.relative_to(base).as_posix()
+    return file
 
 
 def photo_folder(root: Path, given: str, usual: Sequence[str], files: Iterable[str | None]) -> Path | None:

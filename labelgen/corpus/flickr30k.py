@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from labelgen.corpus.base import DatasetInfo, Records
-from labelgen.corpus.files import data_folder, find_file, not_this, photo_folder
-from labelgen.corpus.karpathy import entry_text, karpathy_records
-from labelgen.corpus.names import file_stem
+from labelgen.corpus.files import below_photos, book_other, data_folder, find_file, not_this, photo_folder
+from labelgen.corpus.karpathy import find_karpathy, karpathy_records
+from labelgen.corpus.ledger import Ledger
 from labelgen.corpus.tokens import token_records
 from labelgen.registry import unknown
 
@@ -27,8 +27,8 @@ class Flickr30k:
 
     info = DatasetInfo(
         summary="Flickr30k: 31,014 photographs with five captions each (Karpathy's split)",
-        expects=f"{_KARPATHY}, or {_TOKENS} (with lists train.txt, val.txt, test.txt beside it where splits are "
-        "wanted); photographs in flickr30k-images/ or images/ (optional)",
+        expects=f"{_KARPATHY} (or the only dataset_*.json, as RSICD has), or {_TOKENS} (with lists train.txt, "
+        "val.txt, test.txt beside it where splits are wanted); photographs in flickr30k-images/ or images/ (optional)",
         ids="image: stem of the file name; caption: sentid (token file: file#n)",
         splits="train, val, test; unassigned for images of the token file that no list names",
         url="https://shannon.cs.illinois.edu/DenotationGraph/",
@@ -46,22 +46,21 @@ class Flickr30k:
             DatasetError: the root or its files are missing or of another format.
         """
         folder = data_folder(self.root, "flickr30k", self.info.expects)
-        karpathy, tokens = find_file(folder, _KARPATHY), find_file(folder, _TOKENS)
+        ledger = Ledger()
+        karpathy = find_karpathy(folder, _KARPATHY, ledger) if self.annotations != "token" else None
+        tokens = find_file(folder, _TOKENS, ledger) if karpathy is None else None
         sources: tuple[Path, ...]
-        if karpathy is not None and self.annotations != "token":
-            images, captions = karpathy_records(
-                karpathy, image_id=lambda entry: file_stem(_filename(entry)), file=_filename
-            )
+        if karpathy is not None:
+            book_other(folder, _TOKENS, karpathy, ledger)
+            images, captions = karpathy_records(karpathy, ledger)
             sources = (karpathy,)
         elif tokens is not None and self.annotations != "karpathy":
             lists = {split: tokens.with_name(f"{split}.txt") for split in ("train", "val", "test")}
             lists = {split: path for split, path in lists.items() if path.is_file()}
-            images, captions = token_records(tokens, lists)
+            images, captions = token_records(tokens, lists, ledger)
             sources = (tokens, *lists.values())
         else:
             raise not_this("flickr30k", folder, self.info.expects)
+        images = below_photos(images, folder, self.photos)
         photos = photo_folder(folder, self.photos, _PHOTOS, (image.file for image in images))
-        return Records(images, captions, photos, sources)
-
-
-_filename = entry_text("filename")
+        return Records(images, captions, photos, sources, ledger.closed())

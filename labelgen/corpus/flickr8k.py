@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from labelgen.corpus.base import DatasetInfo, Records
-from labelgen.corpus.files import data_folder, find_file, not_this, photo_folder
-from labelgen.corpus.karpathy import entry_text, karpathy_records
-from labelgen.corpus.names import file_stem
+from labelgen.corpus.files import below_photos, book_other, data_folder, find_file, not_this, photo_folder
+from labelgen.corpus.karpathy import find_karpathy, karpathy_records
+from labelgen.corpus.ledger import Ledger
 from labelgen.corpus.tokens import token_records
 from labelgen.registry import unknown
 
@@ -51,22 +51,22 @@ class Flickr8k:
             DatasetError: the root or its files are missing or of another format.
         """
         folder = data_folder(self.root, "flickr8k", self.info.expects)
-        tokens, karpathy = find_file(folder, _TOKENS), find_file(folder, _KARPATHY)
-        if tokens is not None and self.annotations != "karpathy":
+        ledger = Ledger()
+        tokens = find_file(folder, _TOKENS, ledger) if self.annotations != "karpathy" else None
+        karpathy = find_karpathy(folder, _KARPATHY, ledger) if tokens is None else None
+        sources: tuple[Path, ...]
+        if tokens is not None:
             lists = {split: tokens.with_name(name) for split, name in _LISTS.items()}
             if not all(path.is_file() for path in lists.values()):
                 raise not_this("flickr8k", folder, self.info.expects)
-            images, captions = token_records(tokens, lists)
+            book_other(folder, _KARPATHY, tokens, ledger)
+            images, captions = token_records(tokens, lists, ledger)
             sources = (tokens, *lists.values())
         elif karpathy is not None and self.annotations != "token":
-            images, captions = karpathy_records(
-                karpathy, image_id=lambda entry: file_stem(_filename(entry)), file=_filename
-            )
+            images, captions = karpathy_records(karpathy, ledger)
             sources = (karpathy,)
         else:
             raise not_this("flickr8k", folder, self.info.expects)
+        images = below_photos(images, folder, self.photos)
         photos = photo_folder(folder, self.photos, _PHOTOS, (image.file for image in images))
-        return Records(images, captions, photos, sources)
-
-
-_filename = entry_text("filename")
+        return Records(images, captions, photos, sources, ledger.closed())

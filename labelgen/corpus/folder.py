@@ -1,21 +1,24 @@
-"""A folder of photographs with captions in `.txt` files beside them (as img2dataset writes) or in `captions.jsonl`."""
+"""A folder of photographs with captions in `.txt` files beside them (as img2dataset writes), in `captions.jsonl`, or in
+the `metadata.jsonl` or `metadata.csv` of Hugging Face's image folders."""
 
 from __future__ import annotations
 
-import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from labelgen.corpus.base import CaptionRecord, DatasetInfo, ImageRecord, Records
-from labelgen.corpus.files import PHOTO_SUFFIXES, data_folder, items, not_this
-from labelgen.corpus.names import is_unsafe, text_of
-from labelgen.corpus.table_files import column_names, read_columns
-from labelgen.errors import DatasetError
+from labelgen.corpus.encodings import refuse_other_encoding, wide_encoding
+from labelgen.corpus.files import LINE_ENDS, data_folder, items, not_this, read_bytes, relative_name
+from labelgen.corpus.folder_files import CAPTIONS, METADATA, FolderFiles, folder_files
+from labelgen.corpus.ledger import Ledger
+from labelgen.corpus.names import is_unsafe, is_utf8, repaired, text_of
+from labelgen.corpus.table_files import TableFile
+from labelgen.errors import ConfigError, DatasetError, shown
+from labelgen.registry import unknown
 from labelgen.types import SPLIT_ORDER
-
-_JSONL = "captions.jsonl"
 
 
 class Folder:
@@ -24,85 +27,143 @@ class Folder:
     Every photograph below `root` is an image, in order of its path. `a/b.txt` holds one caption of `a/b.jpg`: the whole
     file less its last line end. `captions.jsonl` in the root has a line `{"file": "a/b.jpg", "captions": ["...", ...]}`
     (or `"caption": "..."`) for some or all images; a file that only it names is an image whose photograph is missing.
-    Text files without a photograph are left alone. A folder with neither text files nor captions.jsonl is refused.
+    Where there is neither, `metadata.jsonl`, `metadata.csv` or `metadata.parquet` of any folder gives `file_name`,
+    relative to its own folder, and `text`, `caption` or `captions`. A folder without captions is refused.
 
     Args:
         root: the folder.
+        lines: `one`: a text file is one caption; `each`: each of its lines is one.
+        suffix: of the text files; case does not count.
+        caption: field of the metadata with the captions, where it has several texts.
     """
 
     info = DatasetInfo(
-        summary="Photographs with .txt siblings (img2dataset's files) or a captions.jsonl",
+        summary="Photographs with .txt siblings (img2dataset's files), a captions.jsonl or a metadata.jsonl",
         expects="photographs at any depth; x.txt beside x.jpg with one caption, or captions.jsonl with file and "
-        "captions (a list) or caption; subfolders train/, val/, test/ where there are splits",
+        "captions (a list) or caption, or metadata.jsonl or .csv with file_name and text; subfolders train/, val/, "
+        "test/ where there are splits",
         ids="image: path below the root with its suffix; caption: made, <path>#<n>",
         splits="the first folder of the path if it is train, val or test, else train",
     )
 
-    def __init__(self, root: Path | None) -> None:
-        self.root = root
+    def __init__(self, root: Path | None, *, lines: str = "one", suffix: str = ".txt", caption: str = "") -> None:
+        if lines not in ("one", "each"):
+            raise unknown("way to read lines", lines, ("one", "each"))
+        if not re.fullmatch(r"\.[A-Za-z0-9_]+", suffix):
+            raise ConfigError(f"{shown(suffix)} is no suffix of text files", expected="a dot and letters: .caption")
+        self.root, self.lines, self.suffix, self.caption = root, lines, suffix, caption
 
     def read(self) -> Records:
         """All splits.
 
         Raises:
-            DatasetError: the root is missing, or holds no captions.
+            DatasetError: the root is missing, or holds no captions, or some that cannot be told to belong to a
+                photograph.
         """
         folder = data_folder(self.root, "folder", self.info.expects)
-        table = folder / _JSONL
-        files = _photos(folder)
-        listed = _listed_captions(table) if table.is_file() else []
-        captions = [*_text_captions(folder, files), *listed]
+        ledger = Ledger()
+        files = folder_files(folder, self.suffix, ledger)
+        captions = _text_captions(folder, files, self.lines, ledger)
+        listed = [entry for table in files.tables for entry in self._listed(folder, table, ledger)]
         if not captions and not listed:
             raise not_this("folder", folder, self.info.expects)
-        named = dict.fromkeys([*files, *(file for file, _ in listed)])
+        captions += listed
+        files.book(ledger, folder, self.suffix, {file for file, text in captions if text is not None})
+        named = dict.fromkeys([*files.photos, *(file for file, _ in listed)])
         images = [ImageRecord(file, _split(file), file, row) for row, file in enumerate(named)]
-        return Records(images, _numbered(captions), folder, [table] if table.is_file() else [])
+        return Records(images, _numbered(captions), folder, [folder / name for name in files.tables], ledger.closed())
+
+    def _listed(self, folder: Path, name: str, ledger: Ledger) -> list[tuple[str, str | None]]:
+        """(file, caption) of a table; the caption is None where a file is named without one."""
+        table = TableFile(folder / name, ledger=ledger)
+        below = name.rpartition("/")[0] if name != CAPTIONS else ""
+        file_field, fields = _fields(table, self.caption)
+        listed: list[tuple[str, str | None]] = []
+        for row, (line, (file, *values)) in enumerate(table.rows([file_field, *fields]), start=1):
+            where = f"line {line} of {name}" if line else f"row {row} of {name}"
+            texts: list[str | None] = [text for value in values for text in _texts(value, where)]
+            listed += [(_safe(file, folder, below, where), text) for text in texts or [None]]
+            ledger.used("rows")
+        return listed
 
 
-def _photos(folder: Path) -> list[str]:
-    """Paths below `folder` with forward slashes, sorted; links to folders are followed, each folder once."""
-    found: list[str] = []
-    seen: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = Path(parent).relative_to(folder)
-        photos = (name for name in names if Path(name).suffix.lower() in PHOTO_SUFFIXES and not name.startswith("."))
-        found += [(below / name).as_posix() for name in photos]
-    return sorted(found)
-
-
-def _text_captions(folder: Path, files: list[str]) -> Iterator[tuple[str, str]]:
-    """(file, caption) of every photograph with a text file beside it."""
-    for file in files:
-        path = (folder / file).with_suffix(".txt")
-        if path.is_file():
-            text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-            yield file, text.removesuffix("\n").removesuffix("\r")
-
-
-def _listed_captions(path: Path) -> list[tuple[str, str | None]]:
-    """(file, caption) of captions.jsonl; the caption is None where a file is named without one."""
-    names = [name for name in ("caption", "captions") if name in column_names(path)]
-    if not names or "file" not in column_names(path):
+def _fields(table: TableFile, chosen: str) -> tuple[str, list[str]]:
+    """The fields of the file name and of the captions."""
+    metadata = table.path.name in METADATA
+    file_field = "file_name" if metadata else "file"
+    there = ("text", "caption", "captions") if metadata else ("caption", "captions")
+    fields = [chosen] if metadata and chosen else [name for name in there if name in table.columns]
+    if metadata and len(fields) > 1:
         raise DatasetError(
-            f"{path.name} is not of this form",
-            found=f"fields {', '.join(column_names(path))}",
-            expected="file and captions (a list) or caption",
-            todo="use dataset 'table' with file='captions.jsonl' for other fields",
+            f"{table.path.name} has several fields of texts",
+            found=", ".join(fields),
+            todo="choose one with caption=...",
         )
-    listed: list[tuple[str, str | None]] = []
-    for row, (file, *values) in enumerate(read_columns(path, ["file", *names]), start=1):
-        where = f"line {row} of {path.name}"
-        if not isinstance(file, str) or is_unsafe(file):
-            raise DatasetError(f"{where} has an unsafe file name", found=repr(file), expected="a relative path")
-        texts: list[str | None] = [text for value in values for text in _texts(value, where)]
-        listed += [(file.removeprefix("./"), text) for text in texts or [None]]
-    return listed
+    if not fields or not {file_field, *fields} <= set(table.columns):
+        raise DatasetError(
+            f"{table.path.name} is not of this form",
+            found=f"fields {', '.join(table.columns)[:400]}",
+            expected=f"{file_field} and {chosen or ', '.join(there[:-1]) + ' or ' + there[-1] + ' (a list)'}",
+            todo=f"use dataset 'table' with file='{table.path.name}' for other fields"
+            + (", or caption=... for another name of the captions" if metadata else ""),
+        )
+    return file_field, fields
+
+
+def _safe(file: Any, folder: Path, below: str, where: str) -> str:
+    """The file name of a table, relative to the root."""
+    name = relative_name(file, folder) if isinstance(file, str) else None
+    if name is None or is_unsafe(name):
+        raise DatasetError(f"{where} has an unsafe file name", found=shown(file), expected="a relative path")
+    name = name.removeprefix("./")
+    return f"{below}/{name}" if below and name == str(file).removeprefix("./") else name
+
+
+def _text_captions(folder: Path, files: FolderFiles, lines: str, ledger: Ledger) -> list[tuple[str, str | None]]:
+    """(photograph, caption) of every photograph with a text file beside it."""
+    texts = [(photo, file, _text(folder / file, file)) for photo, file in files.texts.items()]
+    damaged = [file for _, file, text in texts if not is_utf8(text)]
+    if damaged:
+        others = f" and {len(damaged) - 1} other text files" if len(damaged) > 1 else ""
+        refuse_other_encoding([text for _, _, text in texts], f"{damaged[0]}{others}")
+    captions: list[tuple[str, str | None]] = []
+    for photo, file, text in texts:
+        parts = split_text(text, lines)
+        _book_lines(ledger, text, file, each=lines == "each")
+        captions += [(photo, part) for part in parts]
+    return captions
+
+
+def split_text(text: str, lines: str) -> list[str]:
+    """The captions of a text file: one, or each line that is not blank (all of a blank file is one blank caption)."""
+    if lines == "each":
+        return [line for line in LINE_ENDS.split(text) if line.strip()] or [""]
+    return [text.removesuffix("\n").removesuffix("\r")]
+
+
+def _text(path: Path, name: str) -> str:
+    data = read_bytes(path)
+    encoding = wide_encoding(data)
+    if encoding:
+        raise DatasetError(
+            f"{repaired(name)} is not in UTF-8 but in {encoding}",
+            found=f"it begins with {data[:16]!r}",
+            expected="UTF-8",
+            todo=f"convert all texts, for example with: iconv -f {encoding} -t UTF-8 FILE > CONVERTED",
+        )
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
+def _book_lines(ledger: Ledger, text: str, file: str, *, each: bool) -> None:
+    lines = LINE_ENDS.split(text)
+    lines = lines if lines[-1] else lines[:-1]
+    filled = sum(bool(line.strip()) for line in lines)
+    further = 0 if each else max(0, filled - 1)
+    ledger.seen("lines of texts", len(lines))
+    ledger.used("lines of texts", filled - further)
+    ledger.skipped("lines of texts", "blank line", repaired(file), len(lines) - filled)
+    kind = "further lines of a text, kept inside of its one caption (lines='each' makes captions of them)"
+    ledger.skipped("lines of texts", kind, repaired(file), further, loud=True)
 
 
 def _texts(value: Any, where: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from labelgen.errors import DatasetError
+from labelgen.errors import DatasetError, shown
 
 #: Separates a tar shard from its member in a file name: `shard.tar::member.jpg`.
 INSIDE = "::"
@@ -27,7 +27,7 @@ def text_id(value: object, where: str) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise DatasetError(f"{where} has an unusable id", found=repr(value), expected="text or a whole number")
+    raise DatasetError(f"{where} has an unusable id", found=shown(value), expected="text or a whole number")
 
 
 def text_of(value: object, where: str) -> str:
@@ -42,7 +42,7 @@ def text_of(value: object, where: str) -> str:
         return ""
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
-    raise DatasetError(f"{where} has a caption that is not text", found=repr(value), expected="a string")
+    raise DatasetError(f"{where} has a caption that is not text", found=shown(value), expected="a string")
 
 
 def file_stem(file: str) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from labelgen.corpus.base import CaptionRecord, DatasetInfo, ImageRecord, Records
 from labelgen.corpus.files import PHOTO_SUFFIXES, data_folder, not_this, photo_folder, read_lines
-from labelgen.errors import DatasetError
+from labelgen.corpus.ledger import Ledger
+from labelgen.corpus.names import repaired
+from labelgen.errors import DatasetError, shown
 
 _LISTS = {"train": "trainset_txt_img_cat.list", "test": "testset_txt_img_cat.list"}
 _CATEGORIES = "categories.list"
@@ -65,30 +67,38 @@ class Wikipedia:
             )
         categories, used = _categories(folder / _CATEGORIES)
         photos = photo_folder(folder, self.photos, ("images",), ())
-        located = _photos_by_id(photos)
+        ledger = Ledger()
+        found = _photos_by_id(photos)
+        located = dict(found)
         images: list[ImageRecord] = []
         captions: list[CaptionRecord] = []
         for split, path in zip(_LISTS, sources, strict=True):
-            for text_id, image_id, number in _entries(path):
+            for text_id, image_id, number in _entries(path, ledger):
                 row, category = len(images), categories.get(number, number)
                 file = located.get(image_id, f"{category}/{image_id}.jpg")
                 text = text_id if self.features_only else _document(texts, text_id)
                 images.append(ImageRecord(image_id, split, file, row, category))
                 captions.append(CaptionRecord(text_id, image_id, text, row))
-        return Records(images, captions, photos, [*sources, *used])
+        _book_photos(ledger, found, images)
+        return Records(images, captions, photos, [*sources, *used], ledger.closed())
 
 
-def _entries(path: Path) -> list[tuple[str, str, str]]:
+def _entries(path: Path, ledger: Ledger) -> list[tuple[str, str, str]]:
     entries = []
     for number, line in enumerate(read_lines(path)):
+        ledger.seen("lines")
+        if not line.strip():
+            ledger.skipped("lines", "blank line", f"line {number + 1} of {path.name}")
+            continue
         parts = line.split()
         if len(parts) != 3:
             raise DatasetError(
                 f"line {number + 1} of {path.name} is not an entry",
-                found=repr(line),
+                found=shown(line),
                 expected="text id, image id, category",
             )
         entries.append((parts[0], parts[1], parts[2]))
+        ledger.used("lines")
     return entries
 
 
@@ -99,11 +109,24 @@ def _categories(path: Path) -> tuple[dict[str, str], list[Path]]:
     return {str(number): name.strip() for number, name in enumerate(read_lines(path), start=1)}, [path]
 
 
-def _photos_by_id(photos: Path | None) -> Mapping[str, str]:
+def _photos_by_id(photos: Path | None) -> list[tuple[str, str]]:
+    """(id, file) of every photograph; of two with one id the last is meant."""
     if photos is None:
-        return {}
+        return []
     found = sorted(path for path in photos.glob("*/*") if path.suffix.lower() in PHOTO_SUFFIXES)
-    return {path.stem: path.relative_to(photos).as_posix() for path in found}
+    return [(path.stem, path.relative_to(photos).as_posix()) for path in found]
+
+
+def _book_photos(ledger: Ledger, found: Sequence[tuple[str, str]], images: Sequence[ImageRecord]) -> None:
+    """Tell of photographs that no list names, and of those that another of the same id hides."""
+    used, named = {image.file for image in images}, {image.image_id for image in images}
+    ledger.seen("photographs", len(found))
+    for image_id, file in found:
+        if file in used:
+            ledger.used("photographs")
+        else:
+            kind = "another one has the same id" if image_id in named else "named by no list"
+            ledger.skipped("photographs", kind, repaired(file), loud=True)
 
 
 def _document(texts: Path, text_id: str) -> str:

@@ -12,17 +12,21 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from labelgen import registry
 from labelgen.errors import ConfigError, DatasetError
 from labelgen.patches import cleaned_json, cleaned_lines
+from labelgen.patches.cleaned_folder import clean_folder
 from labelgen.patches.cleaned_lines import Columns
 from labelgen.patches.cleaned_tar import clean_tars
 from labelgen.patches.patch import Patch
 from labelgen.patches.removed import Removed
 from labelgen.specs import Spec
 from labelgen.store.atomic import write_atomic
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class Result(NamedTuple):
@@ -85,7 +89,7 @@ def export_sources(patch: Patch, dataset: str | Spec, root: str | Path | None, o
     if spec.name == "webdataset" and folder is not None:
         return _total(target, clean_tars(folder, target, gone, adapter))
     if spec.name == "folder" and folder is not None:
-        return _total(target, cleaned_lines.clean_folder(folder, target, gone))
+        return _total(target, clean_folder(folder, target, gone, adapter))
     cleaner = _CLEANERS.get(spec.name)
     if cleaner is None:
         raise ConfigError(f"the files of data set {spec.name!r} are not known here", expected=", ".join(sorted(_KNOWN)))
@@ -109,15 +113,15 @@ def _clean_file(source: Path, out: Path, gone: Removed, clean: Cleaner) -> Clean
     return Cleaned(target, result.kept, result.removed)
 
 
-def _by_content(columns: Columns) -> Cleaner:
-    """Finds out what a file is."""
+def _by_content(columns: Columns, **options: str) -> Cleaner:
+    """Finds out what a file is; `options` are those of CSV."""
 
     def clean(name: str, data: bytes, gone: Removed) -> tuple[bytes, int, int]:
-        suffix = Path(name).suffix
+        suffix = Path(name).suffix.lower()
         if data[:4] == b"PAR1":
             return _parquet(name, data, gone, columns)
         if suffix in (".csv", ".tsv"):
-            return cleaned_lines.clean_csv(name, data, gone, columns)
+            return cleaned_lines.clean_csv(name, data, gone, columns, options)
         if suffix in (".jsonl", ".ndjson"):
             return cleaned_lines.clean_jsonl(name, data, gone, columns)
         if data.lstrip()[:1] in (b"{", b"["):
@@ -134,12 +138,35 @@ def _parquet(name: str, data: bytes, gone: Removed, columns: Columns) -> tuple[b
         frame = pl.read_parquet(BytesIO(data))
     except pl.exceptions.PolarsError as error:
         raise DatasetError(f"{name} is no parquet file", found=str(error)[:200]) from error
-    rows = list(cleaned_lines.table_rows(name, frame.columns, frame.to_dicts(), columns))
-    stays = [not gone.has([image], caption) for image, caption in rows]
+    columns, records = _records(frame, columns)
+    rows = list(cleaned_lines.table_rows(name, frame.columns, records, columns))
+    stays = [row.stays(gone) for row in rows]
+    for column in (columns.caption, columns.caption_id):
+        if column in frame.columns and isinstance(frame.schema[column], pl.List):
+            left = [
+                value and [one for one, stay in zip(value, stay_of, strict=True) if stay]
+                for value, stay_of in zip(frame[column].to_list(), stays, strict=True)
+            ]
+            frame = frame.with_columns(pl.Series(column, left, dtype=frame.schema[column]))
     buffer = BytesIO()
-    frame.filter(pl.Series(stays, dtype=pl.Boolean)).write_parquet(buffer)
-    kept = sum(stay and caption != "" for stay, (_, caption) in zip(stays, rows, strict=True))
-    return buffer.getvalue(), kept, sum(caption != "" for _, caption in rows) - kept
+    frame.filter(pl.Series([any(stay) for stay in stays], dtype=pl.Boolean)).write_parquet(buffer)
+    kept = sum(sum(stay) for stay, row in zip(stays, rows, strict=True) if row.captions)
+    return buffer.getvalue(), kept, sum(len(row.captions) for row in rows) - kept
+
+
+def _records(frame: pl.DataFrame, columns: Columns) -> tuple[Columns, list[dict[str, Any]]]:
+    """The columns as they are called, and their values; a picture is its path."""
+    import polars as pl
+
+    def has_path(name: str) -> bool:
+        kind = frame.schema.get(name)
+        return isinstance(kind, pl.Struct) and "path" in {part.name for part in kind.fields}
+
+    if columns.image_id == "image_id" and "image_id" not in frame.columns and has_path("image"):
+        columns = columns._replace(image_id="image")
+    used = frame.select([name for name in columns if name in frame.columns])
+    paths = [pl.col(name).struct.field("path").alias(name) for name in used.columns if has_path(name)]
+    return columns, used.with_columns(paths).to_dicts()
 
 
 def _text_files(_adapter: Any, path: Path) -> Cleaner:
@@ -150,7 +177,9 @@ def _text_files(_adapter: Any, path: Path) -> Cleaner:
 
 def _table_file(adapter: Any, _path: Path) -> Cleaner:
     named = {**getattr(adapter, "required", {}), **getattr(adapter, "optional", {})}
-    return _by_content(_columns({name: column for name, column in named.items() if column and name in Columns._fields}))
+    options = {name: getattr(adapter, name) for name in ("separator", "quoting") if hasattr(adapter, name)}
+    columns = {name: column for name, column in named.items() if column and name in Columns._fields}
+    return _by_content(_columns(columns), **options)
 
 
 def _pair_lists(_adapter: Any, path: Path) -> Cleaner:

@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from typing import Any
 
+from labelgen.corpus.encodings import decode_text
+from labelgen.corpus.files import parse_json
 from labelgen.corpus.names import file_stem
 from labelgen.errors import DatasetError
 from labelgen.patches.removed import Removed
@@ -17,8 +19,8 @@ def clean_json(name: str, data: bytes, gone: Removed) -> tuple[bytes, int, int]:
     Raises:
         DatasetError: JSON of another form.
     """
+    document: Any = parse_json(decode_text(data, name), name)
     try:
-        document = json.loads(data.decode("utf-8", "surrogateescape"))
         if isinstance(document, list):
             document, kept, removed = _cusa(document, gone)
         elif "annotations" in document:
@@ -28,7 +30,7 @@ def clean_json(name: str, data: bytes, gone: Removed) -> tuple[bytes, int, int]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(
             f"{name} is not of Karpathy, COCO or CUSA",
-            found=f"{type(error).__name__}: {error}",
+            found=f"{type(error).__name__}: {error}"[:400],
             expected="images with sentences, images and annotations, or a list of image_id and caption",
         ) from error
     text = json.dumps(document, ensure_ascii=False)

@@ -32,11 +32,13 @@ def refuse_missing_root(dataset: DatasetConfig) -> None:
     """What can be said before teachers are loaded, which takes seconds.
 
     Raises:
-        DatasetError: the root that was given does not exist or is a file.
+        DatasetError: the root that was given does not exist, or is a file and the adapter takes folders only.
     """
     if dataset.root:
-        name = dataset.spec.name
-        data_folder(Path(dataset.root).expanduser(), name, registry.load("dataset", name).info.expects)  # type: ignore[attr-defined]  # a class of the registry
+        adapter: Any = registry.load("dataset", dataset.spec.name)
+        root = Path(dataset.root).expanduser()
+        if not (root.is_file() and getattr(adapter, "takes_file", False)):
+            data_folder(root, dataset.spec.name, adapter.info.expects)
 
 
 def read_corpus(dataset: DatasetConfig) -> Corpus:

@@ -161,7 +161,7 @@ def test_contradictions(tmp_path: Path, change: dict[str, str], message: str) ->
     [
         ({"image_id": 1.5, "caption": "x"}, "unusable id"),
         ({"image_id": None, "caption": "x"}, "unusable id"),
-        ({"image_id": 1, "caption": ["x", "y"]}, "not text"),
+        ({"image_id": 1, "caption": [["x"], ["y"]]}, "not text"),
         ({"image_id": 1, "caption": 3}, "not text"),
     ],
 )
@@ -228,6 +228,6 @@ def test_csv_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[tup
     """Whatever ids and captions are written as CSV come back as they were."""
     folder = tmp_path_factory.mktemp("table")
     write(folder / "captions.csv", [{"image_id": image_id, "caption": text} for image_id, text in rows])
-    records = Table(folder).read()
+    records = Table(folder, quoting="csv").read()
     assert [image.image_id for image in records.images] == list(dict.fromkeys(image_id for image_id, _ in rows))
     assert [(caption.image_id, caption.text) for caption in records.captions] == rows
