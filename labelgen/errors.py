@@ -171,7 +171,10 @@ def some(values: Iterable[object], limit: int = 5) -> str:
 def shown(value: object, limit: int = MAX_VALUE) -> str:
     """`repr` of a foreign value, cut behind `limit` characters or bytes: how messages quote it."""
     if not isinstance(value, (str, bytes)):
-        return shortened(_REPR.repr(value), limit)
+        try:
+            return shortened(_REPR.repr(value), limit)
+        except ValueError:  # whole numbers of more digits than Python writes
+            return f"a {type(value).__name__} that cannot be written"
     text = repr(value[:limit])
     kind = "bytes" if isinstance(value, bytes) else "characters"
     return text if len(value) <= limit else f"{text}... ({len(value):,} {kind})"

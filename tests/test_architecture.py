@@ -90,6 +90,7 @@ LIBRARIES: dict[str, set[str]] = {
     "PIL": {
         *("corpus/photos.py", "testing/teachers.py"),
         *("teachers/base.py", "teachers/crossmodal.py", "teachers/lite.py", "teachers/vision.py"),
+        "teachers/probe.py",
     },
     "polars": {
         *("corpus/arrange.py", "corpus/frames.py", "corpus/join.py", "corpus/table_files.py"),

@@ -17,6 +17,7 @@ from labelgen.stages.facts import CorpusFacts, TeacherFacts
 from labelgen.stages.parts import Blocks
 from labelgen.stages.search import ListSpec, SealedList, product_of
 from labelgen.store import layout
+from labelgen.teachers.checks import check_row_count
 from labelgen.types import Modality
 
 _MODALITIES: tuple[Modality, ...] = ("image", "text")
@@ -86,12 +87,23 @@ class EmbeddingPlan:
             return self.sealed
         return fingerprint([self.sealed, made_of] if self.sealed else made_of)
 
+    def check_features(self) -> None:
+        """Refuse features by row of another number of rows than the corpus has.
+
+        Raises:
+            TeacherError: see `check_row_count`.
+        """
+        if self.teacher.kind == "keyed":
+            rows = self.corpus.rows(self.modality)
+            check_row_count(self.teacher.identity, self.modality, rows, f"teacher {self.teacher.spec}")
+
     @property
     def _name(self) -> str:
         return layout.numbered(f"{self.alias}.{self.modality}", self.corpus.generation)
 
     def part_tasks(self) -> list[Task]:
-        """One task a fixed block."""
+        """One task a fixed block; raises as `check_features` does."""
+        self.check_features()
         common: dict[str, Any] = {"spec": self.teacher.spec, "alias": self.alias}
         work = "embed:embed_texts" if self.modality == "text" else "embed:embed_images"
         if self.source is not None:

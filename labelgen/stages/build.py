@@ -129,8 +129,8 @@ class Build:
         for alias, spec in self.config.teachers.items():
             old = self.sealed.teachers.get(alias) if self.sealed else None
             if old is None or self.append:
-                key = f"describe/{layout.numbered(alias, generation)}"
-                task = Task(key, "", "labelgen.stages.embed:describe", {"spec": str(spec), "alias": alias}, 1)
+                key, arguments = f"describe/{layout.numbered(alias, generation)}", {"spec": str(spec), "alias": alias}
+                task = Task(key, "", "labelgen.stages.embed:describe", arguments, 1)
                 (self.root / receipt_path(task.key)).unlink(missing_ok=True)
                 tasks.append(task)
             elif old.spec != str(spec):
@@ -144,8 +144,8 @@ class Build:
                 described[alias] = TeacherFacts.from_entry(alias, old)
         for receipt in runner.run("describe", tasks):
             described[receipt.facts["alias"]] = TeacherFacts.from_receipt(receipt.facts)
-        if self.append and self.sealed:
-            session.refuse_changed_teachers(self.root, self.sealed.teachers, described)
+        before = self.sealed.teachers if self.append and self.sealed else {}
+        self._tell(*session.refuse_changed_teachers(self.root, before, described), stage="describe")
         new = {task.arguments["alias"]: described[task.arguments["alias"]].to_json() for task in tasks}
         session.refuse_other_teachers(self.root, self.pending, new)
         session.note(self.root, self.pending, teachers=new)
@@ -165,8 +165,7 @@ class Build:
             ingested = Ingested(facts, corpus.splits, corpus.about, corpus.parts)
         else:
             ingested = work.again(sealed)
-        for text in ingested.notes:
-            self._tell(text)
+        self._tell(*ingested.notes)
         return ingested
 
     def _sealed_arrays(self) -> dict[str, str]:
@@ -244,7 +243,7 @@ class Build:
         if compiled > _LONG_COMPILE:
             self._tell(
                 f"{compiled:.0f} s of the search went into compiling its loops; the next build finds them ready",
-                "search",
+                stage="search",
             )
         merges = []
         for product, strips in work:
@@ -380,9 +379,10 @@ class Build:
     def _has_list(self, path: str) -> bool:
         return self.sealed is not None and any(entry.path == path for entry in self.sealed.neighbors)
 
-    def _tell(self, text: str, stage: str = "ingest") -> None:
-        self.notes.append(text)
-        self.progress(Event("note", stage, text=text))
+    def _tell(self, *texts: str, stage: str = "ingest") -> None:
+        for text in texts:
+            self.notes.append(text)
+            self.progress(Event("note", stage, text=text))
 
 
 def _refuse_empty(plan: EmbeddingPlan, receipts: Sequence[Receipt]) -> None:

@@ -112,13 +112,13 @@ def _estimated(config: BuildConfig, workers: int, *, calibrate: bool, progress: 
         StageCost("describe", ", ".join(config.teachers), len(teachers), 0, loaded - read, 0),
         StageCost("ingest", config.dataset.name, facts.n_images + facts.n_captions, 0, read - started, 0),
     ]
-    costs += [
-        _embedding_cost(plan, corpus, workers, calibrate=calibrate, progress=progress)
-        for plan in embedding_plans(facts, teachers)
-    ]
+    for plan in embedding_plans(facts, teachers):
+        plan.check_features()
+        costs.append(_embedding_cost(plan, corpus, workers, calibrate=calibrate, progress=progress))
     lists = lists_for(config.search, {item.alias: item.modalities for item in teachers}, len(corpus.splits))
     embedded = {f"{plan.alias}.{plan.modality}": "" for plan in embedding_plans(facts, teachers)}
-    notes = [*ledger_notes(corpus.ledger), *_notes(facts, lists)]
+    said = dict.fromkeys(note for item in teachers for note in item.notes)
+    notes = [*ledger_notes(corpus.ledger), *said, *_notes(facts, lists)]
     for product in product_plans(facts, teachers, lists, embedded):
         progress(Event("note", "plan", text=f"calibrating the search of {product.alias}"))
         found, told = _search_costs(product, corpus, workers, calibrate=calibrate)

@@ -30,6 +30,8 @@ from labelgen.store.mapped import MappedArray
 from labelgen.store.shards import write_shard
 from labelgen.teachers.base import ImageTeacher, KeyedTeacher
 from labelgen.teachers.checks import check_not_constant, check_rows, normalise
+from labelgen.teachers.failures import foreign
+from labelgen.teachers.probe import check_repeatable
 from labelgen.teachers.trained import TrainedTeacher
 from labelgen.types import Float16, Float32, Int64, Modality
 
@@ -42,13 +44,19 @@ def describe(root: Path, *, spec: str, alias: str) -> Result:
 
 
 def describe_teacher(spec: str, alias: str) -> dict[str, Any]:
-    """Load a teacher and ask it, so that changed weights under the same name are noticed."""
+    """Load a teacher and ask it, so that changed weights under the same name are noticed.
+
+    Raises:
+        TeacherError: it cannot be loaded, or gives other rows when it encodes the same items again.
+    """
     teacher = worker.teacher(spec)
+    check_repeatable(teacher, f"teacher {spec}", worker.settings().device)
     kind = "keyed" if isinstance(teacher, KeyedTeacher) else "content"
     kind = "trained" if isinstance(teacher, TrainedTeacher) else kind
     content = kind == "content"
     parsed = Spec.parse(spec)
     reduced = parsed.arguments.get("precision", "float32") != "float32"
+    notes = [str(note) for note in getattr(teacher, "notes", ())]
     return {
         "alias": alias,
         "spec": spec,
@@ -59,6 +67,7 @@ def describe_teacher(spec: str, alias: str) -> dict[str, Any]:
         "text_block": teacher.text_block if content and "text" in teacher.modalities else 0,
         "image_block": teacher.image_block if content and "image" in teacher.modalities else 0,
         "reference": str(Spec.of(parsed.name, **{**parsed.arguments, "precision": "float32"})) if reduced else "",
+        **({"notes": notes} if notes else {}),
     }
 
 
@@ -66,7 +75,8 @@ def embed_texts(root: Path, *, corpus: str, spec: str, alias: str, start: int, s
     """Encode the distinct texts [start, stop) and write their rows as one part."""
     teacher = worker.teacher(spec)
     texts = tables.distinct_texts(root / corpus)[start:stop]
-    rows = teacher.encode_texts(texts)
+    with foreign(f"teacher {spec} fails on the texts {start} to {stop - 1}"):
+        rows = teacher.encode_texts(texts)
     named = [repr(text[:60]) for text in texts]
     check_rows(rows, dim=teacher.dim, ids=named, what=f"teacher {spec}")
     check_not_constant(rows, what=f"teacher {spec}")
@@ -208,7 +218,7 @@ def _encode_batch(
     teacher: ImageTeacher, photos: Path, files: Sequence[str | None], turn: AbstractContextManager[Any]
 ) -> _Batch:
     prepared = [_prepare(teacher, photos, file) for file in files]
-    with turn:
+    with turn, foreign(f"a teacher fails on a batch of images from {files[0]!r}"):
         rows = teacher.encode_images([image for image, _, _ in prepared])
     return _Batch(rows, [(content, failure) for _, content, failure in prepared])
 

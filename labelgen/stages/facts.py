@@ -84,7 +84,10 @@ def sealed_parts(manifest: Manifest) -> tuple[Part, ...]:
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """What a loaded teacher says of itself. Blocks are 0 where it does not encode that modality from content."""
+    """What a loaded teacher says of itself. Blocks are 0 where it does not encode that modality from content.
+
+    `notes` are sentences for whoever builds with it; they are told, and not kept.
+    """
 
     alias: str
     spec: str
@@ -95,11 +98,13 @@ class TeacherFacts:
     text_block: int
     image_block: int
     reference: str = ""
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_receipt(cls, facts: Mapping[str, Any]) -> TeacherFacts:
         """From the facts of a `describe` task."""
-        return cls(**{**facts, "modalities": frozenset(facts["modalities"])})
+        lists = {"modalities": frozenset(facts["modalities"]), "notes": tuple(facts.get("notes", ()))}
+        return cls(**{**facts, **lists})
 
     @classmethod
     def from_entry(cls, alias: str, entry: TeacherEntry) -> TeacherFacts:

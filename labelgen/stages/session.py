@@ -19,6 +19,7 @@ from labelgen.fingerprint import canonical
 from labelgen.store import layout
 from labelgen.store.atomic import write_atomic
 from labelgen.store.manifest import Manifest
+from labelgen.teachers.identity import on_common_facts
 
 
 def work_identity(config: BuildConfig, append: DatasetConfig | None = None) -> dict[str, Any]:
@@ -107,7 +108,12 @@ def refuse_other_machine(root: Path, pending: Mapping[str, Any], here: Mapping[s
 
 def refuse_other_teachers(root: Path, pending: Mapping[str, Any], teachers: Mapping[str, Any]) -> None:
     """Raises StoreMismatchError where a teacher of the same spec has other weights than when the work was begun."""
-    differing = changes(pending.get("teachers", teachers), teachers)
+    before = pending.get("teachers", teachers)
+    now = {
+        alias: {**facts, "identity": on_common_facts(before.get(alias, {}).get("identity", {}), facts["identity"])[0]}
+        for alias, facts in teachers.items()
+    }
+    differing = changes(before, now)
     if differing:
         raise StoreMismatchError(
             f"a teacher is not the one that the unfinished work in {root} was begun with",
@@ -116,20 +122,25 @@ def refuse_other_teachers(root: Path, pending: Mapping[str, Any], teachers: Mapp
         )
 
 
-def refuse_changed_teachers(root: Path, sealed: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raises StoreMismatchError where a teacher is not the one that made the sealed rows.
+def refuse_changed_teachers(root: Path, sealed: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Raises StoreMismatchError where a teacher is not the one that made the sealed rows; returns notes on all of them.
 
     Features that are looked up by id are no network: their file may have grown, so there the dimension counts alone.
+    Facts that the sealed identity does not have are not compared, and a note says so.
     """
-    differing = []
-    for alias, teacher in found.items():
-        old = sealed[alias]
+    differing, notes = [], [note for teacher in found.values() for note in teacher.notes]
+    for alias, old in sealed.items():
+        if (teacher := found.get(alias)) is None:
+            continue
         if teacher.kind == "keyed" == old.kind:
             differing += changes({"dim": old.dim}, {"dim": teacher.dim}, alias)
         else:
+            identity, absent = on_common_facts(old.identity, teacher.identity)
             before = {"identity": old.identity, "dim": old.dim, "modalities": sorted(old.modalities)}
-            now = {"identity": teacher.identity, "dim": teacher.dim, "modalities": sorted(teacher.modalities)}
+            now = {"identity": identity, "dim": teacher.dim, "modalities": sorted(teacher.modalities)}
             differing += changes(before, now, alias)
+            if absent:
+                notes.append(f"{alias}: the store does not record {', '.join(absent)} of its teacher: not compared")
     if differing:
         raise StoreMismatchError(
             f"a teacher is not the one that the store at {root} was made with",
@@ -137,6 +148,7 @@ def refuse_changed_teachers(root: Path, sealed: Mapping[str, Any], found: Mappin
             expected="the same weights and settings: rows of two networks cannot be compared",
             todo="restore its weights, or build another store",
         )
+    return list(dict.fromkeys(notes))
 
 
 def refuse_other_corpus(root: Path, found: str, expected: str, *, changing: bool = False) -> None:

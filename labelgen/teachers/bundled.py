@@ -29,7 +29,8 @@ def minilm(
     Raises:
         MissingExtraError: the package is not installed.
     """
-    return load_sentences(str(minilm_folder()), text=text, compute=Compute(precision, batch, block, device))
+    compute = Compute(precision, batch, block, device)
+    return load_sentences(str(minilm_folder()), text=text, compute=compute, bundled=True)
 
 
 @described(
@@ -51,7 +52,8 @@ def mpnet(
     Raises:
         MissingExtraError: parts are not installed; the message has the line that installs them.
     """
-    return load_sentences(str(mpnet_folder()), text=text, compute=Compute(precision, batch, block, device))
+    compute = Compute(precision, batch, block, device)
+    return load_sentences(str(mpnet_folder()), text=text, compute=compute, bundled=True)
 
 
 @described(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +63,26 @@ def check_not_constant(rows: Float32 | Float16, what: str) -> None:
             expected="rows that tell items apart",
             todo="check that the weights were loaded and that the features belong to this dataset",
         )
+
+
+def check_row_count(identity: Mapping[str, Any], modality: str, rows: int, what: str) -> None:
+    """Refuse features without ids that are not exactly as many as the corpus has rows.
+
+    `identity` is that of a keyed teacher; under the modality it may say `by: row`, and how many `rows` its file has.
+
+    Raises:
+        TeacherError: one more or one less, and every row may belong to another item.
+    """
+    facts = identity.get(modality)
+    if not isinstance(facts, Mapping) or facts.get("by") != "row" or facts.get("rows") == rows:
+        return
+    items = "images" if modality == "image" else "captions"
+    raise TeacherError(
+        f"{what} has features without ids for another number of {items}",
+        found=f"{facts.get('rows'):,} rows of features, {rows:,} {items} in the corpus",
+        expected="one row for every row of the corpus, in its order",
+        todo="give the ids of the rows with ids='FILE'",
+    )
 
 
 def normalise(rows: Float32) -> Float16:

@@ -67,7 +67,8 @@ def conse(
     if not isinstance(top, int) or not 1 <= top <= 1000:
         raise ConfigError(f"top is {top!r}", expected="a number of ImageNet classes, 1 to 1000")
     compute = Compute(precision, batch, block, device)
-    encode_names = load_sentences(str(minilm_folder()), text="none", compute=replace(compute, block=_TEXT_BLOCK))
+    texts_compute = replace(compute, block=_TEXT_BLOCK)
+    encode_names = load_sentences(str(minilm_folder()), text="none", compute=texts_compute, bundled=True)
     texts = encode_names.with_text(text)
     network, facts = lite_network(size)
     names = class_names()

@@ -27,6 +27,8 @@ class CrossModal:
                 todo="use them as two teachers",
             )
         self._text, self._image = text, image
+        sides: list[Any] = [text, image]
+        self.notes = tuple(dict.fromkeys(note for side in sides for note in getattr(side, "notes", ())))
         self.dim = text.dim
         self.text_block, self.image_block, self.image_batch = text.text_block, image.image_block, image.image_batch
 

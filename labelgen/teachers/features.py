@@ -10,24 +10,31 @@ file                   what it holds                                            
                        or a tensor `ids` of whole numbers); or a tensor per id
 `.parquet`             one column of lists, and one of ids                          a batch of rows at a time
 =====================  ==========================================================  =====================================
+
+Names that say ids (`ids`, `image_ids`, `caption_id`, `key` ..., see `feature_ids`) are ids: they are never passed over
+in favour of the order of the rows.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.errors import TeacherError
+from labelgen.errors import LabelgenError, TeacherError
+from labelgen.teachers.failures import brief
+from labelgen.teachers.feature_ids import as_ids, id_name_for, refuse_unnamed
+from labelgen.teachers.feature_limits import npy_header, read_member
 from labelgen.teachers.pickled import read_mapping
+from labelgen.teachers.safetensors_features import Tensors
+from labelgen.types import Modality
 
 FORMATS = (".npy", ".npz", ".safetensors", ".parquet", ".pkl", ".pickle")
 
@@ -76,13 +83,13 @@ class Entries:
         return (self.load(self.keys[position]) for position in positions)
 
 
-def open_features(path: Path) -> Source:
-    """The features of a file.
+def open_features(path: Path, modality: Modality = "image") -> Source:
+    """The features of a file, of items of one modality.
 
     Raises:
-        TeacherError: no such file, a format that is not read, or a damaged file.
+        TeacherError: no such file, a format that is not read, a damaged file, or ids that cannot be used.
     """
-    readers: Mapping[str, Callable[[Path], Source]] = {
+    readers: Mapping[str, Callable[[Path, Modality], Source]] = {
         ".npy": _npy,
         ".npz": _npz,
         ".safetensors": _safetensors,
@@ -91,93 +98,78 @@ def open_features(path: Path) -> Source:
         ".pickle": _pickle,
     }
     reader = readers.get(path.suffix.lower())
-    if reader is None or not path.is_file():
+    if reader is None or not _is_file(path):
         raise TeacherError(
-            f"no features at {str(path)!r}",
-            found="no such file" if reader else f"a name that ends in {path.suffix!r}",
+            f"no features at {brief(path)!r}",
+            found="no such file" if reader else f"a name that ends in {brief(path.suffix, 40)!r}",
             expected=f"a file of one of the formats {', '.join(FORMATS)}",
         )
     with reading(path.name):
-        return reader(path)
+        return reader(path, modality)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or no name at all
+        return False
 
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turns what the readers of a damaged file raise into a `TeacherError` that names the file."""
+    """Turns whatever the readers of a damaged file raise into a `TeacherError` that names the file."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except LabelgenError:
+        raise
+    except Exception as error:  # numpy, zipfile, json and arrow raise two dozen kinds between them
         raise TeacherError(
-            f"cannot read the features of {name!r}",
-            found=next(iter(str(error).splitlines()), repr(error)),
+            f"cannot read the features of {brief(name)!r}",
+            found=brief(next(iter(str(error).splitlines()), repr(error))),
             expected="a whole file, as it was written",
             todo="save the file anew",
         ) from error
 
 
-def read_ids(path: Path) -> list[str]:
-    """Ids in a file of their own: one per line, a JSON list, or an `.npy` of text or whole numbers.
-
-    Raises:
-        TeacherError: no such file, or not ids.
-    """
-    try:
-        if path.suffix == ".npy":
-            return _as_ids(np.load(path, allow_pickle=False))
-        text = path.read_text(encoding="utf-8")
-        return _as_ids(json.loads(text)) if path.suffix == ".json" else text.removesuffix("\n").split("\n")
-    except (OSError, ValueError, TypeError) as error:
-        raise TeacherError(
-            f"cannot read ids from {str(path)!r}",
-            found=str(error).splitlines()[0],
-            expected="one id per line, a .json list, or an .npy of text or whole numbers",
-        ) from error
-
-
-def _as_ids(values: Any) -> list[str]:
-    listed = np.asarray(values).tolist()
-    if not isinstance(listed, list) or not all(type(value) in (str, int) for value in listed):
-        raise TypeError("ids that are not text or whole numbers")
-    return [str(value) for value in listed]
-
-
-def _npy(path: Path) -> Source:
+def _npy(path: Path, modality: Modality) -> Source:
     with path.open("rb") as file:
-        _, _, dtype = _header(file)
+        shape, _, dtype = npy_header(file)
         start = file.tell()
     if dtype.hasobject:
-        return _pickle(path, start)
+        return _pickle(path, modality, start)
+    if not shape or dtype.names:
+        raise ValueError(f"an array of shape {list(shape)} and dtype {brief(dtype)}; expected rows of numbers")
     return Matrix(None, np.load(path, mmap_mode="r", allow_pickle=False))
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order and dtype of an `.npy`; the file is left where the data starts."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    return shape, fortran, dtype
-
-
-def _pickle(path: Path, start: int = 0) -> Source:
+def _pickle(path: Path, modality: Modality, start: int = 0) -> Source:
+    del modality  # keys of a dict are ids of whatever it was made for
     stored = read_mapping(path, start)
     return Entries(list(stored), lambda key: stored[key].numpy())
 
 
-def _npz(path: Path) -> Source:
+def _npz(path: Path, modality: Modality) -> Source:
     archive = zipfile.ZipFile(path)
+    entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+    if len(entries) < len(archive.infolist()):
+        raise ValueError("two arrays of one name")
 
     def member(name: str) -> NDArray[Any]:
-        with archive.open(f"{name}.npy") as file:
-            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-        return array
+        return read_member(archive, entries[name])
 
-    names = [name.removesuffix(".npy") for name in archive.namelist()]
-    if "features" not in names:
-        return Entries(names, member)
-    ids = _as_ids(member("ids")) if "ids" in names else None
-    entry = archive.getinfo("features.npy")
+    if "features" not in entries:
+        refuse_unnamed(list(entries))
+        return Entries(list(entries), member)
+    found = id_name_for([name for name in entries if name != "features"], modality)
+    if len(found) > 1:
+        raise ValueError(f"several arrays of ids: {brief(', '.join(found))}; expected one")
+    ids = as_ids(member(found[0])) if found else None
+    entry = entries["features"]
     stored = entry.compress_type == zipfile.ZIP_STORED
-    return Matrix(ids, _mapped(path, entry) if stored else member("features"))
+    features = _mapped(path, entry) if stored else member("features")
+    if not features.ndim:
+        raise ValueError("`features` is a single number; expected one row per id")
+    return Matrix(ids, features)
 
 
 def _mapped(path: Path, entry: zipfile.ZipInfo) -> NDArray[Any]:
@@ -185,59 +177,30 @@ def _mapped(path: Path, entry: zipfile.ZipInfo) -> NDArray[Any]:
     with path.open("rb") as file:
         file.seek(entry.header_offset + 26)
         lengths = np.frombuffer(file.read(4), "<u2")
-        file.seek(entry.header_offset + 30 + int(lengths.sum()))
-        shape, fortran, dtype = _header(file)
+        begin = entry.header_offset + 30 + int(lengths.sum())
+        file.seek(begin)
+        shape, fortran, dtype = npy_header(file)
         if dtype.hasobject:
             raise ValueError("features that are objects, not numbers")
+        if file.tell() - begin + math.prod(shape) * dtype.itemsize != entry.file_size:
+            raise ValueError(
+                f"an array of shape {list(shape)} that has not the {entry.file_size:,} bytes of its member"
+            )
         return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
 
 
-_SAFETENSORS = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "BF16": "<u2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "i1",
-    "U8": "u1",
-}
+def _safetensors(path: Path, modality: Modality) -> Source:
+    tensors = Tensors(path)
+    if "features" not in tensors.names:
+        refuse_unnamed(tensors.names)
+        return Entries(tensors.names, lambda name: tensors.decode(name, tensors.load(name)))
+    features = tensors.load("features")
+    if not features.ndim:
+        raise ValueError("`features` is a single number; expected one row per id")
+    return Matrix(tensors.ids(modality), features, lambda row: tensors.decode("features", row))
 
 
-def _safetensors(path: Path) -> Source:
-    """The format is a length, a JSON header and bytes: read here, so that bfloat16 and mapping work alike."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 0 < length <= path.stat().st_size - 8:
-            raise ValueError("not a safetensors file")
-        header = json.loads(file.read(length))
-    metadata = header.pop("__metadata__", {})
-    data = np.memmap(path, np.uint8, "r", 8 + length)
-
-    def tensor(name: str) -> NDArray[Any]:
-        begin, end = header[name]["data_offsets"]
-        if not 0 <= begin <= end <= len(data):
-            raise ValueError(f"the tensor {name!r} lies outside the file")
-        return data[begin:end].view(_SAFETENSORS[header[name]["dtype"]]).reshape(header[name]["shape"])
-
-    def decode(name: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        return _bfloat16 if header[name]["dtype"] == "BF16" else np.asarray
-
-    if "features" not in header:
-        return Entries(list(header), lambda key: decode(key)(tensor(key)))
-    ids = _as_ids(json.loads(metadata["ids"])) if "ids" in metadata else None
-    ids = _as_ids(tensor("ids")) if "ids" in header else ids
-    return Matrix(ids, tensor("features"), decode("features"))
-
-
-def _bfloat16(halves: NDArray[Any]) -> NDArray[Any]:
-    """bfloat16 is the upper half of a float32."""
-    wide: NDArray[Any] = (halves.astype(np.uint32) << 16).view(np.float32)
-    return wide
-
-
-def _parquet(path: Path) -> Source:
+def _parquet(path: Path, modality: Modality) -> Source:
     from labelgen.teachers.parquet_features import ParquetRows
 
-    return ParquetRows(path)
+    return ParquetRows(path, modality)

@@ -14,6 +14,9 @@ from labelgen.registry import unknown
 from labelgen.teachers.base import Precision, TeacherInfo, described
 from labelgen.teachers.compute import Compute, unit
 from labelgen.teachers.crossmodal import CrossModal
+from labelgen.teachers.failures import brief, foreign, require_text
+from labelgen.teachers.identity import settings, tokenizer_digest
+from labelgen.teachers.probe import probe_texts
 from labelgen.teachers.text import PROBES, text_step
 from labelgen.teachers.vision import ImageTower, split
 from labelgen.teachers.weights import loading, weight_hash
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     import torch
 
 Side: TypeAlias = Literal["both", "image", "text"]
+#: How the names of modules of activations end: GELU, QuickGELU, ReLU, SiLU, Tanh ...
+_ACTIVATIONS = ("LU", "Tanh", "Sigmoid", "Swish", "Mish")
 
 
 @described(
@@ -60,10 +65,11 @@ def open_clip(
         TeacherError: the network cannot be loaded, or its activation is not the one the weights were trained with.
         UnknownNameError: an unknown side, text step or precision.
     """
+    require_text(model=model, pretrained=pretrained, text=text)
     compute = Compute(precision, batch, block, device)
     text_step(text)
     if side not in get_args(Side):
-        raise unknown("side", side, get_args(Side))
+        raise unknown("side", brief(side), get_args(Side))
     try:
         import open_clip as library
     except ImportError as error:
@@ -77,12 +83,14 @@ def open_clip(
     with loading("open_clip", model):
         network, transform = _network(library, model, pretrained)
         tokenise = library.get_tokenizer(model)
+        shared = {"settings": _settings(library, network, model)}
+        own = {**shared, "tokenizer": tokenizer_digest(tokenise)}
     weights = weight_hash(network.state_dict())
     network = compute.place(network)
     if side == "image":
-        return _image_side(network, transform, weights, compute)
-    texts = TextTower(network.encode_text, tokenise, text=text, weights=weights, compute=compute)
-    return texts if side == "text" else CrossModal(texts, _image_side(network, transform, weights, compute))
+        return _image_side(network, transform, weights, compute, shared)
+    texts = TextTower(network.encode_text, tokenise, text=text, weights=weights, compute=compute, facts=own)
+    return texts if side == "text" else CrossModal(texts, _image_side(network, transform, weights, compute, shared))
 
 
 class TextTower:
@@ -98,18 +106,25 @@ class TextTower:
         text: str,
         weights: str,
         compute: Compute,
+        facts: Mapping[str, Any],
     ) -> None:
+        """`facts` are more facts of identity."""
         self._forward, self._tokenise, self._compute = forward, tokenise, compute
         self._step = text_step(text)
-        tokens = tokenise(list(PROBES))
+        with foreign("the tokenizer of open_clip fails"):
+            tokens = tokenise(list(PROBES))
         self._facts = {
             "weights": weights,
             "text": text,
             "tokens": fingerprint(tokens.tolist()),
             "max_tokens": int(tokens.shape[1]),
+            **facts,
         }
         self.text_block = compute.block
-        self.dim = int(self._encode(["a"]).shape[1])
+        rows = probe_texts(
+            lambda texts: self._encode(texts[: compute.batch]), "the text side of open_clip", compute.device
+        )
+        self.dim = int(rows.shape[1])
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         batches = range(0, len(texts), self._compute.batch)
@@ -145,10 +160,17 @@ def _network(library: Any, model: str, pretrained: str | None) -> tuple[Any, Any
     return network, transform
 
 
-def _image_side(network: Any, transform: Any, weights: str, compute: Compute) -> ImageTower:
+def _settings(library: Any, network: Any, model: str) -> dict[str, Any]:
+    """The configuration of the architecture, and the activations that the network really has: weights fit either."""
+    kinds = {type(module).__name__ for module in network.modules()}
+    written = library.get_model_config(model) or {}
+    return {"model": settings(written), "activation": sorted(kind for kind in kinds if kind.endswith(_ACTIVATIONS))}
+
+
+def _image_side(network: Any, transform: Any, weights: str, compute: Compute, shared: Mapping[str, Any]) -> ImageTower:
     import torch
 
     prepare, scaling = split(transform)
-    facts = {"weights": weights, "image": canonical(dict(network.visual.preprocess_cfg))}
+    facts = {"weights": weights, "image": canonical(dict(network.visual.preprocess_cfg)), **shared}
     network.visual.to(memory_format=torch.channels_last)
     return ImageTower(network.encode_image, prepare, scaling, compute=compute, facts=facts)

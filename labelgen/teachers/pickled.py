@@ -18,7 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from labelgen.errors import TeacherError, some
+from labelgen.errors import TeacherError
+from labelgen.teachers.failures import brief, some_of
 from labelgen.teachers.pickled_arrays import Name, Span, StoredArray, build, call, expect, key, named
 
 
@@ -34,8 +35,8 @@ def read_mapping(path: Path, start: int = 0) -> dict[str, StoredArray]:
         return _mapping(_Machine(data).run(start))
     except (LookupError, ValueError, TypeError, struct.error) as error:
         raise TeacherError(
-            f"cannot read {path.name!r} as a pickled dict of arrays",
-            found=str(error) or type(error).__name__,
+            f"cannot read {brief(path.name)!r} as a pickled dict of arrays",
+            found=brief(str(error) or type(error).__name__),
             expected="{id: numpy array}, whole and pickled with protocol 2 or later",
             todo="save the features as .npz or .safetensors",
         ) from error
@@ -48,7 +49,7 @@ def _mapping(value: Any) -> dict[str, StoredArray]:
         raise TypeError("the pickle holds no dict")
     strange = [name for name, item in value.items() if not isinstance(item, StoredArray)]
     if strange:
-        raise TypeError(f"values that are not numpy arrays, under the keys {some(strange)}")
+        raise TypeError(f"values that are not numpy arrays, under the keys {some_of(strange)}")
     return value
 
 
@@ -98,6 +99,8 @@ def _line_end(data: mmap.mmap, start: int) -> int:
 
 
 _MARK = object()
+#: Bytes of a whole number: an id or a size.
+_LONGEST_NUMBER = 64
 
 
 class _Machine:
@@ -151,6 +154,8 @@ def _number(form: str) -> _Handler:
 
 
 def _long(machine: _Machine, begin: int, end: int) -> None:
+    if end - begin > _LONGEST_NUMBER:
+        raise ValueError(f"a whole number of {end - begin:,} bytes")
     machine.stack.append(int.from_bytes(machine.data[begin:end], "little", signed=True))
 
 
@@ -184,7 +189,11 @@ def _extend(machine: _Machine, items: list[Any]) -> None:
 
 
 def _set(machine: _Machine, items: list[Any]) -> None:
-    expect(machine.stack[-1], dict).update(zip(map(key, items[::2]), items[1::2], strict=True))
+    target = expect(machine.stack[-1], dict)
+    for name, value in zip(map(key, items[::2]), items[1::2], strict=True):
+        if name in target:  # the text "7" and the number 7, say: the second would replace the first
+            raise ValueError(f"several values for the id {brief(name, 80)!r}")
+        target[name] = value
 
 
 def _global(machine: _Machine, begin: int, end: int) -> None:

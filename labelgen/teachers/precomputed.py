@@ -16,12 +16,15 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.errors import ConfigError, TeacherError, some
+from labelgen.errors import ConfigError, TeacherError
 from labelgen.fingerprint import digest_file
 from labelgen.registry import unknown
 from labelgen.teachers.base import TeacherInfo, described
 from labelgen.teachers.checks import check_rows, unit_rows
-from labelgen.teachers.features import Source, open_features, read_ids, reading
+from labelgen.teachers.failures import brief, require_text, some_of
+from labelgen.teachers.feature_ids import loosely_equal, read_ids
+from labelgen.teachers.feature_limits import MAX_WIDTH
+from labelgen.teachers.features import Source, open_features, reading
 from labelgen.types import Float32, Modality
 
 Keys: TypeAlias = Literal["id", "name", "stem"]
@@ -69,10 +72,13 @@ def precomputed(
         TeacherError: a file is missing, damaged, of another format, or executes code; ids that appear twice.
     """
     del device  # every factory is called with it
+    require_text(path=path, ids=ids, image_path=image_path, image_ids=image_ids, text_path=text_path, text_ids=text_ids)
     if keys not in get_args(Keys):
-        raise unknown("kind of keys", keys, get_args(Keys))
+        raise unknown("kind of keys", brief(keys), get_args(Keys))
     if modality not in get_args(Modality):
-        raise unknown("modality", str(modality), get_args(Modality))
+        raise unknown("modality", brief(modality), get_args(Modality))
+    if not isinstance(flatten, bool):
+        raise ConfigError(f"flatten is {brief(repr(flatten))}", expected="True or False")
     single, double = (path, ids), (image_path, image_ids, text_path, text_ids)
     given: dict[Modality, tuple[str, str | None]]
     if path is not None and not any(double):
@@ -84,7 +90,7 @@ def precomputed(
             "precomputed() does not know where its features are",
             expected="path=... (with modality=...), or both image_path=... and text_path=...",
         )
-    tables = {side: Table(Path(file), Path(own) if own else None, keys) for side, (file, own) in given.items()}
+    tables = {side: Table(Path(file), Path(own) if own else None, keys, side) for side, (file, own) in given.items()}
     return Precomputed(tables, flatten=flatten)
 
 
@@ -102,15 +108,17 @@ _FORMS: Mapping[str, Callable[[str], str]] = {"id": str, "name": _base_name, "st
 class Table:
     """One file of features with its index of ids."""
 
-    def __init__(self, path: Path, ids: Path | None, keys: Keys) -> None:
-        self.name, self._paths, self._keys = path.name, (path, ids), keys
-        self.source: Source = open_features(path)
+    def __init__(self, path: Path, ids: Path | None, keys: Keys, modality: Modality = "image") -> None:
+        self.name, self._paths, self._keys = brief(path.name), (path, ids), keys
+        self.source: Source = open_features(path, modality)
         listed = self.source.keys if ids is None else self._own_ids(read_ids(ids))
         self.ids = None if listed is None else [_FORMS[keys](key) for key in listed]
+        if self.ids is not None and len(self.ids) != len(self.source):
+            raise TeacherError(f"{self.name!r} has {len(self.ids):,} ids for {len(self.source):,} features")
         self.index = {key: position for position, key in enumerate(self.ids or ())}
         if self.ids is not None and len(self.index) < len(self.ids):
             twice = [key for position, key in enumerate(self.ids) if self.index[key] != position]
-            raise TeacherError(f"{self.name!r} has several features for one id", found=some(twice))
+            raise TeacherError(f"{self.name!r} has several features for one id", found=some_of(twice))
         if not len(self.source):
             raise TeacherError(f"{self.name!r} holds no features")
 
@@ -157,10 +165,12 @@ class Table:
     def _refuse_strangers(self, ids: Sequence[str], found: Sequence[int]) -> None:
         absent = [name for name, position in zip(ids, found, strict=True) if position < 0]
         if len(ids) >= _MIN_JUDGED and 2 * len(absent) > len(ids):
+            near, examples = loosely_equal(absent, self.ids or ()), some_of(self.ids or (), 3)
+            alike = f"; {brief(near[1], 80)!r} there is not {brief(near[0], 80)!r} here" if near else ""
             raise TeacherError(
                 f"the ids of {self.name!r} are not those of this dataset",
-                found=f"{len(absent)} of {len(ids)} ids without features; the file has {some(self.ids or (), 3)}",
-                expected=f"ids such as {some(absent, 3)}",
+                found=f"{len(absent)} of {len(ids)} ids without features; the file has {examples}{alike}",
+                expected=f"ids such as {some_of(absent, 3)}",
                 todo="check dataset and splits; keys='name' or keys='stem' where the file's keys are paths",
             )
 
@@ -201,7 +211,7 @@ class Precomputed:
         if wrong:
             raise TeacherError(
                 f"{table.name!r} holds features of different lengths",
-                found=some(wrong),
+                found=some_of(wrong),
                 expected=f"{self.dim} numbers, as the first one has",
             )
         checked = found if len(present) == len(ids) else found[present]
@@ -225,10 +235,11 @@ class Precomputed:
         """[D] of [D], [1, D] or, with `flatten`, of any shape."""
         size = int(array.size)
         one_row = array.ndim >= 1 and array.shape[-1] == size
-        if array.dtype.kind not in "fiu" or size < 2 or not (one_row or self._flatten):
+        fitting = 2 <= size <= MAX_WIDTH and (one_row or self._flatten)
+        if array.dtype.kind not in "fiu" or not fitting:
             raise TeacherError(
                 f"{table.name!r} holds something that is not one vector per id",
-                found=f"shape {list(array.shape)}, dtype {array.dtype}, for {name!r}",
+                found=f"shape {list(array.shape)}, dtype {brief(array.dtype, 80)}, for {brief(name, 80)!r}",
                 expected="numbers of shape [D] or [1, D]",
                 todo="flatten=True makes one row of a grid" if size > 1 and array.ndim > 1 else "",
             )

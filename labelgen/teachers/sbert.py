@@ -19,6 +19,8 @@ def sbert(
     *,
     model: str,
     text: str = "none",
+    prompt: str | None = None,
+    max_tokens: int | None = None,
     precision: Precision = "float32",
     batch: int = 32,
     block: int = 2048,
@@ -29,6 +31,9 @@ def sbert(
     Args:
         model: hub name or local folder of a SentenceTransformer (a plain transformers folder gets mean pooling).
         text: preprocessing step of the captions, see `labelgen.teachers.text`.
+        prompt: what comes before every text: the name of a prompt that the model lists, or a text such as `query: `;
+            empty for none; otherwise the model's default prompt, if it has one.
+        max_tokens: longer texts are truncated to so many tokens; otherwise the model's own limit.
         precision: dtype of weights and activations; rows are float32.
         batch: texts in one forward pass.
         block: texts in one call. The library sorts them by length, so that a batch has little padding: against one
@@ -36,7 +41,8 @@ def sbert(
         device: any torch device.
 
     Raises:
-        TeacherError: the model cannot be loaded.
-        UnknownNameError: an unknown text step or precision.
+        TeacherError: the model cannot be loaded, lacks weights, or gives other rows when it encodes a text again.
+        UnknownNameError: an unknown text step or precision, or a prompt that the model does not list.
     """
-    return load_sentences(model, text=text, compute=Compute(precision, batch, block, device))
+    compute = Compute(precision, batch, block, device)
+    return load_sentences(model, text=text, compute=compute, prompt=prompt, max_tokens=max_tokens)

@@ -1,38 +1,62 @@
-"""The sentence-transformers library as text teachers.
-
-What its major releases renamed is not used here (`sentences=` -> `inputs=`, `get_*_dimension`): the first argument of
-`encode` is given by position, and the dimension is read off a row. Models with code of their own are refused.
-"""
+"""The sentence-transformers library as text teachers. Models with code of their own are refused."""
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from copy import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from labelgen.errors import missing_extra
+from labelgen.errors import ConfigError, MissingExtraError, TeacherError, missing_extra
 from labelgen.fingerprint import canonical, fingerprint
+from labelgen.registry import unknown
 from labelgen.teachers.checks import unit_rows
 from labelgen.teachers.compute import Compute
+from labelgen.teachers.failures import brief, foreign, require_text, some_of
+from labelgen.teachers.identity import file_settings, tokenizer_digest
+from labelgen.teachers.probe import probe_texts
 from labelgen.teachers.text import PROBES, text_step
-from labelgen.teachers.weights import loading, weight_hash, without_bars
+from labelgen.teachers.weights import loading, reported, weight_hash, without_bars
 from labelgen.types import Float32, Modality
+
+#: Releases before this one ran the Python files of a local model folder without being asked to.
+_LEAST = 6
+#: Files with settings of a module, in its folder; the third kind has one name for each architecture.
+_SETTINGS = ("config.json", "*tokenizer_config.json", "sentence_*_config.json")
 
 
 class SentenceTower:
-    """A sentence-transformers model as a text teacher."""
+    """A sentence-transformers model as a text teacher.
+
+    Attributes:
+        notes: sentences for whoever builds with it.
+    """
 
     modalities: frozenset[Modality] = frozenset({"text"})
 
-    def __init__(self, model: Any, *, text: str, compute: Compute) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        text: str,
+        compute: Compute,
+        prompt: str | None = None,
+        facts: Mapping[str, Any] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """`prompt` is the text before every text, None for the model's own; `facts` are more facts of identity."""
         self._step = text_step(text)
-        self._compute = compute
-        self._facts = {"text": text, **_facts(model)}
+        self._compute, self._prompt = compute, prompt
+        with foreign("sentence-transformers cannot describe the model"):
+            self._facts = {"text": text, **_facts(model, prompt), **(facts or {})}
         self._model = compute.place(model)
-        self.text_block = compute.block
-        self.dim = int(self._encode(["a"]).shape[1])
+        self.text_block, self.notes = compute.block, tuple(notes)
+        self.dim = int(probe_texts(self._encode, "the text teacher", compute.device).shape[1])
 
     def with_text(self, text: str) -> SentenceTower:
         """The same network behind another text step."""
@@ -49,9 +73,10 @@ class SentenceTower:
         return {**self._facts, "compute": canonical(self._compute), "dim": self.dim}
 
     def _encode(self, texts: list[str]) -> Float32:
-        with self._compute.running():
+        with self._compute.running(self._advice(texts)):
             rows: Float32 = self._model.encode(
                 texts,
+                prompt=self._prompt,
                 batch_size=self._compute.batch,
                 convert_to_numpy=True,
                 normalize_embeddings=True,
@@ -60,28 +85,124 @@ class SentenceTower:
         # bfloat16 lengths are rounded to three digits: made right here; float32 rows stay as the library gives them.
         return rows if self._compute.precision == "float32" else unit_rows(rows)
 
+    def _advice(self, texts: Sequence[str]) -> str:
+        """What may help where the network fails: mostly a text longer than its positions."""
+        limit = self._facts["max_tokens"]
+        return (
+            f"the longest of these {len(texts)} texts has {max(map(len, texts)):,} characters, and the model takes "
+            f"{'texts of any length' if limit is None else f'{limit:,} tokens'}: if its network has fewer positions, "
+            "give their number as max_tokens="
+        )
 
-def load_sentences(model: str, *, text: str, compute: Compute) -> SentenceTower:
-    """A model by hub name or local folder; the text step is checked before anything is read.
+
+def load_sentences(
+    model: str,
+    *,
+    text: str,
+    compute: Compute,
+    prompt: str | None = None,
+    max_tokens: int | None = None,
+    bundled: bool = False,
+) -> SentenceTower:
+    """A model by hub name or local folder; arguments are checked before anything is read.
+
+    Args:
+        prompt: name of a prompt that the model lists, or the text of one; "" for none; None for the model's default.
+        max_tokens: longer texts are truncated to so many tokens; None for the model's own limit.
+        bundled: the model is that of a package of one version: its settings are known, and not recorded again.
 
     Raises:
-        MissingExtraError: sentence-transformers is not installed.
+        MissingExtraError: sentence-transformers is not installed, or its release is too old.
         TeacherError: the model cannot be loaded.
-        UnknownNameError: an unknown text step.
+        UnknownNameError: an unknown text step, or a prompt that the model does not list.
+        ConfigError: max_tokens is not a number of tokens.
     """
+    require_text(model=model, text=text, prompt=prompt)
     text_step(text)
+    if max_tokens is not None and (not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1):
+        raise ConfigError(f"max_tokens is {brief(repr(max_tokens))}", expected="a number of tokens, at least 1")
     try:
-        from sentence_transformers import SentenceTransformer
+        import sentence_transformers as library
     except ImportError as error:
-        raise missing_extra("sentence-transformers", "build", f"the text teacher {model!r}") from error
-    with loading("sentence-transformers", model), without_bars():
-        network = SentenceTransformer(model, device="cpu", trust_remote_code=False)
-    return SentenceTower(network, text=text, compute=compute)
+        raise missing_extra("sentence-transformers", "build", f"the text teacher {brief(model)!r}") from error
+    _refuse_old(str(library.__version__))
+    with loading("sentence-transformers", model), without_bars(), reported() as checkpoint:
+        network = library.SentenceTransformer(model, device="cpu", trust_remote_code=False)
+        if bundled:
+            return SentenceTower(network, text=text, compute=compute)
+        if max_tokens is not None:
+            _limit(network, max_tokens)
+    # Pooler weights of the inner transformer never reach the rows: pooling is a module of its own.
+    checkpoint.refuse_random(model, lambda name: "pooler." in name)
+    chosen = _prompt_text(network, model, prompt)
+    with loading("sentence-transformers", model):
+        facts: dict[str, Any] = {"settings": _file_settings(library, model)}
+        if (tokenizer := getattr(network, "tokenizer", None)) is not None:
+            facts["tokenizer"] = tokenizer_digest(tokenizer)
+    notes = [*checkpoint.notes(model), *_prompt_notes(network, model, prompt), *_length_notes(network, model)]
+    return SentenceTower(network, text=text, compute=compute, prompt=chosen, facts=facts, notes=notes)
 
 
-def _facts(model: Any) -> dict[str, Any]:
+def _refuse_old(version: str) -> None:
+    major = version.partition(".")[0]
+    if major.isdigit() and int(major) < _LEAST:
+        raise MissingExtraError(
+            f"sentence-transformers {version} is too old: it runs code that comes with a local model folder",
+            expected=f"release {_LEAST} or later",
+            todo=f'pip install "sentence-transformers>={_LEAST}"',
+        )
+
+
+def _limit(network: Any, max_tokens: int) -> None:
+    """Truncate at `max_tokens`; a model without positions (static embeddings) has nothing to set."""
+    network.max_seq_length = max_tokens
+    if network.max_seq_length != max_tokens:
+        raise TeacherError("this model has no limit of tokens that could be set", todo="leave out max_tokens")
+
+
+def _prompt_text(network: Any, model: str, prompt: str | None) -> str | None:
+    """The text of a prompt given by name or as text.
+
+    Raises:
+        UnknownNameError: a plain word that is no name of a prompt: as a text it would run into the caption.
+    """
+    listed: dict[str, str] = network.prompts
+    if prompt is None or prompt == "":
+        return prompt
+    if prompt in listed:
+        return listed[prompt] or ""
+    if re.fullmatch(r"[\w.-]+", prompt) and prompt not in listed.values():
+        raise unknown(f"prompt of {brief(model)!r} (and a text of one ends in a space or a sign)", prompt, listed)
+    return prompt
+
+
+def _prompt_notes(network: Any, model: str, prompt: str | None) -> list[str]:
+    """A sentence where the model lists prompts and nobody, its author included, chose one."""
+    listed = {name: text for name, text in network.prompts.items() if text}
+    if not listed or prompt is not None or network.prompts.get(network.default_prompt_name):
+        return []
+    names = some_of(f"{name}: {text}" for name, text in listed.items())
+    return [
+        f"{brief(model)!r} lists prompts and none was chosen: {names}; prompt='{next(iter(listed))}' takes one, "
+        "prompt='' says that none is wanted"
+    ]
+
+
+def _length_notes(network: Any, model: str) -> list[str]:
+    """A sentence where the model takes more tokens than its network has positions."""
+    config = getattr(network, "config", None)
+    positions, limit = getattr(config, "max_position_embeddings", None), network.max_seq_length
+    if not isinstance(positions, int) or limit is None or positions < 1 or limit <= positions:
+        return []
+    return [
+        f"{brief(model)!r} takes {limit:,} tokens, and its network has {positions:,} positions: a longer text may end "
+        f"the build; max_tokens={positions} truncates it"
+    ]
+
+
+def _facts(model: Any, prompt: str | None) -> dict[str, Any]:
     """What decides the rows beside precision and batch, in words that do not depend on the library's release."""
-    state = model.state_dict()
+    state, limit = model.state_dict(), model.max_seq_length
     return {
         # Pooler weights of the inner transformer never reach the rows (pooling is a module of its own), and where the
         # checkpoint lacks them the library fills in random numbers.
@@ -89,19 +210,30 @@ def _facts(model: Any) -> dict[str, Any]:
         "modules": [type(module).__name__ for module in model],
         "pooling": [_pooling(module) for module in model if type(module).__name__ == "Pooling"],
         "tokens": _token_hash(model),
-        "max_tokens": model.max_seq_length,
-        "prompt": model.prompts.get(model.default_prompt_name, ""),
+        "max_tokens": limit if limit is None or math.isfinite(limit) else None,  # static embeddings take any length
+        "prompt": model.prompts.get(model.default_prompt_name, "") if prompt is None else prompt,
     }
 
 
+def _file_settings(library: Any, model: str) -> dict[str, Any]:
+    """Settings in the files of a model, by file: of its networks and of its modules; the same wherever it lies."""
+    listed = library.util.load_file_path(model, "modules.json", local_files_only=True)
+    found = listed or library.util.load_file_path(model, "config.json", local_files_only=True)
+    if found is None:
+        return {}
+    root, folders = Path(found).parent, [""]
+    if listed:
+        folders = [str(module["path"]) for module in json.loads(Path(listed).read_text(encoding="utf-8"))]
+    files = {path for folder in folders for form in _SETTINGS for path in (root / folder).glob(form)}
+    return {path.relative_to(root).as_posix(): file_settings(path) for path in sorted(files)}
+
+
 def _pooling(module: Any) -> str:
-    """`mean`, `cls` ...: an attribute since release 6, a method before."""
-    mode = getattr(module, "pooling_mode", None) or module.get_pooling_mode_str()
-    return str(mode)
+    """`mean`, `cls` ..."""
+    return str(module.pooling_mode)
 
 
 def _token_hash(model: Any) -> str:
     """Fingerprint of the token ids of the probe texts: changes with vocabulary, normalisation and truncation."""
-    tokenise = getattr(model, "preprocess", None) or model.tokenize  # renamed in release 6
-    ids = tokenise(list(PROBES)).get("input_ids")
+    ids = model.preprocess(list(PROBES)).get("input_ids")
     return fingerprint(None if ids is None else np.asarray(ids).tolist())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from labelgen.errors import TeacherError, missing_extra, some
+from labelgen.errors import TeacherError, missing_extra
 from labelgen.teachers.base import Precision, TeacherInfo, described
 from labelgen.teachers.compute import Compute
+from labelgen.teachers.failures import brief, require_text, some_of
+from labelgen.teachers.identity import file_settings, settings
 from labelgen.teachers.vision import ImageTower, split
-from labelgen.teachers.weights import loading, weight_hash
+from labelgen.teachers.weights import loading, unused_notes, weight_hash
 
 
 @described(
@@ -43,6 +46,7 @@ def timm(
         TeacherError: the network or its weights cannot be loaded.
         UnknownNameError: an unknown precision.
     """
+    require_text(model=model, checkpoint=checkpoint)
     compute = Compute(precision, batch, block, device)
     try:
         import timm as library
@@ -50,27 +54,47 @@ def timm(
         raise missing_extra("timm", "build", f"the image teacher {model!r}") from error
     with loading("timm", checkpoint or model):
         network = library.create_model(model, pretrained=checkpoint is None, num_classes=0)
-        if checkpoint is not None:
-            _load(network, checkpoint)
+        notes = _load(network, checkpoint) if checkpoint is not None else []
         config = library.data.resolve_data_config({}, model=network)
         transform = library.data.create_transform(**config, is_training=False)
-    facts = {"weights": weight_hash(network.state_dict()), "image": {key: config[key] for key in sorted(config)}}
+        written = _settings(model)
+    facts = {
+        "weights": weight_hash(network.state_dict()),
+        "image": {key: config[key] for key in sorted(config)},
+        "settings": {"network": type(network).__name__, "pool": str(getattr(network, "global_pool", "")), **written},
+    }
     prepare, scaling = split(transform)
-    return ImageTower(compute.place(_channels_last(network)), prepare, scaling, compute=compute, facts=facts)
+    placed = compute.place(_channels_last(network))
+    return ImageTower(placed, prepare, scaling, compute=compute, facts=facts, notes=notes)
 
 
-def _load(network: Any, checkpoint: str) -> None:
-    """Weights of a file; tensors of a classifier that the network no longer has are left out, none may be missing."""
+def _settings(model: str) -> dict[str, Any]:
+    """Settings in the file of a model that is not one of timm's own names, which decide theirs by themselves."""
+    kind, _, place = model.partition(":")
+    if kind == "local-dir":
+        return {"config.json": file_settings(Path(place) / "config.json")}
+    if kind in ("hf-hub", "hf_hub"):
+        from timm.models import load_model_config_from_hf
+
+        config, name, arguments = load_model_config_from_hf(place)
+        return {"architecture": name, "model_args": settings(arguments), "pretrained_cfg": settings(config)}
+    return {}
+
+
+def _load(network: Any, checkpoint: str) -> list[str]:
+    """Weights of a file, none of which may be missing; a sentence on tensors (of a classifier) that are left out."""
     from timm.models import load_state_dict
 
     state = load_state_dict(checkpoint, weights_only=True)
-    missing = network.load_state_dict(state, strict=False).missing_keys
+    loaded = network.load_state_dict(state, strict=False)
+    missing = loaded.missing_keys
     if missing:
         raise TeacherError(
-            f"{checkpoint!r} does not hold the weights of this network",
-            found=f"no tensors {some(missing)}",
+            f"{brief(checkpoint)!r} does not hold the weights of this network",
+            found=f"no tensors {some_of(missing)}",
             expected=f"all {len(network.state_dict())} tensors of {type(network).__name__}",
         )
+    return unused_notes(checkpoint, loaded.unexpected_keys)
 
 
 def _channels_last(network: Any) -> Any:

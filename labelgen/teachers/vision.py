@@ -16,6 +16,8 @@ import numpy as np
 from labelgen.errors import TeacherError
 from labelgen.fingerprint import canonical
 from labelgen.teachers.compute import Compute, unit
+from labelgen.teachers.failures import foreign
+from labelgen.teachers.probe import probe_images
 from labelgen.types import Float32, Modality
 
 if TYPE_CHECKING:
@@ -61,6 +63,10 @@ class ImageTower:
         forward: floats [b, 3, h, w] -> features [b, dim], by a network that `compute` has placed.
         prepare: one RGB image -> uint8 [h, w, 3] (then `scaling` is given), or floats [3, h, w]; called in threads.
         facts: weight hash, image transform and the like, for `identity`.
+        notes: sentences for whoever builds with it.
+
+    Raises:
+        TeacherError: the network does not give one vector per image, or other rows for the same image again.
     """
 
     modalities: frozenset[Modality] = frozenset({"image"})
@@ -73,14 +79,17 @@ class ImageTower:
         *,
         compute: Compute,
         facts: Mapping[str, Any],
+        notes: Sequence[str] = (),
     ) -> None:
         self._forward, self._prepare, self._scaling = forward, prepare, scaling
-        self._compute, self._facts = compute, facts
+        self._compute, self._facts, self.notes = compute, facts, tuple(notes)
         self.image_block, self.image_batch = compute.block, compute.batch
         self.dim = self._probe()
 
     def prepare_image(self, image: Image) -> Any:
-        return self._prepare(without_ends(image))
+        middle = without_ends(image)
+        with foreign(f"the preprocessing of the image teacher fails on a picture of {middle.width} x {middle.height}"):
+            return self._prepare(middle)
 
     def encode_images(self, prepared: Sequence[Any]) -> Float32:
         if not prepared:
@@ -100,18 +109,26 @@ class ImageTower:
             return self._forward(batch.to(dtype=self._compute.dtype, memory_format=torch.channels_last))
 
     def _probe(self) -> int:
-        """Length of a row, read off a row of a grey image: no library says it the same way for all of its models."""
-        from PIL import Image
+        """Length of a row, read off rows of noise: no library says it the same way for all of its models."""
+        rows = probe_images(
+            self.prepare_image,
+            self._one_vector_each,
+            "the image teacher",
+            batch=self.image_batch,
+            device=self._compute.device,
+        )
+        return int(rows.shape[1])
 
-        features = self._features([self._prepare(Image.new("RGB", (64, 48), (128, 128, 128)))])
-        if features.ndim != 2:
+    def _one_vector_each(self, prepared: Sequence[Any]) -> Float32:
+        features = self._features(prepared)
+        if features.ndim != 2 or len(features) != len(prepared):
             raise TeacherError(
                 "this network does not give one vector per image",
-                found=f"an output of shape {list(features.shape)} for one image",
-                expected="[1, dim]",
+                found=f"an output of shape {list(features.shape)} for {len(prepared)} images",
+                expected=f"[{len(prepared)}, dim]",
                 todo="name a network with pooled features",
             )
-        return int(features.shape[1])
+        return unit(features)
 
 
 def split(transform: Any) -> tuple[Callable[[Image], Any], Scaling | None]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from blake3 import blake3
 
 from labelgen.errors import LabelgenError, TeacherError
+from labelgen.teachers.failures import brief, reason_of, some_of
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +50,7 @@ def loading(library: str, model: str) -> Iterator[None]:
     would have to be trusted), so all are caught. Where the hub does not answer they look into their cache only: left
     alone, they would retry for more than a minute first.
     """
-    local = Path(model.rpartition(":")[2]).exists()
+    local = _exists(model.rpartition(":")[2])
     silent = "" if local else _silent_hub()
     try:
         with _cache_only() if silent else nullcontext():
@@ -56,13 +58,20 @@ def loading(library: str, model: str) -> Iterator[None]:
     except (LabelgenError, MemoryError):
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+        reason = reason_of(error)
         raise TeacherError(
-            f"{library} cannot load {model!r}",
+            f"{library} cannot load {brief(model)!r}",
             found=f"{silent} cannot be reached, and the cache has no copy ({reason})" if silent else reason,
             expected="a local folder or file that exists, or a hub name that can be reached from here",
             todo=OFFLINE,
         ) from error
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that is too long, or no name at all
+        return False
 
 
 def _silent_hub() -> str:
@@ -89,6 +98,67 @@ def _cache_only() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+@dataclass
+class Checkpoint:
+    """What transformers reported of the checkpoints that it loaded: tensors that were missing, tensors left over."""
+
+    missing: set[str] = field(default_factory=set)
+    unused: set[str] = field(default_factory=set)
+
+    def add(self, report: Mapping[str, Any]) -> None:
+        """Take in the `output_loading_info` of one network; a tensor of another shape counts as missing."""
+        self.missing |= {str(name) for name in report.get("missing_keys", ())}
+        self.missing |= {str(entry[0]) for entry in report.get("mismatched_keys", ())}
+        self.unused |= {str(name) for name in report.get("unexpected_keys", ())}
+
+    def refuse_random(self, model: str, may_lack: Callable[[str], bool]) -> None:
+        """Refuse a checkpoint without weights that reach the rows: the library fills in random numbers.
+
+        Raises:
+            TeacherError: with the names of the tensors.
+        """
+        needed = [name for name in sorted(self.missing) if not may_lack(name)]
+        if needed:
+            raise TeacherError(
+                f"the checkpoint {brief(model)!r} lacks weights, which would be random",
+                found=f"no tensors {some_of(needed)}",
+                expected="a checkpoint of this network",
+            )
+
+    def notes(self, model: str) -> list[str]:
+        """A sentence on the tensors that were not used, if there are any."""
+        return unused_notes(model, self.unused)
+
+
+def unused_notes(model: str, unused: Collection[str]) -> list[str]:
+    """A sentence on tensors of a checkpoint that the network has no place for, if there are any."""
+    tensors = "tensor is" if len(unused) == 1 else "tensors are"
+    told = f"{len(unused)} {tensors} not used of the checkpoint {brief(model)!r}: {some_of(sorted(unused), 3)}"
+    return [told] if unused else []
+
+
+@contextmanager
+def reported() -> Iterator[Checkpoint]:
+    """What every `from_pretrained` of transformers inside reports, whichever library calls it.
+
+    sentence-transformers loads its networks without asking for the report, and says nothing of random weights.
+    """
+    from transformers import PreTrainedModel
+
+    found, before = Checkpoint(), PreTrainedModel.__dict__["from_pretrained"]
+
+    def watched(kind: Any, /, *arguments: Any, output_loading_info: bool = False, **options: Any) -> Any:
+        network, report = before.__func__(kind, *arguments, output_loading_info=True, **options)
+        found.add(report)
+        return (network, report) if output_loading_info else network
+
+    PreTrainedModel.from_pretrained = classmethod(watched)
+    try:
+        yield found
+    finally:
+        PreTrainedModel.from_pretrained = before
 
 
 @contextmanager
