@@ -164,6 +164,12 @@ def from_dict(data: Mapping[str, Any]) -> BuildConfig:
     )
 
 
+def without_run(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe of a store without what says how and where it was run: that is for whoever runs it now."""
+    search = {key: value for key, value in recipe.get("search", {}).items() if key != "engine"}
+    return {key: value for key, value in recipe.items() if key != "run"} | {"search": search}
+
+
 def read_recipe(name_or_path: str) -> dict[str, Any]:
     """Plain data of a recipe that ships with labelgen (by name) or of a TOML file (by path)."""
     path = Path(name_or_path)

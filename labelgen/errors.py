@@ -35,6 +35,7 @@ MAX_PART, MAX_VALUE = 2_000, 200
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxlong = _REPR.maxother = MAX_VALUE
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = 50
 
 
 class LabelgenError(Exception):
@@ -50,10 +51,10 @@ class LabelgenError(Exception):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        lines = [self.what]
+        lines = [printed(self.what)]
         for label, text in (("found", self.found), ("expected", self.expected), ("what to do", self.todo)):
             if text:
-                lines.append(f"  {label}: {text}")
+                lines.append(f"  {label}: {printed(text)}")
         return "\n".join(lines)
 
     def __str__(self) -> str:  # KeyError would print the repr of its argument
@@ -161,6 +162,25 @@ def shortened(text: str, limit: int = MAX_PART) -> str:
     return text[: max(0, limit - len(note))] + note
 
 
+def visible(text: str, *, lines: bool = False) -> str:
+    """Text for a terminal or a page: control characters, marks that turn the direction of writing and lone surrogates
+    are shown as escapes, not obeyed; `lines` keeps line feeds."""
+    if lines:
+        return "\n".join(map(visible, text.split("\n")))
+    if text.isprintable():
+        return text
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
+
+
+def printed(text: str) -> str:
+    """A part of a message as it is shown: escaped and bounded, its last words kept, which tell how long it was."""
+    escaped = visible(shortened(text), lines=True)
+    if len(escaped) <= MAX_PART:
+        return escaped
+    tail = escaped[-40:]
+    return f"{escaped[: MAX_PART - len(tail) - 3]}...{tail}"
+
+
 def some(values: Iterable[object], limit: int = 5) -> str:
     """`a, b, c and 7 more`: how messages list ids, each as `shown`."""
     listed: Sequence[object] = list(values)
@@ -169,12 +189,13 @@ def some(values: Iterable[object], limit: int = 5) -> str:
 
 
 def shown(value: object, limit: int = MAX_VALUE) -> str:
-    """`repr` of a foreign value, cut behind `limit` characters or bytes: how messages quote it."""
-    if not isinstance(value, (str, bytes)):
-        try:
-            return shortened(_REPR.repr(value), limit)
-        except ValueError:  # whole numbers of more digits than Python writes
-            return f"a {type(value).__name__} that cannot be written"
-    text = repr(value[:limit])
-    kind = "bytes" if isinstance(value, bytes) else "characters"
-    return text if len(value) <= limit else f"{text}... ({len(value):,} {kind})"
+    """`repr` of a foreign value, at most `limit` characters: how messages quote it."""
+    if isinstance(value, (str, bytes)) and len(value) > limit:  # the repr of a large picture takes four times its bytes
+        kind = "bytes" if isinstance(value, bytes) else "characters"
+        note = f"... ({len(value):,} {kind})"
+        return repr(value[:limit])[: limit - len(note)] + note
+    try:
+        text = repr(value) if isinstance(value, (str, bytes)) else _REPR.repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        text = f"a {type(value).__name__} that cannot be written"
+    return shortened(text, limit)

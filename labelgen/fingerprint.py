@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from blake3 import blake3
 
@@ -66,15 +66,20 @@ def digest_many(parts: Iterable[bytes]) -> str:
 
 
 def digest_file(path: Path, offset: int = 0, size: int | None = None) -> str:
-    """BLAKE3 of a file, or of `size` bytes of it from `offset` on, as hexadecimal digits.
+    """BLAKE3 of a file, or of `size` bytes of it from `offset` on, as hexadecimal digits."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return digest_stream(file, size)
+
+
+def digest_stream(file: BinaryIO, size: int | None = None) -> str:
+    """BLAKE3 of the rest of an open file, or of its next `size` bytes.
 
     Read in pieces of 1 MiB: mapping it would count as memory of the process on some systems.
     """
     hasher = blake3()
     left = size
-    with path.open("rb") as file:
-        file.seek(offset)
-        while left != 0 and (piece := file.read(_PIECE if left is None else min(_PIECE, left))):
-            hasher.update(piece)
-            left = None if left is None else left - len(piece)
+    while left != 0 and (piece := file.read(_PIECE if left is None else min(_PIECE, left))):
+        hasher.update(piece)
+        left = None if left is None else left - len(piece)
     return hasher.hexdigest(length=16)

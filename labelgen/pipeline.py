@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from labelgen import config as configs
 from labelgen import registry, resources
-from labelgen.config import BuildConfig, SearchConfig
+from labelgen.config import BuildConfig
 from labelgen.errors import ConfigError, StoreError, StoreMismatchError
 from labelgen.progress import Listener, silent
-from labelgen.specs import Spec
-from labelgen.stages import session
+from labelgen.stages import early, session
 from labelgen.stages.build import Build
+from labelgen.stages.change import Change, merged, removed, resolve_drop
+from labelgen.stages.check_names import check_names
 from labelgen.stages.corpora import known_already, read_appended
 from labelgen.stages.ingest import refuse_missing_root
+from labelgen.stages.inventory import refuse_foreign
 from labelgen.stages.meter import PeakMeter
-from labelgen.stages.refine import check_sources
 from labelgen.stages.report import BuildReport, report_of
 from labelgen.stages.seal import seal, tidy
 from labelgen.stages.sources import compare_sources
@@ -32,7 +33,19 @@ if TYPE_CHECKING:
     from labelgen.store.verify import Report
 
 
-__all__ = ["BuildReport", "CostPlan", "Status", "add", "append", "build", "plan", "resolve", "status", "verify"]
+__all__ = [
+    "BuildReport",
+    "CostPlan",
+    "Status",
+    "add",
+    "append",
+    "build",
+    "check_names",
+    "plan",
+    "resolve",
+    "status",
+    "verify",
+]
 
 
 def resolve(*, recipe: str = "", dataset: str = "", overrides: Sequence[str] = ()) -> BuildConfig:
@@ -84,42 +97,6 @@ def with_patch(config: BuildConfig) -> BuildConfig:
     return replace(config, dataset=replace(dataset, patch_digest=digest))
 
 
-def check_names(config: BuildConfig) -> None:
-    """Refuse unknown data sets, teachers and engines and misspelt arguments before anything is read."""
-    dataset = registry.load("dataset", config.dataset.name)
-    registry.check_arguments("dataset", config.dataset.spec, dataset, ("root",))
-    for spec in config.teachers.values():
-        registry.check_arguments("teacher", spec, registry.load("teacher", spec.name), ("device",))
-    check_sources(config.teachers)
-    _check_engines(config.search)
-
-
-def _check_engines(search: SearchConfig) -> None:
-    """Nothing is approximate but what was asked for as approximate."""
-    exact = Spec.parse(search.engine)
-    registry.check_name("engine", exact.name)
-    if search.engine != SearchConfig.engine:  # to load the usual one takes as long as to load torch
-        registry.check_arguments("engine", exact, registry.load("engine", exact.name), ("device",))
-        if _is_approximate(exact.name):
-            raise ConfigError(
-                f"the engine {search.engine!r} is approximate: it may miss neighbours",
-                found=f"--engine {search.engine}",
-                expected="an exact engine",
-                todo=f"ask for it by --approximate {search.engine!r}: its lists then say so, and their measured recall",
-            )
-    if search.approximate:
-        spec = Spec.parse(search.approximate)
-        if not _is_approximate(spec.name):
-            raise ConfigError(
-                f"the engine {spec.name!r} is exact", found=f"--approximate {spec}", todo=f"use --engine {spec.name}"
-            )
-        registry.create("engine", spec, device="cpu")  # refuses arguments that are out of range
-
-
-def _is_approximate(engine: str) -> bool:
-    return bool(getattr(registry.load("engine", engine), "approximate", False))
-
-
 def build(
     config: BuildConfig,
     out: str | Path,
@@ -128,6 +105,7 @@ def build(
     fresh: bool = False,
     discard: bool = False,
     update: bool = False,
+    drop: Sequence[str] = (),
     allow_other_machine: bool = False,
 ) -> BuildReport:
     """Build a sealed store in the folder `out`, or take up the build that was begun there.
@@ -136,9 +114,12 @@ def build(
         config: what to build, see `resolve`.
         out: folder of the store; made if it is not there.
         progress: called with every `Event`.
-        fresh: throw away whatever was built in `out` before, sealed or not.
+        fresh: throw away whatever was built in `out` before, sealed or not, once the data set is read and the teachers
+            are loaded.
         discard: throw away the unfinished work in `out`; what is sealed stays.
-        update: change a sealed store to `config`: other relations, another k, further teachers.
+        update: add to a sealed store what `config` has beyond it: relations, a larger k, further teachers. What is
+            sealed stays; a list goes where a longer one of the same kind takes its place.
+        drop: with `update`: teachers (by alias) and lists (`t2t`, `t2t.text`, `t2t.text.k64`) that go.
         allow_other_machine: go on with work that was begun on another machine class or library set.
 
     Raises:
@@ -149,31 +130,64 @@ def build(
     root = Path(out)
     _refuse_foreign_folder(root)
     started = time.perf_counter()
-    with session.locked(root):
-        if fresh:
-            session.start_anew(root)
-        sealed = load_manifest(root) if (root / layout.MANIFEST).exists() else None
-        if discard:
-            _discard(root, sealed)
-        differing = session.changed_fields(sealed, config) if sealed is not None else []
-        if sealed is not None and not differing:
-            return _already_sealed(root, sealed, config, compare_sources(root, sealed, config))
-        if sealed is not None and not update:
-            raise StoreMismatchError(
-                f"the store at {root} is sealed with another recipe",
-                found="; ".join(differing),
-                expected="the recipe in its manifest",
-                todo="change it with --update (further teachers, relations, k), or build it anew with --fresh",
-            )
-        _refuse_other_data(sealed, differing)
+    with early.locked(root):
+        if fresh or not (root / layout.MANIFEST).exists():
+            refuse_foreign(root)
+        sealed = load_manifest(root) if (root / layout.MANIFEST).exists() and not fresh else None
+        if discard and sealed is not None:
+            tidy(root, sealed)
         if sealed is None:
+            if drop:
+                raise ConfigError("there is no sealed store to drop from", found=str(root), todo="leave --drop out")
             refuse_missing_root(config.dataset)
-        executor = registry.load("executor", config.run.executor)(run=config.run, engine=config.search.engine)
-        with PeakMeter(tree=True) as meter:
-            work = Build(root, config, sealed, progress, meter, allow_other_machine)
-            manifest = seal(root, config, work.run(executor), sealed)
-        tidy(root, manifest)
-    return report_of(root, manifest, changed=True, seconds=time.perf_counter() - started, notes=work.notes)
+            change = Change()
+        else:
+            change = _change(root, sealed, drop)
+            differing = session.changed_fields(sealed, config)
+            if (differing or drop) and not update:
+                raise _other_recipe(root, [*differing, *(f"--drop {name}" for name in drop)])
+            config = merged(sealed, config, change) if update else config
+            differing = session.changed_fields(sealed, config)
+            if not differing and not change.paths:
+                identity = session.work_identity(config, None, drop)
+                return _already_sealed(root, sealed, identity, compare_sources(root, sealed, config))
+            _refuse_other_data(sealed, differing)
+        work = Build(root, config, sealed, progress, PeakMeter(tree=True), allow_other_machine, change=change)
+        work.fresh = fresh or (discard and sealed is None)
+        manifest = _run(work)
+    seconds = time.perf_counter() - started
+    gone = removed(sealed, manifest) if sealed is not None else ()
+    return report_of(root, manifest, changed=True, seconds=seconds, notes=work.notes, removed=gone)
+
+
+def _run(work: Build) -> Manifest:
+    """All stages, the seal, and the tidying up after it; a change that fails before its first task leaves no note."""
+    root, run = work.root, work.config.run
+    executor = registry.load("executor", run.executor)(run=run, engine=work.config.search.engine)
+    begun = (root / layout.PENDING).exists()
+    try:
+        with work.meter:
+            manifest = seal(root, work.config, work.run(executor), work.sealed)
+    except BaseException:
+        if work.sealed is not None and not begun:
+            early.forget_change(root, work.sealed)
+        raise
+    tidy(root, manifest)
+    return manifest
+
+
+def _change(root: Path, sealed: Manifest, drop: Sequence[str]) -> Change:
+    pending = session.read_pending(root) if drop else None
+    return resolve_drop(sealed, drop, done=pending["identity"].get("drop", ()) if pending else ())
+
+
+def _other_recipe(root: Path, differing: Sequence[str]) -> StoreMismatchError:
+    return StoreMismatchError(
+        f"the store at {root} is sealed with another recipe",
+        found="; ".join(differing),
+        expected="the recipe in its manifest",
+        todo="add to it with --update (further teachers, relations, k), or build it anew with --fresh",
+    )
 
 
 def add(
@@ -182,22 +196,25 @@ def add(
     teachers: Mapping[str, str] | None = None,
     relations: Sequence[str] = (),
     k: int = 0,
+    drop: Sequence[str] = (),
     overrides: Sequence[str] = (),
     progress: Listener = silent,
     discard: bool = False,
     allow_other_machine: bool = False,
 ) -> BuildReport:
-    """Change a sealed store: its own recipe with further teachers (alias -> spec) or relations, or another k.
+    """Change a sealed store: its own recipe with further teachers (alias -> spec) or relations, or a larger k.
 
-    Nothing that is sealed is computed again; readers see the old store until the manifest is swapped.
+    Nothing that is sealed is computed again, and nothing of it goes but what `drop` names (see `build`) and lists that
+    longer ones take the place of; readers see the old store until the manifest is swapped. How and where it runs is
+    never taken from the store: `overrides` say it, else the defaults.
 
     Raises:
         StoreMismatchError: an alias that is already there with another spec.
     """
     sealed = load_manifest(Path(out))
-    data = configs.override(sealed.recipe, overrides)
+    data = configs.override(configs.without_run(sealed.recipe), overrides)
     search = dict(data["search"])
-    if relations and search["relations"]:
+    if relations and search.get("relations"):
         search["relations"] = list(dict.fromkeys([*search["relations"], *relations]))
     if k:
         search["k"] = k
@@ -207,6 +224,7 @@ def add(
         out,
         progress=progress,
         update=True,
+        drop=drop,
         discard=discard,
         allow_other_machine=allow_other_machine,
     )
@@ -239,10 +257,10 @@ def append(
     root = Path(out)
     started = time.perf_counter()
     sealed = load_manifest(root)
-    with session.locked(root):
+    with early.locked(root):
         config, source = _append_configs(sealed, dataset, overrides)
         if discard:
-            _discard(root, sealed)
+            tidy(root, sealed)
         _refuse_other_work(root, session.work_identity(config, source))
         joined = read_appended(root, sealed, source)
         added, skipped = len(joined.new.images), joined.skipped
@@ -251,11 +269,8 @@ def append(
             notes = [*known_already(joined), "nothing is new: the store stays as it is"]
             return report_of(root, sealed, changed=False, notes=notes, skipped=skipped)
         del joined  # read again by the build, which checks it against what was noted before
-        executor = registry.load("executor", config.run.executor)(run=config.run, engine=config.search.engine)
-        with PeakMeter(tree=True) as meter:
-            work = Build(root, config, sealed, progress, meter, allow_other_machine, append=source)
-            manifest = seal(root, config, work.run(executor), sealed)
-        tidy(root, manifest)
+        work = Build(root, config, sealed, progress, PeakMeter(tree=True), allow_other_machine, append=source)
+        manifest = _run(work)
     seconds = time.perf_counter() - started
     return report_of(root, manifest, changed=True, seconds=seconds, notes=work.notes, appended=added, skipped=skipped)
 
@@ -264,7 +279,7 @@ def _append_configs(
     sealed: Manifest, dataset: str, overrides: Sequence[str]
 ) -> tuple[BuildConfig, configs.DatasetConfig]:
     """The recipe of a sealed store, with how it is run now, and the data set that is appended."""
-    recipe = dict(sealed.recipe)
+    recipe = configs.without_run(sealed.recipe)
     approximate = [entry.path for entry in sealed.neighbors if entry.approximate]
     if approximate:
         raise StoreMismatchError(
@@ -288,9 +303,9 @@ def _append_configs(
     return kept, config.dataset
 
 
-def _already_sealed(root: Path, sealed: Manifest, config: BuildConfig, notes: Sequence[str]) -> BuildReport:
+def _already_sealed(root: Path, sealed: Manifest, identity: Mapping[str, Any], notes: Sequence[str]) -> BuildReport:
     """Nothing to do, but perhaps to sweep up after a kill between the commit and the tidying."""
-    _refuse_other_work(root, config.identity())
+    _refuse_other_work(root, identity)
     if session.read_pending(root) is not None:
         tidy(root, sealed)
     return report_of(root, sealed, changed=False, notes=notes)
@@ -334,14 +349,6 @@ def _refuse_other_data(sealed: Manifest | None, differing: Sequence[str]) -> Non
             found="; ".join(rows),
             todo="build another store, or build this one anew with --fresh",
         )
-
-
-def _discard(root: Path, sealed: Manifest | None) -> None:
-    """Throw away unfinished work; what is sealed stays."""
-    if sealed is None:
-        session.start_anew(root)
-    else:
-        tidy(root, sealed)
 
 
 def plan(config: BuildConfig, *, calibrate: bool = True, progress: Listener = silent) -> CostPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
@@ -29,6 +30,21 @@ PAD_SCORE = np.float32(-np.inf)
 
 #: Splits come first in this order, any other after them by name.
 SPLIT_ORDER = ("train", "val", "test")
+
+
+#: Names that become names of files: letters, digits, `.`, `_` and `-`, not beginning with a dot.
+_PATH_WORD = re.compile(r"[\w-][\w.-]{0,127}")
+_WORDS = re.compile(rf"{_PATH_WORD.pattern}(/{_PATH_WORD.pattern})*")
+
+
+def is_path_word(name: str) -> bool:
+    """Whether a name may become the name of a file or folder, at most 128 characters long."""
+    return _PATH_WORD.fullmatch(name) is not None
+
+
+def is_word_path(path: str) -> bool:
+    """Whether every part of a relative path may be the name of a file or folder."""
+    return _WORDS.fullmatch(path) is not None
 
 
 class Relation(StrEnum):

@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     # nouns
     "similarity": set(),
     # similarity is defined by the store, and its arithmetic is pure: reading a block needs it, engines need no store
-    "store": {"similarity.base", "similarity.exact", "similarity.groups", "similarity.digits"},
+    "store": {"similarity.base", "similarity.exact", "similarity.groups", "similarity.single_precision"},
     "corpus": set(),
     "teachers": set(),
     "relevance": set(),
@@ -41,10 +41,8 @@ ARROWS: dict[str, set[str]] = {
     # functions of a store
     # a patch speaks of records before a build and of a batch's labels after it
     "patches": {
-        *("store", "relevance.base", "corpus.base", "corpus.names"),
         # cleaned files are taken apart as their adapters do it
-        *("corpus.csv_rows", "corpus.encodings", "corpus.files", "corpus.folder_files", "corpus.ledger"),
-        *("corpus.shard_files", "corpus.shard_keys", "corpus.shard_samples", "corpus.tar_members", "corpus.tokens"),
+        *("store", "relevance.base", "corpus"),
     },
     # a list of pairs is a table like one of captions
     "loader": {"store", "relevance", "patches", "corpus.table_files"},
@@ -88,7 +86,7 @@ LIBRARIES: dict[str, set[str]] = {
     "open_clip": {"teachers/open_clip.py"},
     "packaging": {"cli/checks.py"},
     "PIL": {
-        *("corpus/photos.py", "testing/teachers.py"),
+        *("corpus/photos.py", "corpus/pixels.py", "testing/teachers.py"),
         *("teachers/base.py", "teachers/crossmodal.py", "teachers/lite.py", "teachers/vision.py"),
         "teachers/probe.py",
     },
@@ -128,8 +126,8 @@ LIBRARIES: dict[str, set[str]] = {
         ),
         *("losses/_torch.py", "losses/modules.py", "loader/collate.py", "loader/ddp.py"),
     },
-    "llvmlite": {"similarity/fused_bits.py", "similarity/matrix_units.py"},
-    "numba": {"similarity/fused_bits.py", "similarity/matrix_units.py", "similarity/compiling.py"},
+    "llvmlite": {"similarity/fused_bits.py"},
+    "numba": {"similarity/fused_bits.py", "similarity/compiling.py"},
     "threadpoolctl": {"stages/refine.py", "similarity/fused.py", "similarity/faiss.py", "loader/collate.py"},
     "torchvision": {"teachers/vision.py"},
     "transformers": {"teachers/transformers.py", "teachers/weights.py"},

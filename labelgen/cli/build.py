@@ -29,12 +29,18 @@ if TYPE_CHECKING:
 @click.option("--out", metavar="FOLDER", type=click.Path(), help="The store (stores/<dataset>).")
 @click.option("--fresh", is_flag=True, help="Throw away what lies in --out, sealed or not, and start anew.")
 @click.option("--discard", is_flag=True, help="Throw away unfinished work in --out; what is sealed stays.")
-@click.option("--update", is_flag=True, help="Change the sealed store in --out to this recipe.")
+@click.option("--update", is_flag=True, help="Add to the sealed store in --out what this recipe has beyond it.")
 @click.option("--append", is_flag=True, help="Append the new images of a data set to the sealed store in --out.")
 @click.option(
     "--add-teacher", "added", metavar="ALIAS=SPEC", multiple=True, help="Add a teacher to the sealed store. Repeatable."
 )
 @click.option("--add-relation", "added_relations", metavar="NAME", multiple=True, help="Add a relation to it.")
+@click.option(
+    "--drop",
+    metavar="NAME",
+    multiple=True,
+    help="Drop a teacher (by alias) or lists (t2t, t2t.text, t2t.text.k64) from it. Repeatable.",
+)
 @click.option("--allow-other-machine", is_flag=True, help="Go on with work begun on another kind of machine.")
 @progress_option
 @common
@@ -53,6 +59,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
       labelgen build --out stores/coco --add-teacher clip="open_clip(model='ViT-B-32', pretrained='openai')"
       labelgen build --out stores/coco --refine "siamese(of='text')"
       labelgen build --out stores/coco --update --k 128
+      labelgen build --out stores/coco --drop i2t.text
       labelgen build --dataset coco --root data/coco --patch patch.parquet --out stores/coco-clean
       labelgen build --out stores/coco --append --root data/more
     """
@@ -74,11 +81,14 @@ def _is_addition(options: dict[str, Any]) -> bool:
     """A change of the store's own recipe, not a build from one that is named."""
     named = options["dataset"] or options["recipe"]
     asked = options["update"] or options["refined"]
-    return bool(options["added"] or options["added_relations"] or (asked and not named))
+    dropped = options["drop"] and not options["update"]
+    return bool(options["added"] or options["added_relations"] or dropped or (asked and not named))
 
 
 def _check(options: dict[str, Any]) -> None:
-    if options["append"] and (options["update"] or options["recipe"] or options["dropped"] or _is_addition(options)):
+    if options["append"] and (
+        options["update"] or options["recipe"] or options["dropped"] or options["drop"] or _is_addition(options)
+    ):
         raise click.UsageError("--append takes the store's recipe as it is: change the store before or after it.")
     if options["append"] and not options["out"]:
         raise click.UsageError("--append needs the store: name it with --out.")
@@ -87,7 +97,7 @@ def _check(options: dict[str, Any]) -> None:
     if _is_addition(options) and not (options["out"] or options["dataset"]):
         raise click.UsageError("A change needs the store: name it with --out.")
     if _is_addition(options) and options["dropped"]:
-        raise click.UsageError("--no-teacher takes a teacher out of a recipe, not out of a sealed store.")
+        raise click.UsageError("--no-teacher takes a teacher out of a recipe; --drop takes one out of a sealed store.")
 
 
 def _built(ctx: click.Context, options: dict[str, Any], progress: Listener) -> BuildReport:
@@ -104,6 +114,7 @@ def _built(ctx: click.Context, options: dict[str, Any], progress: Listener) -> B
         fresh=options["fresh"],
         discard=options["discard"],
         update=options["update"],
+        **_dropping(options),
         allow_other_machine=options["allow_other_machine"],
     )
 
@@ -118,10 +129,15 @@ def _changed(ctx: click.Context, options: dict[str, Any], progress: Listener) ->
         teachers=teacher_pairs(options["added"]),
         relations=options["added_relations"],
         overrides=overrides(options),
+        **_dropping(options),
         progress=progress,
         discard=options["discard"],
         allow_other_machine=options["allow_other_machine"],
     )
+
+
+def _dropping(options: dict[str, Any]) -> dict[str, Any]:
+    return {"drop": options["drop"]} if options["drop"] else {}
 
 
 def _appended(ctx: click.Context, options: dict[str, Any], progress: Listener) -> BuildReport:
@@ -173,6 +189,7 @@ def _facts(report: BuildReport) -> list[tuple[str, Any]]:
         *([("read", show.ledger(report.ledger))] if report.ledger else []),
         ("teachers", teachers),
         ("neighbours", show.lists(report.lists, report.approximate)),
+        *([("removed", "\n".join(report.removed))] if report.removed else []),
         ("quarantined", show.count(sum(report.quarantined.values()))),
         ("size", show.size(report.bytes)),
     ]

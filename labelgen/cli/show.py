@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from labelgen.errors import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -19,7 +21,13 @@ WIDTH = 100
 
 def emit_json(value: Any) -> None:
     """One JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    # a path may have bytes that are no UTF-8, and a text marks that a terminal obeys: JSON has escapes for both
+    click.echo("".join(mark if mark.isprintable() or mark == "\n" else _escaped(mark) for mark in text))
+
+
+def _escaped(mark: str) -> str:
+    return json.dumps(mark)[1:-1] if mark != "\x7f" else "\\u007f"
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -84,11 +92,6 @@ def lines(text: str) -> Any:
     from rich.text import Text
 
     return Text("\n").join(Text(visible(line)) for line in text.split("\n"))
-
-
-def visible(text: str) -> str:
-    """Text for a terminal: control characters and lone surrogates of a caption are shown, not obeyed."""
-    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
 
 
 def shortened(text: str, length: int) -> str:

@@ -15,20 +15,20 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias
+from typing import IO, Any, Literal, TypeAlias, TypeVar
 
-import numpy as np
 from PIL import Image
 
 from labelgen.corpus.names import INSIDE, is_unsafe
+from labelgen.corpus.pixels import UndefinedPixelsError, orientation, size_problem, turn, upright
 from labelgen.corpus.tar_members import Archive
 from labelgen.errors import DatasetError
 from labelgen.fingerprint import digest_file
 
+Made = TypeVar("Made")
 Reason: TypeAlias = Literal["missing", "empty", "not_an_image", "truncated", "unreadable", "too_large"]
 
-#: Larger pictures are taken for decompression bombs; a 20,000-pixel-wide panorama is far below.
-MAX_PIXELS = 500_000_000
+#: Larger files are no photographs.
 MAX_FILE_BYTES = 1 << 30
 
 # Formats that are decoded inside Pillow. Others start programs (EPS runs Ghostscript) or are no photographs.
@@ -36,17 +36,6 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVI
 
 # As `warnings` keeps it: action, message, category, module, line.
 _FILTER: Any = ("ignore", None, UserWarning, re.compile(r"PIL\."), 0)
-
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class PhotoError(DatasetError):
@@ -74,7 +63,7 @@ def read_photo(root: Path, file: str) -> bytes:
     with _stream(root, file) as stream:
         try:
             return stream.read()
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             raise PhotoError("unreadable", f"cannot read {file}", found=str(error)) from error
 
 
@@ -89,8 +78,11 @@ def probe_photo(root: Path, file: str) -> tuple[int, int]:
     """
     with _stream(root, file) as stream:
         image = _opened(stream)
-        width, height = _stored_size(image)
-        return (height, width) if _orientation(image) >= 5 else (width, height)
+        try:
+            width, height = _stored_size(image)
+            return (height, width) if orientation(image) >= 5 else (width, height)
+        except Exception as error:  # headers are damaged in every way
+            raise _photo_error(error) from error
 
 
 def photo_digest(root: Path, file: str) -> str:
@@ -118,19 +110,26 @@ def decode_photo(data: bytes) -> Image.Image:
     without its colour profile.
 
     Raises:
-        PhotoError: empty, not an image, truncated, unreadable, or more than 500 megapixels.
+        PhotoError: empty, not an image, truncated, unreadable, or too large (`pixels.MAX_PIXELS`).
+    """
+    return with_photo(data, lambda image: image)
+
+
+def with_photo(data: bytes, work: Callable[[Image.Image], Made]) -> Made:
+    """What `work` makes of `decode_photo(data)`; of large pictures one is held at a time.
+
+    Raises:
+        PhotoError: see `decode_photo`; what `work` raises passes unchanged.
     """
     if not data:
         raise PhotoError("empty", "the photograph has no bytes")
     image = _opened(BytesIO(data))
-    try:
-        image.load()
-        turn = _UPRIGHT.get(_orientation(image))
-        return _rgb(image if turn is None else image.transpose(turn))
-    except PhotoError:
-        raise
-    except Exception as error:  # decoders raise anything on damaged bytes, and one bad photograph never stops a run
-        raise _photo_error(error) from error
+    with turn(image):
+        try:
+            decoded = upright(image)
+        except Exception as error:  # decoders raise anything on damaged bytes, and one bad photograph never stops a run
+            raise _photo_error(error) from error
+        return work(decoded)
 
 
 def black_photo() -> Image.Image:
@@ -209,17 +208,21 @@ def _tar_index(shard: Path, size: int, changed: int) -> Mapping[str, tuple[int, 
 def _opened(stream: IO[bytes]) -> Image.Image:
     """The picture with its header read and its size accepted, pixels not yet decoded."""
     _quiet()
-    prefix = stream.read(16)
+    try:
+        prefix = stream.read(16)
+    except OSError as error:
+        raise PhotoError("unreadable", "the photograph cannot be read", found=str(error)) from error
     factory = next((factory for factory, accept in _factories() if _accepts(accept, prefix)), None)
     if factory is None:
         raise PhotoError("not_an_image", "no picture of a known format", found=f"it starts with {prefix!r}")
-    stream.seek(0)
     try:
+        stream.seek(0)
         image: Image.Image = factory(stream, "")
-    except Exception as error:  # see decode_photo
+        problem = size_problem(image)
+    except Exception as error:  # see with_photo
         raise _photo_error(error) from error
-    if image.size[0] * image.size[1] > MAX_PIXELS:
-        raise PhotoError("too_large", f"the picture has {image.size[0]} x {image.size[1]} pixels")
+    if problem:
+        raise PhotoError("too_large", problem)
     return image
 
 
@@ -257,38 +260,16 @@ def _stored_size(image: Image.Image) -> tuple[int, int]:
     return image.size if tags is None else (int(tags[256]), int(tags[257]))
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        # The base method: PngImageFile's own decodes all pixels to look behind them.
-        orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block does not spoil the picture
-        return 1
-    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        return _grey(image).convert("RGB")
-    if image.mode == "F":
-        raise PhotoError("unreadable", "floating-point pixels have no defined white")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """16-bit grey as 8-bit grey: round(value / 257), so that 65535 is 255."""
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise PhotoError("unreadable", "32-bit pixels have no defined white")
-    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+def photo_error(error: Exception) -> PhotoError:
+    """The quarantine entry of whatever was raised while a photograph was read, decoded or prepared."""
+    return error if isinstance(error, PhotoError) else _photo_error(error)
 
 
 def _photo_error(error: Exception) -> PhotoError:
-    text = str(error) or type(error).__name__
+    text = (str(error) or type(error).__name__)[:200]
     if isinstance(error, (Image.DecompressionBombError, MemoryError)):
         return PhotoError("too_large", "the picture is too large", found=text)
     if isinstance(error, (EOFError, IndexError, struct.error)) or "truncated" in text.lower():
         return PhotoError("truncated", "the picture ends too early", found=text)
-    return PhotoError("unreadable", "the picture cannot be decoded", found=text)
+    what = text if isinstance(error, UndefinedPixelsError) else "the picture cannot be decoded"
+    return PhotoError("unreadable", what, found="" if what == text else text)

@@ -14,7 +14,6 @@ from labelgen.export.base import Options, Written, alive, pieces, rows_of_teache
 from labelgen.store import layout
 from labelgen.store.atomic import FileFact, atomic_file
 from labelgen.store.mapped import MappedArray
-from labelgen.store.parquet import read_strings
 from labelgen.store.reader import Store
 from labelgen.types import Int64
 
@@ -41,7 +40,7 @@ def write(store: Store, options: Options, written: Written) -> None:
 
 def _usable_captions(store: Store, images: Int64) -> Int64:
     """Caption rows of the images that were not quarantined."""
-    status = read_strings(store.path / store.manifest.corpus.path / layout.CAPTIONS, "status")
+    status = store.strings(layout.CAPTIONS, "status")
     rows = store.captions_in(images)
     usable: Int64 = rows[np.array([word == "ok" for word in status.take(rows)], bool)]
     return usable
@@ -65,9 +64,8 @@ def _write_json(store: Store, split: str, images: Int64, options: Options, writt
 
 
 def _entries(store: Store, images: Int64, options: Options) -> Iterator[dict[str, str]]:
-    corpus = store.path / store.manifest.corpus.path
-    status = read_strings(corpus / layout.CAPTIONS, "status")
-    texts, files = read_strings(corpus / layout.CAPTIONS, "text"), read_strings(corpus / layout.IMAGES, "file")
+    status = store.strings(layout.CAPTIONS, "status")
+    texts, files = store.strings(layout.CAPTIONS, "text"), store.strings(layout.IMAGES, "file")
     for low, high in pieces(len(images), 4096):
         rows = images[low:high]
         names, ids = files.take(rows), store.image_ids(rows)

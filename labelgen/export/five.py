@@ -20,7 +20,6 @@ from labelgen.export.base import Options, Written, alive, pieces, rows_of_teache
 from labelgen.store import layout
 from labelgen.store.atomic import FileFact, atomic_file
 from labelgen.store.mapped import MappedArray
-from labelgen.store.parquet import read_strings
 from labelgen.store.reader import Store
 from labelgen.store.splits import SplitRows
 from labelgen.types import Int64
@@ -75,7 +74,7 @@ def arrange(
 
 def write_split(store: Store, name: str, arranged: Arranged, embeddings: MappedArray, written: Written) -> None:
     """`<name>_caps.txt`, `<name>_ids.txt` and `<name>_text_emb.npy`."""
-    texts = read_strings(store.path / store.manifest.corpus.path / layout.CAPTIONS, "text")
+    texts = store.strings(layout.CAPTIONS, "text")
     lines = (" ".join(text.splitlines()) for piece in _chunks(arranged.captions) for text in texts.take(piece))
     written.add(f"{name}_caps.txt", _write_lines(written.out / f"{name}_caps.txt", lines))
     ids = (item for piece in _chunks(arranged.images) for item in store.image_ids(piece))

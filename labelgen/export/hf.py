@@ -11,7 +11,6 @@ from labelgen.export.base import Options, Written, pieces, splits_of
 from labelgen.export.parquet import item_ranges, query_ranges, write_batches, write_pairs
 from labelgen.store import layout
 from labelgen.store.atomic import write_atomic
-from labelgen.store.parquet import read_strings
 from labelgen.store.reader import Store
 from labelgen.store.splits import SplitRows
 from labelgen.types import Modality
@@ -49,8 +48,7 @@ def _write_pairs_of(store: Store, split: str, images: SplitRows, written: Writte
 
 
 def _pairs(store: Store, images: SplitRows) -> Iterator[dict[str, Any]]:
-    corpus = store.path / store.manifest.corpus.path
-    texts, files = read_strings(corpus / layout.CAPTIONS, "text"), read_strings(corpus / layout.IMAGES, "file")
+    texts, files = store.strings(layout.CAPTIONS, "text"), store.strings(layout.IMAGES, "file")
     every = store.captions_in(images)
     for low, high in pieces(len(every), 1024):
         captions = every[low:high]

@@ -15,7 +15,9 @@ from labelgen.store.reader import Store
 from labelgen.types import PAD_SCORE, Bool, Float32, Int64
 
 
-def set_block(store: Store, need: Need, batch: Batch, missing: Literal["raise", "mask"]) -> tuple[Float32, Bool]:
+def set_block(
+    store: Store, need: Need, batch: Batch, missing: Literal["raise", "mask"], *, exact: bool = True
+) -> tuple[Float32, Bool]:
     """The i2t block by `max_other` or `first`, [A, B], and which entries can be compared; 0 elsewhere.
 
     `max_other` differs from the stored `max` only where a caption meets its own image. An image whose only caption is
@@ -32,13 +34,13 @@ def set_block(store: Store, need: Need, batch: Batch, missing: Literal["raise", 
             found=f"aggregation={need.aggregation!r}",
         )
     block, where = store.block(
-        need.relation, image_rows=batch.images, caption_rows=batch.captions, alias=alias, missing="mask"
+        need.relation, image_rows=batch.images, caption_rows=batch.captions, alias=alias, missing="mask", exact=exact
     )
     if missing == "raise" and not where[batch.known].all():
         store.block(need.relation, image_rows=batch.images, caption_rows=batch.captions, alias=alias)  # names them
     embeddings = store.embeddings(alias, "text")
     if need.aggregation == "first":
-        return _first(store, embeddings, batch)
+        return _first(store, embeddings, batch, exact)
     pairs = np.nonzero(batch.images[:, None] == store.image_of(batch.captions)[None, :])
     best = _best_other(store, embeddings, batch.images[pairs[0]], batch.captions[pairs[1]])
     where[pairs] &= best > PAD_SCORE
@@ -47,11 +49,12 @@ def set_block(store: Store, need: Need, batch: Batch, missing: Literal["raise", 
     return block, where
 
 
-def _first(store: Store, embeddings: MappedArray, batch: Batch) -> tuple[Float32, Bool]:
+def _first(store: Store, embeddings: MappedArray, batch: Batch, exact: bool) -> tuple[Float32, Bool]:
     starts = store.offsets[batch.images]
     some = store.offsets[batch.images + 1] > starts
     starts = np.minimum(starts, len(embeddings) - 1)  # an image without captions may be the last one
-    block = blocks.compare(blocks.single(embeddings, starts), blocks.single(embeddings, batch.captions), "max")
+    sides = blocks.single(embeddings, starts), blocks.single(embeddings, batch.captions)
+    block = blocks.compare(*sides, "max", exact=exact)
     where = (block > PAD_SCORE) & some[:, None]
     block[~where] = 0
     return block, where

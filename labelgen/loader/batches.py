@@ -24,7 +24,7 @@ class PairLabels:
 
     Args:
         store: an open store.
-        scheme, missing, repeats, patch: as in `labelgen.soft_labels`.
+        scheme, missing, repeats, patch, exact: as in `labelgen.soft_labels`.
         check_pairs: refuse pairs whose caption is not one of their image in the store, which is how the store of
             another data set with the same kind of ids shows. Turn it off where wrong pairs are the point.
     """
@@ -37,9 +37,10 @@ class PairLabels:
         missing: Missing = "raise",
         repeats: Repeats = "raise",
         patch: PatchLike | None = None,
+        exact: bool = False,
         check_pairs: bool = True,
     ) -> None:
-        self.labeller = Labeller(store, scheme, missing=missing, repeats=repeats, patch=patch)
+        self.labeller = Labeller(store, scheme, missing=missing, repeats=repeats, patch=patch, exact=exact)
         self.check_pairs = check_pairs
 
     def labels(self, image_ids: Sequence[Any], caption_ids: Sequence[Any]) -> SoftLabels:
@@ -76,7 +77,7 @@ class AddSoftLabels(PairLabels):
         key: as in `attach`.
         convert: what every array of the labels is turned into; None leaves numpy. `torch.from_numpy`,
             `jax.numpy.asarray` ...
-        others: `scheme`, `missing`, `repeats`, `patch`, `check_pairs` as in `PairLabels`.
+        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `check_pairs` as in `PairLabels`.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
-"""`soft_labels`: the ids of a batch in, exact similarities out, and what a scheme makes of them. numpy only.
+"""`soft_labels`: the ids of a batch in, similarities out, and what a scheme makes of them. numpy only.
 
-Every block comes from `Store.block`, so it is the store's similarity bit for bit. What a scheme asks for is looked up
+Every block comes from `Store.block`: float32 products within 1e-6 of the store's similarity, or with `exact` that
+similarity bit for bit. What a scheme asks for is looked up
 once: `Labeller` holds the store, the scheme and its quantile tables, is picklable, and is what all adapters call.
 """
 
@@ -41,6 +42,7 @@ def soft_labels(
     missing: Missing = "raise",
     repeats: Repeats = "raise",
     patch: PatchLike | None = None,
+    exact: bool = False,
 ) -> SoftLabels:
     """Soft labels of a batch of A images and B captions; see `SoftLabels` for what comes back.
 
@@ -53,6 +55,9 @@ def soft_labels(
             negative of the other, so it is an error unless asked for.
         patch: decisions about pairs of this store, as a file or a `labelgen.patches.Patch`. Pairs that it adds have
             relevance 1 and are `same_image`; pairs that it masks and all pairs of dropped items do not count.
+        exact: similarities as the store defines them, the same bits on any machine, in twice the time; else float32
+            products within 1e-6 of them (equal rows exactly 1). A transform with a step, ties, or a small temperature
+            can magnify that difference.
 
     Raises:
         UnknownIdError: ids that the store does not hold, with the ids.
@@ -60,7 +65,8 @@ def soft_labels(
         ConfigError: repeated captions, or a need that no teacher of the store serves.
         StoreMismatchError, DatasetError: a patch of another store, or one that does not hold together.
     """
-    return Labeller(store, scheme, missing=missing, repeats=repeats, patch=patch)(image_ids, caption_ids)
+    made = Labeller(store, scheme, missing=missing, repeats=repeats, patch=patch, exact=exact)
+    return made(image_ids, caption_ids)
 
 
 class Labeller:
@@ -74,6 +80,7 @@ class Labeller:
         missing: Missing = "raise",
         repeats: Repeats = "raise",
         patch: PatchLike | None = None,
+        exact: bool = False,
     ) -> None:
         for name, value, allowed in (
             ("missing", missing, ("raise", "mask")),
@@ -81,7 +88,7 @@ class Labeller:
         ):
             if value not in allowed:
                 raise ConfigError(f"{name}={value!r} is unknown", expected=" or ".join(allowed))
-        self.store, self.missing, self.repeats = store, missing, repeats
+        self.store, self.missing, self.repeats, self.exact = store, missing, repeats, exact
         self.scheme = scheme(scheme_)
         self.quantiles: dict[Need, Quantiles] = {need: quantile_table(store, need) for need in self.scheme.quantiles}
         self.patch = None if patch is None else bound(patch, store)
@@ -114,7 +121,7 @@ class Labeller:
         where = batch.known
         similarities = {}
         for need in sorted(self.scheme.needs, key=str):
-            block, there = _block(self.store, need, batch, self.missing)
+            block, there = _block(self.store, need, batch, self.missing, self.exact)
             similarities[need] = block
             where = where & there
         for need, block in similarities.items():
@@ -124,21 +131,19 @@ class Labeller:
         )
 
 
-def _block(store: Store, need: Need, batch: Batch, missing: Missing) -> tuple[Float32, Bool]:
+def _block(store: Store, need: Need, batch: Batch, missing: Missing, exact: bool) -> tuple[Float32, Bool]:
     """The block of a need, and which entries it lets be compared, of a shape that broadcasts to [A, B]."""
     if need.aggregation in ("max_other", "first"):
         from labelgen.loader.aggregations import set_block
 
-        return set_block(store, need, batch, missing)
-    images: dict[str, Any] = {} if need.relation is Relation.T2T else {"image_rows": batch.images}
-    captions: dict[str, Any] = {} if need.relation is Relation.I2I else {"caption_rows": batch.captions}
+        return set_block(store, need, batch, missing, exact=exact)
+    sides: dict[str, Any] = {} if need.relation is Relation.T2T else {"image_rows": batch.images}
+    sides |= {} if need.relation is Relation.I2I else {"caption_rows": batch.captions}
     aggregation: Literal["max", "mean"] = "mean" if need.aggregation == "mean" else "max"
+    sides |= {"alias": need.alias, "aggregation": aggregation, "exact": exact}
     if missing == "raise":
-        block = store.block(need.relation, alias=need.alias, aggregation=aggregation, **images, **captions)
-        return block, np.ones((1, 1), np.bool_)
-    block, there = store.block(
-        need.relation, alias=need.alias, aggregation=aggregation, missing="mask", **images, **captions
-    )
+        return store.block(need.relation, **sides), np.ones((1, 1), np.bool_)
+    block, there = store.block(need.relation, missing="mask", **sides)
     if need.relation is Relation.T2T:
         return block, there.diagonal()[None, :]
     return block, there.diagonal()[:, None] if need.relation is Relation.I2I else there

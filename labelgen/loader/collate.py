@@ -1,8 +1,7 @@
 """`SoftLabelCollate`: soft labels for a torch DataLoader, around any collate function.
 
 The work is done where the batch is made, in the loader's workers: they inherit (fork) or reopen (spawn) the store,
-whose pages all processes share. Nothing of the store is copied into a worker and no thread or lock is inherited. The
-compiled loops of a block, some 90 MB with their compiler, are loaded before that: forked workers share them too.
+whose pages all processes share. Nothing of the store is copied into a worker and no thread or lock is inherited.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import Any
 from labelgen.errors import missing_extra
 from labelgen.loader.batches import Key, PairLabels, attach, found
 from labelgen.relevance.base import SoftLabels
-from labelgen.store.blocks import make_ready
 from labelgen.store.reader import Store
 
 
@@ -30,7 +28,7 @@ class SoftLabelCollate(PairLabels):
         key: under which name a mapping gets its labels. A tuple gets them at its end, anything else is returned
             together with them, as (batch, labels).
         tensors: whether labels are torch tensors, which move to a device with the batch; else numpy.
-        others: `scheme`, `missing`, `repeats`, `patch`, `check_pairs` as in `PairLabels`.
+        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `check_pairs` as in `PairLabels`.
     """
 
     def __init__(
@@ -47,7 +45,6 @@ class SoftLabelCollate(PairLabels):
         super().__init__(store, **others)
         self.image_key, self.caption_key, self.key, self.tensors = image_key, caption_key, key, tensors
         self.collate = collate if collate is not None else _default_collate()
-        make_ready()
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         """The batch of the samples, with its soft labels."""

@@ -24,7 +24,6 @@ import numpy as np
 from labelgen.errors import StoreError, some
 from labelgen.similarity.groups import cut
 from labelgen.similarity.scratch import scratch
-from labelgen.similarity.widen import widen
 from labelgen.types import PAD_SCORE, Aggregation, Float16, Float32, Float64, Int64
 
 #: Columns converted to float64 at a time: bounds memory for very long rows and changes no bit.
@@ -216,7 +215,7 @@ def _panel_sums(x: Float16, y: Float16) -> tuple[Float64, Float64, Float64]:
 
 def _widened(rows: Float16, name: str) -> Float64:
     wide = scratch.array(name, *rows.shape)
-    widen(rows, wide)
+    np.copyto(wide, rows)
     return wide
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from labelgen.similarity.fused_bits import compiled, half, prefetch, reordered
+from labelgen.similarity.fused_bits import half, prefetch, reordered
 
 #: Pairs whose rows are asked for before they are needed.
 _AHEAD = 8
@@ -41,11 +41,3 @@ def pair_dots(left: Any, left_rows: Any, right: Any, right_rows: Any, dots: Any)
         for place in range(dim):
             total += x[place] * np.float64(half(y[place]))
         dots[pair] = total
-
-
-@compiled
-def widened(rows: Any, out: Any) -> None:
-    """float16 rows given as their bits, as float64 numbers."""
-    for row in range(len(rows)):
-        for place in range(rows.shape[1]):
-            out[row, place] = half(rows[row, place])

@@ -5,7 +5,7 @@ Fingerprints form a tree (corpus -> embedding -> neighbours), so a new teacher o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -311,6 +311,28 @@ def product_plans(
             inputs = fingerprint([corpus.fingerprint, sides, product])
             plans.append(ProductPlan(product, teacher.alias, teacher.dim, corpus, tuple(served), inputs))
     return plans
+
+
+def measure_tasks(products: Sequence[ProductPlan], known: Container[str]) -> list[Task]:
+    """One task a table of quantiles and histograms: of every relation and teacher, but for `known` ones."""
+    tasks: dict[str, Task] = {}
+    for product in products:
+        for item in product.lists:
+            path = layout.stats_path(item.relation, item.alias, item.aggregation, item.generation)
+            if path in known:
+                continue
+            arguments = {
+                "alias": item.alias,
+                "product": product.product,
+                "dim": product.dim,
+                "relation": path.split("/")[1].split(".")[0],
+                "aggregation": item.aggregation,
+                "generation": item.generation,
+            }
+            key = f"measure/{layout.numbered(path.rpartition('/')[2].removesuffix('.json'), item.generation)}"
+            places = {"corpus": product.corpus.folder}
+            tasks[path] = Task(key, product.inputs, "labelgen.stages.stats:measure", arguments, 1, places)
+    return list(tasks.values())
 
 
 def list_fingerprint(plan: ProductPlan, item: ListSpec) -> str:

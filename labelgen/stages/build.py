@@ -7,38 +7,38 @@ is kept, the rest is added beside it, and what the new manifest names no more is
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from labelgen import registry
 from labelgen.config import BuildConfig, DatasetConfig
-from labelgen.errors import BudgetError, StoreMismatchError, TeacherError
+from labelgen.errors import StoreMismatchError, TeacherError
 from labelgen.executors.base import Executor, worker_settings
 from labelgen.progress import Event, Listener
-from labelgen.similarity.base import Strip
-from labelgen.similarity.layouts import lay_out, layouts, schedule
-from labelgen.specs import Spec
-from labelgen.stages import approximate_build, session, tables
+from labelgen.stages import approximate_build, inventory, session
 from labelgen.stages.base import Receipt, Task, find_receipt, outstanding, receipt_path
 from labelgen.stages.blueprint import (
     EmbeddingPlan,
     ProductPlan,
     embedding_plans,
+    measure_tasks,
     product_plans,
 )
-from labelgen.stages.corpora import Ingest, Ingested
+from labelgen.stages.change import NO_CHANGE, Change, generation_after, lists_after
+from labelgen.stages.corpora import Ingest, Ingested, Read
+from labelgen.stages.early import DESCRIBE
 from labelgen.stages.facts import CorpusFacts, TeacherFacts
 from labelgen.stages.machine import machine_class
 from labelgen.stages.meter import PeakMeter
 from labelgen.stages.run import Runner
-from labelgen.stages.search import ListSpec, SealedList, lists_for, plan_of
-from labelgen.stages.worker import WorkerSettings, search_memory
+from labelgen.stages.sealed import refuse_damage
+from labelgen.stages.search import ListSpec, SealedList
+from labelgen.stages.strips import budget_of, strips_of
+from labelgen.stages.worker import search_memory
 from labelgen.store import layout
+from labelgen.store.atomic import write_atomic
 from labelgen.store.manifest import Manifest
 from labelgen.store.shards import write_array_metadata
 
@@ -54,6 +54,7 @@ class Built:
     receipts: Mapping[str, Receipt]
     stages: Mapping[str, Mapping[str, Any]]
     machines: Sequence[Mapping[str, str]]
+    change: Change
 
     @property
     def corpus(self) -> CorpusFacts:
@@ -68,7 +69,8 @@ _LONG_COMPILE = 5.0
 class Build:
     """One run. Each method is a step; fields are what a later step needs.
 
-    `append` is the data set whose new images go behind the rows of the sealed store.
+    `append` is the data set whose new images go behind the rows of the sealed store; `change` what is dropped from it;
+    `fresh` throws away what lies in the folder, once the data set is read and the teachers are loaded.
     """
 
     root: Path
@@ -78,61 +80,74 @@ class Build:
     meter: PeakMeter
     allow_other_machine: bool = False
     append: DatasetConfig | None = None
+    change: Change = NO_CHANGE
+    fresh: bool = False
     notes: list[str] = field(default_factory=list)
     pending: dict[str, Any] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
 
     def run(self, executor: Executor) -> Built:
-        """All stages but the seal."""
-        self.pending = self._take_up()
-        with executor as running:
-            runner = Runner(self.root, running, self.progress, self.meter)
+        """All stages but the seal. In order of cost: what was begun here, the data set, the teachers, then the work."""
+        new = self._take_up()
+        runner = Runner(self.root, executor, self.progress, self.meter, self.notes)
+        ingest = Ingest(self.root, self.config, self.pending, runner.timed)
+        read = ingest.read(self.sealed, self.append)
+        with executor as runner.executor:
             teachers = self._describe(runner)
-            ingested = self._ingest(runner, teachers)
+            self._begin(runner, new)
+            ingested = self._ingest(ingest, read, teachers)
             corpus = ingested.facts
             embeddings = embedding_plans(corpus, teachers, self._sealed_arrays())
-            modalities = {facts.alias: facts.modalities for facts in teachers}
-            lists = lists_for(self.config.search, modalities, len(ingested.splits), corpus.generation)
             embedded = {f"{plan.alias}.{plan.modality}": plan.fingerprint for plan in embeddings}
+            lists = self._lists(teachers, ingested)
             products = product_plans(corpus, teachers, lists, embedded)
+            refuse_damage(self.root, self.sealed, embeddings, lists, appending=self.append is not None)
             self._note_paths(embeddings, lists)
             self._embed(runner, [plan for plan in embeddings if plan.source is None])
             self._train(runner, [plan for plan in embeddings if plan.source is not None])
             self._search(runner, products)
-            self._measure(runner, products)
-        return Built(ingested, teachers, embeddings, products, runner.receipts, runner.stages, self.pending["machines"])
+            self._run(runner, "measure", measure_tasks(products, self.sealed.files if self.sealed else ()))
+        machines = self.pending["machines"]
+        return Built(ingested, teachers, embeddings, products, runner.receipts, runner.stages, machines, self.change)
 
-    def _take_up(self) -> dict[str, Any]:
-        """The note of the unfinished work here, checked against what is asked now, or a new one."""
-        here, identity = machine_class(), session.work_identity(self.config, self.append)
-        pending = session.read_pending(self.root)
+    def _take_up(self) -> bool:
+        """Check the note of unfinished work here against what is wanted now; whether there is none. Writes nothing."""
+        here, identity = machine_class(), session.work_identity(self.config, self.append, self.change.names)
+        pending = None if self.fresh else session.read_pending(self.root)
         if pending is None:
-            session.remove_work(self.root)
-            pending = {
+            self.pending = {
                 "format": 1,
                 "recipe": self.config.to_dict(),
                 "identity": identity,
                 "machines": [here],
                 "paths": [f"{layout.RECEIPTS}/"],
             }
-        else:
-            session.refuse_other_recipe(self.root, pending, identity, changing=self.sealed is not None)
-            if session.refuse_other_machine(self.root, pending, here, allowed=self.allow_other_machine):
-                pending["machines"].append(here)
-        session.write_pending(self.root, pending)
-        return pending
+            return True
+        session.refuse_other_recipe(self.root, pending, identity, changing=self.sealed is not None)
+        if session.refuse_other_machine(self.root, pending, here, allowed=self.allow_other_machine):
+            pending["machines"].append(here)
+        self.pending = pending
+        return False
+
+    def _begin(self, runner: Runner, new: bool) -> None:
+        """From here on the folder is changed: the note of the work, and the receipts of what teachers said."""
+        if self.fresh:
+            session.start_anew(self.root)
+        elif new:
+            inventory.remove_work(self.root)
+        session.write_pending(self.root, self.pending)
+        for key, receipt in runner.receipts.items():
+            write_atomic(self.root / receipt_path(key), receipt.to_bytes())
 
     def _describe(self, runner: Runner) -> list[TeacherFacts]:
         """Load every teacher that has rows to make and ask what it is; others are known from the manifest."""
         tasks, described = [], {}
-        generation = self.sealed.generation + bool(self.append) if self.sealed else 1
+        generation = generation_after(self.sealed, appending=self.append is not None)
         for alias, spec in self.config.teachers.items():
             old = self.sealed.teachers.get(alias) if self.sealed else None
             if old is None or self.append:
-                key, arguments = f"describe/{layout.numbered(alias, generation)}", {"spec": str(spec), "alias": alias}
-                task = Task(key, "", "labelgen.stages.embed:describe", arguments, 1)
-                (self.root / receipt_path(task.key)).unlink(missing_ok=True)
-                tasks.append(task)
+                key = f"{DESCRIBE}/{layout.numbered(alias, generation)}"
+                tasks.append(Task(key, "", "labelgen.stages.embed:describe", {"spec": str(spec), "alias": alias}, 1))
             elif old.spec != str(spec):
                 raise StoreMismatchError(
                     f"the sealed store already has a teacher {alias!r}",
@@ -142,24 +157,23 @@ class Build:
                 )
             else:
                 described[alias] = TeacherFacts.from_entry(alias, old)
-        for receipt in runner.run("describe", tasks):
+        for receipt in runner.anew(DESCRIBE, tasks, self.root / layout.WORK / DESCRIBE):
             described[receipt.facts["alias"]] = TeacherFacts.from_receipt(receipt.facts)
         before = self.sealed.teachers if self.append and self.sealed else {}
         self._tell(*session.refuse_changed_teachers(self.root, before, described), stage="describe")
         new = {task.arguments["alias"]: described[task.arguments["alias"]].to_json() for task in tasks}
         session.refuse_other_teachers(self.root, self.pending, new)
-        session.note(self.root, self.pending, teachers=new)
+        self.pending["teachers"] = new
         return [described[alias] for alias in self.config.teachers]
 
-    def _ingest(self, runner: Runner, teachers: Sequence[TeacherFacts]) -> Ingested:
-        """The corpus: that of the sealed store where it is enough, else read from the data set."""
+    def _ingest(self, work: Ingest, read: Read, teachers: Sequence[TeacherFacts]) -> Ingested:
+        """The corpus: that of the sealed store where it is enough, else what was read, or is read again."""
         sealed = self.sealed
         looking = [facts.alias for facts in teachers if "image" in facts.modalities and facts.kind == "content"]
-        work = Ingest(self.root, self.config, self.pending, runner.timed)
         if sealed is None:
-            ingested = work.whole(bool(looking))
+            ingested = work.whole(read, bool(looking))
         elif self.append is not None:
-            ingested = work.appended(sealed, self.append, bool(looking))
+            ingested = work.appended(sealed, self.append, read, bool(looking))
         elif all(alias in sealed.teachers for alias in looking):
             facts, corpus = CorpusFacts.from_manifest(sealed), sealed.corpus
             ingested = Ingested(facts, corpus.splits, corpus.about, corpus.parts)
@@ -167,6 +181,25 @@ class Build:
             ingested = work.again(sealed)
         self._tell(*ingested.notes)
         return ingested
+
+    def _lists(self, teachers: Sequence[TeacherFacts], ingested: Ingested) -> Sequence[ListSpec]:
+        """The lists of the store that is built; notes which sealed ones go."""
+        modalities = {facts.alias: facts.modalities for facts in teachers}
+        found = lists_after(
+            self.sealed,
+            self.config.search,
+            modalities,
+            len(ingested.splits),
+            ingested.facts.generation,
+            self.change,
+        )
+        for name in found.superseded:
+            self._tell(f"{name} is replaced by a longer list, which holds all of it", "search")
+        for alias in modalities:
+            new = self.sealed is not None and alias not in self.sealed.teachers
+            if new and alias not in {item.alias for item in found.wanted}:
+                self._tell(f"teacher {alias} has no neighbour list: the recipe names relations of others", "search")
+        return found.wanted
 
     def _sealed_arrays(self) -> dict[str, str]:
         """Fingerprints of arrays that rows are appended to, or were, by `alias.modality`."""
@@ -195,27 +228,26 @@ class Build:
         todo = {plan.spec.path: outstanding(self.root, plan.shard_tasks())[1] for plan in new}
         parts: list[Task] = []
         for plan in new:
-            tasks, extra = plan.part_tasks(), plan.deviation_task()
-            if todo[plan.spec.path]:
+            extra = plan.deviation_task() if plan.units else None
+            tasks = [*plan.part_tasks(), *([extra] if extra is not None else [])]
+            kept = [find_receipt(self.root, task, outputs=False) for task in tasks]
+            if todo[plan.spec.path] or None in kept:  # without their receipts it is not known what parts left out
                 parts += tasks
-                parts += [extra] if extra is not None and plan.units else []
             else:
-                runner.remember(
-                    find_receipt(self.root, task, outputs=False) for task in [*tasks, *([extra] if extra else [])]
-                )
+                runner.remember(kept)
         self._run(runner, "embed", parts)
         for plan in new:
             _refuse_empty(plan, [runner.receipts[task.key] for task in plan.part_tasks()])
             write_array_metadata(self.root, plan.spec)
         self._run(runner, "assemble", [task for plan in new for task in plan.shard_tasks()])
-        shutil.rmtree(self.root / layout.PARTS / "embed", ignore_errors=True)
+        inventory.remove_parts(self.root, "embed")
 
     def _train(self, runner: Runner, plans: Sequence[EmbeddingPlan]) -> None:
         """Networks that learn from rows of other teachers, then their own rows."""
         new = [plan for plan in plans if not self._has_embedding(plan)]
         if new:
             self._run(runner, "train", [task for plan in new if (task := plan.train_task()) is not None])
-            shutil.rmtree(self.root / layout.PARTS / "train", ignore_errors=True)
+            inventory.remove_parts(self.root, "train")
             self._embed(runner, new)
 
     def _search(self, runner: Runner, products: Sequence[ProductPlan]) -> None:
@@ -229,7 +261,7 @@ class Build:
             bases = {item: base for item in missing if (base := self._base(item, product.corpus)) is not None}
             anew = product.only([item for item in missing if item not in bases])
             plans = (anew, product.only(list(bases), list(bases.values())))
-            work += [(plan, plan.strip_tasks(self._strips(plan))) for plan in plans if plan.lists]
+            work += [(plan, plan.strip_tasks(strips_of(self.root, self.config, plan))) for plan in plans if plan.lists]
         needed = []
         for product, strips in work:
             kept = [find_receipt(self.root, task, outputs=False) for task in strips]
@@ -250,7 +282,7 @@ class Build:
             merges += product.shard_tasks([runner.receipts[task.key] for task in strips])
             self._write_list_metadata(product)
         self._run(runner, "merge", merges)
-        shutil.rmtree(self.root / layout.PARTS / "search", ignore_errors=True)
+        inventory.remove_parts(self.root, "search")
 
     def _search_approximately(self, runner: Runner, products: Sequence[ProductPlan]) -> None:
         """The same, by way of an index, whose parts are ranges of rows.
@@ -265,13 +297,13 @@ class Build:
             )
         missing = [product.only([x for x in product.lists if not self._has_list(x.path)]) for product in products]
         missing = [product for product in missing if product.lists]
-        for product in missing:
-            self._write_list_metadata(product)
         run = partial(self._run, runner)
         settings = worker_settings(self.config.run, self.config.search.engine)
-        with self._budget(settings):
+        with budget_of(self.config.run, settings):
             runner.remember(approximate_build.search(self.root, missing, search_memory(settings[0].memory), run))
-        shutil.rmtree(self.root / layout.PARTS / "search", ignore_errors=True)
+        for product in missing:
+            self._write_list_metadata(product)
+        inventory.remove_parts(self.root, "search")
 
     def _write_list_metadata(self, product: ProductPlan) -> None:
         for item in product.lists:
@@ -294,72 +326,6 @@ class Build:
             if (entry.relation, entry.alias, entry.k, entry.aggregation, entry.scope) == wanted:
                 return SealedList(entry.path, entry.rows, corpus.new.row(item.relation.candidate))
         return None
-
-    def _strips(self, product: ProductPlan) -> list[tuple[int, Strip]]:
-        """Strips with the number of their layout."""
-        settings = worker_settings(self.config.run, self.config.search.engine)
-        memory = search_memory(settings[0].memory)
-        plan = plan_of(
-            self.root,
-            product.corpus.folder,
-            product.alias,
-            product.product,
-            [item.to_json() for item in product.lists],
-            product.dim,
-            memory,
-            product.corpus.generation,
-        )
-        old = product.corpus.new.image if product.bases else 0
-        spans = tables.split_spans(self.root / product.corpus.folder)
-        orders = layouts(spans, [item.scope for item in product.lists])
-        engine = registry.create("engine", Spec.parse(self.config.search.engine), device="cpu")
-        with self._budget(settings):
-            return [
-                (number, strip)
-                for number, order in enumerate(orders)
-                for strip in schedule(engine.schedule(lay_out(plan, order)), order, old)
-            ]
-
-    @contextmanager
-    def _budget(self, settings: Sequence[WorkerSettings]) -> Iterator[None]:
-        """Refusals of a budget in the words of the command line."""
-        try:
-            yield
-        except BudgetError as error:
-            left = search_memory(settings[0].memory)
-            raise BudgetError(
-                error.what,
-                found=f"--memory {self.config.run.memory} for {len(settings)} workers leaves {left:,} bytes",
-                expected=error.expected,
-                todo="raise --memory, take fewer --workers, or lower k",
-            ) from error
-
-    def _measure(self, runner: Runner, products: Sequence[ProductPlan]) -> None:
-        """One table of quantiles and histograms for every relation and teacher."""
-        tasks = {}
-        for product in products:
-            for item in product.lists:
-                path = layout.stats_path(item.relation, item.alias, item.aggregation, item.generation)
-                if self.sealed is not None and path in self.sealed.files:
-                    continue
-                arguments = {
-                    "alias": item.alias,
-                    "product": product.product,
-                    "dim": product.dim,
-                    "relation": path.split("/")[1].split(".")[0],
-                    "aggregation": item.aggregation,
-                    "generation": item.generation,
-                }
-                name = path.rpartition("/")[2].removesuffix(".json")
-                tasks[path] = Task(
-                    f"measure/{layout.numbered(name, item.generation)}",
-                    product.inputs,
-                    "labelgen.stages.stats:measure",
-                    arguments,
-                    1,
-                    {"corpus": product.corpus.folder},
-                )
-        self._run(runner, "measure", list(tasks.values()))
 
     def _has_embedding(self, plan: EmbeddingPlan) -> bool:
         """Whether the sealed store holds this array already.

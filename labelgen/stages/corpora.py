@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -43,6 +44,31 @@ class Ingested:
     ledger: tuple[Account, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What a build has read: a whole data set, or the new images of one; neither for other changes of a store."""
+
+    corpus: Corpus | None = None
+    joined: Joined | None = None
+
+    @property
+    def whole(self) -> Corpus:
+        if self.corpus is None:
+            raise TypeError("no data set was read")
+        return self.corpus
+
+    @property
+    def appended(self) -> Joined:
+        if self.joined is None:
+            raise TypeError("no data set was appended")
+        return self.joined
+
+    @cached_property
+    def content(self) -> str:
+        """Fingerprint of what was read."""
+        return (self.appended.new if self.joined is not None else self.whole).content_fingerprint()
+
+
 def sealed_corpus(root: Path, sealed: Manifest) -> Corpus:
     """The tables of a sealed store as a corpus without photographs."""
     names = (layout.IMAGES, layout.CAPTIONS, layout.QUARANTINE)
@@ -65,13 +91,27 @@ class Ingest:
     def __init__(self, root: Path, config: BuildConfig, pending: dict[str, Any], timed: Timed) -> None:
         self._root, self._config, self._pending, self._timed = root, config, pending, timed
 
-    def whole(self, look: bool) -> Ingested:
-        """The data set of the recipe; `look` at its photographs where a teacher needs them."""
+    def read(self, sealed: Manifest | None, append: DatasetConfig | None) -> Read:
+        """The data set that a build or an append is of, before any teacher is loaded; nothing is written.
+
+        Raises:
+            DatasetError: nothing of this adapter lies there.
+            StoreMismatchError: it changed since the work was begun.
+        """
+        if sealed is not None and append is None:
+            return Read()
         with self._timed("ingest", 0, 1) as tell:
-            corpus = ingest.read_corpus(self._config.dataset)
-            content = corpus.content_fingerprint()
-            self._refuse_other("corpus", content)
+            if sealed is None or append is None:
+                read = Read(corpus=ingest.read_corpus(self._config.dataset))
+            else:
+                read = Read(joined=read_appended(self._root, sealed, append))
+            self._refuse_other("corpus", read.content)
             tell(1)
+        return read
+
+    def whole(self, read: Read, look: bool) -> Ingested:
+        """The data set of the recipe; `look` at its photographs where a teacher needs them."""
+        corpus, content = read.whole, read.content
         seen = self._probed(corpus, range(len(corpus.images))) if look else corpus
         photos = self._identified(seen, range(len(seen.images)), self._pending.get("photos", "")) if look else ""
         self._written(seen, content, photos)
@@ -112,13 +152,9 @@ class Ingest:
         notes = (OLD_IDENTITY,) if any(is_old(found) for found in prints) else ()
         return Ingested(facts, sealed.corpus.splits, sealed.corpus.about, entries, notes)
 
-    def appended(self, sealed: Manifest, dataset: DatasetConfig, look: bool) -> Ingested:
+    def appended(self, sealed: Manifest, dataset: DatasetConfig, read: Read, look: bool) -> Ingested:
         """The corpus of a sealed store with the new images of a data set behind it."""
-        with self._timed("ingest", 0, 1) as tell:
-            joined = read_appended(self._root, sealed, dataset)
-            new = joined.new.content_fingerprint()
-            self._refuse_other("corpus", new)
-            tell(1)
+        joined, new = read.appended, read.content
         rows = range(joined.first_image, len(joined.corpus.images))
         corpus = self._probed(joined.corpus, rows) if look else joined.corpus
         photos = self._identified(corpus, rows, self._pending.get("photos", "")) if look else ""

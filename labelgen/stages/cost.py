@@ -117,8 +117,8 @@ def _estimated(config: BuildConfig, workers: int, *, calibrate: bool, progress: 
         costs.append(_embedding_cost(plan, corpus, workers, calibrate=calibrate, progress=progress))
     lists = lists_for(config.search, {item.alias: item.modalities for item in teachers}, len(corpus.splits))
     embedded = {f"{plan.alias}.{plan.modality}": "" for plan in embedding_plans(facts, teachers)}
-    said = dict.fromkeys(note for item in teachers for note in item.notes)
-    notes = [*ledger_notes(corpus.ledger), *said, *_notes(facts, lists)]
+    of_teachers = dict.fromkeys(note for item in teachers for note in item.notes)
+    notes = [*ledger_notes(corpus.ledger), *of_teachers, *_notes(facts, lists)]
     for product in product_plans(facts, teachers, lists, embedded):
         progress(Event("note", "plan", text=f"calibrating the search of {product.alias}"))
         found, told = _search_costs(product, corpus, workers, calibrate=calibrate)

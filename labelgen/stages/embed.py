@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from labelgen.corpus.photos import PhotoError, black_photo, decode_photo, read_photo
+from labelgen.corpus.photos import black_photo, photo_error, read_photo, with_photo
 from labelgen.fingerprint import canonical
 from labelgen.specs import Spec
 from labelgen.stages import tables, worker
@@ -228,9 +228,10 @@ def _prepare(teacher: ImageTeacher, photos: Path, file: str | None) -> tuple[Any
         return teacher.prepare_image(black_photo()), b"", "missing"
     try:
         data = read_photo(photos, file)
-        return teacher.prepare_image(decode_photo(data)), hashlib.blake2b(data, digest_size=16).digest(), ""
-    except PhotoError as error:
-        return teacher.prepare_image(black_photo()), b"", error.reason
+        prepared = with_photo(data, teacher.prepare_image)
+        return prepared, hashlib.blake2b(data, digest_size=16).digest(), ""
+    except Exception as error:  # a photograph may raise anything; what a teacher raises for every one, it raises here
+        return teacher.prepare_image(black_photo()), b"", photo_error(error).reason
 
 
 def _where(names: Sequence[str], keep: np.ndarray[Any, np.dtype[np.bool_]]) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labelgen.corpus.ledger import Account, with_quarantine
-from labelgen.fingerprint import digest_file
 from labelgen.stages.base import Receipt
 from labelgen.stages.blueprint import EmbeddingPlan
 from labelgen.stages.facts import Part
 from labelgen.stages.ingest import quarantined, quarantined_captions
-from labelgen.store import layout
+from labelgen.store import atomic, layout
 from labelgen.store.atomic import FileFact
 from labelgen.store.index import build_index
+from labelgen.store.manifest import Manifest
 from labelgen.store.parquet import read_frame, write_frame
 from labelgen.store.shards import write_array
 
@@ -32,12 +30,20 @@ _TABLES = (layout.IMAGES, layout.CAPTIONS, layout.QUARANTINE)
 
 @dataclass(frozen=True)
 class SealedCorpus:
-    """The corpus folder of a store: where, its files, and what it holds back (`quarantine`: kind, row, id, reason)."""
+    """The corpus folder of a store: where, its files, and what it holds back (`quarantine`: kind, row, id, reason).
+
+    `new` files are not in place yet: they are below `layout.SEALING`, see `move_into_place`.
+    """
 
     path: str
     files: Mapping[str, FileFact]
     by_reason: tuple[Mapping[str, Any], ...]
     quarantine: Sequence[tuple[str, int, str, str]]
+    new: bool
+
+    def tables(self, root: Path) -> Path:
+        """The folder that the tables are below now."""
+        return root / layout.SEALING if self.new else root
 
     def ledger(self, accounts: Sequence[Account], first: Part) -> tuple[Mapping[str, Any], ...]:
         """Accounts of the data set whose rows begin at `first` and end with the corpus, with the final quarantine."""
@@ -47,11 +53,11 @@ class SealedCorpus:
 
 
 def seal_corpus(
-    root: Path, source: Path, plans: Sequence[EmbeddingPlan], receipts: Mapping[str, Receipt], previous: str
+    root: Path, source: Path, plans: Sequence[EmbeddingPlan], receipts: Mapping[str, Receipt], sealed: Manifest | None
 ) -> SealedCorpus:
     """Write the corpus folder, with what the embed stage could not use; a folder that would not change is kept.
 
-    `previous` is the folder of the sealed store that is being changed, empty for a new store.
+    Only files that are written here are sealed, whatever else lies in the folder.
     """
     import polars as pl
 
@@ -64,37 +70,35 @@ def seal_corpus(
     by_reason = tuple(
         {"stage": stage, "reason": reason, "count": count} for (stage, reason), count in sorted(counted.items())
     )
-    path = previous
+    path = previous = sealed.corpus.path if sealed else ""
     if not previous or any(not frames[name].equals(read_frame(root / previous / name)) for name in _TABLES):
-        path = _next_folder(root, previous)
-        _write_corpus(root, path, frames)
+        path = _next_folder(previous)
+        files = _write_corpus(root / layout.SEALING, path, frames)
+    else:
+        files = {name: fact for name, fact in sealed.files.items() if name.startswith(f"{path}/")} if sealed else {}
     rows = frames[layout.QUARANTINE].select("kind", "row", "id", "reason").rows()
-    return SealedCorpus(path, list_files(root, [path]), by_reason, rows)
+    return SealedCorpus(path, files, by_reason, rows, path != previous)
 
 
-def list_files(root: Path, prefixes: Iterable[str]) -> dict[str, FileFact]:
-    """Size and checksum of every file under the given folders, read from disk."""
-    found = {}
-    for prefix in prefixes:
-        for folder, _, names in os.walk(root / prefix):
-            for name in names:
-                path = Path(folder) / name
-                found[path.relative_to(root).as_posix()] = FileFact(path.stat().st_size, digest_file(path))
-    return found
+def move_into_place(root: Path, corpus: SealedCorpus) -> None:
+    """Give the new files of a corpus their names in the store; done again from the start after a kill."""
+    for path in sorted(corpus.files) if corpus.new else ():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        atomic.rename(root / layout.SEALING / path, root / path)
 
 
-def _write_corpus(root: Path, path: str, frames: Mapping[str, pl.DataFrame]) -> None:
-    shutil.rmtree(root / path, ignore_errors=True)  # whatever a killed seal left there would be sealed with the rest
+def _write_corpus(folder: Path, path: str, frames: Mapping[str, pl.DataFrame]) -> dict[str, FileFact]:
+    """Tables and index below a folder that is not the store's; what was written, by path."""
     images, captions = frames[layout.IMAGES], frames[layout.CAPTIONS]
-    for name, frame in frames.items():
-        write_frame(root / path / name, frame)
+    files = {f"{path}/{name}": write_frame(folder / path / name, frame) for name, frame in frames.items()}
     specs = layout.index_specs(path, len(images), len(captions))
     offsets = np.concatenate([[0], np.cumsum(images["n_captions"].to_numpy(), dtype=np.int64)]).astype(np.int64)
     arrays: dict[str, Any] = {"offsets": offsets, "caption_image": captions["image_row"].to_numpy()}
     arrays["image_hash"], arrays["image_row"] = build_index(images["image_id"].to_list())
     arrays["caption_hash"], arrays["caption_row"] = build_index(captions["caption_id"].to_list())
     for name, spec in specs.items():
-        write_array(root, spec, arrays[name])
+        files |= write_array(folder, spec, arrays[name])
+    return {name: fact for name, fact in files.items() if name != layout.ZARR_JSON}
 
 
 def _found_by_embedding(
@@ -123,7 +127,7 @@ def _with_status(images: pl.DataFrame, quarantine: pl.DataFrame) -> pl.DataFrame
     return images.with_columns(pl.Series("status", status, dtype=pl.String))
 
 
-def _next_folder(root: Path, previous: str) -> str:
+def _next_folder(previous: str) -> str:
     """`corpus`, then `corpus.2`, `corpus.3` ...: a sealed folder is never written into."""
     if not previous:
         return layout.CORPUS

@@ -18,6 +18,7 @@ import numpy as np
 
 from labelgen import registry
 from labelgen.errors import ConfigError, missing_extra
+from labelgen.fingerprint import digest
 from labelgen.specs import Spec
 from labelgen.stages import tables, worker
 from labelgen.stages.base import Output, Result
@@ -31,6 +32,8 @@ from labelgen.teachers.base import info_of
 from labelgen.teachers.checks import check_not_constant, check_rows, normalise
 from labelgen.teachers.trained import Arrays, Captions, TrainedTeacher
 from labelgen.types import Float16, Int64
+
+_DIGEST_BYTES = 32
 
 
 def check_sources(teachers: Mapping[str, Spec]) -> None:
@@ -124,15 +127,30 @@ def _one_blas_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _SavedFile:
-    """Work in progress of a training; its name holds the fingerprint, so it is never taken up for another one."""
+    """Work in progress of a training; its name holds the fingerprint, so it is never taken up for another one.
+
+    The file is the BLAKE3 of the arrays (32 hexadecimal digits) and the arrays: a damaged one is not taken over.
+    """
 
     path: Path
 
     def load(self) -> Arrays | None:
-        return read_network(self.path) if self.path.is_file() else None
+        if not self.path.is_file():
+            return None
+        raw = self.path.read_bytes()
+        found, packed = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
+        return _unpacked(packed) if found == digest(packed).encode() else None
 
     def save(self, arrays: Arrays) -> None:
-        write_atomic(self.path, _packed(arrays))
+        packed = _packed(arrays)
+        write_atomic(self.path, digest(packed).encode() + packed)
+
+
+def _unpacked(packed: bytes) -> Arrays:
+    from safetensors.numpy import load
+
+    arrays: Arrays = load(packed)
+    return arrays
 
 
 def _packed(arrays: Arrays) -> bytes:

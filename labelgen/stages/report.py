@@ -18,6 +18,7 @@ class BuildReport:
 
     `appended` images are new, `skipped` ones were there already: both are 0 but where images were to be appended.
     `ledger` accounts for everything that was read of the data set (of the appended one where images were appended).
+    `removed` are teachers and lists of the sealed store that a change dropped or replaced by longer ones.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class BuildReport:
     appended: int = 0
     skipped: int = 0
     ledger: Sequence[Mapping[str, Any]] = ()
+    removed: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "path": str(self.path)}
@@ -54,6 +56,7 @@ def report_of(
     notes: Sequence[str] = (),
     appended: int = 0,
     skipped: int = 0,
+    removed: Sequence[str] = (),
 ) -> BuildReport:
     """The report of a store that lies at `root`, sealed now or before."""
     corpus = manifest.corpus
@@ -78,6 +81,7 @@ def report_of(
         appended=appended,
         skipped=skipped,
         ledger=corpus.parts[-1].ledger if appended else corpus.ledger,
+        removed=removed,
     )
 
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from labelgen.errors import some
 from labelgen.executors.base import Executor
 from labelgen.progress import Event, Listener
-from labelgen.stages.base import Receipt, Task, outstanding
+from labelgen.stages import inventory
+from labelgen.stages.base import Receipt, Task
+from labelgen.stages.base import standing as standing_of
 from labelgen.stages.meter import PeakMeter
 
 
@@ -23,20 +26,46 @@ class Runner:
     executor: Executor
     progress: Listener
     meter: PeakMeter
+    notes: list[str] = field(default_factory=list)
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     receipts: dict[str, Receipt] = field(default_factory=dict)
 
     def run(self, stage: str, tasks: Sequence[Task]) -> list[Receipt]:
         """All receipts of `tasks`, in their order; what was done before is not done again."""
-        done, todo = outstanding(self.root, tasks)
-        found = {receipt.task: receipt for receipt in done}
-        earlier, total = sum(receipt.rows for receipt in done), sum(task.rows for task in tasks)
+        standing = standing_of(self.root, tasks)
+        self._report_damage(stage, standing.damaged)
+        found = {receipt.task: receipt for receipt in standing.done}
+        earlier, total = sum(receipt.rows for receipt in standing.done), sum(task.rows for task in tasks)
         with self.timed(stage, earlier, total) as tell:
-            for receipt in self.executor.run(self.root, todo):
+            for receipt in self.executor.run(self.root, standing.todo):
                 found[receipt.task] = receipt
                 tell(receipt.rows, receipt.task)
         self.receipts |= found
         return [found[task.key] for task in tasks]
+
+    def anew(self, stage: str, tasks: Sequence[Task], scratch: Path) -> list[Receipt]:
+        """All receipts of tasks that every run does again, in a folder of their own; they are removed."""
+        inventory.remove_receipts(scratch, tasks)
+        found = {}
+        try:
+            with self.timed(stage, 0, sum(task.rows for task in tasks)) as tell:
+                for receipt in self.executor.run(scratch, tasks):
+                    found[receipt.task] = receipt
+                    tell(receipt.rows, receipt.task)
+        finally:
+            inventory.remove_receipts(scratch, tasks)
+        self.receipts |= found
+        return [found[task.key] for task in tasks]
+
+    def _report_damage(self, stage: str, damaged: Sequence[str]) -> None:
+        """Say which finished work is not taken over."""
+        if damaged:
+            text = (
+                f"{len(damaged)} files of finished work are not what was written there, and are made again: "
+                f"{some(damaged, 3)}"
+            )
+            self.notes.append(text)
+            self.progress(Event("note", stage, text=text))
 
     def remember(self, receipts: Iterable[Receipt | None]) -> None:
         """Keep receipts of tasks whose files are needed no more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,19 +11,20 @@ from typing import Any
 
 import labelgen
 from labelgen.config import BuildConfig
-from labelgen.fingerprint import digest_file
+from labelgen.fingerprint import digest
 from labelgen.stages.approximate_build import approximate_facts
 from labelgen.stages.base import Receipt, receipt_path
 from labelgen.stages.blueprint import ProductPlan, list_fingerprint
 from labelgen.stages.build import Built
 from labelgen.stages.facts import TeacherFacts
-from labelgen.stages.final_corpus import seal_corpus
+from labelgen.stages.final_corpus import SealedCorpus, move_into_place, seal_corpus
 from labelgen.stages.machine import libraries, machine
 from labelgen.stages.search import ListSpec
-from labelgen.stages.session import changed_fields, remove_unlisted, remove_work
+from labelgen.stages.session import changed_fields, keep_only
 from labelgen.store import layout
-from labelgen.store.atomic import FileFact, clean_temporaries
-from labelgen.store.card import write_card
+from labelgen.store.atomic import FileFact, write_atomic
+from labelgen.store.card import rendered
+from labelgen.store.files import read_below, status_below
 from labelgen.store.manifest import (
     CorpusEntry,
     EmbeddingEntry,
@@ -34,6 +35,7 @@ from labelgen.store.manifest import (
     content_digest,
     save_manifest,
 )
+from labelgen.store.shards import metadata_paths, write_array_metadata
 
 #: Facts of an engine (see its `SearchFacts`), and how those of several strips make one.
 _FACTS: Mapping[str, Callable[[Sequence[Any]], Any]] = {
@@ -48,9 +50,7 @@ _FACTS: Mapping[str, Callable[[Sequence[Any]], Any]] = {
 def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None) -> Manifest:
     """Write corpus, card and manifest; the manifest is written last and is the commit."""
     new = [plan for plan in built.embeddings if not _is_sealed(sealed, plan.spec.path)]
-    corpus = seal_corpus(
-        root, root / built.corpus.folder, new, built.receipts, previous=sealed.corpus.path if sealed else ""
-    )
+    corpus = seal_corpus(root, root / built.corpus.folder, new, built.receipts, sealed)
     teachers = {facts.alias: _teacher_entry(facts, built) for facts in built.teachers}
     if sealed is not None:
         teachers |= {alias: entry for alias, entry in sealed.teachers.items() if alias in teachers}
@@ -100,18 +100,33 @@ def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None)
         libraries=libraries(),
         machine={**machine(), "classes": list(built.machines)},
         stages=built.stages,
-        history=(*(sealed.history if sealed else ()), *_change(config, sealed, built.ingested.appended)),
+        history=(*(sealed.history if sealed else ()), *_change(config, sealed, built)),
     )
-    manifest = replace(manifest, files={**manifest.files, **write_card(root, manifest)})
+    return _committed(root, manifest, corpus)
+
+
+def _committed(root: Path, manifest: Manifest, corpus: SealedCorpus) -> Manifest:
+    """Put the files of the seal into place, then its manifest.
+
+    Before anything is moved, the new manifest and the one it replaces are put down in the folder of the work: killed at
+    any moment, what was written, and what is not needed any more, is known by size and checksum.
+    """
+    cards = rendered(manifest, corpus.tables(root))
+    facts = {path: FileFact(len(data), digest(data)) for path, data in cards.items()}
+    manifest = replace(manifest, files={**manifest.files, **facts})
+    if status_below(root, layout.MANIFEST) is not None:
+        write_atomic(root / layout.REPLACED, read_below(root, layout.MANIFEST))
+    save_manifest(root, manifest, layout.NEXT)
+    move_into_place(root, corpus)
+    for path, data in cards.items():
+        write_atomic(root / path, data)
     save_manifest(root, manifest)
     return manifest
 
 
 def tidy(root: Path, manifest: Manifest) -> None:
     """After a commit: remove what no manifest names any more, and the work in progress."""
-    remove_unlisted(root, set(manifest.files))
-    clean_temporaries(root)  # a killed writer of the manifest or the card leaves them in the store's own folder
-    remove_work(root)
+    keep_only(root, manifest)
 
 
 def _array_files(
@@ -121,7 +136,7 @@ def _array_files(
     arrays: Sequence[layout.ArraySpec],
     neighbors: Sequence[NeighborEntry],
 ) -> dict[str, FileFact]:
-    """Facts of every file outside of the corpus: kept ones from the old manifest, new ones from receipts and disk."""
+    """Facts of every file outside of the corpus: from the old manifest or from what wrote them, never from disk."""
     wanted = [spec.path for spec in arrays] + [entry.path for entry in neighbors]
     known = dict(sealed.files) if sealed else {}
     known |= {
@@ -133,20 +148,14 @@ def _array_files(
     generation = built.corpus.generation
     measured = {layout.stats_path(entry.relation, entry.alias, entry.aggregation, generation) for entry in neighbors}
     files |= {path: known[path] for path in measured}
-    for path in _metadata_paths([*arrays, *(spec for entry in neighbors for spec in entry.arrays().values())]):
-        files.setdefault(path, FileFact((root / path).stat().st_size, digest_file(root / path)))
+    for spec in (*arrays, *(spec for entry in neighbors for spec in entry.arrays().values())):
+        paths = metadata_paths(spec)
+        if any(path not in known for path in paths):  # what is sealed is not written again
+            files = write_array_metadata(root, spec) | files
+        files |= {path: known[path] for path in paths if path in known}
     old = [path for path in (sealed.files if sealed else {}) if path.startswith(f"{layout.RECEIPTS}/")]
-    files |= {path: known[path] for path in old}
-    return files | receipt_files(root, built.receipts)
-
-
-def _metadata_paths(specs: Iterable[layout.ArraySpec]) -> set[str]:
-    """The `zarr.json` of arrays and of the folders above them."""
-    paths = set()
-    for spec in specs:
-        folders = spec.path.split("/")
-        paths |= {"/".join([*folders[:depth], layout.ZARR_JSON]) for depth in range(len(folders) + 1)}
-    return paths
+    files |= {path: known[path] for path in old if not built.change.drops_receipt(path)}
+    return files | {receipt_path(key): receipt.fact for key, receipt in built.receipts.items()}
 
 
 def _teacher_entry(facts: TeacherFacts, built: Built) -> TeacherEntry:
@@ -217,10 +226,13 @@ def _old_facts(sealed: Manifest | None, item: ListSpec) -> list[Mapping[str, Any
     return [entry.facts for entry in (sealed.neighbors if sealed else ()) if entry.path.partition("/")[2] == name]
 
 
-def _change(config: BuildConfig, sealed: Manifest | None, appended: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def _change(config: BuildConfig, sealed: Manifest | None, built: Built) -> list[dict[str, Any]]:
     if sealed is None:
         return []
-    record = {"when": _now(), "labelgen": labelgen.__version__, "changed": changed_fields(sealed, config)}
+    record: dict[str, Any] = {"when": _now(), "labelgen": labelgen.__version__}
+    record["changed"] = changed_fields(sealed, config)
+    appended, drop = built.ingested.appended, built.change.names
+    record |= {"dropped": list(drop)} if drop else {}
     return [record | ({"appended": dict(appended)} if appended is not None else {})]
 
 
@@ -230,9 +242,3 @@ def _is_sealed(sealed: Manifest | None, path: str) -> bool:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def receipt_files(root: Path, receipts: Iterable[str]) -> dict[str, FileFact]:
-    """Facts of the receipts of the given tasks."""
-    paths = [receipt_path(key) for key in receipts]
-    return {path: FileFact((root / path).stat().st_size, digest_file(root / path)) for path in paths}

@@ -5,26 +5,29 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from labelgen import config as configs
 from labelgen.config import BuildConfig, DatasetConfig, changes
-from labelgen.errors import DiskError, StoreBusyError, StoreMismatchError
-from labelgen.fingerprint import canonical
+from labelgen.errors import CorruptStoreError, DiskError, StoreBusyError, StoreError, StoreMismatchError
+from labelgen.fingerprint import canonical, fingerprint
+from labelgen.stages import inventory
 from labelgen.store import layout
-from labelgen.store.atomic import write_atomic
+from labelgen.store.atomic import clean_temporaries, write_atomic
+from labelgen.store.card import write_card
+from labelgen.store.files import open_lock, read_below, refuse_links, status_below, unlink_below
 from labelgen.store.manifest import Manifest
 from labelgen.teachers.identity import on_common_facts
 
 
-def work_identity(config: BuildConfig, append: DatasetConfig | None = None) -> dict[str, Any]:
-    """What decides the result of the work in a folder, as its note has it: a recipe, and what is appended."""
-    return config.identity() | ({"append": canonical(append)} if append is not None else {})
+def work_identity(config: BuildConfig, append: DatasetConfig | None = None, drop: Sequence[str] = ()) -> dict[str, Any]:
+    """What decides the result of the work in a folder: a recipe, what is appended, and what is dropped."""
+    appended = {"append": canonical(append)} if append is not None else {}
+    return config.identity() | appended | ({"drop": sorted(set(drop))} if drop else {})
 
 
 def changed_fields(manifest: Manifest, config: BuildConfig) -> list[str]:
@@ -38,12 +41,14 @@ def locked(root: Path) -> Iterator[None]:
 
     Raises:
         StoreBusyError: another live build holds it.
+        CorruptStoreError: something in the folder is a link, a pipe or a device; nothing was written.
         DiskError: the folder cannot be made or written.
     """
-    path = root / layout.LOCK
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        root.mkdir(parents=True, exist_ok=True)
+        handle = open_lock(root)
+    except StoreError:
+        raise
     except OSError as error:
         raise DiskError(f"cannot write in {root}", found=str(error), todo="choose another --out") from error
     try:
@@ -54,6 +59,7 @@ def locked(root: Path) -> Iterator[None]:
             raise StoreBusyError(
                 f"another build is at work in {root}", found=holder, todo="wait for it, or end it first"
             ) from error
+        refuse_links(root)
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
@@ -62,16 +68,47 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def read_pending(root: Path) -> dict[str, Any] | None:
-    """What an unfinished build or change of this folder is about, None when there is none."""
+    """What an unfinished build or change of this folder is about, None when there is none.
+
+    Raises:
+        CorruptStoreError: the note is not as it was written, or a link is in its place.
+    """
     try:
-        pending: dict[str, Any] = json.loads((root / layout.PENDING).read_bytes())
-    except (FileNotFoundError, ValueError):
+        pending = json.loads(read_below(root, layout.PENDING))
+        digest = pending.pop("digest")
+        whole = digest == fingerprint(pending) and _is_note(pending)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return pending
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise CorruptStoreError(
+            f"the note of the unfinished work in {root} is damaged, or an older version of labelgen wrote it",
+            found=layout.PENDING,
+            expected="the note as it was written, or parts of different work could be mixed",
+            todo="start again with --discard: it drops the unfinished work and keeps what is sealed",
+        )
+    found: dict[str, Any] = pending
+    return found
+
+
+def _is_note(pending: Any) -> bool:
+    """Whether a note has the fields that a resume reads, as it wrote them."""
+    if not isinstance(pending, dict) or not isinstance(pending.get("identity"), dict):
+        return False
+    machines = pending.get("machines")
+    tables = (pending.get("recipe", {}), pending.get("totals", {}), pending.get("teachers", {}))
+    return (
+        isinstance(machines, list)
+        and bool(machines)
+        and all(isinstance(value, dict) for value in (*machines, *tables))
+        and all(type(total) is int for total in tables[1].values())
+    )
 
 
 def write_pending(root: Path, pending: Mapping[str, Any]) -> None:
-    write_atomic(root / layout.PENDING, json.dumps(pending, indent=1).encode())
+    """Write the note; `digest` is the fingerprint of all the rest."""
+    write_atomic(root / layout.PENDING, json.dumps({**pending, "digest": fingerprint(pending)}, indent=1).encode())
 
 
 def note(root: Path, pending: dict[str, Any], **facts: Any) -> None:
@@ -163,38 +200,37 @@ def refuse_other_corpus(root: Path, found: str, expected: str, *, changing: bool
         )
 
 
-def remove_work(root: Path) -> None:
-    """Remove all work in progress but the lock, which its holder still holds."""
-    for path in (root / layout.WORK).glob("*"):
-        if path != root / layout.LOCK:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 def start_anew(root: Path) -> None:
-    """Throw away everything that was built here, sealed or not; the manifest goes first."""
-    for name in (layout.MANIFEST, layout.CARD, layout.CROISSANT, layout.ZARR_JSON):
-        (root / name).unlink(missing_ok=True)
-    remove_unlisted(root, set())
-    remove_work(root)
+    """Throw away everything that was built here, sealed or not; the manifest goes first.
+
+    Files that no build wrote stay; see `labelgen.stages.inventory`.
+    """
+    files = inventory.named(root) | inventory.unnamed(root, without=())
+    unlink_below(root, layout.MANIFEST)
+    inventory.remove(root, files, keep=())
+    inventory.remove_work(root)
+    clean_temporaries(root)
 
 
-def remove_unlisted(root: Path, keep: set[str]) -> list[str]:
-    """Remove the files of our own folders that no manifest names any more, and folders left empty; returns them."""
-    removed = []
-    for name in sorted(path.name for path in root.iterdir() if path.is_dir() and _ours(path.name)):
-        for path in sorted((root / name).rglob("*"), reverse=True):
-            relative = path.relative_to(root).as_posix()
-            if path.is_dir() and not path.is_symlink():
-                if not any(path.iterdir()):
-                    path.rmdir()
-            elif relative not in keep:
-                path.unlink()
-                removed.append(relative)
-        if not any((root / name).iterdir()):
-            (root / name).rmdir()
-    return removed
+def keep_only(root: Path, manifest: Manifest) -> None:
+    """Remove what earlier manifests and receipts of a sealed store name and its own does not, and the work in progress.
+
+    The inventory of a change goes last: killed in between, the same call ends it.
+    """
+    keep = set(manifest.files)
+    files = inventory.named(root, without=keep)
+    if read_pending(root) is not None:
+        files = inventory.unnamed(root, without=keep) | files
+    inventory.remove(root, files, keep=keep)
+    if status_below(root, layout.NEXT) is not None and not all(_is_as_sealed(root, manifest, path) for path in _CARDS):
+        write_card(root, manifest)  # a change that came to its seal and was given up had written its own
+    clean_temporaries(root)  # a killed writer of the manifest or the card leaves them in the store's own folder
+    inventory.remove_work(root)
 
 
-def _ours(name: str) -> bool:
-    homes = (layout.EMBEDDINGS, layout.NEIGHBORS, layout.MODELS, layout.STATS, layout.RECEIPTS)
-    return name.partition(".")[0] in (layout.CORPUS, *homes)
+_CARDS = (layout.CARD, layout.CROISSANT)
+
+
+def _is_as_sealed(root: Path, manifest: Manifest, path: str) -> bool:
+    fact = manifest.files.get(path)
+    return fact is None or inventory.is_ours(root, path, fact)

@@ -32,8 +32,9 @@ def compare_sources(root: Path, sealed: Manifest, config: BuildConfig) -> list[s
     for number, (part, behind) in enumerate(pairwise(parts)):
         dataset = dataset_of(sealed, config, number)
         absent = _absent(dataset)
-        if absent:
-            notes.append(f"{absent} is not there: what the store was made of was not compared with it")
+        if absent or (not number and not dataset.root and sealed.recipe["dataset"]["root"]):
+            why = f"{absent} is not there" if absent else "no root is given"
+            notes.append(f"{why}: the store was not compared with its data set")
             continue
         read = ingest.read_corpus(dataset)
         images = old.images[part.image : behind.image]

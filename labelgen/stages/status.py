@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,8 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from labelgen.errors import StoreNotFoundError
+from labelgen.stages.base import read_receipt
+from labelgen.stages.inventory import receipt_keys
 from labelgen.stages.session import read_pending
 from labelgen.store import layout
+from labelgen.store.files import open_lock
 from labelgen.store.manifest import load_manifest
 
 
@@ -73,7 +75,7 @@ def status(path: str | Path) -> Status:
 def holder(root: Path) -> str | None:
     """Who holds the lock of a folder, None when nobody does."""
     try:
-        handle = os.open(root / layout.LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        handle = open_lock(root, create=False)
     except OSError:
         return None
     try:
@@ -88,8 +90,10 @@ def holder(root: Path) -> str | None:
 def _receipts(root: Path) -> tuple[dict[str, int], dict[str, int]]:
     tasks: Counter[str] = Counter()
     rows: Counter[str] = Counter()
-    for path in (root / layout.RECEIPTS).rglob("*.json"):
-        stage = path.relative_to(root / layout.RECEIPTS).parts[0]
-        tasks[stage] += 1
-        rows[stage] += int(json.loads(path.read_bytes())["rows"])
+    for key in receipt_keys(root):
+        receipt = read_receipt(root, key)
+        if receipt is not None:
+            stage = key.partition("/")[0]
+            tasks[stage] += 1
+            rows[stage] += receipt.rows
     return dict(tasks), dict(rows)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from blake3 import blake3
 from labelgen.errors import DiskError
 
 _SUFFIX = ".tmp"
+_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{1,16}\.tmp", re.DOTALL)
 #: The moment at which a file gets its name; a seam for the tests that kill a build right before or after it.
 rename: Callable[[Path, Path], object] = Path.replace
 #: What a disk says of itself; other errors of the operating system are not about the disk and pass unchanged.
@@ -110,13 +112,17 @@ def write_atomic(path: Path, data: bytes) -> FileFact:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file name is that of a file which was never finished."""
-    return name.startswith(".") and name.endswith(_SUFFIX)
+    """Whether a file name is one that `atomic_file` gives to a file which is not finished."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def clean_temporaries(folder: Path) -> list[Path]:
-    """Remove what killed writers left below a folder (nobody may be writing there). Returns what was removed."""
-    found = [path for path in sorted(folder.rglob(f".*{_SUFFIX}")) if path.is_file()]
+    """Remove what killed writers left below a folder (nobody may be writing there), by the names that they give.
+
+    Returns what was removed.
+    """
+    listed = sorted(folder.rglob(f".*{_SUFFIX}"))
+    found = [path for path in listed if is_temporary(path.name) and path.is_file() and not path.is_symlink()]
     for path in found:
         _remove(path)
     return found

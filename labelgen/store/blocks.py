@@ -1,8 +1,7 @@
-"""Blocks of similarities, computed exactly from mapped embeddings. Pure: arrays in, arrays out."""
+"""Blocks of similarities, computed from mapped embeddings. Pure: arrays in, arrays out."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy as np
 from labelgen.similarity.base import Rows
 from labelgen.similarity.exact import aggregate, block_group_similarity, block_similarity, pair_similarities
 from labelgen.similarity.groups import rows_of
+from labelgen.similarity.single_precision import block_group_similarity32, block_similarity32
 from labelgen.types import Aggregation, Bool, Float16, Float32, Int64
 
 
@@ -47,35 +47,16 @@ def sets(embeddings: Rows, starts: Int64, sizes: Int64) -> Side:
     return Side(embeddings.take(rows_of(starts, sizes)), sizes)
 
 
-def compare(queries: Side, candidates: Side, aggregation: Aggregation) -> Float32:
-    """[n_queries, n_candidates] similarities, -inf where an entry is not alive. Only queries may be sets."""
-    sooner = _by_digits(queries, candidates, aggregation)
-    if sooner is not None:
-        return sooner
+def compare(queries: Side, candidates: Side, aggregation: Aggregation, *, exact: bool = True) -> Float32:
+    """[n_queries, n_candidates] similarities, -inf where an entry is not alive. Only queries may be sets.
+
+    Without `exact` they are float32 products within 1e-6 of the definition, see `similarity.single_precision`.
+    """
     if queries.sizes is None:
-        return block_similarity(queries.rows, candidates.rows)
-    return block_group_similarity(queries.rows, queries.sizes, candidates.rows, aggregation)
-
-
-def _by_digits(queries: Side, candidates: Side, aggregation: Aggregation) -> Float32 | None:
-    """The same bits sooner, in training code: elsewhere, to load the compiler takes as long as a hundred blocks."""
-    if "torch" not in sys.modules:
-        return None
-    try:
-        from labelgen.similarity import digits
-    except ImportError:  # no numba
-        return None
-    if queries.sizes is None:
-        return digits.similarities(queries.rows, candidates.rows)
-    return digits.best_of_sets(queries.rows, queries.sizes, candidates.rows) if aggregation == "max" else None
-
-
-def make_ready() -> None:
-    """Load and compile now what blocks are computed with, so that processes forked from this one share it."""
-    rows = np.full((64, 64), 0.125, np.float16)
-    compare(Side(rows, np.full(32, 2)), Side(rows), "max")
-    compare(Side(rows), Side(rows), "max")
-    compare(Side(rows), Side(rows[::2]), "max")
+        one = block_similarity if exact else block_similarity32
+        return one(queries.rows, candidates.rows)
+    many = block_group_similarity if exact else block_group_similarity32
+    return many(queries.rows, queries.sizes, candidates.rows, aggregation)
 
 
 def paired(rows: Float16, others: Float16) -> Float32:

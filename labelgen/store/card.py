@@ -12,10 +12,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from labelgen.errors import visible
 from labelgen.store import layout
 from labelgen.store.atomic import FileFact, write_atomic
 from labelgen.store.croissant import render_croissant, table_paths
 from labelgen.store.describe import human_bytes, judged, recall_text
+from labelgen.store.files import open_below
 from labelgen.store.manifest import Manifest
 
 _RELATIONS = {
@@ -24,6 +26,9 @@ _RELATIONS = {
     "i2t": "image -> captions",
     "t2i": "caption -> images",
 }
+
+#: What begins code, links, pictures, columns, emphasis or a backslash escape in Markdown.
+_MARKS = frozenset("|`[]\\*~!")
 
 _USE = """```python
 import labelgen
@@ -44,11 +49,16 @@ def write_card(root: Path, manifest: Manifest) -> dict[str, FileFact]:
 
     What `manifest.files` says of the two does not matter. The tables must be there: Croissant wants their SHA-256.
     """
-    checksums = {path: _sha256(root / path) for path in table_paths(manifest)}
+    return {path: write_atomic(root / path, data) for path, data in rendered(manifest, root).items()}
+
+
+def rendered(manifest: Manifest, tables: Path) -> dict[str, bytes]:
+    """The bytes of both files by path; `tables` is the folder that the tables of the corpus are below."""
+    checksums = {path: _sha256(tables, path) for path in table_paths(manifest)}
     document = render_croissant(manifest, checksums)
     return {
-        layout.CARD: write_atomic(root / layout.CARD, render_readme(manifest).encode()),
-        layout.CROISSANT: write_atomic(root / layout.CROISSANT, (json.dumps(document, indent=1) + "\n").encode()),
+        layout.CARD: render_readme(manifest).encode(errors="backslashreplace"),
+        layout.CROISSANT: (json.dumps(document, indent=1) + "\n").encode(),
     }
 
 
@@ -128,10 +138,11 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Text that is safe in a Markdown table: one line, no HTML, no column borders."""
-    return escape(" ".join(str(value).split())).replace("|", "&#124;").replace("`", "&#96;").replace("[", "&#91;")
+    """Text that is safe in a Markdown table: one line, printable, no HTML, no column borders, no marks of Markdown."""
+    text = escape(visible(" ".join(str(value).split())))
+    return "".join(f"&#{ord(mark)};" if mark in _MARKS else mark for mark in text)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+def _sha256(root: Path, path: str) -> str:
+    with open_below(root, path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -62,7 +62,8 @@ def neighbor_list(
     aggregation: Aggregation,
     k: int | None,
 ) -> NeighborEntry:
-    """The stored list to read: of those that match, the shortest with at least `k` entries (the longest for None).
+    """The stored list to read: of those that match, the shortest with at least `k` entries (the longest for None), an
+    exact one before an approximate one.
 
     Raises:
         ConfigError: no list matches, several aliases do, or all are shorter than `k`.
@@ -75,7 +76,9 @@ def neighbor_list(
     alias = alias or _only(
         sorted({entry.alias for entry in lists}), f"a list {relation}, {scope}, {aggregation}", "alias="
     )
-    lists = sorted((entry for entry in lists if entry.alias == alias), key=lambda entry: entry.k)
+    lists = sorted(
+        (entry for entry in lists if entry.alias == alias), key=lambda entry: (entry.k, not entry.approximate)
+    )
     if not lists:
         stored = ", ".join(entry.path.partition("/")[2] for entry in manifest.neighbors)
         raise ConfigError(
@@ -88,7 +91,8 @@ def neighbor_list(
         raise ConfigError(
             f"k is {k}", expected=f"1 to {lists[-1].k}", todo="a larger k can be built into the sealed store"
         )
-    return next(entry for entry in lists if entry.k >= k)
+    enough = [entry for entry in lists if entry.k >= k]
+    return min(enough, key=lambda entry: (entry.approximate, entry.k))
 
 
 def _unknown_alias(manifest: Manifest, alias: str) -> UnknownNameError:

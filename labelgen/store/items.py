@@ -12,6 +12,7 @@ import numpy as np
 from labelgen.errors import StoreError
 from labelgen.similarity.groups import rows_of
 from labelgen.store import layout
+from labelgen.store.guard import Guard, Stamp
 from labelgen.store.index import lookup
 from labelgen.store.manifest import Manifest
 from labelgen.store.mapped import MappedArray
@@ -32,9 +33,10 @@ KINDS: Mapping[Modality, str] = {"image": "image", "text": "caption"}
 class Items:
     """The corpus of a store that lies at `path`."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, *, stamp: Stamp | None = None, check: bool = False) -> None:
         self.path = path
         self.manifest = manifest
+        self._guard = Guard(path, stamp, manifest.files, check)
         self._process = os.getpid()
         self._arrays: dict[str, MappedArray] = {}
         self._frames: dict[str, pl.DataFrame] = {}
@@ -111,8 +113,15 @@ class Items:
         """Any array that the manifest names, mapped."""
         array = self._arrays.get(spec.path)
         if array is None:
-            array = self._arrays[spec.path] = MappedArray(self.path, spec)
+            array = self._arrays[spec.path] = self._mapped(spec)
         return array
+
+    def _mapped(self, spec: layout.ArraySpec) -> MappedArray:
+        if not self._guard.hashed:
+            return MappedArray(self.path, spec, self._guard)
+        from labelgen.store.checked import CheckedArray
+
+        return CheckedArray(self.path, spec, self._guard)
 
     def _frame(self, path: str) -> pl.DataFrame:
         if path not in self._frames:
@@ -123,16 +132,29 @@ class Items:
                 )
             from labelgen.store.parquet import read_frame
 
-            self._frames[path] = read_frame(self.path / path)
+            self._frames[path] = self._guard.read(
+                path, lambda: read_frame(self.path / path, below=self.path, rows=self._rows_of(path))
+            )
         return self._frames[path]
+
+    def strings(self, table: str, column: str) -> StringColumn:
+        """A text column of `images.parquet` or `captions.parquet`, read without polars."""
+        from labelgen.store.parquet import read_strings
+
+        path = f"{self.manifest.corpus.path}/{table}"
+        return read_strings(self.path / path, column, below=self.path, rows=self._rows_of(path))
+
+    def _rows_of(self, path: str) -> int:
+        """How many rows a table of the corpus has by the manifest."""
+        corpus, quarantine = self.manifest.corpus, self.manifest.quarantine
+        tables = {layout.IMAGES: corpus.n_images, layout.CAPTIONS: corpus.n_captions}
+        return quarantine.total if path == quarantine.path else tables[path.rpartition("/")[2]]
 
     def _id_column(self, modality: Modality) -> StringColumn:
         if modality not in self._ids:
-            from labelgen.store.parquet import read_strings
-
             table = layout.IMAGES if modality == "image" else layout.CAPTIONS
-            path = self.path / self.manifest.corpus.path / table
-            self._ids[modality] = read_strings(path, f"{KINDS[modality]}_id")
+            path = f"{self.manifest.corpus.path}/{table}"
+            self._ids[modality] = self._guard.read(path, lambda: self.strings(table, f"{KINDS[modality]}_id"))
         return self._ids[modality]
 
     def _index(self, name: str) -> MappedArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,10 @@ LOCK = f"{WORK}/lock"
 PENDING = f"{WORK}/pending.json"
 INGEST = f"{WORK}/ingest"
 PARTS = f"{WORK}/parts"
+#: Files of a seal before they are moved into place; the manifest that it will commit; the one that it replaces.
+SEALING = f"{WORK}/seal"
+NEXT = f"{WORK}/next.json"
+REPLACED = f"{WORK}/replaced.json"
 
 CORPUS = "corpus"
 EMBEDDINGS = "embeddings"
@@ -72,6 +77,13 @@ TABLES: dict[str, dict[str, str]] = {
 #: Part of format 1: readers derive the cut of every array from these two.
 MAX_SHARD_BYTES = 256 << 20
 TARGET_CHUNK_BYTES = 1 << 20
+#: Rows are counted by uint32, whose largest number fills short lists; a row has at most so many numbers.
+MAX_ROWS, MAX_ROW_LENGTH = 2**32 - 2, 1 << 20
+
+
+def is_row_count(value: Any) -> bool:
+    """Whether a declared number can be one of rows."""
+    return type(value) is int and 0 <= value <= MAX_ROWS
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ class ArraySpec:
 
     @property
     def row_bytes(self) -> int:
-        return int(np.prod(self.shape[1:], dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
 
     @property
     def shard_rows(self) -> int:
@@ -141,7 +153,10 @@ class ArraySpec:
         Raises:
             ValueError: a cut that this format does not make of such an array.
         """
-        spec = cls(data["path"], tuple(data["shape"]), data["dtype"])
+        rows, *inner = data["shape"]
+        if not (is_row_count(rows) and all(type(size) is int and 1 <= size <= MAX_ROW_LENGTH for size in inner)):
+            raise ValueError(f"{data['path']} is declared as {data['shape']}")
+        spec = cls(data["path"], (rows, *inner), data["dtype"])
         if (spec.shard_rows, spec.chunk_rows) != (data["shard_rows"], data["chunk_rows"]):
             raise ValueError(f"{spec.path} is cut into {data['shard_rows']} and {data['chunk_rows']} rows")
         return spec

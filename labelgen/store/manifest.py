@@ -1,222 +1,51 @@
 """The contract of a store folder: `manifest.json`, written last, read first.
 
-Opening checks the format version and the manifest's own digest, which is cheap; whether the files are those that the
-manifest lists is for `labelgen.store.verify`.
+Opening checks the format version, the manifest's own digest, its schema, and that it does not contradict itself, all of
+which is cheap; whether the files are those that the manifest lists is for `labelgen.store.verify`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from labelgen.errors import CorruptStoreError, StoreError, StoreFormatError, StoreNotFoundError
-from labelgen.fingerprint import digest_many, fingerprint
+from labelgen.fingerprint import fingerprint
 from labelgen.store import layout
-from labelgen.store.atomic import FileFact, write_atomic
-from labelgen.store.layout import ArraySpec
-from labelgen.store.splits import SplitRows
+from labelgen.store.atomic import write_atomic
+from labelgen.store.conforms import conforms
+from labelgen.store.contradictions import contradictions
+from labelgen.store.entries import (
+    DIGEST,
+    CorpusEntry,
+    EmbeddingEntry,
+    Manifest,
+    NeighborEntry,
+    PartEntry,
+    QuarantineEntry,
+    TeacherEntry,
+    content_digest,
+)
+from labelgen.store.files import read_below
 from labelgen.store.validation import schema_problems
-from labelgen.types import Aggregation, Modality, Relation, Scope
 
-_DIGEST = "manifest_digest"
-
-
-@dataclass(frozen=True)
-class TeacherEntry:
-    """What made the rows of an alias; `deviation` is measured where precision was reduced, `training` is what a teacher
-    reports that was trained in the build."""
-
-    spec: str
-    modalities: tuple[Modality, ...]
-    dim: int
-    kind: str
-    identity: Mapping[str, Any] = field(default_factory=dict)
-    deviation: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class EmbeddingEntry:
-    """One embedding array: row i is image_row or caption_row i."""
-
-    alias: str
-    modality: Modality
-    array: ArraySpec
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class NeighborEntry:
-    """One neighbour list: the folder `path` holds ids and scores [rows, k] and next [rows]."""
-
-    path: str
-    relation: Relation
-    alias: str
-    aggregation: Aggregation
-    scope: Scope
-    k: int
-    rows: int
-    fingerprint: str
-    approximate: bool = False
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def arrays(self) -> dict[str, ArraySpec]:
-        return layout.neighbor_specs(self.path, self.rows, self.k)
-
-
-@dataclass(frozen=True)
-class PartEntry:
-    """Images that entered a store together: how much of what was new, the data set, as the table of a recipe, and the
-    identity of its photographs, empty where no teacher looked at them; `ledger` as in `CorpusEntry`."""
-
-    images: int
-    captions: int
-    texts: int
-    dataset: Mapping[str, Any]
-    photos: str = ""
-    ledger: tuple[Mapping[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class CorpusEntry:
-    """The corpus: its splits and, in `about`, what is known of the data set (name, licence, citation, url).
-
-    `ledger` accounts for everything that was read of the first data set, one account a unit (members, lines, images,
-    captions ...): seen = used + quarantined + skipped; empty in stores that were sealed without one.
-
-    `parts` say, in row order, what was there first and what was appended; empty where nothing was appended.
-    """
-
-    path: str
-    n_images: int
-    n_captions: int
-    n_texts: int
-    splits: Mapping[str, SplitRows]
-    fingerprint: str
-    about: Mapping[str, str] = field(default_factory=dict)
-    parts: tuple[PartEntry, ...] = ()
-    ledger: tuple[Mapping[str, Any], ...] = ()
-
-    def arrays(self) -> dict[str, ArraySpec]:
-        return layout.index_specs(self.path, self.n_images, self.n_captions)
-
-
-@dataclass(frozen=True)
-class QuarantineEntry:
-    """What could not be used: the table, its length, and counts {stage, reason, count}."""
-
-    path: str
-    total: int
-    by_reason: tuple[Mapping[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """Everything that a sealed store says of itself.
-
-    Attributes:
-        store_id: random, made once.
-        created: UTC, ISO 8601.
-        labelgen: version that sealed it.
-        recipe: the resolved recipe, every field.
-        fingerprints: the tree corpus -> embedding -> neighbours, by path.
-        files: size and BLAKE3 of every file but the manifest, by path relative to the store.
-        content_digest: `content_digest(files)`.
-        counts, libraries, machine, stages: numbers of items; versions; where it ran; seconds and peak bytes by stage.
-        history: one record for every change after the first sealing.
-    """
-
-    store_id: str
-    created: str
-    labelgen: str
-    recipe: Mapping[str, Any]
-    fingerprints: Mapping[str, Any]
-    teachers: Mapping[str, TeacherEntry]
-    corpus: CorpusEntry
-    embeddings: tuple[EmbeddingEntry, ...]
-    neighbors: tuple[NeighborEntry, ...]
-    quarantine: QuarantineEntry
-    counts: Mapping[str, int]
-    files: Mapping[str, FileFact]
-    content_digest: str
-    libraries: Mapping[str, str]
-    machine: Mapping[str, Any]
-    stages: Mapping[str, Mapping[str, Any]]
-    history: tuple[Mapping[str, Any], ...] = ()
-    format: int = layout.FORMAT_VERSION
-
-    def arrays(self) -> Iterator[ArraySpec]:
-        """Every zarr array that the store holds."""
-        yield from self.corpus.arrays().values()
-        for embedding in self.embeddings:
-            yield embedding.array
-        for listed in self.neighbors:
-            yield from listed.arrays().values()
-
-    @property
-    def generation(self) -> int:
-        """Number of the folders of embeddings, neighbours and statistics, see `layout.numbered`."""
-        return layout.generation_of(self.embeddings[0].array.path) if self.embeddings else 1
-
-    @property
-    def total_bytes(self) -> int:
-        return sum(fact.bytes for fact in self.files.values())
-
-    def recipe_identity(self) -> dict[str, Any]:
-        """The part of the recipe that decides the result; equal identities make equal stores."""
-        from labelgen.config import from_dict
-
-        return from_dict(self.recipe).identity()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON data, with `manifest_digest` over all the rest."""
-        document: dict[str, Any] = {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
-        document["embeddings"] = [_flat_embedding(entry) for entry in self.embeddings]
-        for entry in document["teachers"].values():
-            if not entry["training"]:
-                del entry["training"]
-        corpus = document["corpus"]
-        for entry, name in ((corpus, "parts"), (corpus, "ledger"), *((part, "ledger") for part in corpus["parts"])):
-            if not entry[name]:
-                del entry[name]
-        document["files"] = {path: self.files[path]._asdict() for path in sorted(self.files)}
-        document[_DIGEST] = fingerprint(document)
-        return {"format": document.pop("format"), **document}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Manifest:
-        """The inverse of `to_json`; `document` follows the schema.
-
-        Raises:
-            StoreFormatError: a field is missing or unknown, or a path leaves the store.
-        """
-        data = {key: value for key, value in document.items() if key != _DIGEST}
-        try:
-            data["teachers"] = {alias: _teacher(entry) for alias, entry in data["teachers"].items()}
-            data["corpus"] = _corpus(data["corpus"])
-            data["embeddings"] = tuple(_embedding(entry) for entry in data["embeddings"])
-            data["neighbors"] = tuple(_neighbor(entry) for entry in data["neighbors"])
-            quarantine = data["quarantine"]
-            data["quarantine"] = QuarantineEntry(**{**quarantine, "by_reason": tuple(quarantine["by_reason"])})
-            data["files"] = {path: FileFact(**fact) for path, fact in data["files"].items()}
-            data["history"] = tuple(data["history"])
-            manifest = cls(**data)
-            _check_paths(manifest)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StoreFormatError(
-                "the manifest is not one of format 1", found=f"{type(error).__name__}: {error}"
-            ) from error
-        return manifest
-
-
-def content_digest(files: Mapping[str, FileFact]) -> str:
-    """One BLAKE3 over the sorted paths and checksums of corpus, embeddings, neighbors and stats."""
-    listed = [(path, fact.blake3) for path, fact in sorted(files.items()) if layout.is_content(path)]
-    return digest_many(part.encode() for pair in listed for part in pair)
+__all__ = [
+    "CorpusEntry",
+    "EmbeddingEntry",
+    "Manifest",
+    "NeighborEntry",
+    "PartEntry",
+    "QuarantineEntry",
+    "TeacherEntry",
+    "content_digest",
+    "digest_matches",
+    "load_manifest",
+    "manifest_problems",
+    "read_document",
+    "save_manifest",
+]
 
 
 def manifest_problems(document: Any) -> list[str]:
@@ -226,8 +55,10 @@ def manifest_problems(document: Any) -> list[str]:
     return found + [f"recipe/{problem}" for problem in schema_problems(recipe, "recipe.v1")] if recipe else found
 
 
-def save_manifest(root: Path, manifest: Manifest) -> str:
+def save_manifest(root: Path, manifest: Manifest, path: str = layout.MANIFEST) -> str:
     """Write the manifest atomically: this seals the store, or swaps a change in. Returns the manifest's digest.
+
+    Another `path` only puts it down, as the inventory of a seal that is under way.
 
     Raises:
         StoreFormatError: it does not follow `schemas/manifest.v1.json`; nothing was written.
@@ -237,8 +68,8 @@ def save_manifest(root: Path, manifest: Manifest) -> str:
     problems = manifest_problems(document)
     if problems:
         raise StoreFormatError("this manifest would not be readable", found="; ".join(problems))
-    write_atomic(root / layout.MANIFEST, (json.dumps(document, indent=1) + "\n").encode())
-    digest: str = document[_DIGEST]
+    write_atomic(root / path, (json.dumps(document, indent=1) + "\n").encode())
+    digest: str = document[DIGEST]
     return digest
 
 
@@ -247,35 +78,49 @@ def load_manifest(root: Path) -> Manifest:
 
     Raises:
         StoreNotFoundError: no store there, or a build that is not finished.
-        StoreFormatError: another format, or not a manifest.
-        CorruptStoreError: the manifest was edited.
+        StoreFormatError: another format, not a manifest, or one that contradicts itself.
+        CorruptStoreError: the manifest was edited, or it is a link or a pipe.
     """
     document = read_document(root)
     if not digest_matches(document):
         raise CorruptStoreError(
             f"{root / layout.MANIFEST} was edited after it was sealed",
-            found=f"content whose digest is not {str(document.get(_DIGEST))!r}",
+            found=f"content whose digest is not {str(document.get(DIGEST))[:64]!r}",
             todo="restore it from a copy, or seal the store again with `labelgen build`",
         )
-    return Manifest.from_json(document)
+    manifest = Manifest.from_json(document)
+    if not (conforms("manifest.v1")(document) and conforms("recipe.v1")(document["recipe"])):
+        problems = manifest_problems(document) or ["a whole number is written with a decimal point"]
+        raise StoreFormatError(f"{root / layout.MANIFEST} does not follow its schema", found="; ".join(problems[:5]))
+    against = contradictions(manifest)
+    if against:
+        raise StoreFormatError(
+            f"{root / layout.MANIFEST} contradicts itself",
+            found="; ".join(against[:5]),
+            todo="do not use this store: copy it again from where it came, or build it again",
+        )
+    return manifest
 
 
 def read_document(root: Path) -> dict[str, Any]:
     """The manifest as plain data, its format version checked and nothing else; raises as `load_manifest` does."""
     path = root / layout.MANIFEST
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_below(root, layout.MANIFEST), object_pairs_hook=_no_repeats)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _not_found(root) from error
+    except StoreError:
+        raise
     except OSError as error:
         raise StoreError(f"cannot read {path}", found=str(error)) from error
-    except ValueError as error:
-        raise StoreFormatError(f"{path} is not JSON", found=str(error), expected="the manifest of a store") from error
+    except (ValueError, RecursionError) as error:
+        found = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise StoreFormatError(f"{path} is not JSON", found=found, expected="the manifest of a store") from error
     version = document.get("format") if isinstance(document, dict) else None
     if version != layout.FORMAT_VERSION or isinstance(version, bool):
         raise StoreFormatError(
             f"{root} is not a store that this version of labelgen reads",
-            found="no format version" if version is None else f"format {version!r}",
+            found="no format version" if version is None else f"format {str(version)[:40]!r}",
             expected=f"format {layout.FORMAT_VERSION}",
             todo="install the version of labelgen that wrote it, or a newer one" if version else "check the path",
         )
@@ -283,11 +128,21 @@ def read_document(root: Path) -> dict[str, Any]:
     return whole
 
 
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; the same key twice would mean one thing here and another elsewhere."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice[:80]!r} is there twice")
+    return made
+
+
 def digest_matches(document: Mapping[str, Any]) -> bool:
     """Whether a manifest is as it was sealed."""
     try:
-        return bool(document.get(_DIGEST) == fingerprint({k: v for k, v in document.items() if k != _DIGEST}))
-    except ValueError:  # NaN and Infinity, which only an edit can bring in
+        return bool(document.get(DIGEST) == fingerprint({k: v for k, v in document.items() if k != DIGEST}))
+    except (ValueError, RecursionError):  # NaN and Infinity, or nested deeper than any writer nests
         return False
 
 
@@ -303,50 +158,3 @@ def _not_found(root: Path) -> StoreNotFoundError:
         found=f"a folder without {layout.MANIFEST}" if root.is_dir() else "no such folder",
         todo="give the folder that `labelgen build --out` made",
     )
-
-
-def _teacher(entry: Mapping[str, Any]) -> TeacherEntry:
-    return TeacherEntry(**{**entry, "modalities": tuple(entry["modalities"])})
-
-
-def _corpus(entry: Mapping[str, Any]) -> CorpusEntry:
-    splits = {name: SplitRows.from_json(rows) for name, rows in entry["splits"].items()}
-    parts = tuple(PartEntry(**{**part, "ledger": tuple(part.get("ledger", ()))}) for part in entry.get("parts", ()))
-    return CorpusEntry(**{**entry, "splits": splits, "parts": parts, "ledger": tuple(entry.get("ledger", ()))})
-
-
-def _embedding(entry: Mapping[str, Any]) -> EmbeddingEntry:
-    return EmbeddingEntry(entry["alias"], entry["modality"], ArraySpec.from_json(entry), entry["fingerprint"])
-
-
-def _flat_embedding(entry: EmbeddingEntry) -> dict[str, Any]:
-    named = {"alias": entry.alias, "modality": entry.modality}
-    return {**named, **entry.array.to_json(), "fingerprint": entry.fingerprint}
-
-
-def _neighbor(entry: Mapping[str, Any]) -> NeighborEntry:
-    return NeighborEntry(**{**entry, "relation": Relation(entry["relation"])})
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, SplitRows):
-        return value.to_json()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Relation) else value
-
-
-def _check_paths(manifest: Manifest) -> None:
-    """File names in metadata may not leave the folder."""
-    paths = [*manifest.files, manifest.corpus.path, manifest.quarantine.path]
-    paths += [spec.path for spec in manifest.arrays()]
-    for path in paths:
-        parts = path.split("/")
-        if not all(parts) or ".." in parts or "." in parts or "\\" in path or ":" in parts[0] or "\0" in path:
-            raise StoreFormatError(
-                "the manifest names a file outside of the store", found=repr(path), expected="a plain relative path"
-            )

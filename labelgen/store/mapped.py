@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgen.errors import CorruptStoreError, StoreError
+from labelgen.store.files import open_below
+from labelgen.store.guard import Guard
 from labelgen.store.layout import ArraySpec
-from labelgen.store.shards import ABSENT, CRC_BYTES, chunk_offsets, crc32c, live_chunks
+from labelgen.store.shards import ABSENT, CRC_BYTES, chunk_offsets, crc32c, live_chunks, shard_bytes
 from labelgen.types import Int64
 
 Array: TypeAlias = NDArray[Any]
@@ -29,10 +31,13 @@ class MappedArray:
 
     Shards are mapped when a row of theirs is first asked for. Instances are picklable (they map anew), and a forked
     process may go on using the ones it inherits. `np.asarray(mapped)` copies the whole array into memory.
+
+    With a `guard` a shard that is mapped is one of the store that was opened, or an error says that it was changed.
     """
 
-    def __init__(self, root: Path | str, spec: ArraySpec) -> None:
+    def __init__(self, root: Path | str, spec: ArraySpec, guard: Guard | None = None) -> None:
         self._root = Path(root)
+        self._guard = guard
         self.spec = spec
         self.dtype = np.dtype(spec.dtype)
         self._shards: dict[int, Array] = {}
@@ -55,8 +60,9 @@ class MappedArray:
     def __repr__(self) -> str:
         return f"MappedArray({self.spec.path!r}, shape={self.shape}, dtype={self.dtype})"
 
-    def __reduce__(self) -> tuple[type[MappedArray], tuple[Path, ArraySpec]]:
-        return MappedArray, (self._root, self.spec)
+    def __reduce__(self) -> tuple[type[MappedArray], tuple[Path, ArraySpec, Guard | None]]:
+        paths = (self.spec.shard_path(shard) for shard in range(self._n_shards))
+        return type(self), (self._root, self.spec, self._guard.only(paths) if self._guard else None)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         whole = self.slice(0, len(self))
@@ -119,7 +125,19 @@ class MappedArray:
     def _shard(self, shard: int) -> Array:
         view = self._shards.get(shard)
         if view is None:
-            view = self._shards[shard] = map_shard(self._root, self.spec, shard)
+            view = self._shards[shard] = self._mapped(shard)
+        return view
+
+    def _mapped(self, shard: int) -> Array:
+        if self._guard is None:
+            return map_shard(self._root, self.spec, shard)
+        path = self.spec.shard_path(shard)
+        try:
+            view = map_shard(self._root, self.spec, shard)
+        except StoreError:
+            self._guard.check(path)  # a store that was changed is told before a file that is missing
+            raise
+        self._guard.check(path)
         return view
 
 
@@ -129,11 +147,10 @@ def map_shard(root: Path, spec: ArraySpec, shard: int) -> Array:
     Raises:
         CorruptStoreError: the file is missing, has another size, or its index is not the one our writer makes.
     """
-    path = root / spec.shard_path(shard)
+    path, below = root / spec.shard_path(shard), spec.shard_path(shard)
     n_chunks = live_chunks(spec, shard)
     stride = spec.chunk_bytes + CRC_BYTES
-    index_bytes = 16 * (spec.shard_rows // spec.chunk_rows)
-    mapping = _map_file(path, n_chunks * stride + index_bytes + CRC_BYTES)
+    mapping = _map_file(root, below, shard_bytes(spec, shard))
     _check_index(path, mapping[n_chunks * stride :], spec, n_chunks)
     dtype = np.dtype(spec.dtype).newbyteorder("<")
     inner = [spec.row_bytes // math.prod(spec.shape[1 : 1 + axis]) for axis in range(len(spec.shape))]
@@ -143,9 +160,10 @@ def map_shard(root: Path, spec: ArraySpec, shard: int) -> Array:
     return view
 
 
-def _map_file(path: Path, expected: int) -> mmap.mmap:
+def _map_file(root: Path, below: str, expected: int) -> mmap.mmap:
+    path = root / below
     try:
-        with path.open("rb") as file:
+        with open_below(root, below) as file:
             size = file.seek(0, 2)
             if size != expected:
                 raise _corrupt(path, f"{size} bytes", f"{expected} bytes")

@@ -10,6 +10,7 @@ import numpy as np
 
 from labelgen.errors import ConfigError, MissingItemError, StoreMismatchError, some
 from labelgen.store import blocks, choose, describe
+from labelgen.store.guard import stamp_of
 from labelgen.store.items import KINDS, Ids, Items, RowNumbers
 from labelgen.store.manifest import load_manifest
 from labelgen.store.mapped import MappedArray
@@ -32,8 +33,15 @@ class Neighbors(NamedTuple):
     next: Float32
 
 
-def open_store(path: str | Path) -> Store:
-    """Open a sealed store: reads its manifest, maps files when they are asked for.
+def open_store(path: str | Path, *, check: bool = False) -> Store:
+    """Open a sealed store: reads its manifest, maps files when they are first needed.
+
+    Where the store is changed afterwards, what is read is that of the store that was opened: files that a change keeps,
+    and arrays that are mapped already. For others a `StoreMismatchError` says that it was changed.
+
+    Args:
+        check: compare every chunk of an array with its checksum, once a chunk and process, and every table with the
+            manifest. A `CorruptStoreError` names the file and the chunk.
 
     Raises:
         StoreNotFoundError: no store there, or a build that is not finished.
@@ -41,7 +49,8 @@ def open_store(path: str | Path) -> Store:
         CorruptStoreError: the manifest was edited. (`labelgen verify` looks at all other files.)
     """
     root = Path(path).expanduser().absolute()
-    return Store(root, load_manifest(root))
+    stamp = stamp_of(root)  # before the manifest is read: a change in between is then noticed
+    return Store(root, load_manifest(root), stamp=stamp, check=check)
 
 
 class Store(Items):
@@ -52,8 +61,8 @@ class Store(Items):
     before workers are forked.
     """
 
-    def __reduce__(self) -> tuple[object, tuple[str, str]]:
-        return _reopen, (str(self.path), self.manifest.content_digest)
+    def __reduce__(self) -> tuple[object, tuple[str, str, bool]]:
+        return _reopen, (str(self.path), self.manifest.content_digest, self._guard.hashed)
 
     def __repr__(self) -> str:
         return describe.as_text(self.path, self.manifest)
@@ -69,6 +78,7 @@ class Store(Items):
         """A `zarr.Array` or `zarr.Group` of this store, read-only, for whatever zarr offers."""
         from labelgen.store.zarr import open_node
 
+        self._guard.check_below(f"{path}/" if path else "")
         return open_node(self.path, path)
 
     @overload
@@ -83,6 +93,7 @@ class Store(Items):
         alias: str | None = None,
         aggregation: Aggregation = "max",
         missing: Literal["raise"] = "raise",
+        exact: bool = True,
     ) -> Float32: ...
 
     @overload
@@ -97,6 +108,7 @@ class Store(Items):
         alias: str | None = None,
         aggregation: Aggregation = "max",
         missing: Literal["mask"],
+        exact: bool = True,
     ) -> tuple[Float32, Bool]: ...
 
     def block(
@@ -110,8 +122,9 @@ class Store(Items):
         alias: str | None = None,
         aggregation: Aggregation = "max",
         missing: Literal["raise", "mask"] = "raise",
+        exact: bool = True,
     ) -> Float32 | tuple[Float32, Bool]:
-        """Exact similarities of a batch, float32.
+        """Similarities of a batch, float32.
 
         ========  =============================  ======================================================
         relation  takes                          gives
@@ -129,6 +142,8 @@ class Store(Items):
             aggregation: `max` or `mean` over an image's captions.
             missing: `raise` for items without an embedding, or `mask`: then a pair (block, where) is returned, where
                 is True for the entries that count, and the others are 0.
+            exact: the definition of the store, the same bits on any machine; else float32 products within 1e-6 of it,
+                in about half of the time, exactly 1 for equal rows.
 
         Raises:
             UnknownIdError, IndexError: ids or rows that the store does not hold.
@@ -143,7 +158,7 @@ class Store(Items):
         captions = self._batch(wanted, "text", caption_ids, caption_rows)
         sides = self._sides(name, plain, images, captions)
         first, *others = sides.values()
-        block = blocks.compare(first, others[0] if others else first, aggregation)
+        block = blocks.compare(first, others[0] if others else first, aggregation, exact=exact)
         if wanted is Relation.T2I:
             block = np.ascontiguousarray(block.T)
         where = block > PAD_SCORE
@@ -244,9 +259,9 @@ class Store(Items):
             )
 
 
-def _reopen(path: str, content_digest: str) -> Store:
+def _reopen(path: str, content_digest: str, check: bool = False) -> Store:
     """Unpickle: open the same store again, and only that."""
-    store = open_store(path)
+    store = open_store(path, check=check)
     if store.manifest.content_digest != content_digest:
         raise StoreMismatchError(
             f"the store at {path} was changed after it was handed to this process",

@@ -128,6 +128,12 @@ def live_chunks(spec: ArraySpec, shard: int) -> int:
     return -(-(stop - start) // spec.chunk_rows)
 
 
+def shard_bytes(spec: ArraySpec, shard: int) -> int:
+    """Size of a shard file: chunks with their checksums, then the index with its own."""
+    index = 16 * (spec.shard_rows // spec.chunk_rows) + CRC_BYTES
+    return live_chunks(spec, shard) * (spec.chunk_bytes + CRC_BYTES) + index
+
+
 def _index(spec: ArraySpec, n_chunks: int) -> UInt64:
     index = np.full((spec.shard_rows // spec.chunk_rows, 2), ABSENT, dtype="<u8")
     index[:n_chunks, 0] = chunk_offsets(spec, n_chunks)

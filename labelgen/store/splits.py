@@ -9,6 +9,7 @@ from typing import Any, overload
 import numpy as np
 
 from labelgen.errors import StoreError
+from labelgen.store.layout import MAX_ROWS
 from labelgen.types import Int64
 
 
@@ -102,9 +103,16 @@ class SplitRows(Sequence[int]):
 
     @classmethod
     def from_json(cls, data: Sequence[Any]) -> SplitRows:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: ranges that run backwards, or beyond what a row number can be.
+        """
         pairs = data if isinstance(data[0], Sequence) else [data]
-        return cls(range(int(start), int(stop)) for start, stop in pairs)
+        for start, stop in pairs:
+            if not (type(start) is int and type(stop) is int and 0 <= start <= stop <= MAX_ROWS + 1):
+                raise ValueError(f"rows [{start}, {stop})")
+        return cls(range(start, stop) for start, stop in pairs)
 
 
 def splits_of(names: Sequence[str]) -> dict[str, SplitRows]:

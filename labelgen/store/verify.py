@@ -10,24 +10,31 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from labelgen.errors import LabelgenError, StoreFormatError
-from labelgen.fingerprint import digest_file
 from labelgen.progress import Event, Listener, silent
 from labelgen.store import layout
 from labelgen.store.atomic import FileFact, is_temporary
+from labelgen.store.contradictions import contradictions
 from labelgen.store.describe import recall_text
+from labelgen.store.files import digest_below, is_regular, kind_of, open_below, read_below, walk
 from labelgen.store.findings import Findings, Problem, Report
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import Manifest, content_digest, digest_matches, manifest_problems, read_document
-from labelgen.store.shards import CRC_BYTES, crc32c, live_chunks
+from labelgen.store.shards import CRC_BYTES, crc32c, live_chunks, shard_bytes
+from labelgen.store.unfinished import Unfinished
 from labelgen.store.verify_arrays import check_embedding, check_neighbors, check_with_zarr
 from labelgen.store.verify_corpus import check_corpus, missing_rows
 
 __all__ = ["Problem", "Report", "verify"]
+
+_Found: TypeAlias = Mapping[str, os.stat_result]
+#: A file of so many bytes with less than one part in `_PACKED` on the disk is not read to its end.
+_LARGE, _PACKED, _TRIED = 16 << 20, 64, 4
 
 
 def verify(path: str | Path, *, progress: Listener = silent) -> Report:
@@ -46,14 +53,20 @@ def verify(path: str | Path, *, progress: Listener = silent) -> Report:
     manifest = _checked_manifest(root, found)
     if manifest is None:
         return Report(root, tuple(found.problems), tuple(found.notes), "", 0, 0, time.perf_counter() - started)
-    unfinished = _pending_paths(root, found)
-    read = _check_files(root, manifest, found, progress)
-    if unfinished is not None:
-        _excuse_card(found)
-    _check_unlisted(root, manifest, unfinished or [], found)
+    there = dict(walk(root))
+    for name, status in there.items():
+        if not is_regular(status):
+            found.add(name, f"is {kind_of(status.st_mode)}: nothing in a store is anything but a file or a folder")
+    against = contradictions(manifest)
+    for sentence in against:
+        found.add(layout.MANIFEST, f"contradicts itself: {sentence}")
+    unfinished = Unfinished(root, manifest, pending=_note_pending(root, found))
+    read = _check_files(root, manifest, there, unfinished, found, progress)
+    _check_unlisted(manifest, there, unfinished, found)
     if content_digest(manifest.files) != manifest.content_digest:
         found.add(layout.MANIFEST, "the content digest is not that of the listed files")
-    _check_content(root, manifest, found)
+    if not against:  # what is declared cannot be what is there: to read by it would be without bounds
+        _check_content(root, manifest, found)
     found.notes += [f"{entry.path}: {recall_text(entry)}" for entry in manifest.neighbors if entry.approximate]
     seconds = round(time.perf_counter() - started, 3)
     digest = content_digest(manifest.files)
@@ -67,7 +80,7 @@ def damaged_rows(root: Path, spec: ArraySpec, shard: int) -> list[tuple[int, int
     """
     first, last = spec.shard_range(shard)
     bad: list[tuple[int, int]] = []
-    with (root / spec.shard_path(shard)).open("rb") as file:
+    with open_below(root, spec.shard_path(shard)) as file:
         for number in range(live_chunks(spec, shard)):
             raw = file.read(spec.chunk_bytes + CRC_BYTES)
             if len(raw) == spec.chunk_bytes + CRC_BYTES and crc32c(raw[:-CRC_BYTES]) == raw[-CRC_BYTES:]:
@@ -100,49 +113,84 @@ def _checked_manifest(root: Path, found: Findings) -> Manifest | None:
         return None
 
 
-def _check_files(root: Path, manifest: Manifest, found: Findings, progress: Listener) -> int:
+def _check_files(
+    root: Path, manifest: Manifest, there: _Found, unfinished: Unfinished, found: Findings, progress: Listener
+) -> int:
     """Sizes and checksums of all listed files; returns the bytes that were read."""
-    shards = {spec.shard_path(n): (spec, n) for spec in manifest.arrays() for n in range(spec.n_shards)}
-    needed = {spec.metadata_path for spec in manifest.arrays()} | set(shards)
-    for path in sorted(needed - set(manifest.files)):
-        found.add(path, "belongs to an array of the store, but the manifest lists no such file")
+    specs = [spec for spec in manifest.arrays() if spec.n_shards <= len(manifest.files)]
+    shards = {spec.shard_path(n): (spec, n) for spec in specs for n in range(spec.n_shards)}
     total, done = manifest.total_bytes, 0
     progress(Event("start", "verify", 0, total))
     for path, fact in sorted(manifest.files.items()):
+        before = len(found.problems)
         try:
-            _check_file(root, path, fact, shards.get(path), found)
+            _check_file(root, path, fact, there.get(path), shards.get(path), found)
         except OSError as error:
             found.add(path, f"cannot be read: {error.strerror or error}")
+        if path in (layout.CARD, layout.CROISSANT) and found.problems[before:] and unfinished.is_next_card(path):
+            del found.problems[before:]
+            found.notes.append(f"{path} is that of a change which is not finished")
         done += fact.bytes
         progress(Event("task", "verify", done, total, text=path))
     progress(Event("end", "verify", done, total))
     return done
 
 
-def _check_file(root: Path, path: str, fact: FileFact, shard: tuple[ArraySpec, int] | None, found: Findings) -> None:
-    if not (root / path).is_file():
+def _check_file(
+    root: Path,
+    path: str,
+    fact: FileFact,
+    status: os.stat_result | None,
+    shard: tuple[ArraySpec, int] | None,
+    found: Findings,
+) -> None:
+    if status is None:
         found.add(path, "is missing", shard[0].shard_range(shard[1]) if shard else None)
         return
-    size = (root / path).stat().st_size
-    if size == fact.bytes and digest_file(root / path) == fact.blake3:
+    if not is_regular(status):
+        return  # named already
+    if status.st_size != fact.bytes:
+        what = f"has {status.st_size} bytes instead of {fact.bytes}"
+    elif _is_hollow(root, path, status, shard):
+        what = f"has holes: {512 * status.st_blocks:,} of its {status.st_size:,} bytes are on the disk"
+    elif digest_below(root, path) == fact.blake3:
         return
-    what = f"has {size} bytes instead of {fact.bytes}" if size != fact.bytes else "has other content than was sealed"
-    if shard is None:
+    else:
+        what = "has other content than was sealed"
+    if shard is None or "holes" in what or status.st_size > shard_bytes(*shard):
         found.add(path, what)
         return
     damaged = damaged_rows(root, *shard)
     for rows in damaged:
         found.add(path, what, rows)
     if not damaged:
-        found.add(path, f"{what}; {_outside_rows(root / path, *shard)}")
+        found.add(path, f"{what}; {_outside_rows(root, path, *shard)}")
 
 
-def _outside_rows(path: Path, spec: ArraySpec, shard: int) -> str:
+def _is_hollow(root: Path, path: str, status: os.stat_result, shard: tuple[ArraySpec, int] | None) -> bool:
+    """Whether next to nothing of a large file is on the disk: to read it would take its declared size in time.
+
+    A file system that compresses may hold a shard of fillers so; a shard whose first checksums are right is read.
+    """
+    if status.st_size < _LARGE or 512 * status.st_blocks * _PACKED > status.st_size:
+        return False
+    if shard is None:
+        return True
+    spec, number = shard
+    with open_below(root, path) as file:
+        for _ in range(min(live_chunks(spec, number), _TRIED)):
+            raw = file.read(spec.chunk_bytes + CRC_BYTES)
+            if crc32c(raw[:-CRC_BYTES]) != raw[-CRC_BYTES:]:
+                return True
+    return False
+
+
+def _outside_rows(root: Path, path: str, spec: ArraySpec, shard: int) -> str:
     """What is wrong with a shard whose chunks are all sound."""
     entries = spec.shard_rows // spec.chunk_rows
-    with path.open("rb") as file:
+    with open_below(root, path) as file:
         file.seek(live_chunks(spec, shard) * (spec.chunk_bytes + CRC_BYTES))
-        tail = file.read()
+        tail = file.read(16 * entries + CRC_BYTES + 1)
     index = tail[: 16 * entries]
     if len(tail) != len(index) + CRC_BYTES or crc32c(index) != tail[-CRC_BYTES:]:
         return "its rows are sound, the index after them is damaged"
@@ -150,46 +198,31 @@ def _outside_rows(path: Path, spec: ArraySpec, shard: int) -> str:
     return f"its inner checksums agree: rows {start} to {stop - 1} were written anew"
 
 
-def _excuse_card(found: Findings) -> None:
-    """The card is written before the manifest is swapped: beside an unfinished change it may already be the new one."""
-    card = [problem for problem in found.problems if problem.file in (layout.CARD, layout.CROISSANT)]
-    found.problems = [problem for problem in found.problems if problem not in card]
-    found.notes += [f"{problem}; an unfinished change may have written it" for problem in card]
-
-
-def _check_unlisted(root: Path, manifest: Manifest, unfinished: list[str], found: Findings) -> None:
-    for path in _all_files(root):
-        if path == layout.MANIFEST or path in manifest.files:
+def _check_unlisted(manifest: Manifest, there: _Found, unfinished: Unfinished, found: Findings) -> None:
+    for path, status in there.items():
+        if path == layout.MANIFEST or path in manifest.files or path.startswith(f"{layout.WORK}/"):
+            continue
+        if not is_regular(status):
             continue
         if is_temporary(path.rpartition("/")[2]):
             found.notes.append(f"{path} was left behind by a writer that was killed")
-        elif path.startswith(tuple(unfinished)):
-            found.notes.append(f"{path} belongs to an unfinished change")
+        elif unfinished.explains(path, status.st_size):
+            found.notes.append(f"{path} belongs to a change that is not finished")
         else:
             found.add(path, "is not listed in the manifest")
 
 
-def _all_files(root: Path) -> Iterator[str]:
-    for folder, names, files in os.walk(root):
-        if Path(folder) == root and layout.WORK in names:
-            names.remove(layout.WORK)
-        names.sort()
-        for name in sorted(files):
-            yield (Path(folder) / name).relative_to(root).as_posix()
-
-
-def _pending_paths(root: Path, found: Findings) -> list[str] | None:
-    """How the paths begin that an unfinished change writes to, from its note; None where nothing is unfinished."""
+def _note_pending(root: Path, found: Findings) -> bool:
+    """Whether there is a note of an unfinished change; it is reported and excuses nothing by what it says."""
     try:
-        pending = json.loads((root / layout.PENDING).read_bytes())
-        paths = [path for path in pending["paths"] if isinstance(path, str) and path]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError):
+        json.loads(read_below(root, layout.PENDING))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError, RecursionError):
         found.notes.append(f"{layout.PENDING} cannot be read")
-        return []
-    found.notes.append(f"a change of this store is not finished; {layout.PENDING} says which")
-    return paths
+        return False
+    found.notes.append(f"a change of this store is not finished, or its note was planted: see {layout.PENDING}")
+    return True
 
 
 def _check_content(root: Path, manifest: Manifest, found: Findings) -> None:

@@ -26,7 +26,7 @@ def missing_rows(root: Path, manifest: Manifest, found: Findings) -> MissingRows
     """Rows that the quarantine table lists, by modality and alias."""
     rows: dict[tuple[str, str | None], set[int]] = {}
     path, total = manifest.quarantine.path, 0
-    for piece in iter_columns(root / path, ("kind", "row", "alias")):
+    for piece in iter_columns(root / path, ("kind", "row", "alias"), below=root):
         for kind, row, alias in zip(piece["kind"], piece["row"], piece["alias"], strict=True):
             total += 1
             if kind not in _MODALITY_OF:
@@ -63,7 +63,7 @@ def _check_images(root: Path, manifest: Manifest, found: Findings) -> None:
     sizes = np.diff(offsets.slice(0, len(offsets)))
     names = _split_names(manifest)
     start = 0
-    for piece in iter_columns(root / path, ("image_row", "image_id", "split", "n_captions")):
+    for piece in iter_columns(root / path, ("image_row", "image_id", "split", "n_captions"), below=root):
         stop = start + len(piece["image_row"])
         if stop > manifest.corpus.n_images:
             break
@@ -83,7 +83,7 @@ def _check_captions(root: Path, manifest: Manifest, found: Findings) -> None:
     offsets = _index(root, manifest, "offsets")
     borders = offsets.slice(0, len(offsets))
     start = texts = 0
-    for piece in iter_columns(root / path, ("caption_row", "caption_id", "image_row", "text_row")):
+    for piece in iter_columns(root / path, ("caption_row", "caption_id", "image_row", "text_row"), below=root):
         rows = np.arange(start, start + len(piece["caption_row"]))
         if rows.size and rows[-1] >= manifest.corpus.n_captions:
             start += len(rows)

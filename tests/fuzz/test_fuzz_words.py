@@ -58,7 +58,29 @@ def test_recipes(examples: int, table: Path, features: Path) -> None:
 @rounds(40, 3_000)
 def test_assignments(examples: int, table: Path, features: Path) -> None:
     """`--set`, and the options that are fields, with odd values."""
-    fields = ["dataset.root", "dataset.splits", "dataset.limit", "dataset.options.file", "dataset.options.x", "dataset.name", "search.k", "search.cross_k", "search.relations", "search.engine", "search.approximate", "run.memory", "run.workers", "run.threads", "run.device", "run.strict", "teachers.text", "teachers.b", "x.y", "a", "="]
+    fields = [
+        "dataset.root",
+        "dataset.splits",
+        "dataset.limit",
+        "dataset.options.file",
+        "dataset.options.x",
+        "dataset.name",
+        "search.k",
+        "search.cross_k",
+        "search.relations",
+        "search.engine",
+        "search.approximate",
+        "run.memory",
+        "run.workers",
+        "run.threads",
+        "run.device",
+        "run.strict",
+        "teachers.text",
+        "teachers.b",
+        "x.y",
+        "a",
+        "=",
+    ]
 
     def body(draw: random.Random, count: int, folder: Path) -> None:
         options: list[object] = []

@@ -44,10 +44,16 @@ def similarity(store: Store, a: int, b: int) -> np.float32:
 )
 def test_blocks_are_those_of_the_store(store: Store, images: list[int], captions: list[int]) -> None:
     image_ids, caption_ids = [f"img-{row}" for row in images], [f"cap-{row}" for row in captions]
-    labels = labelgen.soft_labels(store, image_ids, caption_ids, scheme=Everything())
-    np.testing.assert_array_equal(labels.i2t, store.block("i2t", image_ids, caption_ids))
-    np.testing.assert_array_equal(labels.t2t, store.block("t2t", caption_ids=caption_ids))
-    np.testing.assert_array_equal(labels.i2i, store.block("i2i", image_ids))
+    labels = labelgen.soft_labels(store, image_ids, caption_ids, scheme=Everything(), exact=True)
+    near = labelgen.soft_labels(store, image_ids, caption_ids, scheme=Everything())
+    for name, block in {
+        "i2t": store.block("i2t", image_ids, caption_ids),
+        "t2t": store.block("t2t", caption_ids=caption_ids),
+        "i2i": store.block("i2i", image_ids),
+    }.items():
+        np.testing.assert_array_equal(getattr(labels, name), block)
+        np.testing.assert_allclose(getattr(near, name), block, atol=1e-6, rtol=0)
+        assert (getattr(near, name)[block == 1] == 1).all()
     owners = np.searchsorted(OFFSETS, captions, side="right") - 1
     np.testing.assert_array_equal(labels.same_image, np.equal.outer(images, owners))
     assert labels.where.all()
@@ -62,7 +68,9 @@ def test_blocks_are_those_of_the_store(store: Store, images: list[int], captions
 )
 def test_other_aggregations(store: Store, aggregation: str, images: list[int], captions: list[int]) -> None:
     """Pair by pair from the definition: caption 7 is the only one of image 3, so it has no other there."""
-    labels = Labeller(store, Everything(aggregation))([f"img-{v}" for v in images], [f"cap-{c}" for c in captions])
+    ids = [f"img-{v}" for v in images], [f"cap-{c}" for c in captions]
+    labels = Labeller(store, Everything(aggregation), exact=True)(*ids)
+    np.testing.assert_allclose(Labeller(store, Everything(aggregation))(*ids).i2t, labels.i2t, atol=1e-6, rtol=0)
     for a, image in enumerate(images):
         rows = [row for row in range(OFFSETS[image], OFFSETS[image + 1]) if row != 3]
         for b, caption in enumerate(captions):
@@ -83,13 +91,13 @@ def test_missing_items_are_named_or_masked(store: Store) -> None:
     for aggregation in ("max", "max_other", "first"):
         with pytest.raises(MissingItemError, match=r"img-5|cap-3"):
             Labeller(store, Everything(aggregation))(*arguments)
-    labels = labelgen.soft_labels(store, *arguments, scheme=Everything(), missing="mask")
+    labels = labelgen.soft_labels(store, *arguments, scheme=Everything(), missing="mask", exact=True)
     assert labels.where.tolist() == [[True, False, True], [False, False, False], [True, False, True]]
     assert not labels.i2i[1].any()
     assert not labels.i2i[:, 1].any()
     assert not labels.t2t[1].any()
     keep = [0, 2]
-    smaller = labelgen.soft_labels(store, ["img-0", "img-1"], ["cap-0", "cap-5"], scheme=Everything())
+    smaller = labelgen.soft_labels(store, ["img-0", "img-1"], ["cap-0", "cap-5"], scheme=Everything(), exact=True)
     for name, value in smaller.arrays().items():
         kept = labels.arrays()[name]
         np.testing.assert_array_equal(kept[np.ix_(keep, keep)] if kept.ndim == 2 else kept[keep], value)

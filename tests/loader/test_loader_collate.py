@@ -180,7 +180,6 @@ import numpy as np
 import torch
 import labelgen
 from labelgen.loader import SoftLabelCollate
-from labelgen.store.blocks import make_ready
 from labelgen.testing.schemes import Everything
 
 path, method, with_labels = sys.argv[1], sys.argv[2], sys.argv[3] == "1"
@@ -195,12 +194,10 @@ class Pairs(torch.utils.data.Dataset):
 
 class Plain:
     def __call__(self, samples):
-        make_ready()  # compiled loops are no copy of the store
         return {"image_id": [sample["image_id"] for sample in samples]}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    make_ready()
     collate = Plain()
     if with_labels:
         collate = SoftLabelCollate(labelgen.open(path), scheme=Everything(), collate=Plain())

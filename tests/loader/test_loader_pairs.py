@@ -38,11 +38,12 @@ def listed(store: Store, y: Any = None) -> ListedPairs:
 def test_labels_are_those_of_a_batch(store: Store, aggregation: str, gamma: float) -> None:
     scheme = f"fine_grained(aggregation={aggregation!r}, gamma={gamma})"
     captions, images = store.caption_ids(CAPTIONS), store.image_ids(IMAGES)
-    soft = soft_labels(store, images, captions, scheme=scheme, missing="mask")
+    soft = soft_labels(store, images, captions, scheme=scheme, missing="mask", exact=True)
     labels = pair_labels(store, listed(store), scheme=scheme)
     for name, block in {"similarity": soft.i2t, "weights": soft.weights, "where": soft.where}.items():
         np.testing.assert_array_equal(getattr(labels, name), block.T.ravel(), err_msg=name)
-    target = soft_labels(store, images, captions, scheme=scheme.replace(")", ", mode='target')"), missing="mask")
+    targets = scheme.replace(")", ", mode='target')")
+    target = soft_labels(store, images, captions, scheme=targets, missing="mask", exact=True)
     np.testing.assert_array_equal(labels.targets, target.relevance.T.ravel())
     assert labels.where.all() or aggregation == "max_other"
 

@@ -172,18 +172,23 @@ def test_missing_unlisted_and_left_over_files(broken: Path) -> None:
     assert report.notes == ("embeddings/.0.77-ab.tmp was left behind by a writer that was killed",)
 
 
-def test_files_of_an_unfinished_change_are_notes(broken: Path) -> None:
+def test_a_pending_note_excuses_nothing(broken: Path) -> None:
     (broken / ".labelgen").mkdir()
-    pending = {"paths": ["neighbors/t2t.text.k9", "corpus."]}
+    pending = {"paths": ["neighbors/t2t.text.k9", "corpus.", ""]}
     (broken / ".labelgen" / "pending.json").write_text(json.dumps(pending))
-    for path in ("neighbors/t2t.text.k9/ids/zarr.json", "corpus.2/images.parquet", "corpusx"):
+    for path in ("neighbors/t2t.text.k9/ids/notes.txt", "corpus.2/images.parquet", "corpusx"):
         (broken / path).parent.mkdir(parents=True, exist_ok=True)
         (broken / path).write_text("new")
     (broken / "README.md").write_text("the card of the change")
     report = verify(broken)
-    assert [problem.file for problem in report.problems] == ["corpusx"]
-    assert len(report.notes) == 4
-    assert any("README.md" in note for note in report.notes)
+    assert sorted(problem.file for problem in report.problems) == [
+        "README.md",
+        "corpus.2/images.parquet",
+        "corpusx",
+        "neighbors/t2t.text.k9/ids/notes.txt",
+    ]
+    assert len(report.notes) == 1
+    assert "not finished" in report.notes[0]
 
 
 def test_a_pending_note_that_cannot_be_read(broken: Path) -> None:

@@ -18,9 +18,10 @@ import pytest
 import labelgen
 from labelgen.errors import StoreMismatchError
 from labelgen.store import layout
+from labelgen.store.atomic import FileFact
 from labelgen.store.manifest import EmbeddingEntry, load_manifest, save_manifest
 from labelgen.store.reader import Store
-from labelgen.store.shards import chunk_offsets, crc32c, live_chunks
+from labelgen.store.shards import chunk_offsets, crc32c, live_chunks, shard_bytes
 from labelgen.testing.stores import make_store
 
 #: Python 3.12 warns of what this test is about.
@@ -132,9 +133,21 @@ def test_memory_is_that_of_the_file_cache(tmp_path: Path) -> None:
     root = make_store(tmp_path / "store", n_images=2, captions_per_image=1)
     manifest = load_manifest(root)
     spec = layout.embedding_spec("text", "text", 150_000, 1024)
-    _sparse_embedding(root, spec)
+    specs = [spec, *layout.index_specs("corpus", 2, 150_000).values()]
+    for sparse in specs:
+        _sparse_embedding(root, sparse)
+    shards = {one.shard_path(shard): shard_bytes(one, shard) for one in specs for shard in range(one.n_shards)}
     (image,) = (entry for entry in manifest.embeddings if entry.alias == "image")
-    save_manifest(root, replace(manifest, embeddings=(EmbeddingEntry("text", "text", spec, "0" * 32), image)))
+    changed = replace(
+        manifest,
+        corpus=replace(manifest.corpus, n_captions=150_000),
+        counts={},
+        teachers={**manifest.teachers, "text": replace(manifest.teachers["text"], dim=1024)},
+        embeddings=(EmbeddingEntry("text", "text", spec, "0" * 32), image),
+        neighbors=(),
+        files={**manifest.files, **{path: FileFact(size, "0" * 32) for path, size in shards.items()}},
+    )
+    save_manifest(root, changed)
     printed = subprocess.run(
         [sys.executable, "-c", MEMORY, str(root)], capture_output=True, text=True, check=True, timeout=120
     ).stdout

@@ -1,0 +1,53 @@
+"""Two versions of labelgen on one machine: a commit in a worktree of its own, and this checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parents[1]
+
+
+@contextmanager
+def old_tree(commit: str) -> Iterator[Path]:
+    """A checkout of `commit`, removed afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "old"
+        _git("worktree", "add", "--quiet", "--detach", str(tree), commit)
+        try:
+            yield tree
+        finally:
+            _git("worktree", "remove", "--force", str(tree))
+
+
+def environment(tree: Path) -> Mapping[str, str]:
+    """The environment in which `import labelgen` finds the tree, whatever is installed."""
+    return {**os.environ, "PYTHONPATH": str(tree), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+def run(tree: Path, arguments: Sequence[str]) -> str:
+    """What a python command prints that runs with the tree's labelgen.
+
+    Raises:
+        SystemExit: the command failed; its message is shown.
+    """
+    command = [sys.executable, *arguments]
+    # The tree is also the working folder: scripts of it import their siblings.
+    done = subprocess.run(command, cwd=tree, env=environment(tree), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed in {tree}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def labelgen(tree: Path, *arguments: str) -> str:
+    """The output of a labelgen command of the tree."""
+    return run(tree, ["-m", "labelgen", *arguments])
+
+
+def _git(*arguments: str) -> None:
+    subprocess.run(["git", "-C", str(HERE), *arguments], check=True)

@@ -1,0 +1,130 @@
+"""What of an unfinished change lies in a store, by evidence: bytes that a receipt or the next manifest names.
+
+A note that says what a change may write proves nothing. These do: the manifest that a seal was about to commit and the
+receipts of its tasks name files with size and checksum; a new array describes its own shards to the byte; and a card is
+what the next manifest makes of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from labelgen.errors import LabelgenError
+from labelgen.store import layout
+from labelgen.store.atomic import FileFact
+from labelgen.store.card import rendered
+from labelgen.store.conforms import conforms
+from labelgen.store.contradictions import contradictions
+from labelgen.store.files import digest_below, is_regular, read_below, status_below, walk
+from labelgen.store.layout import ArraySpec
+from labelgen.store.manifest import Manifest, digest_matches
+from labelgen.store.mapped import map_shard
+from labelgen.store.shards import array_metadata, group_metadata
+
+_SHARD = re.compile(r"([\w./-]+)/c/(\d{1,9})(/0)*")
+
+
+class Unfinished:
+    """The evidence in one store; nothing where no change is under way."""
+
+    def __init__(self, root: Path, sealed: Manifest, *, pending: bool) -> None:
+        self._root, self._pending = root, pending
+        self._arrays = {spec.path for spec in sealed.arrays()}
+        self._next = _next_manifest(root, sealed) if pending else None
+        self._named = dict(self._next.files) if self._next else {}
+        self._receipts: set[str] = set()
+        for path, document in _receipts(root, sealed) if pending else ():
+            self._receipts.add(path)
+            self._named |= {item["path"]: FileFact(item["bytes"], item["blake3"]) for item in document["outputs"]}
+
+    def explains(self, path: str, size: int) -> bool:
+        """Whether a file of `size` bytes that the sealed manifest does not list belongs to the change."""
+        if not self._pending:
+            return False
+        fact = self._named.get(path)
+        if fact is not None and fact.bytes == size and digest_below(self._root, path) == fact.blake3:
+            return True
+        return path in self._receipts or self._is_metadata(path) or self._is_shard(path)
+
+    def is_next_card(self, path: str) -> bool:
+        """Whether what lies in the place of a card is what the next manifest makes of itself."""
+        if self._next is None:
+            return False
+        folders = (self._root, self._root / layout.SEALING)
+        try:
+            tables = next(folder for folder in folders if is_regular(status_below(folder, self._next.quarantine.path)))
+            return rendered(self._next, tables)[path] == read_below(self._root, path)
+        except (LabelgenError, OSError, StopIteration):
+            return False
+
+    def _is_metadata(self, path: str) -> bool:
+        if path.rpartition("/")[2] != layout.ZARR_JSON or "/" not in path:
+            return False
+        document = _json(self._root, path)
+        return document == group_metadata() or (_described(path.rpartition("/")[0], document) is not None)
+
+    def _is_shard(self, path: str) -> bool:
+        """A shard of an array that the sealed manifest does not have."""
+        place = _SHARD.fullmatch(path)
+        if place is None or place[1] in self._arrays:
+            return False
+        spec = _described(place[1], _json(self._root, f"{place[1]}/{layout.ZARR_JSON}"))
+        try:
+            return spec is not None and map_shard(self._root, spec, int(place[2])) is not None
+        except (LabelgenError, OSError, ValueError):
+            return False
+
+
+def _next_manifest(root: Path, sealed: Manifest) -> Manifest | None:
+    document = _json(root, layout.NEXT)
+    try:
+        manifest = Manifest.from_json(document) if digest_matches(document) else None
+    except LabelgenError:
+        return None
+    if manifest is None or manifest.store_id != sealed.store_id or not conforms("manifest.v1")(document):
+        return None
+    return None if contradictions(manifest) else manifest
+
+
+def _receipts(root: Path, sealed: Manifest) -> list[tuple[str, dict[str, Any]]]:
+    """Receipts that the sealed manifest does not list, each at the place that its own task has."""
+    found = []
+    for path, status in walk(root, below=layout.RECEIPTS):
+        if path in sealed.files or not is_regular(status) or not path.endswith(".json"):
+            continue
+        document = _json(root, path)
+        outputs = document.get("outputs")
+        if document.get("task") == path.removeprefix(f"{layout.RECEIPTS}/").removesuffix(".json") and (
+            isinstance(outputs, list) and all(_is_output(item) for item in outputs)
+        ):
+            found.append((path, document))
+    return found
+
+
+def _is_output(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("path"), str) and {"bytes", "blake3"} <= item.keys()
+
+
+def _described(path: str, document: Mapping[str, Any]) -> ArraySpec | None:
+    """The array that a `zarr.json` describes, None where it is not one that our writer makes."""
+    try:
+        rows, *inner = document["shape"]
+        cut = document["chunk_grid"]["configuration"]["chunk_shape"][0]
+        chunk = document["codecs"][0]["configuration"]["chunk_shape"][0]
+        facts = {"path": path, "shape": [rows, *inner], "dtype": document["data_type"]}
+        spec = ArraySpec.from_json({**facts, "shard_rows": cut, "chunk_rows": chunk})
+        return spec if document == array_metadata(spec) else None
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
+
+
+def _json(root: Path, path: str) -> dict[str, Any]:
+    try:
+        found = json.loads(read_below(root, path))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
