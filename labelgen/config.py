@@ -164,6 +164,21 @@ def from_dict(data: Mapping[str, Any]) -> BuildConfig:
     )
 
 
+def refuse_address(recipe: Mapping[str, Any]) -> None:
+    """Refuse a recipe that names a scheduler: what runs there is code, so the address is for the command line.
+
+    Raises:
+        ConfigError: it names one.
+    """
+    run = recipe.get("run")
+    if isinstance(run, Mapping) and run.get("scheduler"):
+        raise ConfigError(
+            "a recipe cannot choose the address of a scheduler",
+            found=f"run.scheduler = {str(run['scheduler'])[:200]!r}",
+            todo="take it out of the recipe and give it with --scheduler, if you trust that address",
+        )
+
+
 def without_run(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe of a store without what says how and where it was run: that is for whoever runs it now."""
     search = {key: value for key, value in recipe.get("search", {}).items() if key != "engine"}
@@ -300,8 +315,10 @@ def _check(config: BuildConfig) -> None:
         if text not in choices:
             raise unknown(f"value of {name}", text, choices)
     for alias in config.teachers:
-        if not alias.replace("_", "").replace("-", "").isalnum():
-            raise SpecError(f"teacher alias {alias!r} is not a plain word", expected="letters, digits, - and _")
+        if not (alias.isascii() and alias.replace("_", "").replace("-", "").isalnum() and len(alias) <= 64):
+            raise SpecError(
+                f"teacher alias {alias!r} is not a plain word", expected="at most 64 letters, digits, - and _"
+            )
     parse_bytes(run.memory)
 
 

@@ -61,6 +61,7 @@ def resolve(*, recipe: str = "", dataset: str = "", overrides: Sequence[str] = (
     data: dict[str, Any] = {}
     if recipe:
         data = configs.read_recipe(recipe)
+        configs.refuse_address(data)
     elif dataset in resources.recipe_names():
         data = configs.read_recipe(dataset)
     if dataset:
@@ -80,7 +81,7 @@ def with_patch(config: BuildConfig) -> BuildConfig:
     dataset = config.dataset
     if not dataset.patch and not dataset.patch_digest:
         return config
-    if dataset.patch and dataset.patch_digest and not Path(dataset.patch).expanduser().exists():
+    if dataset.patch and dataset.patch_digest and not Path(dataset.patch).expanduser().is_file():
         return config  # a change of a sealed store may not need it; whoever reads the data set again will say so
     if not dataset.patch:
         raise ConfigError("dataset.patch_digest without a patch", todo="name the file with --patch")

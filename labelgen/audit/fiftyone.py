@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from labelgen.audit.report_photos import photo_root
+from labelgen.corpus.names import is_unsafe
 from labelgen.errors import ConfigError
 from labelgen.store.atomic import write_atomic
 
@@ -89,7 +90,7 @@ def _samples(
     """Images with a photograph, in the order of their rows."""
     texts, ids = store.captions["text"].to_list(), store.captions["caption_id"].to_list()
     for row in store.images.select("image_row", "image_id", "split", "file", "width", "height").iter_rows(named=True):
-        if row["file"] is None or not (root / row["file"]).is_file():  # missing, or inside a tar
+        if row["file"] is None or is_unsafe(row["file"]) or not (root / row["file"]).is_file():  # missing, or in a tar
             continue
         image = row["image_id"]
         mine = {name: labels.get(image, []) for name, labels in found.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ def command(
     """
     from labelgen import open as open_store
     from labelgen.audit.sections import audit_sections
+    from labelgen.store.atomic import write_atomic
 
     if clean is not None and check is None:
         raise click.UsageError("--clean needs the patch: give it with --check.")
@@ -85,7 +87,9 @@ def command(
         if out is not None and section.frame is not None:
             folder = Path(out)
             folder.mkdir(parents=True, exist_ok=True)
-            section.frame.write_parquet(folder / f"{section.name}.parquet")
+            buffer = BytesIO()
+            section.frame.write_parquet(buffer)
+            write_atomic(folder / f"{section.name}.parquet", buffer.getvalue())
         if html is not None or patch is not None:
             kept.append(section)
         if as_json:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from labelgen.cli import exits
-from labelgen.errors import LabelgenError, shortened
+from labelgen.errors import LabelgenError, printed, visible
 
 #: Commands by what they are for, in the order of the help. Each lives in the module of its name, as `command`.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -103,7 +103,7 @@ def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
 def _refuse(ctx: click.Context, error: Exception) -> NoReturn:
     """One message on stderr, no traceback unless it was asked for, and the exit code of the error."""
     if ctx.meta.get("labelgen.debug"):
-        traceback.print_exception(error)
+        click.echo(visible("".join(traceback.format_exception(error)), lines=True), err=True)
     code, text = _explain(error)
     if ctx.meta.get("labelgen.json"):
         parts = {name: getattr(error, name) for name in ("what", "found", "expected", "todo") if hasattr(error, name)}
@@ -119,8 +119,8 @@ def _explain(error: Exception) -> tuple[int, str]:
         return error.exit_code, str(error)
     if isinstance(error, OSError) and error.errno in exits.DISK_ERRNOS:
         todo = "make room or choose another folder; finished tasks are kept, the same command goes on"
-        return exits.DISK, f"{error.strerror}: {error.filename or 'no file named'}\n  what to do: {todo}"
-    text = f"unexpected {type(error).__name__}: {shortened(str(error))}"
+        return exits.DISK, f"{error.strerror}: {visible(str(error.filename or 'no file named'))}\n  what to do: {todo}"
+    text = printed(f"unexpected {type(error).__name__}: {error}")
     return exits.UNEXPECTED, f"{text}\n  what to do: --debug shows where it happened; please report it"
 
 

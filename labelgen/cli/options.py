@@ -203,7 +203,7 @@ def teacher_pairs(texts: tuple[str, ...]) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for text in texts:
         alias, equals, spec = (part.strip() for part in text.partition("="))
-        if not (equals and alias.replace("_", "").replace("-", "").isalnum() and spec):
+        if not (equals and alias.isascii() and alias.replace("_", "").replace("-", "").isalnum() and spec):
             raise ConfigError("this names no teacher", found=repr(text), expected="alias=spec, like text='minilm()'")
         if alias in pairs:
             raise ConfigError(f"teacher {alias!r} is given twice", found=f"{pairs[alias]} and {spec}")

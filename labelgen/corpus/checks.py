@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from labelgen.corpus.base import Records
 from labelgen.corpus.names import is_unsafe, not_utf8
 from labelgen.errors import DatasetError, some
+from labelgen.types import is_path_word
 
 
 def check_records(records: Records) -> None:
@@ -28,6 +29,7 @@ def check_records(records: Records) -> None:
     _check_ids("caption", caption_ids)
     _check_known(records, set(image_ids))
     _check_words("split", [image.split for image in records.images])
+    _check_splits([image.split for image in records.images])
     _check_utf8("category", [image.category for image in records.images if image.category is not None])
     _check_files(records)
 
@@ -54,6 +56,18 @@ def _check_words(what: str, values: Sequence[str]) -> None:
             expected="text that is not empty",
         )
     _check_utf8(what, values)
+
+
+def _check_splits(values: Sequence[str]) -> None:
+    """Split names become names of files."""
+    wrong = [name for name in dict.fromkeys(values) if not is_path_word(name)]
+    if wrong:
+        raise DatasetError(
+            f"{len(wrong)} split names cannot be names of files",
+            found=some(wrong),
+            expected="letters, digits, '.', '_' and '-', not beginning with a dot, at most 128",
+            todo="rename them in the source, for example train, val, test",
+        )
 
 
 def _check_utf8(what: str, values: Sequence[str]) -> None:

@@ -9,12 +9,13 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from labelgen.errors import ConfigError
 from labelgen.store import choose
 from labelgen.store.atomic import FileFact
 from labelgen.store.mapped import MappedArray
 from labelgen.store.reader import Store
 from labelgen.store.splits import SplitRows
-from labelgen.types import Int64, Modality, Relation
+from labelgen.types import Int64, Modality, Relation, is_word_path
 
 Short: TypeAlias = Literal["repeat", "drop"]
 
@@ -60,6 +61,30 @@ class Written:
     files: dict[str, FileFact] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    _taken: set[str] = field(default_factory=set, repr=False)
+
+    def path(self, name: str) -> Path:
+        """Where a file of the export goes: below `out`, reached through no link, and never twice.
+
+        Raises:
+            ConfigError: a name that comes from the store is no plain word, two files would have one name, or a link is
+                in the way.
+        """
+        if not is_word_path(name):
+            raise ConfigError(
+                f"{name!r} cannot be the name of a file of an export",
+                expected="split names of letters, digits, '.', '_' and '-', not beginning with a dot",
+                todo="build the store with other split names, or leave the split out with --splits",
+            )
+        if name in self._taken:
+            raise ConfigError(f"two files of this export would be called {name!r}", todo="export one split at a time")
+        self._taken.add(name)
+        place = self.out
+        for part in name.split("/"):
+            place = place / part
+            if place.is_symlink():
+                raise ConfigError(f"{place} is a link", todo="choose another folder: nothing is written through links")
+        return place
 
     def add(self, name: str, fact: FileFact) -> None:
         self.files[name] = fact

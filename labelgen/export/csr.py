@@ -25,8 +25,8 @@ def write(store: Store, options: Options, written: Written) -> None:
         name = entry.path.partition("/")[2]
         for kind, make in (("similarity", _as_they_are), ("distance", _distances)):
             file = f"{name}.{kind}.npz"
-            written.add(file, write_npz(written.out / file, _graph(store, entry, make)))
-    written.add("ids.npz", write_npz(written.out / "ids.npz", id_arrays(store)))
+            written.add(file, write_npz(written.path(file), _graph(store, entry, make)))
+    written.add("ids.npz", write_npz(written.path("ids.npz"), id_arrays(store)))
 
 
 def _graph(store: Store, entry: NeighborEntry, make: Callable[[Any], Any]) -> dict[str, Stream]:

@@ -35,7 +35,7 @@ def write(store: Store, options: Options, written: Written) -> None:
         kept = rows[there & captioned]
         written.add(f"new_{split}.json", _write_json(store, split, kept, options, written))
         name = f"{split}_unicom.npy"
-        written.add(name, write_pickled_dict(written.out / name, _features(store, embeddings, kept)))
+        written.add(name, write_pickled_dict(written.path(name), _features(store, embeddings, kept)))
 
 
 def _usable_captions(store: Store, images: Int64) -> Int64:
@@ -55,7 +55,7 @@ def _features(store: Store, embeddings: MappedArray, images: Int64) -> Iterator[
 
 
 def _write_json(store: Store, split: str, images: Int64, options: Options, written: Written) -> FileFact:
-    with atomic_file(written.out / f"new_{split}.json") as file:
+    with atomic_file(written.path(f"new_{split}.json")) as file:
         file.write(b"[")
         for number, entry in enumerate(_entries(store, images, options)):
             file.write((",\n" if number else "\n").encode() + json.dumps(entry, ensure_ascii=False).encode())

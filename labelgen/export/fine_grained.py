@@ -41,7 +41,7 @@ def write(store: Store, options: Options, written: Written) -> None:
         }
         for low, high in pieces(len(labels), _ROW_BYTES)
     )
-    written.add("pairs.parquet", write_batches(written.out / "pairs.parquet", schema, batches))
+    written.add("pairs.parquet", write_batches(written.path("pairs.parquet"), schema, batches))
     lost = int(np.sum(~labels.where))
     if lost:
         written.notes.append(f"{lost} of {len(labels)} pairs cannot be compared: an item has no embedding")

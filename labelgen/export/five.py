@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from labelgen.errors import ConfigError
 from labelgen.export.arrays import Stream, write_npy
 from labelgen.export.base import Options, Written, alive, pieces, rows_of_teacher, splits_of, unit_rows
 from labelgen.store import layout
@@ -76,16 +77,16 @@ def write_split(store: Store, name: str, arranged: Arranged, embeddings: MappedA
     """`<name>_caps.txt`, `<name>_ids.txt` and `<name>_text_emb.npy`."""
     texts = store.strings(layout.CAPTIONS, "text")
     lines = (" ".join(text.splitlines()) for piece in _chunks(arranged.captions) for text in texts.take(piece))
-    written.add(f"{name}_caps.txt", _write_lines(written.out / f"{name}_caps.txt", lines))
-    ids = (item for piece in _chunks(arranged.images) for item in store.image_ids(piece))
-    written.add(f"{name}_ids.txt", _write_lines(written.out / f"{name}_ids.txt", ids))
+    written.add(f"{name}_caps.txt", _write_lines(written.path(f"{name}_caps.txt"), lines))
+    ids = (_one_line(item) for piece in _chunks(arranged.images) for item in store.image_ids(piece))
+    written.add(f"{name}_ids.txt", _write_lines(written.path(f"{name}_ids.txt"), ids))
     write_rows(f"{name}_text_emb.npy", embeddings, arranged.captions, written)
 
 
 def write_rows(name: str, embeddings: MappedArray, rows: Int64, written: Written) -> None:
     """Rows as float32 of unit length, [len(rows), dim]."""
     stream = Stream((len(rows), embeddings.shape[1]), np.dtype("<f4"), unit_rows(embeddings, rows))
-    written.add(name, write_npy(written.out / name, stream))
+    written.add(name, write_npy(written.path(name), stream))
 
 
 def each_split(store: Store, options: Options) -> Iterator[tuple[str, str, SplitRows]]:
@@ -110,6 +111,14 @@ def _note(store: Store, written: Written, split: str, gone: dict[str, list[int]]
         written.notes.append(f"{split}: of {cut} images with more than five captions the first five are written")
     if repeated:
         written.notes.append(f"{split}: {repeated} images with fewer than five captions have theirs again in turn")
+
+
+def _one_line(image_id: str) -> str:
+    if image_id.splitlines() != [image_id]:
+        raise ConfigError(
+            f"the image id {image_id!r} has more than one line", expected="ids that fit into a list of lines"
+        )
+    return image_id
 
 
 def _chunks(rows: Int64) -> Iterator[Int64]:

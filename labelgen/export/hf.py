@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from labelgen.errors import ConfigError
 from labelgen.export.base import Options, Written, pieces, splits_of
 from labelgen.export.parquet import item_ranges, query_ranges, write_batches, write_pairs
 from labelgen.store import layout
 from labelgen.store.atomic import write_atomic
+from labelgen.store.card import markdown_cell
 from labelgen.store.reader import Store
 from labelgen.store.splits import SplitRows
 from labelgen.types import Modality
@@ -21,7 +24,12 @@ SPLIT_NAMES = {"val": "validation"}
 
 def write(store: Store, options: Options, written: Written) -> None:
     """`README.md`, and for every split `pairs/`, `<alias>.<modality>/` and `<list>/` with one parquet file each."""
-    splits = {SPLIT_NAMES.get(name, name): images for name, images in splits_of(store, options).items()}
+    chosen = splits_of(store, options)
+    splits = {SPLIT_NAMES.get(name, name): images for name, images in chosen.items()}
+    if len(splits) < len(chosen):
+        raise ConfigError(
+            "two files of a split would have one name", found=", ".join(chosen), todo="export one of them"
+        )
     configs = ["pairs"]
     for split, images in splits.items():
         _write_pairs_of(store, split, images, written)
@@ -35,8 +43,8 @@ def write(store: Store, options: Options, written: Written) -> None:
         configs.append(name)
         for split, images in splits.items():
             file = f"{name}/{split}.parquet"
-            written.add(file, write_pairs(store, listed, query_ranges(store, listed, images), written.out / file))
-    written.add("README.md", write_atomic(written.out / "README.md", _card(store, configs, list(splits)).encode()))
+            written.add(file, write_pairs(store, listed, query_ranges(store, listed, images), written.path(file)))
+    written.add("README.md", write_atomic(written.path("README.md"), _card(store, configs, list(splits)).encode()))
 
 
 def _write_pairs_of(store: Store, split: str, images: SplitRows, written: Written) -> None:
@@ -44,7 +52,7 @@ def _write_pairs_of(store: Store, split: str, images: SplitRows, written: Writte
 
     schema = pa.schema([(name, pa.string()) for name in ("image_id", "caption_id", "caption", "file")])
     name = f"pairs/{split}.parquet"
-    written.add(name, write_batches(written.out / name, schema, _pairs(store, images)))
+    written.add(name, write_batches(written.path(name), schema, _pairs(store, images)))
 
 
 def _pairs(store: Store, images: SplitRows) -> Iterator[dict[str, Any]]:
@@ -75,17 +83,21 @@ def _write_rows(store: Store, alias: str, modality: Modality, name: str, images:
                 flat = pa.array(array.slice(here.start, here.stop).astype(np.float32).ravel())
                 yield {"id": ids(here), "embedding": pa.FixedSizeListArray.from_arrays(flat, array.shape[1])}
 
-    written.add(name, write_batches(written.out / name, schema, read()))
+    written.add(name, write_batches(written.path(name), schema, read()))
 
 
 def _card(store: Store, configs: list[str], splits: list[str]) -> str:
+    """The front matter is YAML, where `no` is a truth value and a colon ends a name: every text is quoted."""
     lines = ["---", "configs:"]
     for name in configs:
-        lines += [f"- config_name: {name}", "  data_files:"]
+        lines += [f"- config_name: {json.dumps(name)}", "  data_files:"]
         for split in splits:
-            lines += [f"  - split: {split}", f"    path: {name}/{split}.parquet"]
+            lines += [f"  - split: {json.dumps(split)}", f"    path: {json.dumps(f'{name}/{split}.parquet')}"]
     about = store.manifest.corpus
-    teachers = [f"- `{alias}`: `{entry.spec}`, {entry.dim} numbers" for alias, entry in store.manifest.teachers.items()]
+    teachers = [
+        f"- {alias}: {markdown_cell(entry.spec)}, {entry.dim} numbers"
+        for alias, entry in store.manifest.teachers.items()
+    ]
     return "\n".join(
         [
             *lines, "---", "", "# Soft labels", "",

@@ -15,14 +15,14 @@ from labelgen.store.reader import Store
 
 def write(store: Store, options: Options, written: Written) -> None:
     """`ids.npz`, `<alias>.<modality>.npz` with `rows`, and `<list>.npz` with `ids`, `scores`, `next`, as stored."""
-    written.add("ids.npz", write_npz(written.out / "ids.npz", id_arrays(store)))
+    written.add("ids.npz", write_npz(written.path("ids.npz"), id_arrays(store)))
     for entry in store.manifest.embeddings:
         name = f"{entry.alias}.{entry.modality}.npz"
-        written.add(name, write_npz(written.out / name, {"rows": _stored(store, entry.array)}))
+        written.add(name, write_npz(written.path(name), {"rows": _stored(store, entry.array)}))
     for listed in store.manifest.neighbors:
         name = f"{listed.path.partition('/')[2]}.npz"
         arrays = {key: _stored(store, spec) for key, spec in listed.arrays().items()}
-        written.add(name, write_npz(written.out / name, arrays))
+        written.add(name, write_npz(written.path(name), arrays))
 
 
 def id_arrays(store: Store) -> dict[str, Stream]:

@@ -11,6 +11,7 @@ import numpy as np
 from labelgen.export.base import Options, Written, pieces, splits_of
 from labelgen.store import layout
 from labelgen.store.atomic import FileFact, atomic_file
+from labelgen.store.files import open_below
 from labelgen.store.manifest import NeighborEntry
 from labelgen.store.reader import Store
 from labelgen.store.splits import SplitRows
@@ -22,13 +23,12 @@ def write(store: Store, options: Options, written: Written) -> None:
 
     The latter: `query_id`, `candidate_id` (text), `rank` (1 is the nearest), `score`. Queries of the chosen splits.
     """
-    corpus = store.path / store.manifest.corpus.path
     for name in (layout.IMAGES, layout.CAPTIONS):
-        written.add(name, _copy(corpus / name, written.out / name))
+        written.add(name, _copy(store, f"{store.manifest.corpus.path}/{name}", written.path(name)))
     for entry in store.manifest.neighbors:
         name = f"neighbors/{entry.path.partition('/')[2]}.parquet"
         ranges = [part for images in splits_of(store, options).values() for part in query_ranges(store, entry, images)]
-        written.add(name, write_pairs(store, entry, ranges, written.out / name))
+        written.add(name, write_pairs(store, entry, ranges, written.path(name)))
 
 
 def query_ranges(store: Store, entry: NeighborEntry, images: SplitRows) -> list[range]:
@@ -80,8 +80,8 @@ def _pairs(store: Store, entry: NeighborEntry, queries: range) -> Iterator[dict[
         }
 
 
-def _copy(source: Path, target: Path) -> FileFact:
-    with source.open("rb") as read, atomic_file(target) as file:
+def _copy(store: Store, source: str, target: Path) -> FileFact:
+    with open_below(store.path, source) as read, atomic_file(target) as file:
         while data := read.read(1 << 20):
             file.write(data)
     return file.fact

@@ -13,10 +13,11 @@ from importlib import import_module
 from pathlib import Path
 
 import labelgen
-from labelgen.errors import ConfigError
-from labelgen.export.base import Options, Written
+from labelgen.errors import ConfigError, some
+from labelgen.export.base import Options, Written, splits_of
 from labelgen.store.atomic import write_atomic
 from labelgen.store.reader import Store
+from labelgen.types import is_path_word
 
 #: Target -> the function that writes it.
 TARGETS = {
@@ -30,6 +31,8 @@ TARGETS = {
     "fine-grained": "labelgen.export.fine_grained:write",
 }
 REPORT = "export.json"
+#: Targets whose files are called after splits.
+_BY_SPLIT = ("listwise-itr", "itm-cls", "cusa", "hf")
 
 
 def export(store: Store, target: str, out: str | Path, options: Options | None = None) -> Written:
@@ -49,13 +52,28 @@ def export(store: Store, target: str, out: str | Path, options: Options | None =
         raise unknown("export target", target, TARGETS)
     chosen, folder = options or Options(), Path(out)
     _check(store, chosen, folder)
+    if target in _BY_SPLIT:
+        _check_split_names(store, chosen)
     written = Written(target, folder)
     module, _, name = TARGETS[target].partition(":")
     getattr(import_module(module), name)(store, chosen, written)
     made = {"store": store.manifest.content_digest, "store_id": store.manifest.store_id}
     report = {"labelgen": labelgen.__version__, **made, "options": asdict(chosen), **written.to_json()}
-    write_atomic(folder / REPORT, json.dumps(report, indent=1, ensure_ascii=False).encode())
+    text = json.dumps(report, indent=1, ensure_ascii=False)
+    write_atomic(written.path(REPORT), text.encode(errors="backslashreplace"))
     return written
+
+
+def _check_split_names(store: Store, options: Options) -> None:
+    """Splits whose names become names of files must be words: nothing in a store chooses a path."""
+    wrong = [name for name in splits_of(store, options) if not is_path_word(name)]
+    if wrong:
+        raise ConfigError(
+            f"{len(wrong)} split names cannot be names of files",
+            found=some(wrong),
+            expected="letters, digits, '.', '_' and '-', not beginning with a dot",
+            todo="leave these splits out with --splits, or build the store with other split names",
+        )
 
 
 def _check(store: Store, options: Options, out: Path) -> None:

@@ -207,7 +207,9 @@ def _columns(named: Mapping[str, str]) -> Columns:
 
 
 def _place(path: Path, base: Path) -> Path:
-    return path.relative_to(base) if path.is_relative_to(base) else Path(path.name)
+    """A path below the folder of cleaned files; names that lead out of the data set lose their folders."""
+    inside = path.is_relative_to(base) and ".." not in path.relative_to(base).parts
+    return path.relative_to(base) if inside else Path(path.name)
 
 
 def _total(target: Path, counts: Iterable[tuple[int, int]]) -> Cleaned:

@@ -19,6 +19,7 @@ from labelgen.stages import inventory
 from labelgen.store import layout
 from labelgen.store.atomic import clean_temporaries, write_atomic
 from labelgen.store.card import write_card
+from labelgen.store.conforms import conforms
 from labelgen.store.files import open_lock, read_below, refuse_links, status_below, unlink_below
 from labelgen.store.manifest import Manifest
 from labelgen.teachers.identity import on_common_facts
@@ -97,12 +98,13 @@ def _is_note(pending: Any) -> bool:
     if not isinstance(pending, dict) or not isinstance(pending.get("identity"), dict):
         return False
     machines = pending.get("machines")
-    tables = (pending.get("recipe", {}), pending.get("totals", {}), pending.get("teachers", {}))
+    tables = (pending.get("totals", {}), pending.get("teachers", {}))
     return (
         isinstance(machines, list)
         and bool(machines)
         and all(isinstance(value, dict) for value in (*machines, *tables))
-        and all(type(total) is int for total in tables[1].values())
+        and all(type(total) is int for total in tables[0].values())
+        and ("recipe" not in pending or conforms("recipe.v1")(pending["recipe"]))
     )
 
 

@@ -65,7 +65,7 @@ def rendered(manifest: Manifest, tables: Path) -> dict[str, bytes]:
 def render_readme(manifest: Manifest) -> str:
     """The card in Markdown."""
     corpus, quarantine = manifest.corpus, manifest.quarantine
-    name = _cell(corpus.about.get("name") or manifest.recipe.get("dataset", {}).get("name", "unknown"))
+    name = markdown_cell(corpus.about.get("name") or manifest.recipe.get("dataset", {}).get("name", "unknown"))
     counts = f"{corpus.n_images:,} images, {corpus.n_captions:,} captions, {corpus.n_texts:,} different texts"
     splits = [
         (split, f"{len(rows):,}", ", ".join(f"{part.start:,} to {part.stop - 1:,}" for part in rows.ranges))
@@ -83,7 +83,7 @@ def render_readme(manifest: Manifest) -> str:
     sections = [
         f"# Soft labels for {name}",
         f"A soft-label store (format {manifest.format}) for image-text retrieval: {counts}, {_size(manifest)}, sealed "
-        f"{manifest.created} by labelgen {manifest.labelgen}. Content `{manifest.content_digest}`.",
+        f"{manifest.created} by labelgen {markdown_cell(manifest.labelgen)}. Content `{manifest.content_digest}`.",
         "## How to read it",
         _USE.format(**_example(manifest)),
         "## Splits",
@@ -126,18 +126,18 @@ def _example(manifest: Manifest) -> dict[str, str]:
 
 def _about(about: Mapping[str, str]) -> str:
     """What is known of the data; silence about a licence must not look like a permission."""
-    known = [f"- {_cell(key)}: {_cell(value)}" for key, value in about.items() if value]
+    known = [f"- {markdown_cell(key)}: {markdown_cell(value)}" for key, value in about.items() if value]
     if not about.get("licence"):
         known.append("- licence: not known to labelgen; ask where the data came from before you share this folder")
     return "\n".join(known)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [head, ["---"] * len(head), *([_cell(value) for value in row] for row in rows)]
+    lines = [head, ["---"] * len(head), *([markdown_cell(value) for value in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(value: Any) -> str:
+def markdown_cell(value: Any) -> str:
     """Text that is safe in a Markdown table: one line, printable, no HTML, no column borders, no marks of Markdown."""
     text = escape(visible(" ".join(str(value).split())))
     return "".join(f"&#{ord(mark)};" if mark in _MARKS else mark for mark in text)

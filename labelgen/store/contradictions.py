@@ -19,6 +19,11 @@ _SHOWN = 20
 _UNSAFE_SPLIT = re.compile(r"(^|/)\.\.?(/|$)|^/|\\|[\x00-\x1f\x7f]")
 
 
+def are_arrays_sound(manifest: Manifest) -> bool:
+    """Whether every array fits the corpus and is listed as large as it is declared: reading is bounded by the files."""
+    return not any(sentence for check in (_embeddings, _neighbors, _arrays) for sentence in check(manifest))
+
+
 def contradictions(manifest: Manifest) -> list[str]:
     """Sentences on what does not fit together, at most 20; empty for every store that labelgen sealed.
 

@@ -7,53 +7,66 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from labelgen.errors import visible
 from labelgen.store.manifest import Manifest, NeighborEntry
 
 
 def as_text(path: Path, manifest: Manifest) -> str:
     """One paragraph."""
-    return f"labelgen store {str(path)!r}: " + "; ".join(f"{name} {value}" for name, value in _facts(manifest)) + "."
+    facts = "; ".join(f"{name} {visible(value)}" for name, value in _facts(manifest))
+    return f"labelgen store {str(path)!r}: {facts}."
 
 
 def as_html(path: Path, manifest: Manifest) -> str:
     """A table; every text from the store is escaped."""
+    cell = "style='text-align:left'"
     rows = "".join(
-        f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(value)}</td></tr>"
+        f"<tr><th {cell}>{escape(name)}</th><td {cell}>{escape(visible(value))}</td></tr>"
         for name, value in _facts(manifest)
     )
-    return f"<div><b>labelgen store</b> <code>{escape(str(path))}</code><table>{rows}</table></div>"
+    return f"<div><b>labelgen store</b> <code>{escape(visible(str(path)))}</code><table>{rows}</table></div>"
 
 
 def recall_text(entry: NeighborEntry) -> str:
     """`approximate, recall@64 0.957 (0.943 to 0.968, 1,000 images)`, empty for an exact list."""
     if not entry.approximate:
         return ""
-    recall = entry.facts.get("recall") or {}
-    if recall.get("mean") is None:
+    try:
+        recall = entry.facts["recall"]
+        interval = f"{recall['low']:.3f} to {recall['high']:.3f}, {recall['images']:,} images"
+        below = ", below its target" if recall["mean"] < recall.get("target", 0) else ""
+        return f"approximate, recall@{int(recall['k'])} {recall['mean']:.3f} ({interval}{below})"
+    except (KeyError, TypeError, ValueError, AttributeError):  # a build without queries, or facts of someone else
         return "approximate, recall not measured"
-    interval = f"{recall['low']:.3f} to {recall['high']:.3f}, {recall['images']:,} images"
-    below = ", below its target" if recall["mean"] < recall.get("target", 0) else ""
-    return f"approximate, recall@{recall['k']} {recall['mean']:.3f} ({interval}{below})"
 
 
 def training_text(training: Mapping[str, Any]) -> str:
     """One line for every part of the corpus that a trained teacher was judged on, and one on how it was trained."""
-    fit = training["fit"]
-    how = f"stopped early, best of {training['steps']}" if training["stopped"] == "early" else "all steps taken"
-    lines = [
-        f"AUC {frozen:.4f} -> {made:.4f} {part} ({pairs:,} pairs)" for part, pairs, frozen, made in judged(training)
-    ]
-    step = f"{training['best_step']} steps ({how})"
-    return "\n".join([*lines, f"{step} on {fit['captions']:,} captions of {fit['images']:,} images"])
+    try:
+        fit = training["fit"]
+        how = f"stopped early, best of {training['steps']}" if training["stopped"] == "early" else "all steps taken"
+        lines = [
+            f"AUC {frozen:.4f} -> {made:.4f} {part} ({pairs:,} pairs)" for part, pairs, frozen, made in judged(training)
+        ]
+        step = f"{training['best_step']} steps ({how})"
+        return "\n".join([*lines, f"{step} on {fit['captions']:,} captions of {fit['images']:,} images"])
+    except (KeyError, TypeError, ValueError):
+        return "its report cannot be read"
 
 
 def judged(training: Mapping[str, Any]) -> list[tuple[str, int, float, float]]:
-    """Part, pairs, AUC of the source's rows and of the trained ones; the part that is only reported comes first."""
-    parts = sorted(training["auc"].items(), key=lambda item: (item[0] != "held_out", item[0] != "stopping"))
-    return [
-        (part.replace("_", " "), told["positive"] + told["negative"], told["frozen"], told["trained"])
-        for part, told in parts
-    ]
+    """Part, pairs, AUC of the source's rows and of the trained ones; the part that is only reported comes first.
+
+    Nothing where the report is not one that a training makes.
+    """
+    try:
+        parts = sorted(training["auc"].items(), key=lambda item: (item[0] != "held_out", item[0] != "stopping"))
+        return [
+            (part.replace("_", " "), told["positive"] + told["negative"], float(told["frozen"]), float(told["trained"]))
+            for part, told in parts
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return []
 
 
 def human_bytes(count: int) -> str:

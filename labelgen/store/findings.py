@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from labelgen.errors import visible
 from labelgen.types import Bool
 
 _MOST_RANGES = 10
@@ -96,4 +97,5 @@ class Report:
 
     def __str__(self) -> str:
         head = f"{self.path}: {'whole' if self.ok else f'{len(self.problems)} problems'}, content {self.content_digest}"
-        return "\n".join([head, *(f"  {problem}" for problem in self.problems), *(f"  note: {n}" for n in self.notes)])
+        lines = [head, *(f"  {problem}" for problem in self.problems), *(f"  note: {note}" for note in self.notes)]
+        return "\n".join(map(visible, lines))

@@ -34,8 +34,9 @@ class Unfinished:
     def __init__(self, root: Path, sealed: Manifest, *, pending: bool) -> None:
         self._root, self._pending = root, pending
         self._arrays = {spec.path for spec in sealed.arrays()}
-        self._next = _next_manifest(root, sealed) if pending else None
-        self._named = dict(self._next.files) if self._next else {}
+        self._next = _other_manifest(root, layout.NEXT, sealed) if pending else None
+        replaced = _other_manifest(root, layout.REPLACED, sealed) if pending else None
+        self._named = {path: fact for other in (replaced, self._next) if other for path, fact in other.files.items()}
         self._receipts: set[str] = set()
         for path, document in _receipts(root, sealed) if pending else ():
             self._receipts.add(path)
@@ -79,8 +80,9 @@ class Unfinished:
             return False
 
 
-def _next_manifest(root: Path, sealed: Manifest) -> Manifest | None:
-    document = _json(root, layout.NEXT)
+def _other_manifest(root: Path, path: str, sealed: Manifest) -> Manifest | None:
+    """A manifest of the same store that lies beside the sealed one: the next one, or the one before."""
+    document = _json(root, path)
     try:
         manifest = Manifest.from_json(document) if digest_matches(document) else None
     except LabelgenError:

@@ -19,7 +19,7 @@ from labelgen.errors import LabelgenError, StoreFormatError
 from labelgen.progress import Event, Listener, silent
 from labelgen.store import layout
 from labelgen.store.atomic import FileFact, is_temporary
-from labelgen.store.contradictions import contradictions
+from labelgen.store.contradictions import are_arrays_sound, contradictions
 from labelgen.store.describe import recall_text
 from labelgen.store.files import digest_below, is_regular, kind_of, open_below, read_below, walk
 from labelgen.store.findings import Findings, Problem, Report
@@ -57,15 +57,14 @@ def verify(path: str | Path, *, progress: Listener = silent) -> Report:
     for name, status in there.items():
         if not is_regular(status):
             found.add(name, f"is {kind_of(status.st_mode)}: nothing in a store is anything but a file or a folder")
-    against = contradictions(manifest)
-    for sentence in against:
+    for sentence in contradictions(manifest):
         found.add(layout.MANIFEST, f"contradicts itself: {sentence}")
     unfinished = Unfinished(root, manifest, pending=_note_pending(root, found))
     read = _check_files(root, manifest, there, unfinished, found, progress)
     _check_unlisted(manifest, there, unfinished, found)
     if content_digest(manifest.files) != manifest.content_digest:
         found.add(layout.MANIFEST, "the content digest is not that of the listed files")
-    if not against:  # what is declared cannot be what is there: to read by it would be without bounds
+    if are_arrays_sound(manifest):
         _check_content(root, manifest, found)
     found.notes += [f"{entry.path}: {recall_text(entry)}" for entry in manifest.neighbors if entry.approximate]
     seconds = round(time.perf_counter() - started, 3)

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from labelgen.errors import StoreError
+from labelgen.store.files import refuse_links
 
 
 def open_array(root: Path, path: str) -> Any:
     """The `zarr.Array` at a path inside a store, read-only."""
     import zarr
 
-    return zarr.open_array(root / path, mode="r")
+    return zarr.open_array(root / path, mode="r", zarr_format=3)
 
 
 def open_node(root: Path, path: str) -> Any:
@@ -20,11 +21,13 @@ def open_node(root: Path, path: str) -> Any:
 
     Raises:
         StoreError: nothing there that zarr opens.
+        CorruptStoreError: a link, a pipe or a device below it.
     """
     import zarr
 
+    refuse_links(root / path if path else root)
     try:
-        return zarr.open(root / path, mode="r")
+        return zarr.open(root / path, mode="r", zarr_format=3)
     except (FileNotFoundError, ValueError) as error:
         raise StoreError(
             f"zarr finds no array or group at {root / path}",
