@@ -146,7 +146,7 @@ def local_timm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("timm") / "model"
     network = timm.create_model("test_vit")
-    timm.models.save_for_hf(network, folder, model_args={"act_layer": "gelu"})
+    timm.models.save_for_hf(network, folder, model_args={"act_layer": "gelu"}, safe_serialization=True)
     return folder
 
 
