@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,17 @@ def _jsonl(
         (line, 0, 0) if not record else _line(table, line, record, numbers, gone, folder, _fields(table, chosen))
         for line, record in zip(lines, records, strict=True)
     ]
-    mark = b"\xef\xbb\xbf" if data.startswith(b"\xef\xbb\xbf") else b""
-    left = mark + "".join(line for line, _, _ in done).encode("utf-8", "surrogateescape")
-    return left, sum(kept for _, kept, _ in done), sum(removed for _, _, removed in done)
+    return (
+        _marked(data, (line for line, _, _ in done)),
+        sum(kept for _, kept, _ in done),
+        sum(removed for _, _, removed in done),
+    )
+
+
+def _marked(data: bytes, lines: Iterable[str]) -> bytes:
+    """The lines that are left as bytes, with the byte order mark of the file."""
+    mark = codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
+    return mark + "".join(lines).encode("utf-8", "surrogateescape")
 
 
 def _fields(table: str, chosen: str) -> Sequence[str]:
@@ -133,5 +142,4 @@ def _csv(
     file = rows.header.index("file_name")
     stays = [_stay(_place(table, row.fields[file], folder), 1, numbers, gone)[0] for row in rows.rows]
     left = without_rows(text, [row for row, stay in zip(rows.rows, stays, strict=True) if not stay])
-    left = "".join(left).encode("utf-8", "surrogateescape")
-    return left, sum(stays), len(stays) - sum(stays)
+    return _marked(data, left), sum(stays), len(stays) - sum(stays)

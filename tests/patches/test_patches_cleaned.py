@@ -161,6 +161,72 @@ def wikipedia(root: Path) -> str:
     return "wikipedia(features_only=True)"
 
 
+def tokens_of_languages(root: Path) -> str:
+    """Lines that end with a carriage return alone, with the language in the id."""
+    lines = [f"{file}#enc#{n}\t{text}\r" for file, text, n in rows()]
+    (root / "results_20130124.token").write_bytes("".join(lines).encode())
+    (root / "train.txt").write_bytes("".join(f"im{n}.jpg\r" for n in range(3)).encode())
+    return "flickr30k"
+
+
+def quotes_as_text(root: Path) -> str:
+    """A TSV without quoting, with a blank line, a repeated header and line ends of Windows."""
+    header = "picture\twords"
+    lines = [f'{file[:3]}\t"{text.replace(chr(9), " ")} {n}' for file, text, n in rows()]
+    lines[2:2] = ["", header]
+    (root / "mine.tsv").write_bytes("\r\n".join([header, *lines, ""]).encode())
+    return "table(file='mine.tsv', image_id='picture', caption='words')"
+
+
+def semicolons(root: Path) -> str:
+    frame(ids=True).write_csv(root / "mine.csv", separator=";")
+    return "table(file='mine.csv', image_id='picture', caption='words', separator='semicolon')"
+
+
+def listed() -> list[dict[str, Any]]:
+    """An image a row, with all its captions and their ids."""
+    found = []
+    for image in range(len(SIZES)):
+        texts = [(row, text) for row, (file, text, _) in enumerate(rows()) if file == f"im{image}.jpg"]
+        ids, captions = [f"c{row}" for row, _ in texts], [text for _, text in texts]
+        found.append({"image_id": f"im{image}", "caption": captions, "caption_id": ids})
+    return found
+
+
+def lists_in_jsonl(root: Path) -> str:
+    (root / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listed()), encoding="utf-8")
+    return "table"
+
+
+def lists_in_parquet(root: Path) -> str:
+    pictures = [{"bytes": b"x", "path": f"{row['image_id']}.jpg"} for row in listed()]
+    pl.DataFrame({"image": pictures, "caption": [row["caption"] for row in listed()]}).write_parquet(
+        root / "captions.parquet"
+    )
+    return "table"
+
+
+def folder_of_lines(root: Path) -> str:
+    for number in range(len(SIZES)):
+        (root / f"im{number}.jpg").write_bytes(b"a photograph")
+        texts = [text or "not empty" for file, text, _ in rows() if file == f"im{number}.jpg"]
+        if texts:
+            (root / f"im{number}.TXT").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+    return "folder(lines='each')"
+
+
+def folder_with_metadata(root: Path, *, suffix: str) -> str:
+    (root / "train").mkdir()
+    for number in range(len(SIZES)):
+        (root / "train" / f"im{number}.jpg").write_bytes(b"a photograph")
+    named = pl.DataFrame({"file_name": [file for file, _, _ in rows()], "text": [text for _, text, _ in rows()]})
+    if suffix == "csv":
+        named.write_csv(root / "train" / "metadata.csv", include_bom=True)
+    else:
+        named.write_ndjson(root / "train" / "metadata.jsonl")
+    return "folder"
+
+
 MADE: dict[str, Callable[[Path], str]] = {
     "token": token,
     "flickr30k": flickr30k,
@@ -175,6 +241,14 @@ MADE: dict[str, Callable[[Path], str]] = {
     "webdataset": lambda root: shards(root, ids="key"),
     "webdataset, ids of shards": lambda root: shards(root, ids="shard/key"),
     "wikipedia": wikipedia,
+    "tokens of languages": tokens_of_languages,
+    "quotes as text": quotes_as_text,
+    "semicolons": semicolons,
+    "lists in jsonl": lists_in_jsonl,
+    "lists in parquet": lists_in_parquet,
+    "folder of lines": folder_of_lines,
+    "folder with metadata.csv": lambda root: folder_with_metadata(root, suffix="csv"),
+    "folder with metadata.jsonl": lambda root: folder_with_metadata(root, suffix="jsonl"),
 }
 
 
@@ -218,8 +292,8 @@ def test_reading_what_was_cleaned(name: str, seed: int, tmp_path: Path) -> None:
     before = read(spec, root)
     patch = decisions(before, seed)
     done = export_sources(patch, spec, root, out)
-    for photo in root.rglob("*.jpg") if name == "folder" else ():
-        shutil.copy(photo, out)
+    for photo in root.rglob("*.jpg") if name.startswith("folder") else ():
+        shutil.copy(photo, out / photo.relative_to(root))
     after, expected = read(spec, out), without(before, patch)
     # A dropped caption of wikipedia is the only one of its image; tables and CUSA name images by their captions.
     assert told(after, alone=False)[0] == told(expected, alone=False)[0]
