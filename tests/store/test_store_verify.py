@@ -27,7 +27,7 @@ from labelgen.store.shards import write_array
 from labelgen.store.splits import SplitRows
 from labelgen.store.verify import verify
 from labelgen.testing.stores import make_store
-from labelgen.types import PAD_ROW
+from labelgen.types import PAD_ROW, Relation
 
 Cut = Callable[[int, int], AbstractContextManager[None]]
 
@@ -290,6 +290,7 @@ def test_a_constant_teacher(broken: Path) -> None:
 
 
 LISTS = "neighbors/t2t.text.k4"
+CROSS = layout.neighbors_path(Relation.T2T, "text", "max", "cross", 4)
 
 
 @pytest.mark.parametrize(
@@ -320,11 +321,11 @@ def test_lists_that_no_search_makes(broken: Path, name: str, column: int, value:
     assert any(problem.file == LISTS and problem.rows == (1, 2) and words in problem.what for problem in found), found
 
 
-def rewrite_list(root: Path, change: Callable[[np.ndarray, np.ndarray, np.ndarray], None]) -> None:
+def rewrite_list(root: Path, change: Callable[[np.ndarray, np.ndarray, np.ndarray], None], path: str = LISTS) -> None:
     """Change ids, scores and next of the list t2t together, with the production writer, and sign them."""
     from labelgen.store.mapped import MappedArray
 
-    specs = layout.neighbor_specs(LISTS, 24, 4)
+    specs = layout.neighbor_specs(path, 24, 4)
     arrays = {name: np.array(MappedArray(root, spec)) for name, spec in specs.items()}
     change(arrays["ids"], arrays["scores"], arrays["next"])
     for name, spec in specs.items():
@@ -355,18 +356,19 @@ def test_a_bound_after_a_list_that_names_all_candidates(broken: Path) -> None:
 
 
 def test_a_list_of_the_other_splits(broken: Path) -> None:
-    """A list with the scope `cross` may hold other splits only: the list of the own split with this name is wrong."""
+    """A list of the scope `cross` holds other splits only: the list of the own split under its name is wrong."""
+    (broken / LISTS).rename(broken / CROSS)
     manifest = load_manifest(broken)
-    cross = tuple(replace(entry, scope="cross") if entry.path == LISTS else entry for entry in manifest.neighbors)
-    save_manifest(broken, replace(manifest, neighbors=cross))
-    owners = np.repeat(np.arange(8), [end - start for start, end in _ranges(broken)])
-    ids = np.array(_list(broken, "ids"))
-    filled = ids == PAD_ROW
-    assert not filled.all(axis=1)[0]
+    lists = tuple(
+        replace(entry, scope="cross", path=CROSS) if entry.path == LISTS else entry for entry in manifest.neighbors
+    )
+    moved = {path.replace(f"{LISTS}/", f"{CROSS}/"): fact for path, fact in manifest.files.items()}
+    save_manifest(broken, replace(manifest, neighbors=lists, files=moved, content_digest=content_digest(moved)))
     found = whats(broken)
     assert found
     assert all("candidates of the own image or of the wrong split" in what for what in found)
-    val = int(load_manifest(broken).corpus.splits["val"].start)
+    owners = np.repeat(np.arange(8), [stop - start for start, stop in _ranges(broken)])
+    val = load_manifest(broken).corpus.splits["val"].start
     first_of_val = int(np.flatnonzero(owners >= val)[0])
 
     def crossed(ids: np.ndarray, scores: np.ndarray, bound: np.ndarray) -> None:
@@ -374,14 +376,8 @@ def test_a_list_of_the_other_splits(broken: Path) -> None:
         ids[:], scores[:], bound[:] = PAD_ROW, -np.inf, -np.inf
         ids[:, 0], scores[:, 0] = np.where(owners < val, first_of_val, 0), 0.5
 
-    rewrite_list(broken, crossed)
+    rewrite_list(broken, crossed, CROSS)
     assert whats(broken) == []
-
-
-def _list(root: Path, name: str) -> np.ndarray:
-    from labelgen.store.mapped import MappedArray
-
-    return np.asarray(MappedArray(root, layout.neighbor_specs(LISTS, 24, 4)[name]))
 
 
 def _ranges(root: Path) -> list[tuple[int, int]]:
