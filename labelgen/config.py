@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from labelgen import resources
-from labelgen.errors import ConfigError, SpecError
+from labelgen.errors import ConfigError, SpecError, shown
 from labelgen.fingerprint import ADDED, TRANSIENT, canonical, fingerprint
 from labelgen.registry import unknown
 from labelgen.specs import Spec
@@ -153,9 +153,11 @@ def from_dict(data: Mapping[str, Any]) -> BuildConfig:
     if "dataset" not in data:
         raise ConfigError("the recipe has no [dataset] table", todo='add [dataset] with name = "..."')
     teachers = data.get("teachers") or DEFAULT_TEACHERS
+    if not isinstance(teachers, Mapping):
+        raise ConfigError("[teachers] is not a table", found=shown(teachers), expected='text = "minilm()"')
     for alias, spec in teachers.items():
         if not isinstance(spec, str):
-            raise ConfigError(f"teacher {alias!r} is not a spec string", found=repr(spec), expected='"minilm()"')
+            raise ConfigError(f"teacher {alias!r} is not a spec string", found=shown(spec), expected='"minilm()"')
     return BuildConfig(
         dataset=_table(DatasetConfig, "dataset", data["dataset"]),
         teachers={alias: Spec.parse(spec) for alias, spec in teachers.items()},

@@ -2,7 +2,7 @@
 
 A fault is: exit code 70 or one that the help does not name, a traceback, more than `MAX_SECONDS` of processor time or
 `MAX_WAIT` seconds in all, more memory than `MAX_GROWTH`, or more than `MAX_STDERR` characters of message. Which of the
-documented exit codes a damaged input gets, and whether it is refused at all, is for the tests of the part that reads it.
+documented exit codes a damaged input gets, and whether it is refused at all, is for tests of the part that reads it.
 
 Inputs come from hypothesis as a seed and a number of mutations, so that a run is the same everywhere. A fault names
 both; `LABELGEN_FUZZ_SEED` shifts all seeds, `LABELGEN_FUZZ_KEEP=FOLDER` keeps the inputs of faults there.
