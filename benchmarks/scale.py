@@ -64,8 +64,9 @@ def main() -> None:
         for note in plan["notes"]:
             print(f"\nplan: {note}")
         if options.approximate:
+            exact = [word for relation in ("t2t", "i2t", "t2i") for word in ("--drop", relation)]
             changed, peak = _labelgen(
-                "build", *recipe, "--out", str(store), "--update", "--approximate", options.approximate
+                "build", *recipe, "--out", str(store), "--update", *exact, "--approximate", options.approximate
             )
             print(f"\n{_against_approximate(report, changed, peak)}")
 

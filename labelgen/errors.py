@@ -17,6 +17,7 @@ The tree (each class also inherits the builtin that a caller would catch)::
     │   └── CorruptStoreError               bytes differ from what was sealed
     ├── UnknownIdError (KeyError)           ids that the store does not hold                    exit 5
     ├── MissingItemError (LookupError)      ids whose embedding is missing (quarantined)        exit 5
+    ├── WorkerError (RuntimeError)          a worker process died                               exit 1
     ├── ArrayError (ValueError)             an array given to a scheme or a loss is wrong       exit 1
     ├── DiskError (OSError)                 the disk is full or read-only                       exit 6
     └── MissingExtraError (ImportError)     an optional dependency is not installed             exit 7
@@ -131,6 +132,10 @@ class MissingItemError(LabelgenError, LookupError):
 
 class ArrayError(LabelgenError, ValueError):
     """An array given to a scheme or a loss has a wrong shape or type, or in debug mode wrong values."""
+
+
+class WorkerError(LabelgenError, RuntimeError):
+    """A worker process was killed or crashed, or the scheduler that ran it is gone."""
 
 
 class DiskError(LabelgenError, OSError):

@@ -66,6 +66,13 @@ class Folder:
         captions = _text_captions(folder, files, self.lines, ledger)
         listed = [entry for table in files.tables for entry in self._listed(folder, table, ledger)]
         if not captions and not listed:
+            if files.other_texts():
+                file = repaired(files.other_texts()[0])
+                raise DatasetError(
+                    f"no photograph below {folder} has a text that ends in {self.suffix}",
+                    found=f"texts of another suffix, for example {shown(file)}",
+                    todo=f"set suffix='.{file.rpartition('.')[2]}'",
+                )
             raise not_this("folder", folder, self.info.expects)
         captions += listed
         files.book(ledger, folder, self.suffix, {file for file, text in captions if text is not None})

@@ -41,6 +41,11 @@ class FolderFiles:
     tables: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
 
+    def other_texts(self) -> list[str]:
+        """Texts that lie beside a photograph with another suffix than the one that is read."""
+        stems = {_stem(photo) for photo in self.photos}
+        return [file for file in self.others if _suffix(file) in _TEXTS and _stem(file) in stems]
+
     def book(self, ledger: Ledger, folder: Path, suffix: str, captioned: Collection[str]) -> None:
         """Book all files, and the photographs that have no caption."""
         used = len(self.photos) + len(self.texts) + len(self.tables)

@@ -25,6 +25,7 @@ _OPTIONAL = {"caption_id": "caption_id", "split": "split", "image_file": "file_n
 
 # What a column of texts is called; one that is not read is told.
 _TEXTS = re.compile(r"caption|sentence|text|description|comment", re.IGNORECASE)
+_ABOUT_TEXTS = re.compile(r"(id|ids|index|row|number|count|length)$", re.IGNORECASE)
 
 #: Column of pictures in the parquet files of Hugging Face: bytes and path.
 _PICTURE = "image"
@@ -164,7 +165,7 @@ def _book_columns(ledger: Ledger, table: TableFile, columns: dict[str, str]) -> 
         if name in columns.values():
             ledger.used("columns")
         else:
-            loud = _TEXTS.search(name) is not None and not name.lower().endswith("id")
+            loud = _TEXTS.search(name) is not None and _ABOUT_TEXTS.search(name) is None
             ledger.skipped("columns", "texts that no option names" if loud else "without a meaning", name, loud=loud)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from labelgen.config import RunConfig, parse_bytes
+from labelgen.errors import WorkerError
 from labelgen.stages.base import Receipt, Task
 from labelgen.stages.worker import WorkerSettings
 
@@ -25,6 +26,15 @@ class Executor(Protocol):
     def run(self, root: Path, tasks: Sequence[Task]) -> Iterator[Receipt]:
         """Receipts as tasks end, in any order. The first error ends the run; finished tasks keep their receipts."""
         ...
+
+
+def worker_died(who: str = "a worker process died") -> WorkerError:
+    """The one way to say that work ended without an error of its own."""
+    return WorkerError(
+        who,
+        found="it was killed (often by the system, for memory) or crashed",
+        todo="run the same command again (finished tasks are kept), with fewer --workers or a smaller --memory",
+    )
 
 
 def cores() -> int:

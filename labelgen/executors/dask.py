@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -9,12 +13,14 @@ from typing import Any
 
 from labelgen.config import RunConfig
 from labelgen.errors import ConfigError, missing_extra
-from labelgen.executors.base import worker_settings
+from labelgen.executors.base import worker_died, worker_settings
 from labelgen.stages import worker
 from labelgen.stages.base import Receipt, Task, run_task
 from labelgen.stages.worker import WorkerSettings
 
 _AHEAD = 4
+#: How long to wait for a cluster to end: after an error, and when its work is done.
+_CLOSE_SECONDS, _PATIENT_SECONDS = 0.5, 30.0
 
 
 class DaskExecutor:
@@ -49,29 +55,55 @@ class DaskExecutor:
                 processes=True,
                 dashboard_address=None,
                 memory_limit=0,
+                silence_logs=logging.CRITICAL,  # what went wrong is said once, by the error
             )
             self._client = Client(self._cluster)
         self._assign_seats()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._client is not None:
-            self._client.close()
-        if self._cluster is not None:
-            self._cluster.close()
+        if any(error):
+            self._stop_now()
+        seconds = _CLOSE_SECONDS if any(error) else _PATIENT_SECONDS
+        for service in (self._client, self._cluster):
+            if service is not None:
+                with contextlib.suppress(TimeoutError):  # its processes are killed, or end with this one
+                    service.close(timeout=seconds)
         self._client = self._cluster = None
 
+    def _stop_now(self) -> None:
+        """Do not wait for tasks that nobody will use: a task leaves nothing half written.
+
+        A local cluster would wait for them, and start a killed worker again.
+        """
+        logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
+        nannies = list(getattr(self._cluster, "workers", {}).values())
+        for nanny in nannies:
+            nanny.auto_restart = False
+        for nanny in nannies:
+            with contextlib.suppress(OSError, AttributeError, TypeError):
+                os.kill(nanny.pid, signal.SIGKILL)
+
     def run(self, root: Path, tasks: Sequence[Task]) -> Iterator[Receipt]:
+        from concurrent.futures import CancelledError
+
         from distributed import as_completed
+        from distributed.comm import CommClosedError
+        from distributed.scheduler import KilledWorker
 
         waiting = iter(tasks)
-        width = _AHEAD * max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
-        running = as_completed([self._submit(root, task) for task in islice(waiting, width)])
-        for future in running:
-            yield future.result()
-            following = next(waiting, None)
-            if following is not None:
-                running.add(self._submit(root, following))
+        try:
+            width = _AHEAD * max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
+            running = as_completed([self._submit(root, task) for task in islice(waiting, width)])
+            for future in running:
+                yield future.result()
+                following = next(waiting, None)
+                if following is not None:
+                    running.add(self._submit(root, following))
+        except KilledWorker as error:
+            raise worker_died() from error
+        except (CommClosedError, CancelledError) as error:
+            raise worker_died("the dask scheduler is gone") from error
 
     def _submit(self, root: Path, task: Task) -> Any:
         # One thread a worker runs tasks: a teacher and an engine belong to one task at a time.

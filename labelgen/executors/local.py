@@ -12,8 +12,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 
 from labelgen.config import RunConfig
-from labelgen.errors import LabelgenError
-from labelgen.executors.base import worker_settings
+from labelgen.executors.base import worker_died, worker_settings
 from labelgen.stages import worker
 from labelgen.stages.base import Receipt, Task, run_task
 from labelgen.stages.worker import WorkerSettings
@@ -58,19 +57,15 @@ class LocalExecutor:
             for task in tasks:
                 yield run_task(root, task)
             return
-        pending: set[Future[Receipt]] = {self._pool.submit(run_task, root, task) for task in tasks}
         try:
+            pending: set[Future[Receipt]] = {self._pool.submit(run_task, root, task) for task in tasks}
             while pending:
                 # a finite timeout keeps Ctrl-C prompt
                 done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield future.result()
         except BrokenProcessPool as error:
-            raise LabelgenError(
-                "a worker process died",
-                found="it was killed (often by the system, for memory) or crashed",
-                todo="run the same command again with fewer --workers or a smaller --memory: finished tasks are kept",
-            ) from error
+            raise worker_died() from error
 
 
 def _sit_down(seats: Queue[WorkerSettings], parent: int) -> None:

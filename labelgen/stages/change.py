@@ -151,10 +151,16 @@ def _without_dropped(sealed: Manifest, before: SearchConfig, search: SearchConfi
     """A search that does not make lists again which were dropped: those over other splits, or approximate ones."""
     kept = [entry for entry in sealed.neighbors if entry.path not in change.paths]
     lost = [entry for entry in sealed.neighbors if entry.path in change.lists]
+    if (search.cross_k, search.approximate, search.aggregation) != (
+        before.cross_k,
+        before.approximate,
+        before.aggregation,
+    ):
+        return search  # lists of another kind are wanted instead
     if any(e.scope == "cross" for e in lost) and not any(e.scope == "cross" for e in kept):
-        search = replace(search, cross_k=search.cross_k if search.cross_k != before.cross_k else 0)
+        search = replace(search, cross_k=0)
     if any(e.approximate for e in lost) and not any(e.approximate for e in kept):
-        search = replace(search, approximate=search.approximate if search.approximate != before.approximate else "")
+        search = replace(search, approximate="")
     return search
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from labelgen.config import BuildConfig
 from labelgen.corpus.frames import Corpus
 from labelgen.corpus.ledger import Account, ledger_notes
-from labelgen.corpus.photos import PhotoError, decode_photo, read_photo
+from labelgen.corpus.photos import PhotoError, read_photo, with_photo
 from labelgen.executors.base import worker_settings
 from labelgen.progress import Event, Listener
 from labelgen.similarity.base import SearchPlan
@@ -228,9 +228,7 @@ def _photo_seconds(teacher: Any, corpus: Corpus) -> float:
     if not contents:
         return 0.0
     prepared: list[Any] = []
-    decoding = timed(
-        lambda: prepared.extend(teacher.prepare_image(decode_photo(data)) for data in contents), warm=False
-    )
+    decoding = timed(lambda: prepared.extend(with_photo(data, teacher.prepare_image) for data in contents), warm=False)
     encoding = timed(lambda: teacher.encode_images(prepared[: len(contents)]))
     return (decoding / worker.settings().threads + encoding) / len(contents)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from labelgen import config as configs
 from labelgen import registry
-from labelgen.corpus.photos import PhotoError, decode_photo, read_photo
+from labelgen.corpus.photos import PhotoError, read_photo, with_photo
 from labelgen.errors import LabelgenError
 from labelgen.similarity.base import Strip, Want, query_rows
 from labelgen.similarity.keys import TopK, merge
@@ -99,8 +99,10 @@ def _embed_again(
 ) -> None:
     name = entry.array.path
     try:
+        looks = entry.modality == "image" and manifest.teachers[entry.alias].kind == "content"
+        folders = _photo_folders(manifest, data_root) if looks else []  # before the teacher, which may be downloaded
         teacher = registry.create("teacher", Spec.parse(manifest.teachers[entry.alias].spec), device="cpu")
-        rows, again = _sampled(root, manifest, entry, teacher, sample, data_root)
+        rows, again = _sampled(root, manifest, entry, teacher, sample, folders)
     except LabelgenError as error:
         found.notes.append(f"{name}: not embedded again: {error.what}")
         return
@@ -116,7 +118,7 @@ def _embed_again(
 
 
 def _sampled(
-    root: Path, manifest: Manifest, entry: EmbeddingEntry, teacher: Any, sample: int, data_root: str
+    root: Path, manifest: Manifest, entry: EmbeddingEntry, teacher: Any, sample: int, folders: list[Path | None]
 ) -> tuple[Int64, Float16]:
     """Rows of the array, and what the teacher makes of them now from the store's texts or the data's photographs."""
     folder = root / manifest.corpus.path
@@ -131,7 +133,7 @@ def _sampled(
         return rows[kept], normalise(features[kept])
     if entry.modality == "text":
         return _texts_again(folder, manifest, teacher, sample)
-    return _photos_again(folder, manifest, teacher, sample, data_root)
+    return _photos_again(folder, manifest, teacher, sample, folders)
 
 
 def _texts_again(folder: Path, manifest: Manifest, teacher: Any, sample: int) -> tuple[Int64, Float16]:
@@ -147,12 +149,18 @@ def _texts_again(folder: Path, manifest: Manifest, teacher: Any, sample: int) ->
     return rows, np.concatenate([np.empty((0, teacher.dim), np.float16), *encoded])[place[text_rows[rows]]]
 
 
-def _photos_again(folder: Path, manifest: Manifest, teacher: Any, sample: int, data_root: str) -> tuple[Int64, Float16]:
+def _photo_folders(manifest: Manifest, data_root: str) -> list[Path | None]:
+    """Where the photographs of what was there first, and of every append, lie now."""
     config = configs.from_dict(configs.override(manifest.recipe, [f'dataset.root="{data_root}"'] if data_root else []))
-    starts = [part.image for part in sealed_parts(manifest)]
     # the patch may be gone by now, and photographs lie where they lay
-    read = [replace(dataset_of(manifest, config, number), patch="") for number in range(len(starts))]
-    folders = [ingest.read_corpus(dataset).photos for dataset in read]
+    read = [replace(dataset_of(manifest, config, number), patch="") for number in range(len(sealed_parts(manifest)))]
+    return [ingest.read_corpus(dataset).photos for dataset in read]
+
+
+def _photos_again(
+    folder: Path, manifest: Manifest, teacher: Any, sample: int, folders: list[Path | None]
+) -> tuple[Int64, Float16]:
+    starts = [part.image for part in sealed_parts(manifest)]
     files = tables.image_files(folder)
     rows, prepared = [], []
     for row in _spread(len(files), sample).tolist():
@@ -160,7 +168,7 @@ def _photos_again(folder: Path, manifest: Manifest, teacher: Any, sample: int, d
         if photos is None or file is None:
             continue
         try:
-            prepared.append(teacher.prepare_image(decode_photo(read_photo(photos, file))))
+            prepared.append(with_photo(read_photo(photos, file), teacher.prepare_image))
         except PhotoError:
             continue
         rows.append(row)

@@ -198,15 +198,24 @@ def _encoded_batches(teacher: ImageTeacher, photos: Path, files: Sequence[str | 
 
     On a CPU every forward pass has one thread. The bits of a convolution can depend on the number of threads that
     share it; so they do not depend on how many this worker has, and the cores are busy with whole batches instead.
+
+    The first batch of a teacher is encoded alone: what it took says how many fit into the memory of this worker.
     """
-    size, threads = teacher.image_batch, max(1, worker.settings().threads)
+    size = teacher.image_batch
     starts = iter(range(0, len(files), size))
     ahead: deque[Future[_Batch]] = deque()
+    threads = worker.settings().threads
     with worker.one_thread_a_pass() as turn, ThreadPoolExecutor(threads, thread_name_prefix="labelgen-embed") as pool:
         try:
+            if worker.needs_measuring(teacher):
+                first = files[: next(starts, 0) + size]
+                with worker.measuring(teacher):
+                    encoded = pool.submit(_encode_batch, teacher, photos, first, turn).result()
+                yield encoded
+            at_once = worker.batches_at_once(teacher)
             for start in starts:
                 ahead.append(pool.submit(_encode_batch, teacher, photos, files[start : start + size], turn))
-                if len(ahead) > threads:
+                if len(ahead) > at_once - (at_once < threads):
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()

@@ -44,8 +44,8 @@ def tree_bytes(pid: int) -> int:
 class PeakMeter:
     """Context manager that samples anonymous bytes of this process, or of its whole tree, and keeps the highest."""
 
-    def __init__(self, *, tree: bool = False) -> None:
-        self._tree = tree
+    def __init__(self, *, tree: bool = False, seconds: float = _INTERVAL_SECONDS) -> None:
+        self._tree, self._seconds = tree, seconds
         self._stop = threading.Event()
         self.peak_bytes = 0
         self._thread = threading.Thread(target=self._sample, name="labelgen-meter", daemon=True)
@@ -72,5 +72,5 @@ class PeakMeter:
         self.peak_bytes = max(self.peak_bytes, now)
 
     def _sample(self) -> None:
-        while not self._stop.wait(_INTERVAL_SECONDS if not self._tree else 4 * _INTERVAL_SECONDS):
+        while not self._stop.wait(self._seconds if not self._tree else 4 * self._seconds):
             self._read()

@@ -13,6 +13,7 @@ from typing import Any
 
 from labelgen import registry
 from labelgen.specs import Spec
+from labelgen.stages.meter import PeakMeter, anonymous_bytes
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class WorkerSettings:
 RUNTIME_BYTES = 1100 * 10**6
 
 _settings = WorkerSettings()
+#: Of teachers whose batches were measured: the teacher, the highest memory of this process, and what a batch took.
+_batches: dict[int, tuple[Any, int, int]] = {}
 
 
 def settings() -> WorkerSettings:
@@ -102,6 +105,28 @@ def one_thread_a_pass() -> Iterator[AbstractContextManager[Any]]:
         torch.set_num_threads(before)
 
 
+def needs_measuring(teacher: Any) -> bool:
+    """Whether it is not known how much memory a batch of a teacher takes, and it matters."""
+    return _settings.threads > 1 and id(teacher) not in _batches
+
+
+@contextmanager
+def measuring(teacher: Any) -> Iterator[None]:
+    """Measure what a batch that is encoded in the block, and nothing beside it, takes."""
+    before = anonymous_bytes()
+    with PeakMeter(seconds=0.01) as meter:
+        yield
+    _batches[id(teacher)] = (teacher, meter.peak_bytes, max(1, meter.peak_bytes - before))
+
+
+def batches_at_once(teacher: Any) -> int:
+    """How many batches of a teacher are worked on at once: as many as threads, or as fit into the memory."""
+    if id(teacher) not in _batches:
+        return max(1, _settings.threads)
+    _, peak, batch = _batches[id(teacher)]
+    return max(1, min(_settings.threads, 1 + (_settings.memory - peak) // batch))
+
+
 def search_memory(memory: int) -> int:
     """Bytes that a search may use of a worker's budget: the interpreter, torch and its buffers need the rest.
 
@@ -113,6 +138,7 @@ def search_memory(memory: int) -> int:
 def release_teachers() -> None:
     """Forget the teachers: no stage after the embed stage needs them."""
     teacher.cache_clear()
+    _batches.clear()
 
 
 def die_with(parent: int) -> None:

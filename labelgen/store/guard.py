@@ -70,14 +70,14 @@ class Guard:
             CorruptStoreError: the file is missing, or with `hashed` has other bytes than were sealed.
         """
         try:
-            found = read()
-            self.check(path)
             if self.hashed and digest_below(self.root, path) != self.files[path].blake3:
                 raise CorruptStoreError(
                     f"{self.root / path} is damaged",
                     found="other bytes than were sealed",
                     todo="run `labelgen verify` on the store",
                 )
+            found = read()
+            self.check(path)
         except FileNotFoundError as error:
             self.check(path)
             raise CorruptStoreError(f"{self.root / path} is missing", todo="run `labelgen verify`") from error

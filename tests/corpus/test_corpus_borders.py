@@ -95,6 +95,13 @@ def test_options_of_folders(tmp_path: Path) -> None:
         Folder(tmp_path, suffix="caption")
 
 
+def test_a_folder_with_texts_of_another_suffix_only(tmp_path: Path) -> None:
+    touch(tmp_path, {"a.jpg": b"x", "a.caption": "a cat"})
+    with pytest.raises(DatasetError, match=r"has a text that ends in \.txt") as caught:
+        Folder(tmp_path).read()
+    assert caught.value.todo == "set suffix='.caption'"
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_each_line_is_a_caption(tmp_path: Path, end: str) -> None:
     touch(tmp_path, {"a.jpg": b"x", "a.txt": f"one{end}{end}two\u2028more{end}", "b.jpg": b"x", "b.txt": end})

@@ -237,13 +237,16 @@ def test_a_killed_build_ends_like_an_undisturbed_one(
     assert pipeline.verify(out).problems == ()
 
 
+_RELATIONS = ("t2t", "i2i", "i2t", "t2i")
+
+
 def test_an_exact_store_becomes_approximate_only_when_asked(store: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "changed"
     shutil.copytree(_exact_lists(store).path, out)
     done = _run("build", *_arguments(data), "--out", str(out))
     assert done.returncode == StoreMismatchError.exit_code
     assert "search.approximate" in done.stderr
-    _build(data, out, "--update")
+    _build(data, out, "--update", *(word for name in _RELATIONS for word in ("--drop", name)))
     changed = load_manifest(out)
     assert all(entry.approximate for entry in changed.neighbors)
     assert changed.content_digest == load_manifest(store).content_digest

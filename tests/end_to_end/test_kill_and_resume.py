@@ -24,7 +24,7 @@ BUILD = [
     "--teacher", "text=minilm(block=64)", "--teacher", "image=efficientnet_lite(size=0, block=16)",
 ]  # fmt: skip
 CHANGE = [
-    "build", "--progress", "none", "--engine", "fused(least_rows=1)", "--update", "--k", "20",
+    "build", "--progress", "none", "--engine", "fused(least_rows=1)", "--update", "--k", "70",
     "--add-teacher", "plain=minilm(text='cusa', block=64)",
 ]  # fmt: skip
 
@@ -39,7 +39,7 @@ SEARCH = [
 SEAL = [("before", "corpus/images.parquet"), ("before", "README.md"), ("after", "manifest.json")]
 IN_A_CHANGE = [
     ("after", ".labelgen/parts/embed/*"),
-    ("after", "neighbors/*.k20/*/c/*"),
+    ("after", "neighbors/*.k70/*/c/*"),
     ("before", "manifest.json"),
     ("after", "manifest.json"),
 ]

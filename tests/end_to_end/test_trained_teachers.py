@@ -150,7 +150,10 @@ def test_a_store_may_have_several(changed: Path, tmp_path: Path) -> None:
 
 def test_a_trained_teacher_that_is_dropped_leaves_nothing(whole: Path, data: Path, tmp_path: Path) -> None:
     copy = _copied(whole, tmp_path / "copy")
-    built(data, copy, update=True)
+    assert not built(data, copy, update=True).removed, "a recipe without it is no option that names it"
+    assert (copy / layout.MODELS).exists()
+    report = pipeline.add(copy, drop=["siamese"])
+    assert set(report.removed) > {"teacher siamese", "list t2t.siamese.k5"}
     assert not (copy / layout.MODELS).exists()
     assert verify(copy).problems == ()
 

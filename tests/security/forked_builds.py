@@ -1,8 +1,8 @@
 """Runs builds in forked children of one process that has imported everything, so that a killed build costs little.
 
 Reads one JSON line a job: {"kill": [when, pattern, count] or null, "out", "overrides", "call", "arguments"}, where
-`call` is `build`, `add` or `append`. Writes {"signal", "digest", "error", "text", "notes"} for each. A child that is killed
-leaves a line in the log of `labelgen.testing.killer`.
+`call` is `build`, `add` or `append`. Writes {"signal", "digest", "error", "text", "notes"} for each. A child that is
+killed leaves a line in the log of `labelgen.testing.killer`.
 """
 
 from __future__ import annotations

@@ -127,9 +127,9 @@ def undisturbed(builds: Builds, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def changed(builds: Builds, undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     out = tmp_path_factory.mktemp("changed") / "store"
     shutil.copytree(undisturbed, out)
-    digest: str = builds.change(out)["digest"]
-    assert digest
-    return digest
+    told = builds.change(out)
+    assert told["digest"], told["text"]
+    return str(told["digest"])
 
 
 def flip(draw: random.Random, files: list[Path]) -> Path:

@@ -27,7 +27,7 @@ from labelgen.store.shards import write_array
 from labelgen.store.splits import SplitRows
 from labelgen.store.verify import verify
 from labelgen.testing.stores import make_store
-from labelgen.types import PAD_ROW, Relation
+from labelgen.types import PAD_ROW
 
 Cut = Callable[[int, int], AbstractContextManager[None]]
 
@@ -290,7 +290,6 @@ def test_a_constant_teacher(broken: Path) -> None:
 
 
 LISTS = "neighbors/t2t.text.k4"
-CROSS = layout.neighbors_path(Relation.T2T, "text", "max", "cross", 4)
 
 
 @pytest.mark.parametrize(
@@ -321,11 +320,11 @@ def test_lists_that_no_search_makes(broken: Path, name: str, column: int, value:
     assert any(problem.file == LISTS and problem.rows == (1, 2) and words in problem.what for problem in found), found
 
 
-def rewrite_list(root: Path, change: Callable[[np.ndarray, np.ndarray, np.ndarray], None], path: str = LISTS) -> None:
-    """Change ids, scores and next of the list t2t together, with the production writer, and sign them."""
+def rewrite_list(root: Path, change: Callable[[np.ndarray, np.ndarray, np.ndarray], None], folder: str = LISTS) -> None:
+    """Change ids, scores and next of a list of captions together, with the production writer, and sign them."""
     from labelgen.store.mapped import MappedArray
 
-    specs = layout.neighbor_specs(path, 24, 4)
+    specs = layout.neighbor_specs(folder, 24, 4)
     arrays = {name: np.array(MappedArray(root, spec)) for name, spec in specs.items()}
     change(arrays["ids"], arrays["scores"], arrays["next"])
     for name, spec in specs.items():
@@ -356,19 +355,22 @@ def test_a_bound_after_a_list_that_names_all_candidates(broken: Path) -> None:
 
 
 def test_a_list_of_the_other_splits(broken: Path) -> None:
-    """A list of the scope `cross` holds other splits only: the list of the own split under its name is wrong."""
-    (broken / LISTS).rename(broken / CROSS)
+    """A list with the scope `cross` may hold other splits only: the list of the own split with this name is wrong."""
     manifest = load_manifest(broken)
-    lists = tuple(
-        replace(entry, scope="cross", path=CROSS) if entry.path == LISTS else entry for entry in manifest.neighbors
+    folder = LISTS.replace(".k4", ".cross.k4")
+    (broken / LISTS).rename(broken / folder)
+    cross = tuple(
+        replace(entry, scope="cross", path=folder) if entry.path == LISTS else entry for entry in manifest.neighbors
     )
-    moved = {path.replace(f"{LISTS}/", f"{CROSS}/"): fact for path, fact in manifest.files.items()}
-    save_manifest(broken, replace(manifest, neighbors=lists, files=moved, content_digest=content_digest(moved)))
+    files = {path.replace(f"{LISTS}/", f"{folder}/"): fact for path, fact in manifest.files.items()}
+    tree = {path.replace(LISTS, folder): value for path, value in manifest.fingerprints.items()}
+    digest = content_digest(files)
+    save_manifest(broken, replace(manifest, neighbors=cross, files=files, fingerprints=tree, content_digest=digest))
+    owners = np.repeat(np.arange(8), [end - start for start, end in _ranges(broken)])
     found = whats(broken)
     assert found
     assert all("candidates of the own image or of the wrong split" in what for what in found)
-    owners = np.repeat(np.arange(8), [stop - start for start, stop in _ranges(broken)])
-    val = load_manifest(broken).corpus.splits["val"].start
+    val = int(load_manifest(broken).corpus.splits["val"].start)
     first_of_val = int(np.flatnonzero(owners >= val)[0])
 
     def crossed(ids: np.ndarray, scores: np.ndarray, bound: np.ndarray) -> None:
@@ -376,7 +378,7 @@ def test_a_list_of_the_other_splits(broken: Path) -> None:
         ids[:], scores[:], bound[:] = PAD_ROW, -np.inf, -np.inf
         ids[:, 0], scores[:, 0] = np.where(owners < val, first_of_val, 0), 0.5
 
-    rewrite_list(broken, crossed, CROSS)
+    rewrite_list(broken, crossed, folder)
     assert whats(broken) == []
 
 
