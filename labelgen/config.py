@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from labelgen import resources
-from labelgen.errors import ConfigError, SpecError
+from labelgen import foreign, resources
+from labelgen.errors import ConfigError, SpecError, shown
 from labelgen.fingerprint import ADDED, TRANSIENT, canonical, fingerprint
 from labelgen.registry import unknown
 from labelgen.specs import Spec
@@ -153,9 +153,11 @@ def from_dict(data: Mapping[str, Any]) -> BuildConfig:
     if "dataset" not in data:
         raise ConfigError("the recipe has no [dataset] table", todo='add [dataset] with name = "..."')
     teachers = data.get("teachers") or DEFAULT_TEACHERS
+    if not isinstance(teachers, Mapping):
+        raise ConfigError("[teachers] is not a table", found=shown(teachers), expected='text = "minilm()"')
     for alias, spec in teachers.items():
         if not isinstance(spec, str):
-            raise ConfigError(f"teacher {alias!r} is not a spec string", found=repr(spec), expected='"minilm()"')
+            raise ConfigError(f"teacher {alias!r} is not a spec string", found=shown(spec), expected='"minilm()"')
     return BuildConfig(
         dataset=_table(DatasetConfig, "dataset", data["dataset"]),
         teachers={alias: Spec.parse(spec) for alias, spec in teachers.items()},
@@ -191,12 +193,14 @@ def read_recipe(name_or_path: str) -> dict[str, Any]:
     if path.suffix != ".toml":
         path = resources.recipe_path(name_or_path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(foreign.read_bytes(path, foreign.MAX_DECISIONS).decode("utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(
             f"there is no recipe file {path}", todo=f"give a path, or one of {', '.join(resources.recipe_names())}"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe {path}", found=error.strerror or str(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML", found=str(error)) from error
 
 
@@ -325,7 +329,7 @@ def _check(config: BuildConfig) -> None:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 

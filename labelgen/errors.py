@@ -34,6 +34,10 @@ from collections.abc import Iterable, Sequence
 #: Characters of one part of a message, and of one value in a list of values.
 MAX_PART, MAX_VALUE = 2_000, 200
 
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = MAX_VALUE
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = 50
+
 
 class LabelgenError(Exception):
     """Root of the tree. `found`, `expected` and `todo` are optional sentences that complete the message.
@@ -48,10 +52,10 @@ class LabelgenError(Exception):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        lines = [visible(self.what, lines=True)]
+        lines = [printed(self.what)]
         for label, text in (("found", self.found), ("expected", self.expected), ("what to do", self.todo)):
             if text:
-                lines.append(f"  {label}: {visible(text, lines=True)}")
+                lines.append(f"  {label}: {printed(text)}")
         return "\n".join(lines)
 
     def __str__(self) -> str:  # KeyError would print the repr of its argument
@@ -173,8 +177,17 @@ def visible(text: str, *, lines: bool = False) -> str:
     return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
 
 
+def printed(text: str) -> str:
+    """A part of a message as it is shown: escaped and bounded, its last words kept, which tell how long it was."""
+    escaped = visible(shortened(text), lines=True)
+    if len(escaped) <= MAX_PART:
+        return escaped
+    tail = escaped[-40:]
+    return f"{escaped[: MAX_PART - len(tail) - 3]}...{tail}"
+
+
 def some(values: Iterable[object], limit: int = 5) -> str:
-    """`a, b, c and 7 more`: how messages list ids. Each value has at most `MAX_VALUE` characters."""
+    """`a, b, c and 7 more`: how messages list ids, each as `shown`."""
     listed: Sequence[object] = list(values)
     text = ", ".join(shown(value) for value in listed[:limit])
     return text if len(listed) <= limit else f"{text} and {len(listed) - limit} more"
@@ -187,7 +200,7 @@ def shown(value: object, limit: int = MAX_VALUE) -> str:
         note = f"... ({len(value):,} {kind})"
         return repr(value[:limit])[: limit - len(note)] + note
     try:
-        text = repr(value)
-    except RecursionError:
-        text = reprlib.repr(value)
+        text = repr(value) if isinstance(value, (str, bytes)) else _REPR.repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        text = f"a {type(value).__name__} that cannot be written"
     return shortened(text, limit)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
-from labelgen.errors import SpecError, UnknownNameError, missing_extra
+from labelgen.errors import SpecError, UnknownNameError, missing_extra, shown
 from labelgen.specs import Spec
 
 #: Group names by what they hold.
@@ -80,8 +81,8 @@ def create(kind: str, spec: Spec, **extra: Any) -> Any:
 
 
 def check_arguments(kind: str, spec: Spec, target: Callable[..., Any], extra: Iterable[str] = ()) -> None:
-    """Refuse misspelt, unknown or missing arguments before anything is loaded."""
-    parameters = inspect.signature(target).parameters
+    """Refuse misspelt, unknown or missing arguments, and values of another type, before anything is loaded."""
+    parameters = _parameters(target)
     reserved = set(extra)
     allowed = [name for name in parameters if name not in reserved]
     for name in spec.arguments:
@@ -95,6 +96,41 @@ def check_arguments(kind: str, spec: Spec, target: Callable[..., Any], extra: It
     for name in allowed:
         if parameters[name].default is inspect.Parameter.empty and name not in spec.arguments:
             raise SpecError(f"{kind} {spec.name!r} needs {name!r}", found=str(spec), todo=f"add {name}=...")
+    for name, value in spec.arguments.items():
+        if not _fits(value, parameters[name].annotation):
+            raise SpecError(
+                f"{name!r} of {kind} {spec.name!r} has the wrong type",
+                found=f"{type(value).__name__}: {shown(value)}",
+                expected=_type_name(parameters[name].annotation),
+            )
+
+
+def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Parameters with their types; as texts where a type is known to type checkers only."""
+    try:
+        return inspect.signature(target, eval_str=True).parameters
+    except (NameError, TypeError, AttributeError):
+        return inspect.signature(target).parameters
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a literal may be of a type. What is no plain type is left to whoever takes the argument."""
+    origin, parts = get_origin(kind), [part for part in get_args(kind) if part is not Ellipsis]
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin is Literal:
+        return type(value) in {type(choice) for choice in parts}
+    if kind in (str, int, bool, float, NoneType):
+        return isinstance(value, (int, float) if kind is float else kind)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return isinstance(value, (list, tuple)) and (len(parts) != 1 or all(_fits(item, parts[0]) for item in value))
+    return True
+
+
+def _type_name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "").replace("collections.abc.", "")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from labelgen.errors import SpecError
+from labelgen.errors import SpecError, shown
 
 Literal: TypeAlias = "str | int | float | bool | list[Literal] | None"
 
@@ -37,7 +37,7 @@ class Spec:
         """
         try:
             node = ast.parse(text.strip(), mode="eval").body
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two of deep nesting
             raise _unparsable(text) from error
         if isinstance(node, ast.Name):
             return cls(node.id)
@@ -51,7 +51,7 @@ class Spec:
                 raise SpecError(f"{keyword.arg!r} is given twice in {text!r}")
             try:
                 arguments[keyword.arg] = ast.literal_eval(keyword.value)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise _unparsable(text) from error
         return cls.of(node.func.id, **arguments)
 
@@ -83,6 +83,6 @@ def _text(value: Any) -> str:
 def _unparsable(text: str) -> SpecError:
     return SpecError(
         "this is not a spec",
-        found=repr(text),
+        found=shown(text),
         expected="a name with keyword literals, for example sbert(model='all-mpnet-base-v2', text='cusa')",
     )

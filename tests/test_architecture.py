@@ -57,7 +57,7 @@ ARROWS: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 
-KERNEL = {"errors", "types", "specs", "fingerprint", "registry", "resources", "config", "progress"}
+KERNEL = {"errors", "types", "specs", "fingerprint", "foreign", "registry", "resources", "config", "progress"}
 
 #: The floor of `stages`: what executors must know of a task, which is not what it does.
 TASKS = {"stages.base", "stages.worker", "stages.meter"}

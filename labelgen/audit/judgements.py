@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
-from labelgen import registry
+from labelgen import foreign, registry
 from labelgen.errors import DatasetError, some
 from labelgen.types import Relation
 
@@ -207,7 +207,7 @@ def _named(path: str | Path, reader: str | None) -> tuple[str | None, Path]:
 
 def _sample(path: Path) -> Sample:
     try:
-        with path.open("rb") as file:
+        with foreign.opened(path, foreign.MAX_DECISIONS) as file:
             return Sample(path, file.read(_HEAD))
     except OSError as error:
         raise DatasetError(

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from labelgen.cli import exits
-from labelgen.errors import LabelgenError, shortened, visible
+from labelgen.errors import LabelgenError, printed, visible
 
 #: Commands by what they are for, in the order of the help. Each lives in the module of its name, as `command`.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -120,7 +120,7 @@ def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, OSError) and error.errno in exits.DISK_ERRNOS:
         todo = "make room or choose another folder; finished tasks are kept, the same command goes on"
         return exits.DISK, f"{error.strerror}: {visible(str(error.filename or 'no file named'))}\n  what to do: {todo}"
-    text = visible(shortened(f"unexpected {type(error).__name__}: {error}"), lines=True)
+    text = printed(f"unexpected {type(error).__name__}: {error}")
     return exits.UNEXPECTED, f"{text}\n  what to do: --debug shows where it happened; please report it"
 
 

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from labelgen import foreign
 from labelgen.corpus.base import ImageRecord
 from labelgen.corpus.encodings import decode_text
 from labelgen.corpus.ledger import Ledger
@@ -109,7 +110,7 @@ def read_bytes(path: Path) -> bytes:
         DatasetError: it cannot be read.
     """
     try:
-        return path.read_bytes()
+        return foreign.read_bytes(path)
     except OSError as error:
         raise DatasetError(f"cannot read {path}", found=error.strerror or str(error)) from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from labelgen.corpus.base import CaptionRecord, DatasetInfo, ImageRecord, Records
-from labelgen.corpus.files import PHOTO_SUFFIXES, data_folder, not_this, photo_folder, read_lines
+from labelgen.corpus.files import PHOTO_SUFFIXES, data_folder, not_this, photo_folder, read_bytes, read_lines
 from labelgen.corpus.ledger import Ledger
 from labelgen.corpus.names import repaired
 from labelgen.errors import DatasetError, shown
@@ -133,7 +133,7 @@ def _document(texts: Path, text_id: str) -> str:
     """The text of a document, empty where there is none."""
     for name in (text_id, _STRAY.sub("", text_id)):
         if "/" not in name and "\\" not in name and (texts / f"{name}.xml").is_file():
-            return _text_of_xml((texts / f"{name}.xml").read_bytes(), name)
+            return _text_of_xml(read_bytes(texts / f"{name}.xml"), name)
     return ""
 
 

@@ -14,7 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from labelgen import registry
+from labelgen import foreign, registry
 from labelgen.errors import ConfigError, DatasetError
 from labelgen.patches import cleaned_json, cleaned_lines
 from labelgen.patches.cleaned_folder import clean_folder
@@ -104,7 +104,7 @@ def export_sources(patch: Patch, dataset: str | Spec, root: str | Path | None, o
 def _clean_file(source: Path, out: Path, gone: Removed, clean: Cleaner) -> Cleaned:
     file, target = source.expanduser(), out.expanduser()
     try:
-        data = file.read_bytes()
+        data = foreign.read_bytes(file)
     except OSError as error:
         raise DatasetError(f"cannot read {file}", found=error.strerror or str(error)) from error
     result = Result(*clean(file.name, data, gone))

@@ -23,6 +23,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from labelgen import foreign
 from labelgen.errors import ConfigError, DatasetError, StoreMismatchError, UnknownIdError, some
 from labelgen.fingerprint import fingerprint
 from labelgen.patches.rules import problems
@@ -111,7 +112,7 @@ def read(path: str | Path) -> Patch:
     """
     file = Path(path).expanduser()
     try:
-        data = file.read_bytes()
+        data = foreign.read_bytes(file, foreign.MAX_DECISIONS)
     except OSError as error:
         raise DatasetError(f"cannot read the patch {file}", found=error.strerror or str(error)) from error
     if data.lstrip()[:1] == b"{":

@@ -179,7 +179,10 @@ def checked_rows(rows: RowNumbers, count: int, what: str) -> Int64:
     Raises:
         IndexError: below 0, not below `count`, or not whole numbers.
     """
-    array = np.asarray(rows if hasattr(rows, "__len__") else list(rows))
+    try:
+        array = np.asarray(rows if hasattr(rows, "__len__") else list(rows))
+    except ValueError as error:  # lists of several lengths
+        raise IndexError(f"{what}s must be a list of whole numbers") from error
     if array.size == 0:
         return np.empty(0, np.int64)
     if array.dtype.kind not in "iu" or array.ndim != 1:

@@ -198,7 +198,7 @@ def test_a_zip_of_features_that_is_no_archive_of_numpy(examples: int, table: Pat
             for name in _IDS:
                 content = _saved(lambda data: np.save(data, _rows()[0]))
                 content = mutated_bytes(content, draw, count) if draw.random() < 0.4 else content
-                archive.writestr(draw.choice((name, f"{name}.npy", f"../{name}.npy", "", f"{name}/")), content)
+                archive.writestr(draw.choice((name, f"{name}.npy", f"../{name}.npy", f".{name}", f"{name}/")), content)
         spec = f"text=precomputed(path={str(file)!r}, modality='text')"
         check(run("plan", "--dataset", "table", "--root", table, "--teacher", spec, "--progress", "none"), folder)
 
