@@ -21,6 +21,8 @@ from labelgen.specs import Spec
 from labelgen.types import Aggregation, Relation
 
 DEFAULT_K = 64
+#: Rows are 32 bits wide; lists, processes and threads beyond these have no machine to run on.
+MAX_K, MAX_LIMIT, MAX_WORKERS = 1 << 24, 2**32 - 1, 4_096
 REFUSE = "refuse"
 DEFAULT_TEACHERS = {"text": "minilm()", "image": "efficientnet_lite(size=2)"}
 
@@ -303,15 +305,17 @@ def _check(config: BuildConfig) -> None:
             raise unknown("relation", relation, known)
         if alias and alias not in config.teachers:
             raise unknown("teacher alias", alias, config.teachers)
-    for name, value, least in (
-        ("search.k", search.k, 1),
-        ("search.cross_k", search.cross_k, 0),
-        ("dataset.limit", config.dataset.limit, 0),
-        ("run.workers", run.workers, 1),
-        ("run.threads", run.threads, 0),
+    for name, value, least, most in (
+        ("search.k", search.k, 1, MAX_K),
+        ("search.cross_k", search.cross_k, 0, MAX_K),
+        ("dataset.limit", config.dataset.limit, 0, MAX_LIMIT),
+        ("run.workers", run.workers, 1, MAX_WORKERS),
+        ("run.threads", run.threads, 0, MAX_WORKERS),
     ):
         if value < least:
-            raise ConfigError(f"{name} is too small", found=str(value), expected=f"at least {least}")
+            raise ConfigError(f"{name} is too small", found=shown(value), expected=f"at least {least}")
+        if value > most:
+            raise ConfigError(f"{name} is too large", found=shown(value), expected=f"at most {most:,}")
     for name, text, choices in (
         ("search.aggregation", search.aggregation, ("max", "mean")),
         ("run.executor", run.executor, ("local", "dask")),

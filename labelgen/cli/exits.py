@@ -29,3 +29,6 @@ EXIT_CODES: dict[int, str] = {
 
 #: What the operating system says when the disk is at fault and not labelgen.
 DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO})
+
+#: What it says of a path that can be none: too long, through a file, around in circles, a folder where a file belongs.
+PATH_ERRNOS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO})

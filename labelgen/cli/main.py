@@ -120,6 +120,9 @@ def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, OSError) and error.errno in exits.DISK_ERRNOS:
         todo = "make room or choose another folder; finished tasks are kept, the same command goes on"
         return exits.DISK, f"{error.strerror}: {visible(str(error.filename or 'no file named'))}\n  what to do: {todo}"
+    if isinstance(error, OSError) and error.errno in exits.PATH_ERRNOS:
+        path = printed(str(error.filename or "no path named"))
+        return exits.USAGE, f"{error.strerror}: {path}\n  what to do: give another path"
     text = printed(f"unexpected {type(error).__name__}: {error}")
     return exits.UNEXPECTED, f"{text}\n  what to do: --debug shows where it happened; please report it"
 

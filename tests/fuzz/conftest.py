@@ -19,7 +19,7 @@ if sys.platform != "linux":
 @pytest.fixture(scope="session", autouse=True)
 def _imported() -> None:
     """Libraries that a run would load: seconds that no input is to blame for, and no place to be interrupted."""
-    for name in ("torch", "numba", "transformers", "sentence_transformers", "polars", "pyarrow.parquet", "rich"):
+    for name in ("torch", "numba", "polars", "pyarrow.parquet", "rich"):
         pytest.importorskip(name)
 
 

@@ -294,7 +294,7 @@ def _alarms() -> Iterator[None]:
     clocks = ((signal.SIGPROF, signal.ITIMER_PROF, MAX_SECONDS + 1), (signal.SIGALRM, signal.ITIMER_REAL, MAX_WAIT))
     before = [signal.signal(number, ring) for number, _, _ in clocks]
     for _, timer, seconds in clocks:
-        signal.setitimer(timer, seconds)
+        signal.setitimer(timer, seconds, 1)  # and every second after it: a callback may swallow what is raised in it
     try:
         yield
     finally:

@@ -101,7 +101,7 @@ FEATURES: Mapping[str, tuple[str, Write]] = {
 }  # fmt: skip
 
 #: Those of the short form: one a mechanism.
-_QUICK = {"nested annotations", "a sparse member", "a pipe", "a shape of 10^15", "zipped zeros"}
+_QUICK = {"nested annotations", "a sparse member", "a shape of 10^15"}
 
 
 def _each(cases: Mapping[str, object]) -> list[object]:
