@@ -170,8 +170,14 @@ def test_a_file_between_its_rename_and_its_receipt_belongs_to_a_change_by_what_i
     network.parent.mkdir(parents=True)
     save_file({"a": np.ones((2, 3), np.float32)}, network)
     table = {
-        **{"relation": "i2i", "alias": "other", "aggregation": "max", "seed": 0, "pairs": 0},
-        **{"quantiles": {"0.5": 0.25}, "bins": [-1.0, 1.0], "splits": {}},
+        "relation": "i2i",
+        "alias": "other",
+        "aggregation": "max",
+        "seed": 0,
+        "pairs": 0,
+        "quantiles": {"0.5": 0.25},
+        "bins": [-1.0, 1.0],
+        "splits": {},
     }
     (store / "stats").mkdir(exist_ok=True)
     (store / "stats" / "i2i.other.json").write_text(json.dumps(table))
