@@ -102,6 +102,7 @@ FIELDS = [
     ("dataset.splits", ["train"], True),
     ("dataset.limit", 10, True),
     ("dataset.options", {"file": "x.csv"}, True),
+    ("dataset.damaged", "quarantine", True),
     ("dataset.patch", "p.json", False),
     ("dataset.patch_digest", "0a", True),
     ("teachers.text", "mpnet()", True),
