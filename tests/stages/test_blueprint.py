@@ -66,6 +66,9 @@ def test_every_ingredient_of_rows_is_in_their_fingerprint() -> None:
         replace(plan, sealed="other"),
     ]
     assert len({one.fingerprint for one in plans}) == len(plans)
+    appended = replace(CORPUS, parts=(Part(), Part(image=60, caption=300, text=250)), kept=1)
+    behind = [EmbeddingPlan(both, "image", appended, sealed=sealed).fingerprint for sealed in ("", "before", "other")]
+    assert len(set(behind)) == 3, "rows behind sealed ones depend on those"
     keyed = replace(both, kind="keyed")
     sides = [EmbeddingPlan(keyed, side, CORPUS).fingerprint for side in ("image", "text")]  # type: ignore[arg-type]
     assert sides[0] != sides[1], "no photographs tell the two sides of a keyed teacher apart"
