@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from labelgen import resources
-from labelgen.config import RunConfig, changes, from_dict, override, parse_bytes, read_recipe
+from labelgen.config import (
+    DatasetConfig,
+    RunConfig,
+    SearchConfig,
+    changes,
+    from_dict,
+    override,
+    parse_bytes,
+    read_recipe,
+)
 from labelgen.errors import ConfigError, UnknownNameError
 from labelgen.specs import Spec
 
@@ -82,3 +93,50 @@ def test_sizes(text: str | int, size: int) -> None:
 def test_an_unknown_recipe_offers_near_ones() -> None:
     with pytest.raises(UnknownNameError, match="demo"):
         read_recipe("dmo")
+
+
+#: Every field of a recipe, by hand: another value of it, and whether it decides the result.
+FIELDS = [
+    ("dataset.name", "table", True),
+    ("dataset.root", "elsewhere", False),
+    ("dataset.splits", ["train"], True),
+    ("dataset.limit", 10, True),
+    ("dataset.options", {"file": "x.csv"}, True),
+    ("dataset.damaged", "quarantine", True),
+    ("dataset.patch", "p.json", False),
+    ("dataset.patch_digest", "0a", True),
+    ("teachers.text", "mpnet()", True),
+    ("teachers.other", "minilm()", True),
+    ("search.relations", ["t2t"], True),
+    ("search.k", 65, True),
+    ("search.aggregation", "mean", True),
+    ("search.cross_k", 3, True),
+    ("search.engine", "numpy", False),
+    ("search.approximate", "faiss()", True),
+    ("run.executor", "dask", False),
+    ("run.workers", 2, False),
+    ("run.threads", 3, False),
+    ("run.memory", "8GB", False),
+    ("run.device", "cuda", False),
+    ("run.scheduler", "tcp://a:1", False),
+    ("run.strict", True, False),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "decides"), FIELDS)
+def test_which_fields_decide_the_result(field: str, value: object, decides: bool) -> None:
+    """A field that decides must change the identity, or a resume mixes two results; one that does not must not."""
+    plain: dict[str, Any] = {"dataset": {"name": "demo"}, "teachers": {"text": "minilm()"}}
+    table, _, name = field.partition(".")
+    changed = {**plain, table: {**plain.get(table, {}), name: value}}
+    one, other = from_dict(plain), from_dict(changed)
+    assert (one.identity() != other.identity()) is decides
+    assert (one.fingerprint() != other.fingerprint()) is decides
+    assert one.to_dict() != other.to_dict()
+
+
+def test_every_field_is_in_the_list_above() -> None:
+    """A field that is added says here what it is."""
+    tables = (("dataset", DatasetConfig), ("search", SearchConfig), ("run", RunConfig))
+    fields = {f"{table}.{field.name}" for table, kind in tables for field in dataclasses.fields(kind)}
+    assert fields == {field for field, _, _ in FIELDS if not field.startswith("teachers.")}

@@ -172,3 +172,12 @@ def test_quantile_tables_are_those_of_the_store(store_path: Path, tmp_path: Path
     (root / "stats" / "i2t.text.json").write_text("[]")
     with pytest.raises(OSError, match="cannot be read"):
         quantile_table(store, Need(Relation.I2T))
+
+
+def test_an_unknown_image_of_a_batch_of_no_pairs_belongs_to_no_caption(store: Store) -> None:
+    """As many images as captions, but the known ones are no pairs: the unknown image takes nobody's place."""
+    other = store.caption_ids([int(store.offsets[4])])[0]
+    labels = labelgen.soft_labels(store, ["img-0", "nobody"], [other, "cap-0"], missing="mask")
+    assert labels.same_image.tolist() == [[False, True], [False, False]]
+    assert labels.image_rows[0] == 0
+    assert labels.image_rows[1] < 0

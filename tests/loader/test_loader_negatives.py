@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import labelgen
 from labelgen.errors import ConfigError
 from labelgen.loader.negatives import HardNegatives, mixed
 from labelgen.store.reader import Store
+from labelgen.testing.stores import make_store
 
 
 @pytest.mark.parametrize("relation", ["i2t", "t2i", "t2t", "i2i"])
@@ -84,3 +87,35 @@ def test_mixing_is_fixed() -> None:
     assert int(_splitmix(np.uint64(0))) == 0xE220A8397B1DCDAF
     keys = mixed(0, 0, np.arange(1000)[:, None], np.arange(64))
     assert len(np.unique(keys)) == keys.size
+
+
+def test_filling_of_a_short_list_is_no_negative(tmp_path: Path) -> None:
+    """The split val has two images: a list of 12 names one other and is filled up with nothing."""
+    store = labelgen.open(make_store(tmp_path / "s", n_images=8, captions_per_image=2, k=12))
+    val = list(store.splits["val"])
+    assert len(val) == 2
+    for choice in ("hardest", "random"):
+        found = HardNegatives(store, "i2i", 3, threshold=1, choice=choice)(rows=val)  # type: ignore[arg-type]
+        assert found.rows.tolist() == [[val[1], -1, -1], [val[0], -1, -1]]
+        assert found.where.tolist() == [[True, False, False]] * 2
+
+
+def test_draws_differ_by_query_candidate_epoch_and_seed() -> None:
+    """Each of the four alone gives another number; the same four give the same one."""
+    base = mixed(1, 2, np.array([3]), np.array([4]))
+    assert base == mixed(1, 2, np.array([3]), np.array([4]))
+    others = [(5, 2, 3, 4), (1, 5, 3, 4), (1, 2, 5, 4), (1, 2, 3, 5)]
+    found = {int(mixed(a, b, np.array([c]), np.array([d]))[0]) for a, b, c, d in others}
+    assert len(found | {int(base[0])}) == 5
+
+
+@pytest.mark.parametrize(("relation", "table"), [("t2i", "i2t"), ("i2t", "i2t"), ("t2t", "t2t"), ("i2i", "i2i")])
+def test_the_percentile_is_that_of_the_table_of_the_relation(
+    even: Store, monkeypatch: pytest.MonkeyPatch, relation: str, table: str
+) -> None:
+    levels = {"i2t": 0.25, "t2t": 0.5, "i2i": 0.75}
+    monkeypatch.setattr(
+        "labelgen.loader.negatives.quantile_table",
+        lambda store, need: {0.0: -1.0, 0.5: levels[str(need.relation)], 1.0: 1.0},
+    )
+    assert HardNegatives(even, relation, percentile=0.5).threshold == levels[table]

@@ -127,3 +127,23 @@ def test_patches_of_other_stores(even: Store, store: Store, patch: Patch, tmp_pa
         HardNegatives(even, threshold=1.0, patch=tmp_path / "broken.json")
     with pytest.raises(DatasetError, match="cannot read the patch"):
         SoftLabelCollate(even, patch=tmp_path / "absent.json")
+
+
+def test_ids_that_the_store_does_not_hold_get_nothing_of_a_patch(even: Store, patch: Patch) -> None:
+    """Row 0 stands in for an unknown id: the patch's decision about image 0 is not about it."""
+    images, captions = ["nobody", "img-1", "img-0"], ["cap-0", "cap-5", "cap-6"]
+    found = labelgen.soft_labels(even, images, captions, missing="mask", patch=patch)
+    assert not found.where[0].any()
+    assert not found.same_image[0, 1], "img-0 / cap-5 is added, nobody / cap-5 is not"
+    assert found.same_image[2, 1]
+
+
+def test_an_added_pair_counts_in_the_labels_of_both_directions(even: Store, patch: Patch) -> None:
+    """A scheme with labels of its own for captions: entry (caption 1, image 0) is the added pair."""
+    plain = labelgen.soft_labels(even, IMAGES, CAPTIONS, scheme="bcls(transform=['relu', 'softmax'])")
+    found = labelgen.soft_labels(even, IMAGES, CAPTIONS, scheme="bcls(transform=['relu', 'softmax'])", patch=patch)
+    assert plain.relevance_t2i is not None
+    assert found.relevance_t2i is not None
+    assert found.relevance_t2i[1, 0] == found.relevance[0, 1] == 1
+    changed = np.argwhere(found.relevance_t2i != plain.relevance_t2i).tolist()
+    assert changed == [[1, 0]]

@@ -162,3 +162,20 @@ def test_torch_takes_it(even: Store) -> None:
     loader = torch.utils.data.DataLoader(list(range(TRAIN)), batch_sampler=NeighborBatchSampler(even, 16))
     assert [batch.tolist() for batch in loader] == list(NeighborBatchSampler(even, 16))
     assert len(loader) == 15 - 1  # captions of one image wait for other batches; the last one is short
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"relation": "i2i"}, {"group": 3}, {"repeats": 1}, {"one_per_image": False}, {"world_size": 2},
+        {"drop_last": False}, {"seed": 1}, {"alias": "text"}, {"k": 3}, {"batch_size": 16}, {"split": "val"},
+    ],
+)  # fmt: skip
+def test_every_argument_that_orders_batches_is_part_of_the_state(even: Store, other: dict[str, Any]) -> None:
+    """All but the rank: one rank's state serves all of them."""
+    state = NeighborBatchSampler(even, batch_size=8).state_dict()
+    with pytest.raises(ConfigError, match="that of another sampler"):
+        NeighborBatchSampler(even, **{"batch_size": 8, **other}).load_state_dict(state)
+    NeighborBatchSampler(even, batch_size=8).load_state_dict(state)
+    of_two = NeighborBatchSampler(even, 8, rank=0, world_size=2).state_dict()
+    NeighborBatchSampler(even, 8, rank=1, world_size=2).load_state_dict(of_two)

@@ -53,6 +53,25 @@ def test_ids_of_another_data_set() -> None:
             without(RECORDS, Patch.of("s", [decision]))
 
 
+def test_every_part_of_a_decision_is_in_the_digest() -> None:
+    """Decisions that differ in one word only, whatever it is, have different digests."""
+    decisions = [
+        {"decision": "mask_pair", "image_id": "a", "caption_id": "b"},
+        {"decision": "add_positive", "image_id": "a", "caption_id": "b"},
+        {"decision": "mask_pair", "image_id": "x", "caption_id": "b"},
+        {"decision": "mask_pair", "image_id": "a", "caption_id": "x"},
+        {"decision": "merge_duplicates", "image_id": "a", "into": "b"},
+        {"decision": "merge_duplicates", "image_id": "a", "into": "x"},
+        {"decision": "merge_duplicates", "image_id": "x", "into": "b"},
+        {"decision": "merge_duplicates", "caption_id": "a", "into": "b"},
+        {"decision": "drop_image", "image_id": "a"},
+        {"decision": "drop_caption", "caption_id": "a"},
+    ]
+    digests = [Patch.of("s", [decision]).digest for decision in decisions]
+    assert len(set(digests)) == len(decisions)
+    assert Patch.of("s", decisions[:1] + decisions[5:6]).digest == Patch.of("s", decisions[5:6] + decisions[:1]).digest
+
+
 def test_digest_is_of_the_decisions() -> None:
     one, two = {"decision": "drop_image", "image_id": "a"}, {"decision": "drop_caption", "caption_id": "b0"}
     made = Patch.of("s", [one, two]).digest

@@ -241,3 +241,41 @@ def test_soft_labels_map_every_array() -> None:
     mapped = soft.map(twice)
     assert len(doubled) == len(soft.arrays()) == 7
     assert mapped.threshold is None
+
+
+def test_the_text_half_of_a_batch_that_is_no_square() -> None:
+    """Two images, three captions, one entry that does not count: the half of the captions has columns for its rows.
+
+    Softmax of every caption over the images that count, worked out entry by entry. `drop_diagonal` sets own pairs to 0
+    first: caption 2 is of image 1.
+    """
+    similarity = np.array([[0.1, 0.4, 0.9], [0.3, -0.2, 0.5]], np.float32)
+    where = np.array([[True, True, False], [True, True, True]])
+    given = Blocks({I2T: similarity}, np.array([5, 8]), np.array([6, 7, 8]), where)
+    soft = scheme("bcls(transform=['drop_diagonal', 'softmax'])").relevance(given)
+    numbers = similarity.astype(float)
+    numbers[1, 2] = 0  # an own pair
+    for caption in range(3):
+        images = [image for image in range(2) if where[image, caption]]
+        total = sum(np.exp(numbers[image, caption]) for image in images)
+        for image in range(2):
+            expected = np.exp(numbers[image, caption]) / total if image in images else 0
+            assert soft.relevance_t2i is not None
+            assert soft.relevance_t2i[caption, image] == pytest.approx(expected, rel=1e-5)
+    for image in range(2):
+        captions = [caption for caption in range(3) if where[image, caption]]
+        total = sum(np.exp(numbers[image, caption]) for caption in captions)
+        for caption in captions:
+            assert soft.relevance[image, caption] == pytest.approx(np.exp(numbers[image, caption]) / total, rel=1e-5)
+
+
+def test_similarities_beside_the_targets_are_as_they_were() -> None:
+    """`i2t` of every scheme is the block it was given, own pairs included: with a mean they are not 1."""
+    mean = Need(Relation.I2T, None, "mean")
+    similarity = np.array([[0.6, 0.1, 0.2], [0.3, 0.7, 0.0], [0.2, 0.4, 0.5]], np.float32)
+    rows = np.array([1, 2, 3])
+    given = Blocks({mean: similarity}, rows, rows, quantiles={mean: TABLE})
+    for text in ("bcls(aggregation='mean')", "language_margin(aggregation='mean')", "fine_grained(aggregation='mean')"):
+        np.testing.assert_array_equal(scheme(text).relevance(given).i2t, similarity, err_msg=text)
+    for text in ("bcls(aggregation='mean')", "language_margin(aggregation='mean')"):
+        np.testing.assert_array_equal(scheme(text).relevance(given).relevance.diagonal(), [1, 1, 1], err_msg=text)

@@ -106,3 +106,10 @@ def test_a_tile_is_merged_like_its_keys(seed: int, k: int, width: int, levels: i
         expected = merge([expected, smallest(keys, k)], k)
         lists = merge_tile(lists, scores, rows)
         np.testing.assert_array_equal(lists, expected)
+
+
+def test_a_later_tile_with_a_smaller_row_and_an_equal_score_comes_first() -> None:
+    """Tiles may come in any order: row 3 with the score of row 9, which is the last of its list."""
+    lists = keys_of((0.9, 1), (0.5, 9))
+    found = merge_tile(lists, np.array([[0.5, 0.5]], np.float32), np.array([3, 12]))
+    np.testing.assert_array_equal(found, keys_of((0.9, 1), (0.5, 3)))

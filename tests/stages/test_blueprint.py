@@ -8,9 +8,10 @@ import pytest
 
 from labelgen.config import SearchConfig
 from labelgen.errors import ConfigError
+from labelgen.stages.base import Task
 from labelgen.stages.blueprint import EmbeddingPlan, embedding_plans, list_fingerprint, product_plans
 from labelgen.stages.facts import CorpusFacts, Part, TeacherFacts
-from labelgen.stages.search import lists_for, product_of
+from labelgen.stages.search import ListSpec, lists_for, product_of
 from labelgen.types import Relation
 
 TEXT, IMAGE, BOTH = frozenset({"text"}), frozenset({"image"}), frozenset({"text", "image"})
@@ -43,6 +44,81 @@ def test_fingerprints_change_with_what_decides_the_rows_and_with_nothing_else() 
     assert replace(plan, teacher=replace(PIXELS, identity={"weights": "x"})).fingerprint != plan.fingerprint
     texts = EmbeddingPlan(WORDS, "text", CORPUS)
     assert replace(texts, corpus=other[1]).fingerprint == texts.fingerprint, "photographs do not decide texts"
+
+
+def test_every_ingredient_of_rows_is_in_their_fingerprint() -> None:
+    """One thing changed at a time; a resume would otherwise take rows of another teacher for these."""
+    both = TeacherFacts("clip", "open_clip()", BOTH, 512, {"weights": "w"}, "content", 64, 32)
+    source = EmbeddingPlan(WORDS, "text", CORPUS)
+    other_source = replace(source, teacher=replace(WORDS, identity={"weights": "x"}))
+    plan = EmbeddingPlan(both, "image", CORPUS, source)
+    plans = [
+        plan,
+        replace(plan, corpus=replace(CORPUS, fingerprint="d")),
+        replace(plan, corpus=replace(CORPUS, photos_fingerprint="q")),
+        replace(plan, teacher=replace(both, spec="open_clip(batch=2)")),
+        replace(plan, teacher=replace(both, identity={"weights": "x"})),
+        replace(plan, teacher=replace(both, dim=256)),
+        replace(plan, modality="text"),
+        replace(plan, source=other_source),
+        replace(plan, source=None),
+        replace(plan, sealed="before"),
+        replace(plan, sealed="other"),
+    ]
+    assert len({one.fingerprint for one in plans}) == len(plans)
+    appended = replace(CORPUS, parts=(Part(), Part(image=60, caption=300, text=250)), kept=1)
+    behind = [EmbeddingPlan(both, "image", appended, sealed=sealed).fingerprint for sealed in ("", "before", "other")]
+    assert len(set(behind)) == 3, "rows behind sealed ones depend on those"
+    keyed = replace(both, kind="keyed")
+    sides = [EmbeddingPlan(keyed, side, CORPUS).fingerprint for side in ("image", "text")]  # type: ignore[arg-type]
+    assert sides[0] != sides[1], "no photographs tell the two sides of a keyed teacher apart"
+
+
+def test_every_ingredient_of_a_list_is_in_its_fingerprint() -> None:
+    """Inputs of a product: corpus, rows of every side, product. Of a list: these, and everything that it is."""
+    both = TeacherFacts("clip", "open_clip()", BOTH, 512, {}, "content", 64, 32)
+    embedded = {"clip.image": "i", "clip.text": "t"}
+
+    def products(corpus: CorpusFacts, embedded: dict[str, str]) -> dict[str, str]:
+        lists = lists_for(SearchConfig(), {"clip": BOTH}, 1)
+        return {plan.product: plan.inputs for plan in product_plans(corpus, [both], lists, embedded)}
+
+    found = products(CORPUS, embedded)
+    assert set(found) == {"text", "image", "cross"}
+    others = [
+        products(replace(CORPUS, fingerprint="d"), embedded),
+        products(CORPUS, {**embedded, "clip.image": "j"}),
+        products(CORPUS, {**embedded, "clip.text": "u"}),
+    ]
+    every = [inputs for made in (found, *others) for inputs in made.values()]
+    assert len(set(every)) == len(every) == 12
+
+    plan = product_plans(CORPUS, [both], lists_for(SearchConfig(), {"clip": BOTH}, 1), embedded)[0]
+    item = ListSpec(Relation.T2T, "clip", 8, "max", "split")
+    variants = [
+        item,
+        replace(item, relation=Relation.I2I),
+        replace(item, alias="other"),
+        replace(item, k=9),
+        replace(item, aggregation="mean"),
+        replace(item, scope="cross"),
+        replace(item, approximate="faiss()"),
+    ]
+    prints = [list_fingerprint(plan, one) for one in variants]
+    prints.append(list_fingerprint(replace(plan, inputs="other"), item))
+    assert len(set(prints)) == len(prints)
+
+
+def test_every_ingredient_of_a_task_but_its_places_is_in_its_fingerprint() -> None:
+    task = Task("embed/a", "inputs", "module:work", {"n": 1}, 5, {"corpus": "here"})
+    others = [
+        replace(task, key="embed/b"),
+        replace(task, inputs="others"),
+        replace(task, work="module:other"),
+        replace(task, arguments={"n": 2}),
+    ]
+    assert len({one.fingerprint for one in (task, *others)}) == 5
+    assert replace(task, places={"corpus": "there"}).fingerprint == task.fingerprint
 
 
 def test_a_moved_data_set_has_the_same_tasks() -> None:
