@@ -6,7 +6,7 @@
 Cases:
 
 - cusa: `labelgen build` of coco_cusa_1k as a whole process, with the bundled teachers;
-- overhead: the embed times of `benchmarks/overhead.py --images 48 --rounds 1`, each tree with its own script;
+- overhead: the embed times of `benchmarks/overhead.py --images N --rounds 1`, each tree with its own script;
 - resume: `labelgen build` of as many rows as flickr8k has, made features, killed in its last stages and run again.
 
 The order within a pair alternates. Content digests are compared before a ratio is printed. The interval is a bootstrap
@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from blake3 import blake3
 from trees import HERE, environment, labelgen, old_tree, run
 
 Times = Mapping[str, float]
+Case = Callable[[Path, Path, Path], Times]
 
 #: Rows of flickr8k, and the widths of the two bundled teachers.
 IMAGES, CAPTIONS, TEXT_DIM, IMAGE_DIM = 8_092, 40_460, 384, 1_280
@@ -43,18 +45,21 @@ def main() -> None:
     parser.add_argument("--case", default="cusa,overhead,resume")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--warm", type=int, default=1, help="pairs that are not counted, first")
+    parser.add_argument("--images", type=int, default=48, help="of each split, for the case overhead")
     options = parser.parse_args()
-    cases: dict[str, Callable[[Path, Path, Path], Times]] = {"cusa": _cusa, "overhead": _overhead, "resume": _resume}
+    cases: dict[str, Case] = {"cusa": _cusa, "overhead": partial(_overhead, options.images), "resume": _resume}
     print("| case | old s, median | new s, median | new / old, median | 95 % |\n|---|---|---|---|---|")
     with old_tree(options.commit) as old, tempfile.TemporaryDirectory() as folder:
         for name in options.case.split(","):
-            _compare(cases[name], old, options.data.resolve(), Path(folder) / name, options.pairs)
+            work = Path(folder) / name
+            work.mkdir()
+            _compare(cases[name], old, options.data.resolve(), work, range(-options.warm, options.pairs))
 
 
-def _compare(case: Callable[[Path, Path, Path], Times], old: Path, data: Path, work: Path, pairs: int) -> None:
-    work.mkdir()
+def _compare(case: Case, old: Path, data: Path, work: Path, pairs: range) -> None:
     seconds: dict[str, dict[str, list[float]]] = {}
-    for pair in range(-1, pairs):  # the first pair warms caches and compiled loops
+    for pair in pairs:  # those below 0 warm caches and compiled loops
         sides = [("old", old), ("new", HERE)]
         for side, tree in sides if pair % 2 else reversed(sides):
             (work / side).mkdir(exist_ok=True)
@@ -88,8 +93,8 @@ def _cusa(tree: Path, data: Path, work: Path) -> Times:
     return {"build of coco_cusa_1k": took}
 
 
-def _overhead(tree: Path, data: Path, work: Path) -> Times:
-    printed = run(tree, ["benchmarks/overhead.py", "--data", str(data), "--images", "48", "--rounds", "1"])
+def _overhead(images: int, tree: Path, data: Path, work: Path) -> Times:
+    printed = run(tree, ["benchmarks/overhead.py", "--data", str(data), "--images", str(images), "--rounds", "1"])
     cells = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")]
     times = {name.removeprefix("| "): float(value) for name, value, *_ in cells if _is_number(value)}
     (work / "digest").write_text("rows are compared with the libraries' by overhead.py itself")

@@ -23,6 +23,7 @@ _TYPES: Mapping[str, Check] = {
     "integer": lambda value: type(value) is int,
     "number": lambda value: type(value) in (int, float),
     "boolean": lambda value: type(value) is bool,
+    "null": lambda value: value is None,
 }
 #: Keywords that say nothing about validity, and those that are read along with another one.
 _SILENT = {"$schema", "$id", "$defs", "title", "description"}

@@ -19,12 +19,16 @@ from labelgen.store.atomic import FileFact
 from labelgen.store.card import rendered
 from labelgen.store.conforms import conforms
 from labelgen.store.contradictions import contradictions
-from labelgen.store.files import digest_below, is_regular, read_below, status_below, walk
+from labelgen.store.files import digest_below, is_regular, open_below, read_below, status_below, walk
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import Manifest, digest_matches
 from labelgen.store.mapped import map_shard
 from labelgen.store.shards import array_metadata, group_metadata
 
+#: Bytes of the header of a network, which has a few tensors.
+_HEADER = 1 << 20
+_STATS = re.compile(rf"{layout.STATS}(\.\d+)?/[\w.-]+\.json")
+_MODEL = re.compile(rf"{layout.MODELS}/[\w-]+/towers\.safetensors")
 _SHARD = re.compile(r"([\w./-]+)/c/(\d{1,9})(/0)*")
 
 
@@ -49,7 +53,12 @@ class Unfinished:
         fact = self._named.get(path)
         if fact is not None and fact.bytes == size and digest_below(self._root, path) == fact.blake3:
             return True
-        return path in self._receipts or self._is_metadata(path) or self._is_shard(path)
+        if path in self._receipts or self._is_metadata(path) or self._is_shard(path):
+            return True
+        # Between the rename of a file and its receipt nothing but the file itself can tell.
+        if _STATS.fullmatch(path):
+            return conforms("stats.v1")(_json(self._root, path))
+        return _MODEL.fullmatch(path) is not None and self._is_network(path, size)
 
     def is_next_card(self, path: str) -> bool:
         """Whether what lies in the place of a card is what the next manifest makes of itself."""
@@ -67,6 +76,17 @@ class Unfinished:
             return False
         document = _json(self._root, path)
         return document == group_metadata() or (_described(path.rpartition("/")[0], document) is not None)
+
+    def _is_network(self, path: str, size: int) -> bool:
+        """Whether a file is safetensors whose header accounts for every byte."""
+        with open_below(self._root, path) as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = _parsed(file.read(length)) if length < min(size, _HEADER) else {}
+        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+        try:
+            return bool(tensors) and 8 + length + max(entry["data_offsets"][1] for entry in tensors) == size
+        except (TypeError, KeyError, IndexError):
+            return False
 
     def _is_shard(self, path: str) -> bool:
         """A shard of an array that the sealed manifest does not have."""
@@ -126,7 +146,14 @@ def _described(path: str, document: Mapping[str, Any]) -> ArraySpec | None:
 
 def _json(root: Path, path: str) -> dict[str, Any]:
     try:
-        found = json.loads(read_below(root, path))
-    except (OSError, ValueError, RecursionError):
+        return _parsed(read_below(root, path))
+    except OSError:
+        return {}
+
+
+def _parsed(raw: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -72,6 +72,8 @@ def test_items_that_a_later_step_leaves_out_are_skipped() -> None:
     )
 
 
+#: The engine that needs no torch.
+ENGINE = ("--engine", "numpy")
 TEXTS = st.sampled_from(["a cat", "a dog", "", "  ", "caf\udce9"])
 SPLITS = st.sampled_from(["train", "val", "test"])
 
@@ -128,7 +130,7 @@ def test_build_plan_manifest_and_append_tell_the_account(tmp_path: Path) -> None
     def of(unit: str, accounts: list[dict[str, Any]]) -> dict[str, Any]:
         return next(account for account in accounts if account["unit"] == unit)
 
-    planned, built = _run("plan", *choice, "--no-calibrate"), _run("build", *choice, "--k", 2, "--out", out)
+    planned, built = _run("plan", *choice, "--no-calibrate"), _run("build", *choice, "--k", 2, "--out", out, *ENGINE)
     sealed = labelgen.open(out).manifest.corpus
     for accounts in (planned["ledger"], built["ledger"], [dict(account) for account in sealed.ledger]):
         images, captions = of("images", accounts), of("captions", accounts)
@@ -136,7 +138,7 @@ def test_build_plan_manifest_and_append_tell_the_account(tmp_path: Path) -> None
         assert (captions["seen"], captions["used"]) == (4, 2)
         assert captions["quarantined"]["blank"] == {"count": 1, "example": "a#1", "loud": False}
 
-    appended = _run("build", "--append", "--out", out, "--root", more)
+    appended = _run("build", "--append", "--out", out, "--root", more, *ENGINE)
     images, captions = of("images", appended["ledger"]), of("captions", appended["ledger"])
     assert (images["seen"], images["used"], images["skipped"]["in the store already"]["count"]) == (3, 2, 1)
     assert (captions["seen"], captions["used"], captions["quarantined"]["blank"]["count"]) == (3, 1, 1)

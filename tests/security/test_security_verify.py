@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -155,3 +156,33 @@ def test_memory_of_a_check_is_bounded(received: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert verify(received).ok
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+def test_a_file_between_its_rename_and_its_receipt_belongs_to_a_change_by_what_is_in_it(
+    received: Path,
+) -> None:
+    """A whole network or table of statistics is a note while a change is pending; other bytes of that name are not."""
+    from safetensors.numpy import save_file
+
+    store = received
+    _planted(store)
+    network = store / "models" / "new" / "towers.safetensors"
+    network.parent.mkdir(parents=True)
+    save_file({"a": np.ones((2, 3), np.float32)}, network)
+    table = {
+        "relation": "i2i",
+        "alias": "other",
+        "aggregation": "max",
+        "seed": 0,
+        "pairs": 0,
+        "quantiles": {"0.5": 0.25},
+        "bins": [-1.0, 1.0],
+        "splits": {},
+    }
+    (store / "stats").mkdir(exist_ok=True)
+    (store / "stats" / "i2i.other.json").write_text(json.dumps(table))
+    assert [problem.file for problem in verify(store).problems] == []
+    network.write_bytes(network.read_bytes() + b"x")
+    (store / "stats" / "i2i.other.json").write_text("{}")
+    files = {problem.file for problem in verify(store).problems}
+    assert files == {"models/new/towers.safetensors", "stats/i2i.other.json"}
