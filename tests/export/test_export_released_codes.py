@@ -103,6 +103,7 @@ def test_cusa(store: Store, tmp_path: Path) -> None:
     entries = json.loads((tmp_path / "new_train.json").read_text(encoding="utf-8"))
     assert list(dict.fromkeys(entry["image_id"] for entry in entries)) == [f"img-{row}" for row in kept]
     features = np.load(tmp_path / "train_unicom.npy", allow_pickle=True).item()
+    assert set(features) == {f"img-{row}" for row in kept}, "an image without captions is in neither file"
     rows = np.asarray(store.embeddings("image"))
     for entry in entries:  # dataset/cross_coco_dataset.py takes .get(image_id)[0] and joins the root and image_path
         row = int(entry["image_id"].removeprefix("img-"))
