@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import polars as pl
 import pytest
 
 from labelgen.corpus.arrange import arrange
@@ -78,3 +81,22 @@ def test_a_part_may_lie_in_a_data_set_that_has_grown_but_not_in_another_one() ->
         refuse_other_data(corpus({"a": ["one"]}), corpus({"z": []}))
     with pytest.raises(DatasetError, match=r"other data for 1 images(.|\n)*'a'"):
         refuse_other_data(corpus({"a": ["one"]}), corpus({"a": ["two"]}))
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [("caption_id", "captions"), ("text", "captions"), ("split", "images"), ("file", "images")],
+)
+def test_each_part_of_an_image_must_be_the_same(change: str, part: str) -> None:
+    """One column of image a changed at a time. A file may have moved when images are appended: it is not read again."""
+    old = corpus({"a": ["one"], "b": ["two"]})
+    frame = getattr(old, part)
+    values = ["other", *frame[change].to_list()[1:]]
+    read = replace(old, **{part: frame.with_columns(pl.Series(change, values, dtype=pl.String))})
+    with pytest.raises(DatasetError, match="'a'"):
+        refuse_other_data(old, read)
+    if change == "file":
+        assert join(old, read).skipped == 2
+    else:
+        with pytest.raises(DatasetError, match="'a'"):
+            join(old, read)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labelgen import errors
 from labelgen.cli.main import Commands
 from labelgen.errors import DatasetError, LabelgenError, UnknownIdError, shortened, some
 
@@ -85,3 +87,54 @@ def test_the_command_line_prints_a_bounded_message(error: Exception, options: li
     assert len(result.stderr) < 10_000
     if options:
         assert json.loads(result.stderr)["exit_code"] == result.exit_code
+
+
+#: Exit codes as docs and help name them, by hand.
+CODES = {
+    errors.LabelgenError: 1,
+    errors.ConfigError: 2,
+    errors.SpecError: 2,
+    errors.UnknownNameError: 2,
+    errors.BudgetError: 2,
+    errors.DatasetError: 3,
+    errors.TeacherError: 4,
+    errors.StoreError: 5,
+    errors.StoreNotFoundError: 5,
+    errors.StoreFormatError: 5,
+    errors.StoreMismatchError: 5,
+    errors.StoreBusyError: 5,
+    errors.CorruptStoreError: 5,
+    errors.UnknownIdError: 5,
+    errors.MissingItemError: 5,
+    errors.ArrayError: 1,
+    errors.DiskError: 6,
+    errors.MissingExtraError: 7,
+    errors.WorkerError: 1,
+}
+
+
+@pytest.mark.parametrize(("kind", "code"), CODES.items())
+def test_the_exit_code_of_every_error(kind: type[LabelgenError], code: int) -> None:
+    result = CliRunner().invoke(_group(kind("said")), ["verify"])
+    assert (result.exit_code, result.stderr) == (code, "error: said\n")
+
+
+def test_every_error_is_in_the_table_above() -> None:
+    def below(kind: type[LabelgenError]) -> set[type[LabelgenError]]:
+        return {kind}.union(*(below(sub) for sub in kind.__subclasses__() if sub.__module__ == errors.__name__))
+
+    assert below(LabelgenError) == set(CODES)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.ENOSPC, 6), (errno.EDQUOT, 6), (errno.EROFS, 6), (errno.EACCES, 6), (errno.EPERM, 6), (errno.EFBIG, 6),
+        (errno.EIO, 6), (errno.ENAMETOOLONG, 2), (errno.ENOTDIR, 2), (errno.ELOOP, 2), (errno.EISDIR, 2),
+        (errno.ENXIO, 2), (errno.EBADF, 70),
+    ],
+)  # fmt: skip
+def test_the_exit_code_of_what_the_system_says(number: int, code: int) -> None:
+    result = CliRunner().invoke(_group(OSError(number, "said", "a\nplace")), ["verify"])
+    assert result.exit_code == code
+    assert "said" in result.stderr
