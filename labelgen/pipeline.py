@@ -22,7 +22,7 @@ from labelgen.stages.ingest import refuse_missing_root
 from labelgen.stages.inventory import refuse_foreign
 from labelgen.stages.meter import PeakMeter
 from labelgen.stages.report import BuildReport, report_of
-from labelgen.stages.seal import seal, tidy
+from labelgen.stages.seal import seal
 from labelgen.stages.sources import compare_sources
 from labelgen.stages.status import Status, status
 from labelgen.store import layout
@@ -136,7 +136,7 @@ def build(
             refuse_foreign(root)
         sealed = load_manifest(root) if (root / layout.MANIFEST).exists() and not fresh else None
         if discard and sealed is not None:
-            tidy(root, sealed)
+            session.keep_only(root, sealed)
         if sealed is None:
             if drop:
                 raise ConfigError("there is no sealed store to drop from", found=str(root), todo="leave --drop out")
@@ -173,7 +173,7 @@ def _run(work: Build) -> Manifest:
         if work.sealed is not None and not begun:
             early.forget_change(root, work.sealed)
         raise
-    tidy(root, manifest)
+    session.keep_only(root, manifest)
     return manifest
 
 
@@ -261,12 +261,12 @@ def append(
     with early.locked(root):
         config, source = _append_configs(sealed, dataset, overrides)
         if discard:
-            tidy(root, sealed)
+            session.keep_only(root, sealed)
         _refuse_other_work(root, session.work_identity(config, source))
         joined = read_appended(root, sealed, source)
         added, skipped = len(joined.new.images), joined.skipped
         if not added:
-            tidy(root, sealed)
+            session.keep_only(root, sealed)
             notes = [*known_already(joined), "nothing is new: the store stays as it is"]
             return report_of(root, sealed, changed=False, notes=notes, skipped=skipped)
         del joined  # read again by the build, which checks it against what was noted before
@@ -308,7 +308,7 @@ def _already_sealed(root: Path, sealed: Manifest, identity: Mapping[str, Any], n
     """Nothing to do, but perhaps to sweep up after a kill between the commit and the tidying."""
     _refuse_other_work(root, identity)
     if session.read_pending(root) is not None:
-        tidy(root, sealed)
+        session.keep_only(root, sealed)
     return report_of(root, sealed, changed=False, notes=notes)
 
 

@@ -20,7 +20,7 @@ from labelgen.stages.facts import TeacherFacts
 from labelgen.stages.final_corpus import SealedCorpus, move_into_place, seal_corpus
 from labelgen.stages.machine import libraries, machine
 from labelgen.stages.search import ListSpec
-from labelgen.stages.session import changed_fields, keep_only
+from labelgen.stages.session import changed_fields
 from labelgen.store import layout
 from labelgen.store.atomic import FileFact, write_atomic
 from labelgen.store.card import rendered
@@ -122,11 +122,6 @@ def _committed(root: Path, manifest: Manifest, corpus: SealedCorpus) -> Manifest
         write_atomic(root / path, data)
     save_manifest(root, manifest)
     return manifest
-
-
-def tidy(root: Path, manifest: Manifest) -> None:
-    """After a commit: remove what no manifest names any more, and the work in progress."""
-    keep_only(root, manifest)
 
 
 def _array_files(
