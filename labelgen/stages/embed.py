@@ -199,7 +199,8 @@ def _encoded_batches(teacher: ImageTeacher, photos: Path, files: Sequence[str | 
     On a CPU every forward pass has one thread. The bits of a convolution can depend on the number of threads that
     share it; so they do not depend on how many this worker has, and the cores are busy with whole batches instead.
 
-    The first batch of a teacher is encoded alone: what it took says how many fit into the memory of this worker.
+    Where the memory of this worker is small, the first batch of a teacher is encoded alone and measured: what it took
+    says how many are encoded at once.
     """
     size = teacher.image_batch
     starts = iter(range(0, len(files), size))

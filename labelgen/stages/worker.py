@@ -29,6 +29,9 @@ class WorkerSettings:
 #: Anonymous memory of a process that has embedded with torch and compiled the loops of a search: 0.8 to 1 GB, measured.
 RUNTIME_BYTES = 1100 * 10**6
 
+#: Taken to be more than a batch of photographs needs: a budget with room for as many of these is not measured first.
+LARGE_BATCH_BYTES = 10**9
+
 _settings = WorkerSettings()
 #: Of teachers whose batches were measured: the teacher, the highest memory of this process, and what a batch took.
 _batches: dict[int, tuple[Any, int, int]] = {}
@@ -106,8 +109,10 @@ def one_thread_a_pass() -> Iterator[AbstractContextManager[Any]]:
 
 
 def needs_measuring(teacher: Any) -> bool:
-    """Whether it is not known how much memory a batch of a teacher takes, and it matters."""
-    return _settings.threads > 1 and id(teacher) not in _batches
+    """Whether it is not known how much memory a batch of a teacher takes, and the budget is small enough to matter."""
+    if _settings.threads <= 1 or id(teacher) in _batches:
+        return False
+    return _settings.memory < anonymous_bytes() + _settings.threads * LARGE_BATCH_BYTES
 
 
 @contextmanager
