@@ -35,7 +35,8 @@ ARROWS: dict[str, set[str]] = {
     "losses": set(),
     # verbs: what a task is, who runs tasks, what tasks do and in which order, what users call
     "tasks": {"store"},
-    "executors": {"tasks"},
+    "runner": {"tasks", "stages", "store"},
+    "executors": {"tasks", "runner"},
     "stages": {"tasks", "executors.base", "store", "corpus", "teachers", "similarity", "patches"},
     "pipeline": {"stages", "tasks", "store", "patches"},
     # functions of a store
@@ -61,6 +62,9 @@ KERNEL = {"errors", "types", "specs", "fingerprint", "foreign", "registry", "res
 
 #: The floor of `stages`: what executors must know of a task, which is not what it does.
 TASKS = {"stages.base", "stages.worker", "stages.meter"}
+
+#: Names of tasks -> functions, called by executors; what a task does is behind its name.
+RUNNER = "stages.runner"
 
 #: Adapters are reached through the registry. The exceptions are built on a sibling of their own room.
 ADAPTER_SIBLINGS = {
@@ -233,6 +237,8 @@ def room_of(name: str) -> str:
         return "door"
     if name in TASKS:
         return "tasks"
+    if name == RUNNER:
+        return "runner"
     top = name.partition(".")[0]
     return "kernel" if top in KERNEL else top
 

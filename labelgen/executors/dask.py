@@ -15,7 +15,8 @@ from labelgen.config import RunConfig
 from labelgen.errors import ConfigError, missing_extra
 from labelgen.executors.base import worker_died, worker_settings
 from labelgen.stages import worker
-from labelgen.stages.base import Receipt, Task, run_task
+from labelgen.stages.base import Receipt, Task
+from labelgen.stages.runner import run_task
 from labelgen.stages.worker import WorkerSettings
 
 _AHEAD = 4

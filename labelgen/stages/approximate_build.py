@@ -283,7 +283,7 @@ class ApproximateSearch:
         """A task; what another version of the library has made is made again."""
         where = {"corpus": self._product.corpus.folder} if places is None else places
         inputs = f"{self._product.inputs} {self._engine.library}"
-        return Task(key, inputs, f"labelgen.stages.approximate:{work}", arguments, rows, where)
+        return Task(key, inputs, f"approximate.{work}", arguments, rows, where)
 
 
 def _scope(pair: _Pair) -> Scope:

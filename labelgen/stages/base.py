@@ -7,19 +7,16 @@ and every file it names hashes to the checksum it names. Everything else is run 
 
 from __future__ import annotations
 
-import importlib
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from labelgen.fingerprint import digest, digest_file, fingerprint
-from labelgen.stages.meter import PeakMeter
 from labelgen.store import layout
-from labelgen.store.atomic import FileFact, write_atomic
+from labelgen.store.atomic import FileFact
 from labelgen.store.files import read_below
 
 _HASH_THREADS = 8
@@ -51,7 +48,7 @@ class Task:
     Attributes:
         key: unique name, the path of its receipt under `receipts/`; its first part is the stage.
         inputs: fingerprint of everything that decides the result.
-        work: `module:function`, called as `function(root, **arguments, **places)`, returns a `Result`.
+        work: name of a function in `labelgen.stages.runner.WORK`, called as `function(root, **arguments, **places)`.
         arguments: plain JSON data.
         rows: how many rows it does (progress and rates).
         places: further arguments that say where things lie; a moved data set is the same data set.
@@ -163,27 +160,6 @@ def read_receipt(root: Path, key: str) -> Receipt | None:
         return None
 
 
-def run_task(root: Path, task: Task) -> Receipt:
-    """Run a task and write its receipt, or return the one it has."""
-    done = find_receipt(root, task)
-    if done is not None:
-        return done
-    started = time.perf_counter()
-    with PeakMeter() as meter:
-        result = _resolve(task.work)(root, **task.arguments, **task.places)
-    receipt = Receipt(
-        task=task.key,
-        fingerprint=task.fingerprint,
-        rows=task.rows,
-        outputs=result.outputs,
-        seconds=round(time.perf_counter() - started, 4),
-        peak_bytes=meter.peak_bytes,
-        facts=dict(result.facts),
-    )
-    write_atomic(root / receipt_path(task.key), receipt.to_bytes())
-    return receipt
-
-
 @dataclass(frozen=True)
 class Standing:
     """Which of some tasks are done.
@@ -221,9 +197,3 @@ def _standing(root: Path, task: Task) -> tuple[Receipt | None, list[str]]:
         return None, []
     damaged = damaged_outputs(root, receipt)
     return None if damaged else receipt, [path for path in damaged if (root / path).exists()]
-
-
-def _resolve(work: str) -> Callable[..., Result]:
-    module, _, name = work.partition(":")
-    function: Callable[..., Result] = getattr(importlib.import_module(module), name)
-    return function

@@ -105,15 +105,15 @@ class EmbeddingPlan:
         """One task a fixed block; raises as `check_features` does."""
         self.check_features()
         common: dict[str, Any] = {"spec": self.teacher.spec, "alias": self.alias}
-        work = "embed:embed_texts" if self.modality == "text" else "embed:embed_images"
+        work = "embed.texts" if self.modality == "text" else "embed.images"
         if self.source is not None:
-            work = "refine:embed_trained"
+            work = "embed.trained"
             common |= {"source": self.source.spec.to_json(), "by_text": self.by_text}
         elif self.teacher.kind == "keyed":
-            work, common = "embed:embed_keyed", common | {"modality": self.modality}
+            work, common = "embed.keyed", common | {"modality": self.modality}
         tasks = []
         for number, (start, stop, photos) in enumerate(self._spans()):
-            places = {"corpus": self.corpus.folder} | ({"photos": photos} if work == "embed:embed_images" else {})
+            places = {"corpus": self.corpus.folder} | ({"photos": photos} if work == "embed.images" else {})
             arguments = common | {"start": start, "stop": stop, "block": number}
             tasks.append(self._task(f"embed/{self._name}/{number:06d}", work, arguments, stop - start, places))
         return tasks
@@ -145,7 +145,7 @@ class EmbeddingPlan:
             }
             key = f"assemble/{self._name}/{shard:06d}"
             tasks.append(
-                self._task(key, "embed:assemble_embedding", arguments, stop - start, {"corpus": self.corpus.folder})
+                self._task(key, "assemble.embedding", arguments, stop - start, {"corpus": self.corpus.folder})
             )
         return tasks
 
@@ -160,7 +160,7 @@ class EmbeddingPlan:
             "source": self.source.spec.to_json(),
         }
         places = {"corpus": self.corpus.folder}
-        return self._task(f"train/{self.alias}", "refine:train", arguments, self.units, places)
+        return self._task(f"train/{self.alias}", "train.network", arguments, self.units, places)
 
     def deviation_task(self) -> Task | None:
         """Measures a reduced precision against float32, None at full precision and where it was measured before."""
@@ -168,10 +168,10 @@ class EmbeddingPlan:
             return None
         arguments = {"spec": self.teacher.spec, "reference": self.teacher.reference, "modality": self.modality}
         places = {"corpus": self.corpus.folder, "photos": self.corpus.parts[0].photos}
-        return self._task(f"embed/{self._name}/deviation", "embed:deviation", arguments, 0, places)
+        return self._task(f"embed/{self._name}/deviation", "measure.precision", arguments, 0, places)
 
     def _task(self, key: str, work: str, arguments: Mapping[str, Any], rows: int, places: Mapping[str, str]) -> Task:
-        return Task(key, self.fingerprint, f"labelgen.stages.{work}", arguments, rows, places)
+        return Task(key, self.fingerprint, work, arguments, rows, places)
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class ProductPlan:
             where |= {"mutual": True} if strip.mutual else {}
             where |= {"layout_number": number} if number else {}
             key = f"search/{self.name}/{strip.first:09d}-{strip.last:09d}-{fingerprint(where)[:6]}"
-            work = "labelgen.stages.search:search_strip"
+            work = "search.strip"
             tasks.append(Task(key, self.inputs, work, arguments | where, strip.last - strip.first, places))
         return tasks
 
@@ -240,7 +240,7 @@ class ProductPlan:
                     arguments |= {"base": asdict(self.bases[number])} if self.bases else {}
                     name = layout.numbered(item.path.partition("/")[2], item.generation)
                     key = f"merge/{name}/{array}/{shard:06d}"
-                    work = "labelgen.stages.search:assemble_neighbors"
+                    work = "assemble.neighbors"
                     tasks.append(Task(key, self.inputs, work, arguments, stop - start))
         return tasks
 
@@ -331,7 +331,7 @@ def measure_tasks(products: Sequence[ProductPlan], known: Container[str]) -> lis
             }
             key = f"measure/{layout.numbered(path.rpartition('/')[2].removesuffix('.json'), item.generation)}"
             places = {"corpus": product.corpus.folder}
-            tasks[path] = Task(key, product.inputs, "labelgen.stages.stats:measure", arguments, 1, places)
+            tasks[path] = Task(key, product.inputs, "measure.similarities", arguments, 1, places)
     return list(tasks.values())
 
 

@@ -116,7 +116,7 @@ class Build:
         pending = None if self.fresh else session.read_pending(self.root)
         if pending is None:
             self.pending = {
-                "format": 1,
+                "format": session.FORMAT,
                 "recipe": self.config.to_dict(),
                 "identity": identity,
                 "machines": [here],
@@ -147,7 +147,7 @@ class Build:
             old = self.sealed.teachers.get(alias) if self.sealed else None
             if old is None or self.append:
                 key = f"{DESCRIBE}/{layout.numbered(alias, generation)}"
-                tasks.append(Task(key, "", "labelgen.stages.embed:describe", {"spec": str(spec), "alias": alias}, 1))
+                tasks.append(Task(key, "", "describe.teacher", {"spec": str(spec), "alias": alias}, 1))
             elif old.spec != str(spec):
                 raise StoreMismatchError(
                     f"the sealed store already has a teacher {alias!r}",

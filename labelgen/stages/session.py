@@ -25,6 +25,10 @@ from labelgen.store.manifest import Manifest
 from labelgen.teachers.identity import on_common_facts
 
 
+#: Of the note of unfinished work. Version 2: tasks have names, and no paths of modules.
+FORMAT = 2
+
+
 def work_identity(config: BuildConfig, append: DatasetConfig | None = None, drop: Sequence[str] = ()) -> dict[str, Any]:
     """What decides the result of the work in a folder: a recipe, what is appended, and what is dropped."""
     appended = {"append": canonical(append)} if append is not None else {}
@@ -93,9 +97,14 @@ def read_pending(root: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         whole = False
+    if whole and pending.get("format") != FORMAT:
+        raise CorruptStoreError(
+            f"the unfinished work in {root} was begun by another version of labelgen",
+            todo="finish it with that version, or start again with --discard: it keeps what is sealed",
+        )
     if not whole:
         raise CorruptStoreError(
-            f"the note of the unfinished work in {root} is damaged, or an older version of labelgen wrote it",
+            f"the note of the unfinished work in {root} is damaged",
             found=layout.PENDING,
             expected="the note as it was written, or parts of different work could be mixed",
             todo="start again with --discard: it drops the unfinished work and keeps what is sealed",

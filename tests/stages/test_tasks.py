@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from labelgen.stages import base
-from labelgen.stages.base import Output, Result, Task, find_receipt, outstanding, receipt_path, run_task
+from labelgen.errors import CorruptStoreError
+from labelgen.stages import base, runner, session
+from labelgen.stages.base import Output, Result, Task, find_receipt, outstanding, receipt_path
+from labelgen.stages.runner import WORK, run_task
 from labelgen.store.atomic import write_atomic
 
 CALLS: list[str] = []
@@ -27,7 +29,7 @@ def _task(text: str = "a", **changes: Any) -> Task:
         **{
             "key": f"embed/x/{text}",
             "inputs": "i",
-            "work": f"{__name__}:write",
+            "work": "test.write",
             "arguments": {"text": text},
             "rows": 3,
             **changes,
@@ -43,6 +45,7 @@ def _forget() -> None:
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setitem(WORK, "test.write", f"{__name__}:write")
 
 
 def test_a_task_is_run_once(tmp_path: Path) -> None:
@@ -102,3 +105,17 @@ def test_parts_may_go_when_their_receipt_is_asked_for_alone(tmp_path: Path) -> N
     run_task(tmp_path, _task())
     _remove(tmp_path)
     assert base.find_receipt(tmp_path, _task(), outputs=False) is not None
+
+
+@pytest.mark.parametrize("name", sorted(WORK))
+def test_every_name_of_a_task_is_a_function(name: str) -> None:
+    pytest.importorskip("torch", reason="some tasks train networks")
+    assert callable(runner._function(name))
+
+
+def test_a_note_of_tasks_with_module_paths_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    note = {"format": 1, "identity": {}, "machines": [{}], "paths": []}
+    session.write_pending(tmp_path, note)
+    with pytest.raises(CorruptStoreError, match="begun by another version of labelgen") as caught:
+        session.read_pending(tmp_path)
+    assert "--discard" in str(caught.value)
