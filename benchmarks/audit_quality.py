@@ -26,9 +26,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 import labelgen
-from labelgen.audit.positives import TEXT_WEIGHTS, WEIGHTS, Judge, weighted
-from labelgen.audit.replaced import Replaced
-from labelgen.audit.view import Held, Lists, View, unit
+from labelgen.audit.checks.false_negatives import TEXT_WEIGHTS, WEIGHTS, Judge, weighted
+from labelgen.audit.checks.mismatch import Replaced
+from labelgen.audit.corpus_view import Held, Lists, View, unit
 
 RESAMPLES = 100
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.4)

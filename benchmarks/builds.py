@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from labelgen.stages.meter import tree_bytes
+from labelgen.stages.running.memory import tree_bytes
 from labelgen.store.manifest import load_manifest
 
 TEXT, IMAGE = ["--teacher", "text=minilm()"], ["--teacher", "image=efficientnet_lite(size=2)"]

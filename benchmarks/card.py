@@ -19,10 +19,10 @@ import numpy as np
 
 import labelgen
 from labelgen import pipeline
-from labelgen.audit.card import CardRow, agreement_card
-from labelgen.audit.card_pairs import JudgedPairs, resolve
-from labelgen.audit.judgements import read_judgements
-from labelgen.audit.measures import MEASURES, Figure, agreement_figures, draw_images
+from labelgen.audit.card.card import CardRow, agreement_card
+from labelgen.audit.card.measures import MEASURES, Figure, agreement_figures, draw_images
+from labelgen.audit.card.pairs import JudgedPairs, resolve
+from labelgen.audit.judgements.judgements import read_judgements
 from labelgen.errors import MissingExtraError
 from labelgen.store.reader import Store
 from labelgen.teachers.packages import mpnet_folder

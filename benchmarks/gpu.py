@@ -97,8 +97,8 @@ def _fused(rows: Any, offsets: Any, relations: str, device: str) -> Any:
     import search
 
     from labelgen.similarity.base import n_queries
-    from labelgen.similarity.fused import FusedEngine
-    from labelgen.similarity.keys import PAD_KEY, merge
+    from labelgen.similarity.sort_keys import PAD_KEY, merge
+    from labelgen.similarity.tiled.engine import FusedEngine
 
     plan = search._plan(rows, offsets, K, relations, memory=32 * 10**9)
     engine = FusedEngine(device, least_rows=1)

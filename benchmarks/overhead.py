@@ -32,9 +32,10 @@ from sentence_transformers import SentenceTransformer
 import labelgen
 from labelgen import pipeline
 from labelgen.executors.base import cores
-from labelgen.stages import tables, worker
-from labelgen.stages.search import ListSpec, plan_of
-from labelgen.teachers.lite import lite_network
+from labelgen.stages.model import tables
+from labelgen.stages.running import worker
+from labelgen.stages.work.search import ListSpec, plan_of
+from labelgen.teachers.adapters.lite import lite_network
 from labelgen.types import Relation
 
 TEXT, IMAGE = "minilm()", "efficientnet_lite(size=2)"

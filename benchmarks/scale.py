@@ -29,7 +29,7 @@ from typing import Any
 
 import polars as pl
 
-from labelgen.stages.meter import tree_bytes
+from labelgen.stages.running.memory import tree_bytes
 
 #: Stages that a plan does not name belong to the one before.
 STAGES = ("describe", "ingest", "embed", "search", "merge", "measure")

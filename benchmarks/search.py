@@ -137,12 +137,12 @@ def _plan(rows: np.ndarray, offsets: np.ndarray, k: int, relations: str, memory:
 
 def _fused(relations: str, precision: Any = None) -> Callable[[np.ndarray, np.ndarray, int], Any]:
     def search(rows: np.ndarray, offsets: np.ndarray, k: int) -> Any:
-        from labelgen.similarity import fused
-        from labelgen.similarity.fused_product import TileProduct, fastest
+        from labelgen.similarity.tiled import engine
+        from labelgen.similarity.tiled.product import TileProduct, fastest
 
-        fused.fastest = (lambda: TileProduct(precision)) if precision else fastest
+        engine.fastest = (lambda: TileProduct(precision)) if precision else fastest
         plan = _plan(rows, offsets, k, relations)
-        engine = fused.FusedEngine()
+        engine = engine.FusedEngine()
         found = [partial for strip in engine.schedule(plan) for partial in engine.search(plan, strip)]
         return {partial.want: partial.keys for partial in found}
 
@@ -253,7 +253,7 @@ class _ProductTime:
     """CPU seconds that all threads of the fused engine spend in matrix products."""
 
     def __enter__(self) -> _ProductTime:
-        from labelgen.similarity.fused_product import TileProduct
+        from labelgen.similarity.tiled.product import TileProduct
 
         self._kind, self._tile, self._parts = TileProduct, TileProduct.tile, []
 
@@ -277,7 +277,7 @@ class _ProductTime:
 def _check_ours(found: dict[Any, np.ndarray], rows: np.ndarray, offsets: np.ndarray, k: int) -> None:
     """Every list of some queries, bit for bit."""
     from labelgen.similarity.base import Strip
-    from labelgen.similarity.numpy import exact_lists
+    from labelgen.similarity.reference import exact_lists
 
     strip = Strip(0, len(offsets) - 1, ((0, len(offsets) - 1),))
     for want, keys in found.items():
@@ -304,9 +304,9 @@ def _measured_memory(store: Path, budget: int) -> dict[str, Any]:
     """All text relations of a store under a build's budget: strip after strip, as tasks of the search stage do."""
     import labelgen
     from labelgen.similarity.base import SearchPlan
-    from labelgen.similarity.fused import FusedEngine
-    from labelgen.stages.meter import PeakMeter, anonymous_bytes
-    from labelgen.stages.worker import search_memory
+    from labelgen.similarity.tiled.engine import FusedEngine
+    from labelgen.stages.running.memory import PeakMeter, anonymous_bytes
+    from labelgen.stages.running.worker import search_memory
 
     opened = labelgen.open(store)
     offsets = np.concatenate([[0], np.cumsum(opened.images["n_captions"].to_numpy())]).astype(np.int64)

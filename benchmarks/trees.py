@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ def old_tree(commit: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "old"
         _git("worktree", "add", "--quiet", "--detach", str(tree), commit)
+        _write_entry_points(tree)
         try:
             yield tree
         finally:
@@ -47,6 +49,17 @@ def run(tree: Path, arguments: Sequence[str]) -> str:
 def labelgen(tree: Path, *arguments: str) -> str:
     """The output of a labelgen command of the tree."""
     return run(tree, ["-m", "labelgen", *arguments])
+
+
+def _write_entry_points(tree: Path) -> None:
+    """Metadata beside the package, which go before those of the installed one: names may mean other modules there."""
+    project = tomllib.loads((tree / "pyproject.toml").read_text())["project"]
+    folder = tree / f"labelgen-{project['version']}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: labelgen\nVersion: {project['version']}\n")
+    groups = {f"[{group}]": names for group, names in project["entry-points"].items()}
+    lines = [line for head, names in groups.items() for line in (head, *(f"{a} = {b}" for a, b in names.items()))]
+    (folder / "entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
 def _git(*arguments: str) -> None:

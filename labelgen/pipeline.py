@@ -13,24 +13,24 @@ from labelgen import registry, resources
 from labelgen.config import BuildConfig
 from labelgen.errors import ConfigError, StoreError, StoreMismatchError
 from labelgen.progress import Listener, silent
-from labelgen.stages import early, session
 from labelgen.stages.build import Build
-from labelgen.stages.change import Change, merged, removed, resolve_drop
-from labelgen.stages.check_names import check_names
-from labelgen.stages.corpora import known_already, read_appended
-from labelgen.stages.ingest import refuse_missing_root
-from labelgen.stages.inventory import refuse_foreign
-from labelgen.stages.meter import PeakMeter
+from labelgen.stages.ingest.compare import compare_sources
+from labelgen.stages.ingest.corpus_source import known_already, read_appended
+from labelgen.stages.ingest.ingest import refuse_missing_root
+from labelgen.stages.plan.change import Change, merged, removed, resolve_drop
+from labelgen.stages.plan.check_names import check_names
 from labelgen.stages.report import BuildReport, report_of
+from labelgen.stages.running import cleanup, lock
+from labelgen.stages.running.inventory import refuse_foreign
+from labelgen.stages.running.memory import PeakMeter
+from labelgen.stages.running.status import Status, status
 from labelgen.stages.seal import seal
-from labelgen.stages.sources import compare_sources
-from labelgen.stages.status import Status, status
 from labelgen.store import layout
 from labelgen.store.manifest import Manifest, load_manifest
 
 if TYPE_CHECKING:
-    from labelgen.stages.cost import CostPlan
-    from labelgen.store.verify import Report
+    from labelgen.stages.estimate.cost import CostPlan
+    from labelgen.store.verify.store import Report
 
 
 __all__ = [
@@ -131,12 +131,12 @@ def build(
     root = Path(out)
     _refuse_foreign_folder(root)
     started = time.perf_counter()
-    with early.locked(root):
+    with cleanup.locked(root):
         if fresh or not (root / layout.MANIFEST).exists():
             refuse_foreign(root)
         sealed = load_manifest(root) if (root / layout.MANIFEST).exists() and not fresh else None
         if discard and sealed is not None:
-            session.keep_only(root, sealed)
+            lock.keep_only(root, sealed)
         if sealed is None:
             if drop:
                 raise ConfigError("there is no sealed store to drop from", found=str(root), todo="leave --drop out")
@@ -144,13 +144,13 @@ def build(
             change = Change()
         else:
             change = _change(root, sealed, drop)
-            differing = session.changed_fields(sealed, config)
+            differing = lock.changed_fields(sealed, config)
             if (differing or drop) and not update:
                 raise _other_recipe(root, [*differing, *(f"--drop {name}" for name in drop)])
             config = merged(sealed, config, change) if update else config
-            differing = session.changed_fields(sealed, config)
+            differing = lock.changed_fields(sealed, config)
             if not differing and not change.paths:
-                identity = session.work_identity(config, None, drop)
+                identity = lock.work_identity(config, None, drop)
                 return _already_sealed(root, sealed, identity, compare_sources(root, sealed, config))
             _refuse_other_data(sealed, differing)
         work = Build(root, config, sealed, progress, PeakMeter(tree=True), allow_other_machine, change=change)
@@ -171,14 +171,14 @@ def _run(work: Build) -> Manifest:
             manifest = seal(root, work.config, work.run(executor), work.sealed)
     except BaseException:
         if work.sealed is not None and not begun:
-            early.forget_change(root, work.sealed)
+            cleanup.forget_change(root, work.sealed)
         raise
-    session.keep_only(root, manifest)
+    lock.keep_only(root, manifest)
     return manifest
 
 
 def _change(root: Path, sealed: Manifest, drop: Sequence[str]) -> Change:
-    pending = session.read_pending(root) if drop else None
+    pending = lock.read_pending(root) if drop else None
     return resolve_drop(sealed, drop, done=pending["identity"].get("drop", ()) if pending else ())
 
 
@@ -258,15 +258,15 @@ def append(
     root = Path(out)
     started = time.perf_counter()
     sealed = load_manifest(root)
-    with early.locked(root):
+    with cleanup.locked(root):
         config, source = _append_configs(sealed, dataset, overrides)
         if discard:
-            session.keep_only(root, sealed)
-        _refuse_other_work(root, session.work_identity(config, source))
+            lock.keep_only(root, sealed)
+        _refuse_other_work(root, lock.work_identity(config, source))
         joined = read_appended(root, sealed, source)
         added, skipped = len(joined.new.images), joined.skipped
         if not added:
-            session.keep_only(root, sealed)
+            lock.keep_only(root, sealed)
             notes = [*known_already(joined), "nothing is new: the store stays as it is"]
             return report_of(root, sealed, changed=False, notes=notes, skipped=skipped)
         del joined  # read again by the build, which checks it against what was noted before
@@ -294,7 +294,7 @@ def _append_configs(
     config = with_patch(configs.from_dict(configs.override({**recipe, "dataset": own}, overrides)))
     check_names(config)
     kept = replace(config, dataset=configs.from_dict(recipe).dataset)
-    differing = session.changed_fields(sealed, kept)
+    differing = lock.changed_fields(sealed, kept)
     if differing:
         raise StoreMismatchError(
             "images are appended to the store as it is",
@@ -307,14 +307,14 @@ def _append_configs(
 def _already_sealed(root: Path, sealed: Manifest, identity: Mapping[str, Any], notes: Sequence[str]) -> BuildReport:
     """Nothing to do, but perhaps to sweep up after a kill between the commit and the tidying."""
     _refuse_other_work(root, identity)
-    if session.read_pending(root) is not None:
-        session.keep_only(root, sealed)
+    if lock.read_pending(root) is not None:
+        lock.keep_only(root, sealed)
     return report_of(root, sealed, changed=False, notes=notes)
 
 
 def _refuse_other_work(root: Path, identity: Mapping[str, Any]) -> None:
     """Refuse where an unfinished change lies that is not the one that is asked for."""
-    pending = session.read_pending(root)
+    pending = lock.read_pending(root)
     differing = configs.changes(identity, pending["identity"]) if pending is not None else []
     if differing:
         raise StoreMismatchError(
@@ -357,7 +357,7 @@ def plan(config: BuildConfig, *, calibrate: bool = True, progress: Listener = si
 
     Reads the data set's metadata and loads the teachers; writes nothing.
     """
-    from labelgen.stages.cost import estimate
+    from labelgen.stages.estimate.cost import estimate
 
     check_names(config)
     return estimate(config, calibrate=calibrate, progress=progress)
@@ -380,12 +380,12 @@ def verify(
         seed: of the sample.
         data_root: where the data set lies now, if not where it lay when the store was built.
     """
-    from labelgen.store.verify import verify as verify_files
+    from labelgen.store.verify.store import verify as verify_files
 
     shallow = verify_files(Path(path), progress=progress)
     if not deep or not shallow.ok:
         return shallow
-    from labelgen.stages.deep import verify_deep
+    from labelgen.stages.recheck.recheck import verify_deep
 
     found = verify_deep(Path(path), sample=sample, seed=seed, data_root=data_root)
     return replace(shallow, problems=(*shallow.problems, *found.problems), notes=(*shallow.notes, *found.notes))

@@ -10,6 +10,7 @@ import ast
 import re
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -46,7 +47,7 @@ ARROWS: dict[str, set[str]] = {
         *("store", "relevance.base", "corpus"),
     },
     # a list of pairs is a table like one of captions
-    "loader": {"store", "relevance", "patches", "corpus.table_files"},
+    "loader": {"store", "relevance", "patches", "corpus.text.table_files"},
     # one target is a list of pairs with its labels
     "export": {"store", "loader.fine_grained"},
     # pairs are scored one by one, with the arithmetic that blocks use
@@ -61,87 +62,98 @@ ARROWS: dict[str, set[str]] = {
 KERNEL = {"errors", "types", "specs", "fingerprint", "foreign", "registry", "resources", "config", "progress"}
 
 #: The floor of `stages`: what executors must know of a task, which is not what it does.
-TASKS = {"stages.base", "stages.worker", "stages.meter"}
+TASKS = {"stages.running.task", "stages.running.worker", "stages.running.memory"}
 
 #: Names of tasks -> functions, called by executors; what a task does is behind its name.
-RUNNER = "stages.runner"
+RUNNER = "stages.running.runner"
 
 #: Adapters are reached through the registry. The exceptions are built on a sibling of their own room.
 ADAPTER_SIBLINGS = {
-    ("corpus.demo", "corpus.table"),
-    ("similarity.torch", "similarity.numpy"),
-    ("similarity.again", "similarity.numpy"),
-    ("similarity.fused", "similarity.torch"),
-    ("similarity.faiss", "similarity.numpy"),
+    ("corpus.adapters.demo", "corpus.adapters.table"),
+    ("similarity.torch", "similarity.reference"),
+    ("similarity.fallback", "similarity.reference"),
+    ("similarity.tiled.engine", "similarity.torch"),
+    ("similarity.ann.faiss_engine", "similarity.reference"),
     ("relevance.rsc", "relevance.bcls"),
 }
 
 #: Third-party package -> the only files of labelgen/ that may import it (numpy may be used everywhere).
 LIBRARIES: dict[str, set[str]] = {
     "array_api_compat": {"losses/_namespace.py", "losses/_by_query.py"},
-    "blake3": {"fingerprint.py", "store/atomic.py", "teachers/weights.py"},
+    "blake3": {"fingerprint.py", "store/disk/atomic.py", "teachers/weights.py"},
     "click": {"cli/*"},
-    "distributed": {"executors/dask.py"},
-    "faiss": {"similarity/faiss.py"},
-    "google_crc32c": {"store/shards.py"},
+    "distributed": {"executors/dask_executor.py"},
+    "faiss": {"similarity/ann/faiss_engine.py"},
+    "google_crc32c": {"store/disk/shards.py"},
     "huggingface_hub": {"teachers/weights.py"},
-    "jax": {"losses/_jax.py", "loader/jax.py"},
-    "jsonschema": {"store/validation.py"},
-    "open_clip": {"teachers/open_clip.py"},
+    "jax": {"losses/_jax.py", "loader/frameworks/jax_arrays.py"},
+    "jsonschema": {"store/schema/validation.py"},
+    "open_clip": {"teachers/adapters/open_clip_teacher.py"},
     "packaging": {"cli/checks.py"},
     "PIL": {
-        *("corpus/photos.py", "corpus/pixels.py", "testing/teachers.py"),
-        *("teachers/base.py", "teachers/crossmodal.py", "teachers/lite.py", "teachers/vision.py"),
+        *("corpus/photos/photos.py", "corpus/photos/pixels.py", "testing/teachers.py"),
+        *(
+            "teachers/base.py",
+            "teachers/adapters/crossmodal.py",
+            "teachers/adapters/lite.py",
+            "teachers/adapters/vision.py",
+        ),
         "teachers/probe.py",
     },
     "polars": {
-        *("corpus/arrange.py", "corpus/frames.py", "corpus/join.py", "corpus/table_files.py"),
-        *("store/items.py", "store/parquet.py"),
+        *("corpus/arrange.py", "corpus/frames.py", "corpus/join.py", "corpus/text/table_files.py"),
+        *("store/items.py", "store/disk/parquet.py"),
         *(
-            "stages/final_corpus.py",
-            "stages/ingest.py",
+            "stages/ingest/final_corpus.py",
+            "stages/ingest/ingest.py",
             "testing/stores.py",
             "audit/*",
             "patches/patch.py",
-            "patches/cleaned.py",
+            "patches/cleaned/cleaned.py",
         ),
     },
     "pyarrow": {
-        "corpus/table_files.py",
-        "store/parquet.py",
-        "teachers/parquet_features.py",
+        "corpus/text/table_files.py",
+        "store/disk/parquet.py",
+        "teachers/precomputed/parquet_features.py",
         "export/parquet.py",
         "export/hf.py",
         "export/fine_grained.py",
     },
     "rich": {"cli/*"},
-    "safetensors": {"stages/refine.py"},
-    "scipy": {"audit/measures.py", "audit/datalab.py"},
-    "sentence_transformers": {"teachers/sentences.py"},
-    "timm": {"teachers/timm.py", "teachers/lite.py", "teachers/conse.py"},
+    "safetensors": {"stages/work/train.py"},
+    "scipy": {"audit/card/measures.py", "audit/report/datalab.py"},
+    "sentence_transformers": {"teachers/adapters/sentences.py"},
+    "timm": {"teachers/adapters/timm_teacher.py", "teachers/adapters/lite.py", "teachers/adapters/conse.py"},
     "tomli_w": {"config.py"},
     "torch": {
         *(
             "teachers/*",
             "similarity/torch*.py",
-            "similarity/fused*.py",
-            "similarity/faiss.py",
-            "stages/worker.py",
+            "similarity/tiled/*",
+            "similarity/ann/faiss_engine.py",
+            "stages/running/worker.py",
         ),
         *("losses/_torch.py", "losses/modules.py", "loader/collate.py", "loader/ddp.py"),
     },
-    "llvmlite": {"similarity/fused_bits.py"},
-    "numba": {"similarity/fused_bits.py", "similarity/compiling.py"},
-    "threadpoolctl": {"stages/refine.py", "similarity/fused.py", "similarity/faiss.py", "loader/collate.py"},
-    "torchvision": {"teachers/vision.py"},
-    "transformers": {"teachers/transformers.py", "teachers/weights.py"},
-    "zarr": {"store/zarr.py"},
+    "llvmlite": {"similarity/tiled/bits.py"},
+    "numba": {"similarity/tiled/bits.py", "similarity/tiled/compiling.py"},
+    "threadpoolctl": {
+        "stages/work/train.py",
+        "similarity/tiled/engine.py",
+        "similarity/ann/faiss_engine.py",
+        "loader/collate.py",
+    },
+    "torchvision": {"teachers/adapters/vision.py"},
+    "transformers": {"teachers/adapters/transformers_teacher.py", "teachers/weights.py"},
+    "zarr": {"store/zarr_access.py"},
 }
 
 #: Part of the core install, and quick enough to be imported by whatever opens a store or prints help.
 LIGHT = {"numpy", "blake3", "google_crc32c", "click", "rich"}
 
 MAX_LINES = 400
+MAX_FILES = 16
 #: A longer function must have a docstring whatever it does; one longer than this is not a function any more.
 MAX_FUNCTION_LINES = 60
 #: What a name alone can explain.
@@ -339,6 +351,17 @@ def test_the_page_describes_every_room() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     described = {name.strip("`") for name in re.findall(r"^\| (`?\w+`?) \|", page, re.MULTILINE)}
     assert {module.room for module in modules()} - {"door", "__main__"} <= described
+
+
+def test_no_folder_is_too_full() -> None:
+    folders = Counter(module.path.parent for module in modules() if module.path.name != "__init__.py")
+    assert not {folder.name: count for folder, count in folders.items() if count > MAX_FILES}
+
+
+def test_no_module_has_the_name_of_a_library() -> None:
+    private = {"losses/_torch.py", "losses/_jax.py"}
+    named = [module.file for module in modules() if module.path.stem.lstrip("_") in LIBRARIES]
+    assert set(named) == private
 
 
 def test_modules_form_no_cycle() -> None:

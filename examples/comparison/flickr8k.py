@@ -12,7 +12,7 @@ from comparison.outcome import ranks_of, scores_of
 from comparison.training import Budget, embed, train
 from corpus import Corpus, Vocabulary, texts_of, usable
 from labelgen.audit import read_judgements
-from labelgen.audit.card_pairs import JudgedPairs, resolve
+from labelgen.audit.card.pairs import JudgedPairs, resolve
 from labelgen.store.reader import Store
 
 

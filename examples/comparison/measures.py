@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from labelgen.audit.card_pairs import JudgedPairs
-from labelgen.audit.measures import Figure, agreement_figures, draw_images
+from labelgen.audit.card.measures import Figure, agreement_figures, draw_images
+from labelgen.audit.card.pairs import JudgedPairs
 
 #: Arrays that were kept of a run, by name.
 Kept: TypeAlias = Mapping[str, np.ndarray]

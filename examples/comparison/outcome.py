@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from corpus import Corpus
-from labelgen.audit.card_pairs import JudgedPairs
+from labelgen.audit.card.pairs import JudgedPairs
 
 #: Nothing is compared with itself.
 _ITSELF = -2.0

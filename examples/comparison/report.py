@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
 from comparison.measures import Kept, Measure, figures, value
-from labelgen.audit.measures import Figure
+from labelgen.audit.card.measures import Figure
 
 #: Measure -> configuration -> its figure.
 Table = Mapping[str, Mapping[str, Figure]]

@@ -12,7 +12,7 @@ from labelgen.corpus.base import CaptionRecord, ImageRecord, Records
 from labelgen.corpus.checks import check_records
 from labelgen.corpus.frames import CAPTION_SCHEMA, IMAGE_SCHEMA, QUARANTINE_SCHEMA, Corpus, numbered_texts
 from labelgen.corpus.ledger import Account, Ledger
-from labelgen.corpus.names import is_utf8, repaired
+from labelgen.corpus.text.names import is_utf8, repaired
 from labelgen.errors import DatasetError
 from labelgen.types import SPLIT_ORDER, Int64
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from labelgen.corpus.base import Records
-from labelgen.corpus.names import is_unsafe, not_utf8
+from labelgen.corpus.text.names import is_unsafe, not_utf8
 from labelgen.errors import DatasetError, some
 from labelgen.types import is_path_word
 

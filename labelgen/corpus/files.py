@@ -13,9 +13,9 @@ from typing import Any
 
 from labelgen import foreign
 from labelgen.corpus.base import ImageRecord
-from labelgen.corpus.encodings import decode_text
 from labelgen.corpus.ledger import Ledger
-from labelgen.corpus.names import INSIDE, is_unsafe
+from labelgen.corpus.text.encodings import decode_text
+from labelgen.corpus.text.names import INSIDE, is_unsafe
 from labelgen.errors import DatasetError, shown, some
 
 #: Suffixes of photographs, in lower case.

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from labelgen.config import RunConfig, parse_bytes
 from labelgen.errors import WorkerError
-from labelgen.stages.base import Receipt, Task
-from labelgen.stages.worker import WorkerSettings
+from labelgen.stages.running.task import Receipt, Task
+from labelgen.stages.running.worker import WorkerSettings
 
 
 class Executor(Protocol):

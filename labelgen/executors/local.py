@@ -13,10 +13,10 @@ from pathlib import Path
 
 from labelgen.config import RunConfig
 from labelgen.executors.base import worker_died, worker_settings
-from labelgen.stages import worker
-from labelgen.stages.base import Receipt, Task
-from labelgen.stages.runner import run_task
-from labelgen.stages.worker import WorkerSettings
+from labelgen.stages.running import worker
+from labelgen.stages.running.runner import run_task
+from labelgen.stages.running.task import Receipt, Task
+from labelgen.stages.running.worker import WorkerSettings
 
 
 class LocalExecutor:

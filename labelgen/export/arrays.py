@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.store.atomic import FileFact, atomic_file
+from labelgen.store.disk.atomic import FileFact, atomic_file
 
 
 class Stream(NamedTuple):

@@ -11,8 +11,8 @@ import numpy as np
 
 from labelgen.errors import ConfigError
 from labelgen.store import choose
-from labelgen.store.atomic import FileFact
-from labelgen.store.mapped import MappedArray
+from labelgen.store.disk.atomic import FileFact
+from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.reader import Store
 from labelgen.store.splits import SplitRows
 from labelgen.types import Int64, Modality, Relation, is_word_path

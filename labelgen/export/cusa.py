@@ -12,8 +12,8 @@ from labelgen.errors import ConfigError
 from labelgen.export.arrays import write_pickled_dict
 from labelgen.export.base import Options, Written, alive, pieces, rows_of_teacher, splits_of
 from labelgen.store import layout
-from labelgen.store.atomic import FileFact, atomic_file
-from labelgen.store.mapped import MappedArray
+from labelgen.store.disk.atomic import FileFact, atomic_file
+from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.reader import Store
 from labelgen.types import Int64
 

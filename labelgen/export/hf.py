@@ -12,9 +12,9 @@ from labelgen.errors import ConfigError
 from labelgen.export.base import Options, Written, pieces, splits_of
 from labelgen.export.parquet import item_ranges, query_ranges, write_batches, write_pairs
 from labelgen.store import layout
-from labelgen.store.atomic import write_atomic
-from labelgen.store.card import markdown_cell
+from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.reader import Store
+from labelgen.store.readme.readme import markdown_cell
 from labelgen.store.splits import SplitRows
 from labelgen.types import Modality
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from labelgen.export import five
+from labelgen.export import five_captions
 from labelgen.export.base import Options, Written, alive, rows_of_teacher
 from labelgen.store.reader import Store
 
@@ -14,10 +14,10 @@ def write(store: Store, options: Options, written: Written) -> None:
 
     Its loss multiplies rows without normalising them, so they are of unit length; images without a row are left out.
     """
-    texts = five.text_teacher(store, options)
+    texts = five_captions.text_teacher(store, options)
     _, photos = rows_of_teacher(store, "image", options.image)
-    for split, name, images in five.each_split(store, options):
+    for split, name, images in five_captions.each_split(store, options):
         keep = alive(photos, np.asarray(images))
-        arranged = five.arrange(store, images, texts, options, written, split, keep)
-        five.write_split(store, name, arranged, texts, written)
-        five.write_rows(f"{name}_image_emb.npy", photos, arranged.images, written)
+        arranged = five_captions.arrange(store, images, texts, options, written, split, keep)
+        five_captions.write_split(store, name, arranged, texts, written)
+        five_captions.write_rows(f"{name}_image_emb.npy", photos, arranged.images, written)

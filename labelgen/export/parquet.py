@@ -10,8 +10,8 @@ import numpy as np
 
 from labelgen.export.base import Options, Written, pieces, splits_of
 from labelgen.store import layout
-from labelgen.store.atomic import FileFact, atomic_file
-from labelgen.store.files import open_below
+from labelgen.store.disk.atomic import FileFact, atomic_file
+from labelgen.store.disk.files import open_below
 from labelgen.store.manifest import NeighborEntry
 from labelgen.store.reader import Store
 from labelgen.store.splits import SplitRows

@@ -15,7 +15,7 @@ from pathlib import Path
 import labelgen
 from labelgen.errors import ConfigError, some
 from labelgen.export.base import Options, Written, splits_of
-from labelgen.store.atomic import write_atomic
+from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.reader import Store
 from labelgen.types import is_path_word
 

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from labelgen.loader.collate import SoftLabelCollate
     from labelgen.loader.ddp import GatheredIds, gather_ids
     from labelgen.loader.fine_grained import PairLabels, pair_labels
-    from labelgen.loader.jax import to_jax
-    from labelgen.loader.lightning import SoftLabelMixin
+    from labelgen.loader.frameworks.jax_arrays import to_jax
+    from labelgen.loader.frameworks.lightning_hooks import SoftLabelMixin
+    from labelgen.loader.frameworks.open_clip_batches import OpenClipBatches, WithIds
+    from labelgen.loader.frameworks.webdataset_stages import soft_label_stage
     from labelgen.loader.listed_pairs import ListedPairs, read_pairs
     from labelgen.loader.negatives import HardNegatives, Negatives
-    from labelgen.loader.open_clip import OpenClipBatches, WithIds
     from labelgen.loader.samplers import NeighborBatchSampler
-    from labelgen.loader.webdataset import soft_label_stage
 
 __all__ = [
     "AddSoftLabels",
@@ -51,17 +51,17 @@ _PLACES = {
     "ListedPairs": "labelgen.loader.listed_pairs:ListedPairs",
     "Negatives": "labelgen.loader.negatives:Negatives",
     "NeighborBatchSampler": "labelgen.loader.samplers:NeighborBatchSampler",
-    "OpenClipBatches": "labelgen.loader.open_clip:OpenClipBatches",
+    "OpenClipBatches": "labelgen.loader.frameworks.open_clip_batches:OpenClipBatches",
     "PairLabels": "labelgen.loader.fine_grained:PairLabels",
     "SoftLabelCollate": "labelgen.loader.collate:SoftLabelCollate",
-    "SoftLabelMixin": "labelgen.loader.lightning:SoftLabelMixin",
-    "WithIds": "labelgen.loader.open_clip:WithIds",
+    "SoftLabelMixin": "labelgen.loader.frameworks.lightning_hooks:SoftLabelMixin",
+    "WithIds": "labelgen.loader.frameworks.open_clip_batches:WithIds",
     "gather_ids": "labelgen.loader.ddp:gather_ids",
     "pair_labels": "labelgen.loader.fine_grained:pair_labels",
     "read_pairs": "labelgen.loader.listed_pairs:read_pairs",
-    "soft_label_stage": "labelgen.loader.webdataset:soft_label_stage",
+    "soft_label_stage": "labelgen.loader.frameworks.webdataset_stages:soft_label_stage",
     "soft_labels": "labelgen.loader.blocks:soft_labels",
-    "to_jax": "labelgen.loader.jax:to_jax",
+    "to_jax": "labelgen.loader.frameworks.jax_arrays:to_jax",
 }
 
 

@@ -10,7 +10,7 @@ from labelgen.errors import ConfigError
 from labelgen.loader.pairs import Batch
 from labelgen.relevance.base import Need
 from labelgen.store import blocks, choose
-from labelgen.store.mapped import MappedArray
+from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.reader import Store
 from labelgen.types import PAD_SCORE, Bool, Float32, Int64
 

@@ -20,7 +20,7 @@ from labelgen.relevance.base import Need, Scheme, SetAggregation, scheme
 from labelgen.relevance.pair_weights import pair_targets, pair_weights
 from labelgen.specs import Spec
 from labelgen.store import blocks, choose
-from labelgen.store.mapped import MappedArray
+from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.reader import Store
 from labelgen.types import PAD_SCORE, Float16, Float32, Int64
 

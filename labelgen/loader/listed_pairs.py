@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from labelgen.corpus.table_files import SUFFIXES, column_names, read_columns
+from labelgen.corpus.text.table_files import SUFFIXES, column_names, read_columns
 from labelgen.errors import ArrayError, DatasetError, UnknownIdError, some
 from labelgen.store.items import Ids
 from labelgen.store.reader import Store

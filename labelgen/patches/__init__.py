@@ -9,24 +9,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labelgen.patches.carried import carried
-    from labelgen.patches.cleaned import Cleaned, export_captions
+    from labelgen.patches.cleaned.cleaned import Cleaned, export_captions
     from labelgen.patches.masks import BoundPatch, PatchMasks, bind, bound, masks, patched
     from labelgen.patches.patch import Patch, compose, read, revert, validate, write
+    from labelgen.patches.remaining import carried
     from labelgen.patches.removed import Removed
 
 #: Public name -> where it lives.
 _PLACES: dict[str, str] = {
     "BoundPatch": "labelgen.patches.masks:BoundPatch",
-    "Cleaned": "labelgen.patches.cleaned:Cleaned",
+    "Cleaned": "labelgen.patches.cleaned.cleaned:Cleaned",
     "Patch": "labelgen.patches.patch:Patch",
     "PatchMasks": "labelgen.patches.masks:PatchMasks",
     "Removed": "labelgen.patches.removed:Removed",
     "bind": "labelgen.patches.masks:bind",
     "bound": "labelgen.patches.masks:bound",
-    "carried": "labelgen.patches.carried:carried",
+    "carried": "labelgen.patches.remaining:carried",
     "compose": "labelgen.patches.patch:compose",
-    "export_captions": "labelgen.patches.cleaned:export_captions",
+    "export_captions": "labelgen.patches.cleaned.cleaned:export_captions",
     "masks": "labelgen.patches.masks:masks",
     "patched": "labelgen.patches.masks:patched",
     "read": "labelgen.patches.patch:read",

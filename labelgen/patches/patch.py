@@ -27,9 +27,9 @@ from labelgen import foreign
 from labelgen.errors import ConfigError, DatasetError, StoreMismatchError, UnknownIdError, some
 from labelgen.fingerprint import fingerprint
 from labelgen.patches.rules import problems
-from labelgen.store.atomic import write_atomic
+from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.reader import Store
-from labelgen.store.validation import schema_problems
+from labelgen.store.schema.validation import schema_problems
 
 if TYPE_CHECKING:
     import polars as pl

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from labelgen.errors import ConfigError
+from labelgen.relevance.assemble import check_aligned, soft_labels, with_own_pairs
 from labelgen.relevance.base import Blocks, Need, SetAggregation, SoftLabels, spec_of
-from labelgen.relevance.making import check_aligned, soft_labels, with_own_pairs
 from labelgen.relevance.transforms import Pipeline, TransformText
 from labelgen.specs import Spec
 from labelgen.types import Relation

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from labelgen.errors import ConfigError
+from labelgen.relevance.assemble import check_aligned, soft_labels
 from labelgen.relevance.base import Blocks, Need, SoftLabels, spec_of
-from labelgen.relevance.making import check_aligned, soft_labels
 from labelgen.relevance.transforms import Pipeline, TransformText, geometric_mean, mean
 from labelgen.specs import Spec
 from labelgen.types import Float32, Relation

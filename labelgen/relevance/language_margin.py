@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from labelgen.errors import ConfigError
+from labelgen.relevance.assemble import soft_labels, with_own_pairs
 from labelgen.relevance.base import Blocks, Need, SetAggregation, SoftLabels, spec_of
-from labelgen.relevance.making import soft_labels, with_own_pairs
 from labelgen.relevance.transforms import Pipeline, value_at
 from labelgen.specs import Spec
 from labelgen.types import Relation

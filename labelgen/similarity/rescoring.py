@@ -11,9 +11,9 @@ import numpy as np
 from labelgen.errors import LabelgenError
 from labelgen.similarity import exact
 from labelgen.similarity.base import Rows, SearchPlan, Want
-from labelgen.similarity.certificate import Errors
+from labelgen.similarity.error_bounds import Errors
 from labelgen.similarity.groups import cut, rows_of, sides
-from labelgen.similarity.keys import PAD_KEY, decode, encode
+from labelgen.similarity.sort_keys import PAD_KEY, decode, encode
 from labelgen.types import PAD_SCORE, Bool, Float32, Float64, Int64, UInt64
 
 #: Embedding rows in pairs -> their exact x.y.

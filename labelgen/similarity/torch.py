@@ -5,7 +5,7 @@ One product of a block of queries with a tile of candidates serves every list th
 (`groups.ByMember`), so both are whole slices; dead rows are left out when rows are loaded.
 
 Selection. A running list holds more than k + 1 candidates of every query. Of a tile, only what exceeds the running
-(k+1)-th value less twice the bound of `certificate.py` can still matter; maxima over a few columns decide where to
+(k+1)-th value less twice the bound of `error_bounds.py` can still matter; maxima over a few columns decide where to
 look. At the end the candidates within that distance of the (k+1)-th are scored exactly. Rows whose certificate fails,
 which takes more near ties than a list can hold, are searched again in float64.
 """
@@ -20,16 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelgen.similarity import certificate, tiles
+from labelgen.similarity import error_bounds, tiles
 from labelgen.similarity.base import Partial, SearchPlan, Strip, Want, query_rows
-from labelgen.similarity.certificate import Errors
+from labelgen.similarity.error_bounds import Errors
 from labelgen.similarity.groups import Side, cut, sides
-from labelgen.similarity.keys import PAD_KEY
-from labelgen.similarity.numpy import exact_lists, least_bytes
+from labelgen.similarity.reference import exact_lists, least_bytes
 from labelgen.similarity.rescoring import Candidates, Rescorer, SearchFacts
+from labelgen.similarity.sort_keys import PAD_KEY
+from labelgen.similarity.tiled.torch_rows import Device, UnitRows, load, pair_dots, require_float32
 from labelgen.similarity.tiles import Sizes
 from labelgen.similarity.torch_lists import SLACK, RunningLists, padded
-from labelgen.similarity.torch_rows import Device, UnitRows, load, pair_dots, require_float32
 from labelgen.types import Aggregation, Float64, Int64
 
 _BLOCK, _TILE = 512, 16384
@@ -139,8 +139,8 @@ class _Pass:
 
     def _bound(self, want: Want) -> float:
         if want.aggregation == "mean" and any(side.grouped for side in sides(self._plan, want.relation)):
-            return certificate.mean_bound(self._plan.dim, int(np.diff(self._plan.offsets).max()))
-        return certificate.product_bound(self._plan.dim)
+            return error_bounds.mean_bound(self._plan.dim, int(np.diff(self._plan.offsets).max()))
+        return error_bounds.product_bound(self._plan.dim)
 
     def _products(self, block: UnitRows, tile: UnitRows) -> Tensor:
         """Computed similarities [block rows, padded(tile rows)]; -inf for own pairs and padding."""
@@ -148,8 +148,8 @@ class _Pass:
         matrix = self._buffer("matrix", len(block.rows), padded(columns))
         inner = matrix[:, :columns]
         matrix[:, columns:] = -torch.inf
-        for start in range(0, self._plan.dim, certificate.PANEL):
-            panel = slice(start, start + certificate.PANEL)
+        for start in range(0, self._plan.dim, error_bounds.PANEL):
+            panel = slice(start, start + error_bounds.PANEL)
             if start == 0:
                 torch.mm(block.unit[:, panel], tile.unit[:, panel].t(), out=inner)
             else:

@@ -17,30 +17,25 @@ from labelgen.config import BuildConfig, DatasetConfig
 from labelgen.errors import StoreMismatchError, TeacherError
 from labelgen.executors.base import Executor, worker_settings
 from labelgen.progress import Event, Listener
-from labelgen.stages import approximate_build, inventory, session
-from labelgen.stages.base import Receipt, Task, find_receipt, outstanding, receipt_path
-from labelgen.stages.blueprint import (
-    EmbeddingPlan,
-    ProductPlan,
-    embedding_plans,
-    measure_tasks,
-    product_plans,
-)
-from labelgen.stages.change import NO_CHANGE, Change, generation_after, lists_after
-from labelgen.stages.corpora import Ingest, Ingested, Read
-from labelgen.stages.early import DESCRIBE
-from labelgen.stages.facts import CorpusFacts, TeacherFacts
-from labelgen.stages.machine import machine_class
-from labelgen.stages.meter import PeakMeter
-from labelgen.stages.run import Runner
-from labelgen.stages.sealed import refuse_damage
-from labelgen.stages.search import ListSpec, SealedList
-from labelgen.stages.strips import budget_of, strips_of
-from labelgen.stages.worker import search_memory
+from labelgen.stages.ingest.corpus_source import Ingest, Ingested, Read
+from labelgen.stages.model.facts import CorpusFacts, TeacherFacts
+from labelgen.stages.plan import approximate
+from labelgen.stages.plan.build_plan import EmbeddingPlan, ProductPlan, embedding_plans, measure_tasks, product_plans
+from labelgen.stages.plan.change import NO_CHANGE, Change, generation_after, lists_after
+from labelgen.stages.plan.sealed import refuse_damage
+from labelgen.stages.plan.strips import budget_of, strips_of
+from labelgen.stages.running import inventory, lock
+from labelgen.stages.running.cleanup import DESCRIBE
+from labelgen.stages.running.environment import machine_class
+from labelgen.stages.running.memory import PeakMeter
+from labelgen.stages.running.stage_runner import Runner
+from labelgen.stages.running.task import Receipt, Task, find_receipt, outstanding, receipt_path
+from labelgen.stages.running.worker import search_memory
+from labelgen.stages.work.search import ListSpec, SealedList
 from labelgen.store import layout
-from labelgen.store.atomic import write_atomic
+from labelgen.store.disk.atomic import write_atomic
+from labelgen.store.disk.shards import write_array_metadata
 from labelgen.store.manifest import Manifest
-from labelgen.store.shards import write_array_metadata
 
 
 @dataclass(frozen=True)
@@ -112,19 +107,19 @@ class Build:
 
     def _take_up(self) -> bool:
         """Check the note of unfinished work here against what is wanted now; whether there is none. Writes nothing."""
-        here, identity = machine_class(), session.work_identity(self.config, self.append, self.change.names)
-        pending = None if self.fresh else session.read_pending(self.root)
+        here, identity = machine_class(), lock.work_identity(self.config, self.append, self.change.names)
+        pending = None if self.fresh else lock.read_pending(self.root)
         if pending is None:
             self.pending = {
-                "format": session.FORMAT,
+                "format": lock.FORMAT,
                 "recipe": self.config.to_dict(),
                 "identity": identity,
                 "machines": [here],
                 "paths": [f"{layout.RECEIPTS}/"],
             }
             return True
-        session.refuse_other_recipe(self.root, pending, identity, changing=self.sealed is not None)
-        if session.refuse_other_machine(self.root, pending, here, allowed=self.allow_other_machine):
+        lock.refuse_other_recipe(self.root, pending, identity, changing=self.sealed is not None)
+        if lock.refuse_other_machine(self.root, pending, here, allowed=self.allow_other_machine):
             pending["machines"].append(here)
         self.pending = pending
         return False
@@ -132,10 +127,10 @@ class Build:
     def _begin(self, runner: Runner, new: bool) -> None:
         """From here on the folder is changed: the note of the work, and the receipts of what teachers said."""
         if self.fresh:
-            session.start_anew(self.root)
+            lock.start_anew(self.root)
         elif new:
             inventory.remove_work(self.root)
-        session.write_pending(self.root, self.pending)
+        lock.write_pending(self.root, self.pending)
         for key, receipt in runner.receipts.items():
             write_atomic(self.root / receipt_path(key), receipt.to_bytes())
 
@@ -160,9 +155,9 @@ class Build:
         for receipt in runner.anew(DESCRIBE, tasks, self.root / layout.WORK / DESCRIBE):
             described[receipt.facts["alias"]] = TeacherFacts.from_receipt(receipt.facts)
         before = self.sealed.teachers if self.append and self.sealed else {}
-        self._tell(*session.refuse_changed_teachers(self.root, before, described), stage="describe")
+        self._tell(*lock.refuse_changed_teachers(self.root, before, described), stage="describe")
         new = {task.arguments["alias"]: described[task.arguments["alias"]].to_json() for task in tasks}
-        session.refuse_other_teachers(self.root, self.pending, new)
+        lock.refuse_other_teachers(self.root, self.pending, new)
         self.pending["teachers"] = new
         return [described[alias] for alias in self.config.teachers]
 
@@ -220,7 +215,7 @@ class Build:
             numbers = (self.sealed.generation, self.sealed.generation + 1)
             homes = (layout.EMBEDDINGS, layout.NEIGHBORS, layout.STATS)
             paths += [f"{layout.numbered(home, number)}/" for number in numbers for home in homes]
-        session.note(self.root, self.pending, paths=list(dict.fromkeys(paths)))
+        lock.note(self.root, self.pending, paths=list(dict.fromkeys(paths)))
 
     def _embed(self, runner: Runner, plans: Sequence[EmbeddingPlan]) -> None:
         """Parts of every embedding, then its shards; parts go when their shards are whole."""
@@ -300,7 +295,7 @@ class Build:
         run = partial(self._run, runner)
         settings = worker_settings(self.config.run, self.config.search.engine)
         with budget_of(self.config.run, settings):
-            runner.remember(approximate_build.search(self.root, missing, search_memory(settings[0].memory), run))
+            runner.remember(approximate.search(self.root, missing, search_memory(settings[0].memory), run))
         for product in missing:
             self._write_list_metadata(product)
         inventory.remove_parts(self.root, "search")
@@ -314,7 +309,7 @@ class Build:
         """Run a stage, and note its size for `status` first; the receipts in the order of the tasks."""
         self.sizes[stage] = self.sizes.get(stage, 0) + len(tasks)
         totals = {**self.pending.get("totals", {}), stage: self.sizes[stage]}
-        session.note(self.root, self.pending, totals=totals)
+        lock.note(self.root, self.pending, totals=totals)
         return runner.run(stage, tasks)
 
     def _base(self, item: ListSpec, corpus: CorpusFacts) -> SealedList | None:

@@ -12,19 +12,19 @@ from typing import Any
 import labelgen
 from labelgen.config import BuildConfig
 from labelgen.fingerprint import digest
-from labelgen.stages.approximate_build import approximate_facts
-from labelgen.stages.base import Receipt, receipt_path
-from labelgen.stages.blueprint import ProductPlan, list_fingerprint
 from labelgen.stages.build import Built
-from labelgen.stages.facts import TeacherFacts
-from labelgen.stages.final_corpus import SealedCorpus, move_into_place, seal_corpus
-from labelgen.stages.machine import libraries, machine
-from labelgen.stages.search import ListSpec
-from labelgen.stages.session import changed_fields
+from labelgen.stages.ingest.final_corpus import SealedCorpus, move_into_place, seal_corpus
+from labelgen.stages.model.facts import TeacherFacts
+from labelgen.stages.plan.approximate import approximate_facts
+from labelgen.stages.plan.build_plan import ProductPlan, list_fingerprint
+from labelgen.stages.running.environment import libraries, machine
+from labelgen.stages.running.lock import changed_fields
+from labelgen.stages.running.task import Receipt, receipt_path
+from labelgen.stages.work.search import ListSpec
 from labelgen.store import layout
-from labelgen.store.atomic import FileFact, write_atomic
-from labelgen.store.card import rendered
-from labelgen.store.files import read_below, status_below
+from labelgen.store.disk.atomic import FileFact, write_atomic
+from labelgen.store.disk.files import read_below, status_below
+from labelgen.store.disk.shards import metadata_paths, write_array_metadata
 from labelgen.store.manifest import (
     CorpusEntry,
     EmbeddingEntry,
@@ -35,7 +35,7 @@ from labelgen.store.manifest import (
     content_digest,
     save_manifest,
 )
-from labelgen.store.shards import metadata_paths, write_array_metadata
+from labelgen.store.readme.readme import rendered
 
 #: Facts of an engine (see its `SearchFacts`), and how those of several strips make one.
 _FACTS: Mapping[str, Callable[[Sequence[Any]], Any]] = {

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from labelgen.config import changes
+from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.layout import ArraySpec, is_content
 from labelgen.store.manifest import NeighborEntry
-from labelgen.store.mapped import MappedArray
 from labelgen.store.reader import Store, open_store
 from labelgen.types import PAD_ROW, Int64, Modality
 

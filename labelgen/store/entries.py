@@ -10,7 +10,7 @@ from typing import Any
 from labelgen.errors import StoreFormatError
 from labelgen.fingerprint import digest_many, fingerprint
 from labelgen.store import layout
-from labelgen.store.atomic import FileFact
+from labelgen.store.disk.atomic import FileFact
 from labelgen.store.layout import ArraySpec
 from labelgen.store.splits import SplitRows
 from labelgen.types import Aggregation, Modality, Relation, Scope

@@ -10,8 +10,8 @@ from typing import TypeAlias, TypeVar
 
 from labelgen.errors import CorruptStoreError, StoreError, StoreMismatchError
 from labelgen.store import layout
-from labelgen.store.atomic import FileFact
-from labelgen.store.files import digest_below
+from labelgen.store.disk.atomic import FileFact
+from labelgen.store.disk.files import digest_below
 from labelgen.store.manifest import load_manifest
 
 #: What changes whenever a manifest is swapped: inode, bytes, times of change.

@@ -12,17 +12,17 @@ import numpy as np
 from labelgen.errors import StoreError
 from labelgen.similarity.groups import rows_of
 from labelgen.store import layout
+from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.guard import Guard, Stamp
 from labelgen.store.index import lookup
 from labelgen.store.manifest import Manifest
-from labelgen.store.mapped import MappedArray
 from labelgen.store.splits import SplitRows
 from labelgen.types import Int64, Modality
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from labelgen.store.parquet import StringColumn
+    from labelgen.store.disk.parquet import StringColumn
 
 Ids: TypeAlias = Iterable[str | int]
 RowNumbers: TypeAlias = Iterable[int]
@@ -119,7 +119,7 @@ class Items:
     def _mapped(self, spec: layout.ArraySpec) -> MappedArray:
         if not self._guard.hashed:
             return MappedArray(self.path, spec, self._guard)
-        from labelgen.store.checked import CheckedArray
+        from labelgen.store.disk.checked import CheckedArray
 
         return CheckedArray(self.path, spec, self._guard)
 
@@ -130,7 +130,7 @@ class Items:
                     f"{path} was first asked for in a forked process, where reading frames may hang",
                     todo="ask for the frame once before workers start, or start them with spawn",
                 )
-            from labelgen.store.parquet import read_frame
+            from labelgen.store.disk.parquet import read_frame
 
             self._frames[path] = self._guard.read(
                 path, lambda: read_frame(self.path / path, below=self.path, rows=self._rows_of(path))
@@ -139,7 +139,7 @@ class Items:
 
     def strings(self, table: str, column: str) -> StringColumn:
         """A text column of `images.parquet` or `captions.parquet`, read without polars."""
-        from labelgen.store.parquet import read_strings
+        from labelgen.store.disk.parquet import read_strings
 
         path = f"{self.manifest.corpus.path}/{table}"
         return self._guard.read(

@@ -1,7 +1,7 @@
 """The contract of a store folder: `manifest.json`, written last, read first.
 
 Opening checks the format version, the manifest's own digest, its schema, and that it does not contradict itself, all of
-which is cheap; whether the files are those that the manifest lists is for `labelgen.store.verify`.
+which is cheap; whether the files are those that the manifest lists is for `labelgen.store.verify.store`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import Any
 from labelgen.errors import CorruptStoreError, StoreError, StoreFormatError, StoreNotFoundError
 from labelgen.fingerprint import fingerprint
 from labelgen.store import layout
-from labelgen.store.atomic import write_atomic
-from labelgen.store.conforms import conforms
-from labelgen.store.contradictions import contradictions
+from labelgen.store.disk.atomic import write_atomic
+from labelgen.store.disk.files import read_below
 from labelgen.store.entries import (
     DIGEST,
     CorpusEntry,
@@ -28,8 +27,9 @@ from labelgen.store.entries import (
     TeacherEntry,
     content_digest,
 )
-from labelgen.store.files import read_below
-from labelgen.store.validation import schema_problems
+from labelgen.store.schema.conforms import conforms
+from labelgen.store.schema.contradictions import contradictions
+from labelgen.store.schema.validation import schema_problems
 
 __all__ = [
     "CorpusEntry",

@@ -10,10 +10,10 @@ import numpy as np
 
 from labelgen.errors import ConfigError, MissingItemError, StoreMismatchError, some
 from labelgen.store import blocks, choose, describe
+from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.guard import stamp_of
 from labelgen.store.items import KINDS, Ids, Items, RowNumbers
 from labelgen.store.manifest import load_manifest
-from labelgen.store.mapped import MappedArray
 from labelgen.types import PAD_SCORE, Aggregation, Bool, Float32, Int64, Modality, Relation, Scope, UInt32
 
 
@@ -76,7 +76,7 @@ class Store(Items):
 
     def zarr(self, path: str = "") -> Any:
         """A `zarr.Array` or `zarr.Group` of this store, read-only, for whatever zarr offers."""
-        from labelgen.store.zarr import open_node
+        from labelgen.store.zarr_access import open_node
 
         self._guard.check_below(f"{path}/" if path else "")
         return open_node(self.path, path)

@@ -13,7 +13,7 @@ import numpy as np
 
 from labelgen.errors import BudgetError
 from labelgen.similarity.base import ApproximateEngine, SearchPlan, Want
-from labelgen.similarity.keys import TopK
+from labelgen.similarity.sort_keys import TopK
 from labelgen.testing.engines import TEXT_RELATIONS, clustered_rows, plan_of, search_all, wants_of
 from labelgen.testing.oracles import brute_force
 from labelgen.types import PAD_ROW, Float64, Relation

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from labelgen.errors import BudgetError
 from labelgen.similarity.base import ArrayRows, Engine, Partial, Product, SearchPlan, Want, n_queries
-from labelgen.similarity.keys import TopK, assemble
+from labelgen.similarity.sort_keys import TopK, assemble
 from labelgen.testing.oracles import brute_force
 from labelgen.types import Float16, Int64, Relation
 

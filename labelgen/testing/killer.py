@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias, cast
 
-from labelgen.store import atomic
+from labelgen.store.disk import atomic
 
 When: TypeAlias = Literal["before", "after"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgen.similarity.base import SearchPlan, Want
-from labelgen.similarity.keys import TopK
+from labelgen.similarity.sort_keys import TopK
 from labelgen.types import PAD_ROW, Aggregation, Bool, Float32, Float64, Int64, Modality
 
 _QUERIES_AT_ONCE = 128

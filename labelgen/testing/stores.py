@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 import labelgen
 from labelgen.fingerprint import fingerprint
 from labelgen.store import layout
-from labelgen.store.atomic import FileFact, write_atomic
-from labelgen.store.card import write_card
+from labelgen.store.disk.atomic import FileFact, write_atomic
+from labelgen.store.disk.parquet import write_frame
+from labelgen.store.disk.shards import write_array
 from labelgen.store.index import build_index
 from labelgen.store.manifest import (
     CorpusEntry,
@@ -32,8 +33,7 @@ from labelgen.store.manifest import (
     content_digest,
     save_manifest,
 )
-from labelgen.store.parquet import write_frame
-from labelgen.store.shards import write_array
+from labelgen.store.readme.readme import write_card
 from labelgen.store.splits import SplitRows
 from labelgen.types import PAD_ROW, PAD_SCORE, Float16, Float32, Float64, Int64, Modality, Relation
 

@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 import labelgen
-from labelgen.audit.card import agreement_card
-from labelgen.audit.card_labels import label_values, labels_of
-from labelgen.audit.card_pairs import resolve
-from labelgen.audit.card_retrieval import answers_of, ranked, retrieval_values
-from labelgen.audit.judgements import Judgements, Kind, graded_frame, read_judgements
+from labelgen.audit.card.card import agreement_card
+from labelgen.audit.card.labels import label_values, labels_of
+from labelgen.audit.card.pairs import resolve
+from labelgen.audit.card.retrieval import answers_of, ranked, retrieval_values
+from labelgen.audit.judgements.judgements import Judgements, Kind, graded_frame, read_judgements
 from labelgen.cli.main import cli
 from labelgen.errors import ConfigError, UnknownIdError
 from labelgen.relevance.base import Need
@@ -228,7 +228,7 @@ def test_sentences_are_captions_where_they_can_be(store: Store, monkeypatch: pyt
     assert pairs.sentences == ("quite new",)
     assert pairs.right.tolist()[1] == -1
     same_as = store.embeddings("text").take(np.array([2]))
-    monkeypatch.setattr("labelgen.audit.card_labels.encode_sentences", lambda spec, texts: same_as)
+    monkeypatch.setattr("labelgen.audit.card.labels.encode_sentences", lambda spec, texts: same_as)
     values = label_values(store, Need(Relation.T2T, "text"), pairs)
     block = store.block("t2t", caption_rows=[0, 1, 2], alias="text")
     first = [texts.index(texts[0]), texts.index(texts[1])]

@@ -11,8 +11,8 @@ from PIL import Image
 
 import labelgen
 from labelgen import audit
-from labelgen.audit.datalab import issues, knn_graph
-from labelgen.audit.fiftyone import write_fiftyone
+from labelgen.audit.report.datalab import issues, knn_graph
+from labelgen.audit.report.fiftyone_export import write_fiftyone
 from labelgen.errors import ConfigError
 from labelgen.store.reader import Store
 from labelgen.testing.stores import make_store

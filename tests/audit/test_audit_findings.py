@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 import labelgen
 from labelgen import audit
-from labelgen.audit.components import components
-from labelgen.audit.overlap import compared
-from labelgen.audit.repeats import same_text
-from labelgen.audit.sections import SECTIONS, audit_sections
+from labelgen.audit.checks.agreement import compared
+from labelgen.audit.checks.components import components
+from labelgen.audit.checks.duplicates import same_text
+from labelgen.audit.report.sections import SECTIONS, audit_sections
 from labelgen.errors import ConfigError, UnknownNameError
 from labelgen.store.reader import Store
 from labelgen.testing.stores import make_store

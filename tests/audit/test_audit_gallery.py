@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import labelgen
-from labelgen.audit.gallery import show
+from labelgen.audit.report.gallery import show
 from labelgen.errors import UnknownIdError
 from labelgen.store.reader import Store
 from labelgen.testing.stores import make_store

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from labelgen import registry
-from labelgen.audit.judgements import JudgementReader, Judgements, read_judgements
+from labelgen.audit.judgements.judgements import JudgementReader, Judgements, read_judgements
 from labelgen.errors import DatasetError, UnknownNameError
 from labelgen.types import Relation
 

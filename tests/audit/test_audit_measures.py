@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelgen.audit import measures
-from labelgen.audit.measures import Figure, agreement_figures, draw_images
+from labelgen.audit.card import measures
+from labelgen.audit.card.measures import Figure, agreement_figures, draw_images
 from labelgen.types import Bool, Float64, Int64
 
 stats = pytest.importorskip("scipy.stats")

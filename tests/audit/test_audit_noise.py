@@ -10,9 +10,9 @@ import pytest
 
 import labelgen
 from labelgen import audit
-from labelgen.audit.odds import logistic
-from labelgen.audit.replaced import Replaced, _elsewhere, _top2
-from labelgen.audit.view import Held, Lists, View, unit
+from labelgen.audit.checks.logistic import logistic
+from labelgen.audit.checks.mismatch import Replaced, _elsewhere, _top2
+from labelgen.audit.corpus_view import Held, Lists, View, unit
 from labelgen.errors import ConfigError
 from labelgen.testing.stores import make_store
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import labelgen
 from labelgen import audit
-from labelgen.audit.evidence import list_weights, set_aggregates
-from labelgen.audit.positives import TEXT_WEIGHTS, WEIGHTS, Judge, Scorer, random_pairs
-from labelgen.audit.view import View
+from labelgen.audit.checks.evidence import list_weights, set_aggregates
+from labelgen.audit.checks.false_negatives import TEXT_WEIGHTS, WEIGHTS, Judge, Scorer, random_pairs
+from labelgen.audit.corpus_view import View
 from labelgen.errors import ConfigError, UnknownIdError
 from labelgen.store.reader import Store
 from labelgen.testing.stores import make_store

@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 import labelgen
-from labelgen.audit.report import json_block, policy, render, write_report
-from labelgen.audit.report_findings import findings_of, proposals
-from labelgen.audit.sections import Section, audit_sections
+from labelgen.audit.report.findings import findings_of, proposals
+from labelgen.audit.report.report import json_block, policy, render, write_report
+from labelgen.audit.report.sections import Section, audit_sections
 from labelgen.cli.main import cli
 from labelgen.patches.patch import Patch, read, validate
 from labelgen.store.reader import Store

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 import labelgen
 from labelgen import patches
 from labelgen.audit import agreement_card
-from labelgen.audit.report import write_report
-from labelgen.audit.sections import audit_sections
+from labelgen.audit.report.report import write_report
+from labelgen.audit.report.sections import audit_sections
 from labelgen.cli.main import cli
 from labelgen.errors import StoreMismatchError
 from labelgen.loader import SoftLabelCollate

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from click.testing import Result
 
-from labelgen.audit.sections import SECTIONS
+from labelgen.audit.report.sections import SECTIONS
 from labelgen.testing.stores import make_store
 
 Run = Callable[..., Result]

@@ -13,7 +13,7 @@ from click.testing import Result
 
 from labelgen.pipeline import BuildReport, Status
 from labelgen.progress import Event
-from labelgen.stages.cost import CostPlan, StageCost
+from labelgen.stages.estimate.cost import CostPlan, StageCost
 
 Run = Callable[..., Result]
 

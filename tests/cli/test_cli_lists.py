@@ -12,7 +12,8 @@ import pytest
 from click.testing import Result
 
 from labelgen import registry, resources
-from labelgen.cli import checks, extensions
+from labelgen.cli import checks
+from labelgen.cli.commands import extensions
 
 Run = Callable[..., Result]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from labelgen.store.findings import Report
+from labelgen.store.verify.findings import Report
 from labelgen.testing.stores import make_store
 
 Run = Callable[..., Result]

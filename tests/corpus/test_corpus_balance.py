@@ -11,11 +11,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from labelgen.corpus.adapters.flickr30k import Flickr30k
+from labelgen.corpus.adapters.folder import Folder
+from labelgen.corpus.adapters.table import Table
 from labelgen.corpus.base import Dataset, Records
-from labelgen.corpus.flickr30k import Flickr30k
-from labelgen.corpus.folder import Folder
 from labelgen.corpus.ledger import Account
-from labelgen.corpus.table import Table
 from labelgen.errors import DatasetError
 
 #: What breaks readers of lines: quotes, separators, line ends of all systems and of Unicode, spaces.

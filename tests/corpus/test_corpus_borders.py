@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from labelgen.config import DatasetConfig
+from labelgen.corpus.adapters.coco import Coco
+from labelgen.corpus.adapters.cusa import Cusa
+from labelgen.corpus.adapters.flickr8k import Flickr8k
+from labelgen.corpus.adapters.flickr30k import Flickr30k
+from labelgen.corpus.adapters.folder import Folder
+from labelgen.corpus.adapters.wikipedia import Wikipedia
 from labelgen.corpus.arrange import arrange
 from labelgen.corpus.base import Records
-from labelgen.corpus.coco import Coco
-from labelgen.corpus.cusa import Cusa
-from labelgen.corpus.flickr8k import Flickr8k
-from labelgen.corpus.flickr30k import Flickr30k
-from labelgen.corpus.folder import Folder
 from labelgen.corpus.ledger import Account, ledger_notes
-from labelgen.corpus.wikipedia import Wikipedia
 from labelgen.errors import ConfigError, DatasetError, UnknownNameError
-from labelgen.stages.ingest import read_corpus, refuse_missing_root
+from labelgen.stages.ingest.ingest import read_corpus, refuse_missing_root
 
 
 def touch(root: Path, files: dict[str, str | bytes]) -> Path:

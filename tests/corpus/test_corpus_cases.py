@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from labelgen.corpus.adapters.coco import Coco
+from labelgen.corpus.adapters.flickr30k import Flickr30k
+from labelgen.corpus.adapters.folder import Folder
+from labelgen.corpus.adapters.table import Table
 from labelgen.corpus.arrange import arrange
-from labelgen.corpus.coco import Coco
-from labelgen.corpus.flickr30k import Flickr30k
-from labelgen.corpus.folder import Folder
 from labelgen.corpus.frames import Corpus
 from labelgen.corpus.ledger import ledger_notes
-from labelgen.corpus.table import Table
 from labelgen.errors import DatasetError
 
 CASES = Path(__file__).resolve().parents[1] / "data" / "cases"

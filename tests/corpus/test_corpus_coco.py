@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from labelgen.corpus.adapters.coco import Coco
 from labelgen.corpus.arrange import arrange
 from labelgen.corpus.base import Dataset
-from labelgen.corpus.coco import Coco
 from labelgen.errors import DatasetError, UnknownNameError
 
 KARPATHY: dict[str, Any] = {

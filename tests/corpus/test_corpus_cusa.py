@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from labelgen.corpus.adapters.cusa import Cusa
 from labelgen.corpus.arrange import arrange
 from labelgen.corpus.base import Dataset
-from labelgen.corpus.cusa import Cusa
 from labelgen.errors import DatasetError
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from labelgen import resources
+from labelgen.corpus.adapters.demo import Demo
 from labelgen.corpus.arrange import arrange
 from labelgen.corpus.base import Dataset
-from labelgen.corpus.demo import Demo
 from labelgen.corpus.facts import check
-from labelgen.corpus.photos import decode_photo, probe_photo, read_photo
+from labelgen.corpus.photos.photos import decode_photo, probe_photo, read_photo
 from labelgen.errors import DatasetError
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from labelgen.corpus.adapters.flickr8k import Flickr8k
+from labelgen.corpus.adapters.flickr30k import Flickr30k
 from labelgen.corpus.arrange import arrange
 from labelgen.corpus.base import Dataset
-from labelgen.corpus.flickr8k import Flickr8k
-from labelgen.corpus.flickr30k import Flickr30k
 from labelgen.errors import DatasetError, UnknownNameError
 
 TOKENS = (

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from labelgen.corpus.adapters.folder import Folder
 from labelgen.corpus.arrange import arrange
 from labelgen.corpus.base import Dataset
-from labelgen.corpus.folder import Folder
 from labelgen.errors import DatasetError
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelgen.corpus.names import file_stem, is_unsafe, is_utf8, not_utf8, repaired, text_id, text_of
+from labelgen.corpus.text.names import file_stem, is_unsafe, is_utf8, not_utf8, repaired, text_id, text_of
 from labelgen.errors import DatasetError
 
 

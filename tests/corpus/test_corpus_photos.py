@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from labelgen.corpus.photos import PhotoError, decode_photo, probe_photo, read_photo
+from labelgen.corpus.photos.photos import PhotoError, decode_photo, probe_photo, read_photo
 from labelgen.errors import DatasetError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

@@ -9,13 +9,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from labelgen.corpus.adapters.cusa import Cusa
+from labelgen.corpus.adapters.flickr8k import Flickr8k
+from labelgen.corpus.adapters.table import Table
+from labelgen.corpus.adapters.wikipedia import Wikipedia
 from labelgen.corpus.arrange import arrange
-from labelgen.corpus.cusa import Cusa
 from labelgen.corpus.facts import check
-from labelgen.corpus.flickr8k import Flickr8k
-from labelgen.corpus.photos import PhotoError, decode_photo, probe_photo, read_photo
-from labelgen.corpus.table import Table
-from labelgen.corpus.wikipedia import Wikipedia
+from labelgen.corpus.photos.photos import PhotoError, decode_photo, probe_photo, read_photo
 
 pytestmark = pytest.mark.shared
 

@@ -9,10 +9,10 @@ from typing import Any
 import polars as pl
 import pytest
 
+from labelgen.corpus.adapters.table import Table
 from labelgen.corpus.arrange import arrange
 from labelgen.corpus.base import Records
 from labelgen.corpus.ledger import Account, ledger_notes
-from labelgen.corpus.table import Table
 from labelgen.errors import ConfigError, DatasetError, UnknownNameError
 
 HEADER = "image_id,caption"

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labelgen.corpus.adapters.table import Table
 from labelgen.corpus.arrange import arrange
 from labelgen.corpus.base import Dataset
-from labelgen.corpus.table import Table
 from labelgen.errors import DatasetError
 
 ROWS: list[dict[str, Any]] = [

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from labelgen.corpus.adapters.tar_shards import WebDataset
 from labelgen.corpus.arrange import arrange
 from labelgen.corpus.base import Dataset
-from labelgen.corpus.photos import decode_photo, probe_photo, read_photo
-from labelgen.corpus.webdataset import WebDataset
+from labelgen.corpus.photos.photos import decode_photo, probe_photo, read_photo
 from labelgen.errors import DatasetError, UnknownNameError
 
 

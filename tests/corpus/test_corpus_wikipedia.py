@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from labelgen.corpus.adapters.wikipedia import Wikipedia
 from labelgen.corpus.arrange import arrange
 from labelgen.corpus.base import Dataset
-from labelgen.corpus.wikipedia import Wikipedia
 from labelgen.errors import DatasetError
 
 HEX = [f"{number:032x}" for number in range(10)]

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 import labelgen
 from labelgen.cli.main import cli
+from labelgen.corpus.adapters.tar_shards import WebDataset
 from labelgen.corpus.base import Records
-from labelgen.corpus.webdataset import WebDataset
 from labelgen.errors import DatasetError
 
 CASES = Path(__file__).resolve().parents[1] / "data" / "cases"

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from labelgen.corpus.adapters.tar_shards import WebDataset
 from labelgen.corpus.base import Records
 from labelgen.corpus.ledger import Account, ledger_notes
-from labelgen.corpus.photos import PhotoError, probe_photo, read_photo
-from labelgen.corpus.webdataset import WebDataset
+from labelgen.corpus.photos.photos import PhotoError, probe_photo, read_photo
 from labelgen.errors import DatasetError
 
 BLOCK = 512

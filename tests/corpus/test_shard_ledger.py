@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labelgen.corpus.adapters.tar_shards import WebDataset
 from labelgen.corpus.arrange import arrange
 from labelgen.corpus.base import Records
 from labelgen.corpus.ledger import Account
-from labelgen.corpus.webdataset import WebDataset
 from labelgen.errors import DatasetError
 
 BLOCK = 512

@@ -24,8 +24,8 @@ from labelgen import pipeline
 from labelgen.cli.main import cli
 from labelgen.errors import DatasetError, DiskError, StoreMismatchError
 from labelgen.similarity.base import SearchPlan, Want
-from labelgen.stages import session
-from labelgen.store import atomic
+from labelgen.stages.running import lock
+from labelgen.store.disk import atomic
 from labelgen.store.manifest import load_manifest, save_manifest
 from labelgen.store.reader import Store
 from labelgen.store.splits import split_numbers
@@ -313,10 +313,10 @@ def test_work_of_other_libraries_is_refused_unless_it_is_allowed(
     with pytest.raises(KeyboardInterrupt):
         made.append(more, store)
     monkeypatch.undo()
-    pending = session.read_pending(store)
+    pending = lock.read_pending(store)
     assert pending is not None
     pending["machines"][0]["torch"] = "1.0"
-    session.write_pending(store, pending)
+    lock.write_pending(store, pending)
     with pytest.raises(StoreMismatchError, match="other libraries"):
         made.append(more, store)
     root = [f'dataset.root="{more}"']

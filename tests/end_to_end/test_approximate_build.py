@@ -164,12 +164,12 @@ def test_a_score_that_is_none_is_found(store: Path, tmp_path: Path) -> None:
     shutil.copytree(store, broken)
     manifest = load_manifest(broken)
     entry = _list(manifest, "i2i")
-    from labelgen.store.shards import write_array
+    from labelgen.store.disk.shards import write_array
 
     scores = labelgen.open(store).neighbors("i2i").scores.copy()
     scores[:, 0] = np.minimum(np.float32(1), scores[:, 0] + np.float32(1e-6))
     write_array(broken, entry.arrays()["scores"], scores)
-    from labelgen.stages.deep import verify_deep
+    from labelgen.stages.recheck.recheck import verify_deep
 
     problems = verify_deep(broken, sample=40, seed=0, data_root="").problems
     assert any("not the similarities of the stored embeddings" in problem.what for problem in problems)
@@ -274,7 +274,7 @@ def test_the_spec_is_one_text_for_one_meaning() -> None:
 
 def test_without_faiss_the_error_names_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
-    monkeypatch.delitem(sys.modules, "labelgen.similarity.faiss", raising=False)
+    monkeypatch.delitem(sys.modules, "labelgen.similarity.ann.faiss_engine", raising=False)
     with pytest.raises(MissingExtraError, match=r"needs the package 'faiss'") as caught:
         registry.load("engine", "faiss")
     assert 'pip install "labelgen[faiss]"' in str(caught.value)

@@ -16,7 +16,7 @@ import labelgen
 from labelgen import pipeline
 from labelgen.errors import StoreBusyError, StoreError, StoreMismatchError
 from labelgen.similarity.base import SearchPlan, Want
-from labelgen.stages import session
+from labelgen.stages.running import lock
 from labelgen.testing.oracles import brute_force
 from labelgen.types import Relation
 
@@ -96,7 +96,7 @@ def test_a_second_build_is_refused_while_the_first_lives(tmp_path: Path) -> None
         [
             sys.executable,
             "-c",
-            "import sys, time; from pathlib import Path; from labelgen.stages.session import locked\n"
+            "import sys, time; from pathlib import Path; from labelgen.stages.running.lock import locked\n"
             f"with locked(Path({str(tmp_path / 'store')!r})): print('held', flush=True); time.sleep(600)",
         ],
         stdout=subprocess.PIPE,
@@ -111,7 +111,7 @@ def test_a_second_build_is_refused_while_the_first_lives(tmp_path: Path) -> None
         holder.wait()
         assert holder.stdout is not None
         holder.stdout.close()
-    with session.locked(tmp_path / "store"):
+    with lock.locked(tmp_path / "store"):
         pass  # the dead process holds nothing
 
 

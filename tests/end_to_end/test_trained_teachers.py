@@ -18,10 +18,10 @@ import labelgen
 from labelgen import pipeline
 from labelgen.errors import ConfigError, StoreMismatchError, TeacherError, UnknownNameError
 from labelgen.pipeline import BuildReport, verify
-from labelgen.stages import tables
+from labelgen.stages.model import tables
 from labelgen.store import layout
 from labelgen.store.manifest import load_manifest
-from labelgen.teachers.towers import Towers
+from labelgen.teachers.siamese.towers import Towers
 
 SIAMESE = "siamese(of='text', hidden=32, dim=8, batch=64, steps=200, patience=3, rate=0.01)"
 LOST = "c40"
@@ -209,7 +209,7 @@ def test_killed_again_and_again_it_ends_like_an_undisturbed_build(
     if change:
         built(data, out)
     command = ["build", "--out", str(out), "--refine", SIAMESE, "--progress", "none"] if change else _command(data, out)
-    eager = "import labelgen.teachers.siamese_training as training; training._SAVE_EVERY = -1.0"
+    eager = "import labelgen.teachers.siamese.training as training; training._SAVE_EVERY = -1.0"
     killer = f"{eager}; from labelgen.testing.killer import _main; _main()"
     for when, pattern, count in MOMENTS:
         arguments = [when, pattern, str(count), str(tmp_path / "log"), "--", *command]

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import labelgen
-from labelgen.cli.export import TARGETS as CLI_TARGETS
+from labelgen.cli.commands.export import TARGETS as CLI_TARGETS
 from labelgen.cli.main import cli
 from labelgen.export import base
 from labelgen.export.arrays import Stream, write_npy, write_npz, write_pickled_dict

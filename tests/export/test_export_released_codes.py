@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import labelgen
-from labelgen.corpus.cusa import Cusa
+from labelgen.corpus.adapters.cusa import Cusa
 from labelgen.errors import ConfigError
 from labelgen.export.base import Options
 from labelgen.export.targets import export
 from labelgen.store.reader import Store
-from labelgen.teachers.pickled import read_mapping
+from labelgen.teachers.precomputed.pickled import read_mapping
 from labelgen.testing.stores import make_store
 
 #: Images 0 to 8 are train, 9 to 11 val. Caption 30 is the only one of image 6: it has no embedding.

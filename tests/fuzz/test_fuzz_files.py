@@ -167,7 +167,7 @@ def test_listed_pairs(examples: int, small_store: Path) -> None:
 @rounds(30, 3_000)
 def test_photographs(examples: int) -> None:
     """Any bytes are a photograph or have a reason not to be one; the size that was probed is the decoded one's."""
-    from labelgen.corpus.photos import PhotoError, decode_photo, probe_photo
+    from labelgen.corpus.photos.photos import PhotoError, decode_photo, probe_photo
 
     kinds = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
     images = [

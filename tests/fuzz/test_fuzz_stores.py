@@ -78,7 +78,7 @@ def test_files_of_a_store(examples: int, small_store: Path) -> None:
 @pytest.fixture(scope="module")
 def unfinished(tmp_path_factory: pytest.TempPathFactory, table: Path, features: Path) -> tuple[Path, list[str]]:
     """A build that was stopped before its lists were written, and the command that resumes it."""
-    from labelgen.store import atomic
+    from labelgen.store.disk import atomic
 
     store = tmp_path_factory.mktemp("unfinished") / "store"
     teacher = f"text=precomputed(path={str(features)!r}, modality='text')"

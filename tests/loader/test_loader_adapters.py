@@ -84,7 +84,7 @@ def test_webdataset_pipelines(keyed: tuple[Path, Path]) -> None:
 
 
 def test_the_first_caption_of_a_key(even: Store) -> None:
-    from labelgen.loader.webdataset import first_caption
+    from labelgen.loader.frameworks.webdataset_stages import first_caption
 
     assert first_caption("__key__")({"__key__": ["a/b", b"c"]}) == ["a/b#0", "c#0"]
     stage = soft_label_stage(even, "__key__", scheme=Everything())

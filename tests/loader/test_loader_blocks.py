@@ -19,7 +19,7 @@ from labelgen.errors import ConfigError, MissingItemError, UnknownIdError
 from labelgen.loader.blocks import Labeller
 from labelgen.loader.quantiles import quantile_table
 from labelgen.relevance.base import Need
-from labelgen.store.atomic import write_atomic
+from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.manifest import load_manifest, save_manifest
 from labelgen.store.reader import Store
 from labelgen.testing.schemes import Everything

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 import labelgen
 from labelgen.errors import ConfigError, DatasetError, LabelgenError, StoreMismatchError, UnknownIdError
 from labelgen.patches import patch as patches
-from labelgen.patches.cleaned import export_captions
+from labelgen.patches.cleaned.cleaned import export_captions
 from labelgen.patches.masks import PatchMasks, bind, masks, patched
 from labelgen.patches.patch import Patch, compose, read, revert, validate, write
 from labelgen.relevance.base import SoftLabels
 from labelgen.store.reader import Store
-from labelgen.store.validation import schema_problems
+from labelgen.store.schema.validation import schema_problems
 from labelgen.testing.stores import make_store
 
 #: Images img-0 ... img-5 with three captions each: img-0 has cap-0, cap-1, cap-2, and so on.

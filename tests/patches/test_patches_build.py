@@ -13,8 +13,8 @@ import labelgen
 from labelgen import patches, pipeline
 from labelgen.cli.main import cli
 from labelgen.config import DatasetConfig
+from labelgen.corpus.adapters.demo import Demo
 from labelgen.corpus.base import CaptionRecord, ImageRecord, Records
-from labelgen.corpus.demo import Demo
 from labelgen.errors import ConfigError, DatasetError, StoreMismatchError, UnknownIdError
 from labelgen.fingerprint import canonical, fingerprint
 from labelgen.patches import Patch, carried

@@ -21,7 +21,7 @@ from labelgen.cli.main import cli
 from labelgen.corpus.base import Records
 from labelgen.errors import ConfigError, DatasetError
 from labelgen.patches import Patch, export_captions, write
-from labelgen.patches.cleaned import export_sources
+from labelgen.patches.cleaned.cleaned import export_sources
 from labelgen.patches.removed import without
 from labelgen.specs import Spec
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelgen.audit.fusion import fit_logistic, group_ranks
+from labelgen.audit.card.fusion import fit_logistic, group_ranks
 from labelgen.errors import ConfigError, SpecError, UnknownNameError
 from labelgen.relevance.base import Blocks, Need, Scheme, scheme
-from labelgen.relevance.fused import Fused, fused_block, spread
+from labelgen.relevance.ensemble import Fused, fused_block, spread
 from labelgen.relevance.fusion import FUSIONS, block_ranks, fusion, parse_need
 from labelgen.types import Relation
 

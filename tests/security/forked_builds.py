@@ -59,8 +59,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 #: What a build imports: forked children find it there.
 _IMPORTED = (
     "polars", "pyarrow.parquet", "safetensors.numpy", "torch",
-    "labelgen.corpus.table", "labelgen.pipeline", "labelgen.similarity.numpy", "labelgen.stages.embed",
-    "labelgen.stages.stats", "labelgen.teachers.precomputed", "labelgen.teachers.siamese",
+    "labelgen.corpus.adapters.table", "labelgen.pipeline", "labelgen.similarity.reference",
+    "labelgen.stages.work.embed", "labelgen.stages.work.stats", "labelgen.teachers.precomputed.teacher",
+    "labelgen.teachers.siamese.teacher",
 )  # fmt: skip
 
 if __name__ == "__main__":

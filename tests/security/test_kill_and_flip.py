@@ -221,7 +221,7 @@ def test_a_change_is_not_made_from_damaged_rows(builds: Builds, undisturbed: Pat
 
 
 def test_the_note_of_a_training_is_hashed_as_well(tmp_path: Path) -> None:
-    from labelgen.stages.refine import _SavedFile
+    from labelgen.stages.work.train import _SavedFile
 
     saved = _SavedFile(tmp_path / "network.safetensors")
     saved.save({"weight": np.arange(6, dtype=np.float32)})

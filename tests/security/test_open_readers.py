@@ -140,7 +140,7 @@ def test_checked_readers_name_the_damaged_chunk(tmp_path: Path, pickled: bool) -
 
 
 def test_a_chunk_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from labelgen.store import checked
+    from labelgen.store.disk import checked
 
     counted = 0
     crc32c = checked.crc32c

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelgen.corpus import photos, pixels
-from labelgen.corpus.photos import PhotoError, decode_photo, probe_photo
-from labelgen.stages import embed
+from labelgen.corpus.photos import photos, pixels
+from labelgen.corpus.photos.photos import PhotoError, decode_photo, probe_photo
+from labelgen.stages.work import embed
 
 PEAK = """
 import sys

@@ -15,7 +15,7 @@ from labelgen import pipeline
 from labelgen.errors import StoreError
 from labelgen.export.targets import export
 from labelgen.store.diff import diff
-from labelgen.store.files import open_below, read_below
+from labelgen.store.disk.files import open_below, read_below
 from labelgen.store.inspect import examples
 
 LOCK = ".labelgen/lock"

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 import labelgen
 from labelgen.errors import LabelgenError, StoreError
-from labelgen.store.conforms import conforms
 from labelgen.store.manifest import load_manifest
-from labelgen.store.validation import schema_problems
-from labelgen.store.verify import verify
+from labelgen.store.schema.conforms import conforms
+from labelgen.store.schema.validation import schema_problems
+from labelgen.store.verify.store import verify
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden_v1"
 

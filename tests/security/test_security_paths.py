@@ -13,7 +13,7 @@ import pytest
 
 import labelgen
 from labelgen import pipeline
-from labelgen.store.verify import verify
+from labelgen.store.verify.store import verify
 
 
 @pytest.fixture

@@ -17,16 +17,16 @@ import yaml
 from click.testing import CliRunner
 
 import labelgen
-from labelgen.audit.report import write_report
-from labelgen.audit.sections import audit_sections
+from labelgen.audit.report.report import write_report
+from labelgen.audit.report.sections import audit_sections
 from labelgen.cli.main import cli
 from labelgen.errors import StoreError, visible
 from labelgen.export.targets import export
 from labelgen.fingerprint import digest_file
-from labelgen.store.atomic import FileFact
-from labelgen.store.card import render_readme, write_card
+from labelgen.store.disk.atomic import FileFact
+from labelgen.store.disk.parquet import read_frame, write_frame
 from labelgen.store.manifest import content_digest, load_manifest, save_manifest
-from labelgen.store.parquet import read_frame, write_frame
+from labelgen.store.readme.readme import render_readme, write_card
 
 #: Clears the screen, rings, writes over the line, turns the direction of writing, and hides a link in a word.
 EVIL = "\x1b[2J\x1b[31m\x07\r\x9b1m\u202e\u2066\x1b]8;;http://evil.example\x07click\x1b]8;;\x07\x7f<script>alert(1)</script>"

@@ -21,10 +21,10 @@ import pytest
 import labelgen
 from labelgen.errors import StoreError
 from labelgen.fingerprint import digest_file
-from labelgen.store.atomic import FileFact
+from labelgen.store.disk.atomic import FileFact
+from labelgen.store.disk.parquet import read_frame, read_strings
 from labelgen.store.manifest import content_digest, load_manifest, save_manifest
-from labelgen.store.parquet import read_frame, read_strings
-from labelgen.store.verify import verify
+from labelgen.store.verify.store import verify
 
 
 def _planted(store: Path, **more: Any) -> None:
@@ -110,7 +110,7 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 from pathlib import Path
 from labelgen.errors import CorruptStoreError
-from labelgen.store.parquet import iter_columns, read_frame, read_strings
+from labelgen.store.disk.parquet import iter_columns, read_frame, read_strings
 path = Path({str(path)!r})
 for call in (lambda: read_strings(path, "text"), lambda: list(iter_columns(path, ["text"])),
              lambda: read_frame(path, rows=24)):

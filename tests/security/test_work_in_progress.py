@@ -21,7 +21,7 @@ from labelgen.errors import (
     TeacherError,
     UnknownNameError,
 )
-from labelgen.stages import session
+from labelgen.stages.running import lock
 from labelgen.store.manifest import load_manifest
 
 pytest.importorskip("torch", reason="needs the extra labelgen[build]")
@@ -133,7 +133,7 @@ def test_what_cannot_be_dropped_is_refused_and_leaves_no_note(
     with pytest.raises(error):
         pipeline.add(store, drop=drop)
     assert load_manifest(store) == before
-    assert session.read_pending(store) is None
+    assert lock.read_pending(store) is None
 
 
 def test_dropping_needs_the_word_that_a_store_is_changed(data: Path, store: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_build_that_fails_before_any_work_leaves_nothing(
 def test_a_failed_change_leaves_no_note(data: Path, store: Path) -> None:
     with pytest.raises(TeacherError):
         pipeline.add(store, teachers={"more": "precomputed(path='/nowhere.npz', modality='text')"})
-    assert session.read_pending(store) is None
+    assert lock.read_pending(store) is None
     assert pipeline.verify(store).problems == ()
     assert pipeline.add(store, teachers={"more": spec(data, "text")}).changed
 
@@ -192,7 +192,7 @@ def test_a_fresh_build_that_fails_early_keeps_the_store(data: Path, store: Path)
 def test_the_data_set_is_read_before_a_teacher_is_loaded(
     data: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("labelgen.stages.worker.teacher", lambda spec: pytest.fail("loaded"))
+    monkeypatch.setattr("labelgen.stages.running.worker.teacher", lambda spec: pytest.fail("loaded"))
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "captions.jsonl").write_text('{"image_id": "1"}\n', encoding="utf-8")
     calls: list[Callable[[], Any]] = [

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labelgen.stages.meter import tree_pids
+from labelgen.stages.running.memory import tree_pids
 
 pytest.importorskip("torch", reason="needs the extra labelgen[build]")
 CAPTIONS = 5000

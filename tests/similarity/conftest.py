@@ -9,4 +9,4 @@ import pytest
 def fused_at_any_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests of the fused engine are small; without this it would leave them to the other engine."""
     if "fused" in request.path.name:
-        monkeypatch.setattr("labelgen.similarity.fused._LEAST_ROWS", 1)
+        monkeypatch.setattr("labelgen.similarity.tiled.engine._LEAST_ROWS", 1)

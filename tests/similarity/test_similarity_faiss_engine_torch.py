@@ -13,13 +13,13 @@ import torch
 pytest.importorskip("faiss", reason="needs the extra labelgen[faiss]")
 
 from labelgen.errors import ConfigError
-from labelgen.similarity import ivf
+from labelgen.similarity.ann import ivf
+from labelgen.similarity.ann.faiss_engine import FaissEngine
+from labelgen.similarity.ann.ivf import Index
+from labelgen.similarity.ann.recall import Sampled, by_image, recalls
 from labelgen.similarity.base import ArrayRows, SearchPlan
-from labelgen.similarity.faiss import FaissEngine
-from labelgen.similarity.ivf import Index
-from labelgen.similarity.keys import TopK
-from labelgen.similarity.numpy import NumpyEngine
-from labelgen.similarity.recall import Sampled, by_image, recalls
+from labelgen.similarity.reference import NumpyEngine
+from labelgen.similarity.sort_keys import TopK
 from labelgen.testing.approximate import ApproximateEngineSuite, recall_of
 from labelgen.testing.engines import TEXT_RELATIONS, clustered_rows, plan_of, search_all, unit_rows, wants_of
 from labelgen.testing.oracles import brute_force
@@ -156,7 +156,7 @@ def test_arguments_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
 
 
 def _keys(found: TopK) -> Any:
-    from labelgen.similarity.keys import encode
+    from labelgen.similarity.sort_keys import encode
 
     return encode(found.scores, found.ids)
 

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from labelgen.errors import LabelgenError
 from labelgen.similarity.base import Strip, Want
-from labelgen.similarity.certificate import low_precision_errors, whole_product_errors
+from labelgen.similarity.error_bounds import low_precision_errors, whole_product_errors
 from labelgen.similarity.exact import aggregate_groups, block_similarity
-from labelgen.similarity.fused import FusedEngine
-from labelgen.similarity.fused_derived import best_images, best_of_captions
-from labelgen.similarity.fused_matrix import matrices
-from labelgen.similarity.fused_product import TileProduct
-from labelgen.similarity.fused_rows import Part
-from labelgen.similarity.keys import PAD_KEY, encode, smallest
+from labelgen.similarity.sort_keys import PAD_KEY, encode, smallest
+from labelgen.similarity.tiled.derived import best_images, best_of_captions
+from labelgen.similarity.tiled.engine import FusedEngine
+from labelgen.similarity.tiled.matrix import matrices
+from labelgen.similarity.tiled.product import TileProduct
+from labelgen.similarity.tiled.rows import Part
 from labelgen.testing.engines import (
     TEXT_RELATIONS,
     assert_equals_brute_force,
@@ -148,7 +148,7 @@ def test_many_lists_with_more_near_ties_than_places_are_searched_in_float32(monk
         return finer(product)
 
     monkeypatch.setattr(TileProduct, "finer", spied)
-    monkeypatch.setattr("labelgen.similarity.fused.fastest", lambda: TileProduct("bfloat16"))
+    monkeypatch.setattr("labelgen.similarity.tiled.engine.fastest", lambda: TileProduct("bfloat16"))
     text = clustered_rows(2000, 256, seed=5, spread=0.1, clusters=1)
     plan = plan_of("text", [2] * 1000, wants_of(TEXT_RELATIONS, (10,)), text=text)
     engine = FusedEngine()

@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labelgen.errors import ConfigError
-from labelgen.similarity import fused, fused_device, fused_product
 from labelgen.similarity.exact import block_similarity
-from labelgen.similarity.fused import FusedEngine
-from labelgen.similarity.fused_bits import EVERYTHING, NOTHING
-from labelgen.similarity.fused_device import DeviceProduct, DeviceTile, product_on, whole_sums
-from labelgen.similarity.fused_lists import numbers
+from labelgen.similarity.tiled import device, engine, product
+from labelgen.similarity.tiled.bits import EVERYTHING, NOTHING
+from labelgen.similarity.tiled.device import DeviceProduct, DeviceTile, product_on, whole_sums
+from labelgen.similarity.tiled.engine import FusedEngine
+from labelgen.similarity.tiled.lists import numbers
 from labelgen.testing.engines import EngineSuite, clustered_rows, plan_of, unit_rows, wants_of
 from labelgen.types import Relation
 
@@ -26,10 +26,10 @@ class TestFusedEngineOnADevice(EngineSuite):
 
     @pytest.fixture(autouse=True, params=DTYPES, ids=str)
     def small(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(fused, "fastest", lambda: DeviceProduct(torch.device("cpu"), request.param))
-        monkeypatch.setattr(fused, "_LEAST_ROWS", 1)
-        monkeypatch.setattr(fused_product, "BLOCK", 32)
-        monkeypatch.setattr(fused_device, "_SLAB", 1000)
+        monkeypatch.setattr(engine, "fastest", lambda: DeviceProduct(torch.device("cpu"), request.param))
+        monkeypatch.setattr(engine, "_LEAST_ROWS", 1)
+        monkeypatch.setattr(product, "BLOCK", 32)
+        monkeypatch.setattr(device, "_SLAB", 1000)
 
     def make(self) -> FusedEngine:
         return FusedEngine()
@@ -63,7 +63,7 @@ def test_settings_of_the_caller_come_back() -> None:
 
 
 def test_a_scan_lists_what_exceeds_a_floor_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused_device, "_SLAB", 700)
+    monkeypatch.setattr(device, "_SLAB", 700)
     draw = np.random.default_rng(1)
     tile = torch.from_numpy(draw.uniform(-1, 1, (70, 150)).astype(np.float32)).to(torch.float16)
     floors = [draw.integers(-(2**31), 2**31 - 1, count).astype(np.int32) for count in (70, 150)]
@@ -87,8 +87,8 @@ def test_a_scan_lists_what_exceeds_a_floor_in_order(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("side", [0, 1])
 def test_samples_are_no_more_than_what_they_stand_for(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the r best groups, each of other images, r candidates are at least as good, of r images."""
-    monkeypatch.setattr(fused_device, "_GROUPS", 16)
-    monkeypatch.setattr(fused_device, "_SLAB", 900)
+    monkeypatch.setattr(device, "_GROUPS", 16)
+    monkeypatch.setattr(device, "_SLAB", 900)
     draw = np.random.default_rng(2)
     images = [np.sort(draw.integers(0, count // 3, count)).astype(np.int32) for count in (90, 130)]
     images[1][20:50] = 7  # an image longer than any group
@@ -98,7 +98,7 @@ def test_samples_are_no_more_than_what_they_stand_for(side: int, monkeypatch: py
     tile = torch.from_numpy(draw.uniform(-1, 1, (90, 130)).astype(np.float32)).to(torch.float16)
     own, others = images[side], images[1 - side]
     bits, groups = DeviceTile(tile).sample(side, own, others)
-    sample = np.where(bits == fused_device._NONE, -np.inf, bits.view(np.float32))
+    sample = np.where(bits == device._NONE, -np.inf, bits.view(np.float32))
     assert len(np.unique(groups)) == len(groups) == bits.shape[1] <= 20
     assert not set(groups.tolist()) & set(own.tolist())
     values = (tile if side == 0 else tile.t()).float().numpy()
@@ -141,6 +141,6 @@ def test_no_rows_break_the_bound(seed: int, dim: int, dtype: torch.dtype, kind: 
 def test_a_device_makes_mutual_strips_of_more_work(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of("image", [0] * 500, wants_of([Relation.I2I], (5,)), image=clustered_rows(500, 64, seed=2))
     assert all(strip.mutual for strip in FusedEngine("cpu").schedule(plan))
-    monkeypatch.setattr(fused, "_LEAST_ROWS", 1)
-    monkeypatch.setattr(fused, "_WORK", 150.0**2 * 64)
+    monkeypatch.setattr(engine, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(engine, "_WORK", 150.0**2 * 64)
     assert len(FusedEngine().schedule(plan)) > 1 == len(FusedEngine("meta").schedule(plan))

@@ -10,12 +10,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labelgen.similarity import fused, fused_bits, fused_kernels, fused_lists, fused_pairs, fused_product
 from labelgen.similarity.base import SearchPlan
-from labelgen.similarity.certificate import Errors, low_precision_errors
+from labelgen.similarity.error_bounds import Errors, low_precision_errors
 from labelgen.similarity.exact import block_similarity
-from labelgen.similarity.fused import FusedEngine
-from labelgen.similarity.fused_product import TileProduct, fastest
+from labelgen.similarity.tiled import bits, engine, kernels, lists, pairs, product
+from labelgen.similarity.tiled.engine import FusedEngine
+from labelgen.similarity.tiled.product import TileProduct, fastest
 from labelgen.testing.engines import (
     TEXT_RELATIONS,
     EngineSuite,
@@ -37,18 +37,18 @@ class TestFusedEngine(EngineSuite):
 @pytest.fixture(params=["bfloat16", "float32", "float32-blas"])
 def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every way to multiply, whatever is fastest here."""
-    monkeypatch.setattr(fused, "fastest", lambda: TileProduct(request.param))
+    monkeypatch.setattr(engine, "fastest", lambda: TileProduct(request.param))
     return str(request.param)
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many tiles and strips for every list, and lists with hardly a place to spare: where most can go wrong."""
-    monkeypatch.setattr(fused_product, "BLOCK", 48)
-    monkeypatch.setattr(fused_product, "HITS", 64)
-    monkeypatch.setattr(fused, "_LEAST_ROWS", 1)
-    monkeypatch.setattr(fused, "_WORK", 150.0**2 * 64)
-    monkeypatch.setattr(fused_lists, "SLACK", 20)
+    monkeypatch.setattr(product, "BLOCK", 48)
+    monkeypatch.setattr(product, "HITS", 64)
+    monkeypatch.setattr(engine, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(engine, "_WORK", 150.0**2 * 64)
+    monkeypatch.setattr(lists, "SLACK", 20)
 
 
 @pytest.mark.usefixtures("small")
@@ -119,7 +119,7 @@ def test_any_number_of_threads_gives_the_same_lists(threads: int, small: None) -
 def test_budgets_change_the_strips_and_not_the_lists() -> None:
     text = clustered_rows(12_000, 64, seed=6)
     plan = plan_of("text", [3] * 4000, wants_of([Relation.T2T], (4,)), text=text)
-    tight = replace(plan, memory=fused._thread_bytes() + 12 * 10**6)
+    tight = replace(plan, memory=engine._thread_bytes() + 12 * 10**6)
     assert len(FusedEngine().schedule(tight)) > len(FusedEngine().schedule(plan)) == 1
     loose, held = (search_all(FusedEngine(), item)[plan.wants[0]] for item in (plan, tight))
     for name in ("ids", "scores", "next"):
@@ -183,8 +183,8 @@ def test_a_bfloat16_bound_is_made_of_what_was_lost() -> None:
 def test_what_a_floor_drops_cannot_reach_the_value(value: float, flat: float, relative: float, other: float) -> None:
     value, other = float(np.float32(value)), float(np.float32(other))
     errors = Errors(flat, relative)
-    floor = int(fused_bits.floor_key(np.float32(value), flat, relative))
-    if int(fused_bits.key_of(np.float32(other))) <= floor:
+    floor = int(bits.floor_key(np.float32(value), flat, relative))
+    if int(bits.key_of(np.float32(other))) <= floor:
         reach = other + errors.of(np.array(other))
         assert reach < value - errors.of(np.array(value))
 
@@ -195,17 +195,17 @@ def test_what_a_floor_drops_cannot_reach_the_value(value: float, flat: float, re
 @settings(deadline=None)
 @given(st.floats(width=32, allow_nan=False), st.floats(width=32, allow_nan=False))
 def test_keys_grow_as_numbers_do(low: float, high: float) -> None:
-    a, b = (int(fused_bits.key_of(np.float32(number))) for number in (low, high))
+    a, b = (int(bits.key_of(np.float32(number))) for number in (low, high))
     if low < high:
         assert a < b
-    assert float(fused_bits.number_of(np.int32(a))) == low
+    assert float(bits.number_of(np.int32(a))) == low
 
 
 def test_all_float16_numbers_are_widened_exactly() -> None:
     every = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16).view(np.float16)
     every = every[np.isfinite(every)].reshape(-1, 1)
     dots = np.empty(len(every))
-    fused_pairs.self_dots(every.view(np.uint16), dots)
+    pairs.self_dots(every.view(np.uint16), dots)
     np.testing.assert_array_equal(dots, every[:, 0].astype(np.float64) ** 2)
 
 
@@ -213,7 +213,7 @@ def test_pair_products_are_exact() -> None:
     rows = clustered_rows(50, 100, seed=7)
     left, right = np.repeat(np.arange(50), 50), np.tile(np.arange(50), 50)
     dots = np.empty(2500)
-    fused_pairs.pair_dots(rows.view(np.uint16), left, rows.view(np.uint16), right, dots)
+    pairs.pair_dots(rows.view(np.uint16), left, rows.view(np.uint16), right, dots)
     wide = rows.astype(np.float64)
     np.testing.assert_array_equal(dots.reshape(50, 50), wide @ wide.T)
 
@@ -229,16 +229,16 @@ def test_a_scan_lists_exactly_what_exceeds_a_floor(dtype: type) -> None:
         else numbers.view(np.int32)
     )
     rows, columns = draw.uniform(-1, 1, 70).astype(np.float32), draw.uniform(-1, 1, 150).astype(np.float32)
-    keys = [np.array([fused_bits.key_of(number) for number in side], np.int32) for side in (rows, columns)]
+    keys = [np.array([bits.key_of(number) for number in side], np.int32) for side in (rows, columns)]
     row_image, column_image = (draw.integers(-1, 9, count).astype(np.int32) for count in (70, 150))
     hits, found = np.empty((70 * 150, 2), np.int32), np.empty(70 * 150, np.int32)
-    floors = [fused_product.narrowed(side, bits) for side in keys]
-    count, last = fused_kernels.scan(bits, 0, *floors, row_image, column_image, hits, found)
+    floors = [product.narrowed(side, bits) for side in keys]
+    count, last = kernels.scan(bits, 0, *floors, row_image, column_image, hits, found)
     expected = (numbers > rows[:, None]) | (numbers > columns)
     expected &= (row_image[:, None] >= 0) & (column_image >= 0) & (row_image[:, None] != column_image)
     assert last == 70
     np.testing.assert_array_equal(hits[:count], np.argwhere(expected))
-    np.testing.assert_array_equal(fused_lists.numbers(found[:count]), numbers[expected])
+    np.testing.assert_array_equal(lists.numbers(found[:count]), numbers[expected])
 
 
 def test_the_fastest_precision_is_one_that_this_machine_has() -> None:
@@ -248,14 +248,14 @@ def test_the_fastest_precision_is_one_that_this_machine_has() -> None:
 
 def test_first_floors_are_set_once_however_threads_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow first floor, while another thread meets the same block: lists that have failed must stay so."""
-    monkeypatch.setattr(fused_product, "BLOCK", 512)
-    first = fused_kernels.seed
+    monkeypatch.setattr(product, "BLOCK", 512)
+    first = kernels.seed
 
     def slowly(*arguments: Any) -> None:
         time.sleep(0.05)
         first(*arguments)
 
-    monkeypatch.setattr(fused_kernels, "seed", slowly)
+    monkeypatch.setattr(kernels, "seed", slowly)
     text = clustered_rows(1536, 64, seed=9)
     text[:1200] = text[0]
     before = torch.get_num_threads()

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelgen.similarity.base import ArrayRows, Engine, SearchPlan, Want, n_queries
-from labelgen.similarity.fused import FusedEngine
-from labelgen.similarity.keys import PAD_KEY, TopK, merge
-from labelgen.similarity.layouts import LaidOutRows, Layout, lay_out, layouts, put_back, schedule
-from labelgen.similarity.numpy import NumpyEngine
+from labelgen.similarity.reference import NumpyEngine
+from labelgen.similarity.row_order import LaidOutRows, Layout, lay_out, layouts, put_back, schedule
+from labelgen.similarity.sort_keys import PAD_KEY, TopK, merge
+from labelgen.similarity.tiled.engine import FusedEngine
 from labelgen.similarity.torch import TorchEngine
 from labelgen.testing.engines import TEXT_RELATIONS, clustered_rows, plan_of, unit_rows, wants_of
 from labelgen.testing.oracles import brute_force

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from labelgen.errors import LabelgenError
 from labelgen.similarity.base import Partial, Want
-from labelgen.similarity.keys import PAD_KEY, TopK, assemble, decode, encode, merge, merge_tile, smallest
+from labelgen.similarity.sort_keys import PAD_KEY, TopK, assemble, decode, encode, merge, merge_tile, smallest
 from labelgen.types import PAD_ROW, PAD_SCORE, Relation
 
 FLOATS = st.floats(width=32, allow_nan=False)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from labelgen.similarity.numpy import NumpyEngine
+from labelgen.similarity.reference import NumpyEngine
 from labelgen.testing.engines import EngineSuite
 
 

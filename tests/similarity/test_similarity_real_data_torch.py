@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from labelgen.similarity.base import Strip
-from labelgen.similarity.fused import FusedEngine
-from labelgen.similarity.keys import TopK
-from labelgen.similarity.numpy import exact_lists
+from labelgen.similarity.reference import exact_lists
+from labelgen.similarity.sort_keys import TopK
+from labelgen.similarity.tiled.engine import FusedEngine
 from labelgen.similarity.torch import TorchEngine
 from labelgen.testing.engines import TEXT_RELATIONS, assert_equals_brute_force, plan_of, search_all, unit_rows, wants_of
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from labelgen.similarity.ann.recall import Sampled, by_image, drawn, recalls, tuned, wilson
 from labelgen.similarity.base import SearchPlan
-from labelgen.similarity.keys import PAD_KEY, encode
-from labelgen.similarity.numpy import NumpyEngine
-from labelgen.similarity.recall import Sampled, by_image, drawn, recalls, tuned, wilson
+from labelgen.similarity.reference import NumpyEngine
+from labelgen.similarity.sort_keys import PAD_KEY, encode
 from labelgen.similarity.torch import TorchEngine
 from labelgen.testing.engines import TEXT_RELATIONS, clustered_rows, plan_of, wants_of
 from labelgen.testing.oracles import brute_force

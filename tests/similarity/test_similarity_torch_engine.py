@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labelgen.errors import ConfigError, LabelgenError, StoreError
-from labelgen.similarity import certificate, torch_lists
+from labelgen.similarity import error_bounds, torch_lists
 from labelgen.similarity import torch as torch_engine
 from labelgen.similarity.exact import block_similarity, self_dots
 from labelgen.similarity.torch import TorchEngine
@@ -120,23 +120,23 @@ def test_the_bound_holds_in_the_worst_order_of_a_sum(kind: str, dim: int) -> Non
         products = x * unit
         order = np.argsort(products, axis=1)  # all negative numbers first: the largest partial sums
         worst = np.take_along_axis(products, order, axis=1)
-        panels = [worst[:, start : start + certificate.PANEL] for start in range(0, dim, certificate.PANEL)]
+        panels = [worst[:, start : start + error_bounds.PANEL] for start in range(0, dim, error_bounds.PANEL)]
         computed = np.cumsum([np.cumsum(panel, axis=1)[:, -1] for panel in panels], axis=0)[-1]
-        assert np.abs(computed.astype(np.float64) - exact[i]).max() <= certificate.product_bound(dim)
+        assert np.abs(computed.astype(np.float64) - exact[i]).max() <= error_bounds.product_bound(dim)
 
 
 def test_bounds_by_hand() -> None:
     step = 2.0**-24
     # 384 roundings of the sum, two for each unit row, one for the result; squares of 2^-24 do not count here.
-    assert certificate.product_bound(384) == pytest.approx((384 + 4 + 1) * step, rel=1e-4)
-    assert certificate.product_bound(37_632) == pytest.approx((1024 + 36 + 4 + 1) * step, rel=1e-4)
-    assert certificate.mean_bound(384, 5) == pytest.approx((384 + 4 + 1 + 5 + 1) * step, rel=1e-4)
+    assert error_bounds.product_bound(384) == pytest.approx((384 + 4 + 1) * step, rel=1e-4)
+    assert error_bounds.product_bound(37_632) == pytest.approx((1024 + 36 + 4 + 1) * step, rel=1e-4)
+    assert error_bounds.mean_bound(384, 5) == pytest.approx((384 + 4 + 1 + 5 + 1) * step, rel=1e-4)
 
 
 def test_facts_say_what_was_proven() -> None:
     text = clustered_rows(600, 64, seed=1)
     facts = facts_of(plan_of("image", [0] * 600, wants_of([Relation.I2I], (10,)), image=text))
-    assert facts["bound"] == certificate.product_bound(64)
+    assert facts["bound"] == error_bounds.product_bound(64)
     assert 0 < facts["largest_error"] <= facts["bound"]
     assert facts["margin"] > 0
     assert facts["fell_back"] == 0
@@ -162,7 +162,7 @@ def test_only_captions_that_may_be_the_best_of_their_image_are_scored() -> None:
 
 
 def test_an_error_beyond_the_bound_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certificate, "product_bound", lambda dim: 1e-9)
+    monkeypatch.setattr(error_bounds, "product_bound", lambda dim: 1e-9)
     plan = plan_of("image", [0] * 300, wants_of([Relation.I2I], (5,)), image=clustered_rows(300, 64, seed=4))
     with pytest.raises(LabelgenError, match="less precise than float32"):
         facts_of(plan)

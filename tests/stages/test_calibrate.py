@@ -11,11 +11,12 @@ import pytest
 
 from labelgen import pipeline
 from labelgen.similarity.base import Partial, SearchPlan, Strip, Want
-from labelgen.similarity.fused import FusedEngine
-from labelgen.similarity.numpy import NumpyEngine
+from labelgen.similarity.reference import NumpyEngine
+from labelgen.similarity.tiled.engine import FusedEngine
 from labelgen.similarity.tiles import row_weights
-from labelgen.stages import calibrate, outlook, worker
-from labelgen.stages.calibrate import Rates, ShapeOnly, exact_rates, made_plan, makespan, search_all
+from labelgen.stages.estimate import calibrate, crossover
+from labelgen.stages.estimate.calibrate import Rates, ShapeOnly, exact_rates, made_plan, makespan, search_all
+from labelgen.stages.running import worker
 from labelgen.testing.engines import TEXT_RELATIONS, wants_of
 from labelgen.types import Relation
 
@@ -98,10 +99,10 @@ def test_made_plans_can_be_searched(product: Any, scope: Any) -> None:
 
 
 def test_from_where_on_an_index_pays() -> None:
-    assert outlook._crossing(lambda n: 1e-3 * n, lambda n: 1e-9 * n * n) == pytest.approx(1_000_000, rel=0.15)
-    assert outlook._crossing(lambda n: 2e-9 * n * n, lambda n: 1e-9 * n * n) is None
-    assert outlook._crossing(lambda n: 0.5e-9 * n * n, lambda n: 1e-9 * n * n) == 1000
-    assert outlook._reach(lambda n: 3600 * (n / 5e6) ** 2) == pytest.approx(5_000_000, rel=0.15)
+    assert crossover._crossing(lambda n: 1e-3 * n, lambda n: 1e-9 * n * n) == pytest.approx(1_000_000, rel=0.15)
+    assert crossover._crossing(lambda n: 2e-9 * n * n, lambda n: 1e-9 * n * n) is None
+    assert crossover._crossing(lambda n: 0.5e-9 * n * n, lambda n: 1e-9 * n * n) == 1000
+    assert crossover._reach(lambda n: 3600 * (n / 5e6) ** 2) == pytest.approx(5_000_000, rel=0.15)
 
 
 def test_a_plan_names_every_stage_that_takes_time(tmp_path: Any) -> None:
@@ -118,8 +119,8 @@ def test_a_plan_names_every_stage_that_takes_time(tmp_path: Any) -> None:
 
 def test_a_large_corpus_is_told_how_far_it_can_go() -> None:
     pytest.importorskip("faiss", reason="needs the extra labelgen[faiss]")
-    from labelgen.stages.blueprint import CorpusFacts, ProductPlan
-    from labelgen.stages.search import ListSpec
+    from labelgen.stages.plan.build_plan import CorpusFacts, ProductPlan
+    from labelgen.stages.work.search import ListSpec
 
     corpus = CorpusFacts("", "", 20_000, 100_000, 100_000, "", "")
     item = ListSpec(Relation.T2T, "text", 5, "max", "split")
@@ -127,11 +128,11 @@ def test_a_large_corpus_is_told_how_far_it_can_go() -> None:
     plan = SearchPlan(
         "text", ShapeOnly((100_000, 16)), None, np.arange(20_001) * 5, ((0, 20_000),), (item.want,), 1 << 30
     )
-    seconds, notes = outlook.outlook(product, plan, Rates(1e-9, 1e-5, 0), 11.0, 100_000)
+    seconds, notes = crossover.outlook(product, plan, Rates(1e-9, 1e-5, 0), 11.0, 100_000)
     assert seconds is None
     assert any("takes an hour here" in note and "cluster" in note for note in notes)
     assert any("--approximate is expected to take" in note and "exact: 11 s" in note for note in notes)
     asked = product.only([ListSpec(Relation.T2T, "text", 5, "max", "split", "faiss(sample=10)")])
-    seconds, _ = outlook.outlook(asked, plan, Rates(1e-9, 1e-5, 0), 11.0, 100_000)
+    seconds, _ = crossover.outlook(asked, plan, Rates(1e-9, 1e-5, 0), 11.0, 100_000)
     assert seconds is not None
     assert seconds > 0

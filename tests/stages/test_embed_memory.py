@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelgen.stages import embed, worker
-from labelgen.stages.meter import anonymous_bytes
-from labelgen.stages.worker import WorkerSettings
+from labelgen.stages.running import worker
+from labelgen.stages.running.memory import anonymous_bytes
+from labelgen.stages.running.worker import WorkerSettings
+from labelgen.stages.work import embed
 
 pytest.importorskip("torch", reason="needs the extra labelgen[build]")
 BATCH_BYTES = 80 << 20

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from labelgen.similarity.base import SearchPlan, Want
-from labelgen.similarity.keys import TopK
-from labelgen.stages import search
+from labelgen.similarity.sort_keys import TopK
+from labelgen.stages.work import search
+from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.manifest import load_manifest
-from labelgen.store.mapped import MappedArray
 from labelgen.testing.oracles import brute_force
 from labelgen.testing.stores import make_store
 from labelgen.types import Relation

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from labelgen.errors import CorruptStoreError
-from labelgen.stages import base, runner, session
-from labelgen.stages.base import Output, Result, Task, find_receipt, outstanding, receipt_path
-from labelgen.stages.runner import WORK, run_task
-from labelgen.store.atomic import write_atomic
+from labelgen.stages.running import lock, runner, task
+from labelgen.stages.running.runner import WORK, run_task
+from labelgen.stages.running.task import Output, Result, Task, find_receipt, outstanding, receipt_path
+from labelgen.store.disk.atomic import write_atomic
 
 CALLS: list[str] = []
 
@@ -104,7 +104,7 @@ def test_outstanding_tells_done_from_not_done(tmp_path: Path) -> None:
 def test_parts_may_go_when_their_receipt_is_asked_for_alone(tmp_path: Path) -> None:
     run_task(tmp_path, _task())
     _remove(tmp_path)
-    assert base.find_receipt(tmp_path, _task(), outputs=False) is not None
+    assert task.find_receipt(tmp_path, _task(), outputs=False) is not None
 
 
 @pytest.mark.parametrize("name", sorted(WORK))
@@ -115,7 +115,7 @@ def test_every_name_of_a_task_is_a_function(name: str) -> None:
 
 def test_a_note_of_tasks_with_module_paths_is_refused_in_one_sentence(tmp_path: Path) -> None:
     note = {"format": 1, "identity": {}, "machines": [{}], "paths": []}
-    session.write_pending(tmp_path, note)
+    lock.write_pending(tmp_path, note)
     with pytest.raises(CorruptStoreError, match="begun by another version of labelgen") as caught:
-        session.read_pending(tmp_path)
+        lock.read_pending(tmp_path)
     assert "--discard" in str(caught.value)

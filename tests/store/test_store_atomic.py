@@ -11,8 +11,8 @@ import pytest
 
 from labelgen.errors import DatasetError, DiskError
 from labelgen.fingerprint import digest
-from labelgen.store import atomic
-from labelgen.store.atomic import atomic_file, clean_temporaries, is_temporary, write_atomic
+from labelgen.store.disk import atomic
+from labelgen.store.disk.atomic import atomic_file, clean_temporaries, is_temporary, write_atomic
 
 
 def test_returns_size_and_checksum_of_what_was_written(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import labelgen
-from labelgen.store.verify import verify
+from labelgen.store.verify.store import verify
 from labelgen.testing.stores import brute_force, make_store, similarity_matrix
 from labelgen.types import PAD_ROW
 

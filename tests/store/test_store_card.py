@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from labelgen.fingerprint import digest_file
-from labelgen.store.card import render_readme, write_card
-from labelgen.store.croissant import render_croissant, table_paths
 from labelgen.store.manifest import load_manifest, save_manifest
+from labelgen.store.readme.croissant import render_croissant, table_paths
+from labelgen.store.readme.readme import render_readme, write_card
 from labelgen.store.splits import SplitRows
 
 CHECK = """

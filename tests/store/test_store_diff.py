@@ -15,10 +15,10 @@ import pytest
 
 from labelgen.errors import StoreNotFoundError
 from labelgen.store.diff import ArrayDiff, Diff, Named, diff
+from labelgen.store.disk.mapped import MappedArray
+from labelgen.store.disk.parquet import write_frame
+from labelgen.store.disk.shards import write_array
 from labelgen.store.manifest import content_digest, load_manifest, save_manifest
-from labelgen.store.mapped import MappedArray
-from labelgen.store.parquet import write_frame
-from labelgen.store.shards import write_array
 from labelgen.testing.stores import make_store
 
 

@@ -15,8 +15,8 @@ import pytest
 
 import labelgen
 from labelgen.store.reader import Store
-from labelgen.store.validation import schema_problems
-from labelgen.store.verify import verify
+from labelgen.store.schema.validation import schema_problems
+from labelgen.store.verify.store import verify
 from labelgen.types import PAD_ROW
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden_v1"

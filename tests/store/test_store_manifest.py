@@ -13,7 +13,7 @@ import pytest
 
 from labelgen.errors import CorruptStoreError, StoreFormatError, StoreNotFoundError
 from labelgen.fingerprint import digest_many
-from labelgen.store.atomic import FileFact
+from labelgen.store.disk.atomic import FileFact
 from labelgen.store.manifest import (
     Manifest,
     content_digest,

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from labelgen.errors import CorruptStoreError
 from labelgen.similarity.base import Rows
+from labelgen.store.disk.mapped import MappedArray
+from labelgen.store.disk.shards import write_array
 from labelgen.store.layout import ArraySpec
-from labelgen.store.mapped import MappedArray
-from labelgen.store.shards import write_array
 
 Cut = Callable[[int, int], AbstractContextManager[None]]
 

@@ -11,8 +11,8 @@ import pytest
 
 from labelgen.errors import CorruptStoreError, DatasetError
 from labelgen.fingerprint import digest_file
+from labelgen.store.disk.parquet import iter_columns, read_frame, read_strings, write_frame
 from labelgen.store.layout import QUARANTINE, TABLES
-from labelgen.store.parquet import iter_columns, read_frame, read_strings, write_frame
 
 FRAME = pl.DataFrame(
     {

@@ -112,8 +112,8 @@ def test_a_shorter_list_is_bounded_by_the_first_entry_left_out(store: Store) -> 
 
 def test_a_bound_of_an_approximate_list_stays_unknown(broken: Path) -> None:
     """NaN says that unlisted pairs may be better; a shorter list does not know more."""
+    from labelgen.store.disk.shards import write_shard
     from labelgen.store.layout import neighbor_specs
-    from labelgen.store.shards import write_shard
 
     spec = neighbor_specs("neighbors/i2i.image.k4", 8, 4)["next"]
     write_shard(broken, spec, 0, np.full(8, np.nan, np.float32))

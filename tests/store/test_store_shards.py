@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from labelgen.errors import DiskError, StoreError
 from labelgen.fingerprint import digest_file
+from labelgen.store.disk.mapped import MappedArray
+from labelgen.store.disk.shards import metadata_paths, write_array, write_array_metadata, write_shard
 from labelgen.store.layout import ArraySpec
-from labelgen.store.mapped import MappedArray
-from labelgen.store.shards import metadata_paths, write_array, write_array_metadata, write_shard
 
 Cut = Callable[[int, int], AbstractContextManager[None]]
 ABSENT = 2**64 - 1

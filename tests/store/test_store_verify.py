@@ -19,13 +19,13 @@ from labelgen.errors import StoreFormatError, StoreNotFoundError
 from labelgen.fingerprint import digest_file
 from labelgen.progress import Event
 from labelgen.store import layout
-from labelgen.store.atomic import FileFact
-from labelgen.store.findings import Findings
+from labelgen.store.disk.atomic import FileFact
+from labelgen.store.disk.parquet import read_frame, write_frame
+from labelgen.store.disk.shards import write_array
 from labelgen.store.manifest import Manifest, content_digest, load_manifest, save_manifest
-from labelgen.store.parquet import read_frame, write_frame
-from labelgen.store.shards import write_array
 from labelgen.store.splits import SplitRows
-from labelgen.store.verify import verify
+from labelgen.store.verify.findings import Findings
+from labelgen.store.verify.store import verify
 from labelgen.testing.stores import make_store
 from labelgen.types import PAD_ROW
 
@@ -50,7 +50,7 @@ def reseal(root: Path, **changes: Any) -> Manifest:
 def rewrite(root: Path, path: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
     """Change an array with the production writer, and sign it."""
     (spec,) = (spec for spec in load_manifest(root).arrays() if spec.path == path)
-    from labelgen.store.mapped import MappedArray
+    from labelgen.store.disk.mapped import MappedArray
 
     write_array(root, spec, change(np.array(MappedArray(root, spec))))
     reseal(root)
@@ -322,7 +322,7 @@ def test_lists_that_no_search_makes(broken: Path, name: str, column: int, value:
 
 def rewrite_list(root: Path, change: Callable[[np.ndarray, np.ndarray, np.ndarray], None], folder: str = LISTS) -> None:
     """Change ids, scores and next of a list of captions together, with the production writer, and sign them."""
-    from labelgen.store.mapped import MappedArray
+    from labelgen.store.disk.mapped import MappedArray
 
     specs = layout.neighbor_specs(folder, 24, 4)
     arrays = {name: np.array(MappedArray(root, spec)) for name, spec in specs.items()}
@@ -383,7 +383,7 @@ def test_a_list_of_the_other_splits(broken: Path) -> None:
 
 
 def _ranges(root: Path) -> list[tuple[int, int]]:
-    from labelgen.store.mapped import MappedArray
+    from labelgen.store.disk.mapped import MappedArray
 
     borders = np.asarray(MappedArray(root, load_manifest(root).corpus.arrays()["offsets"])).tolist()
     return list(pairwise(borders))
@@ -439,7 +439,7 @@ def test_a_caption_outside_of_the_rows_of_its_image(broken: Path) -> None:
 
 
 def test_a_tie_in_the_wrong_order_and_an_id_twice(broken: Path) -> None:
-    from labelgen.store.mapped import MappedArray
+    from labelgen.store.disk.mapped import MappedArray
 
     specs = layout.neighbor_specs(LISTS, 24, 4)
     scores = np.array(MappedArray(broken, specs["scores"]))

@@ -18,10 +18,10 @@ import pytest
 import labelgen
 from labelgen.errors import StoreMismatchError
 from labelgen.store import layout
-from labelgen.store.atomic import FileFact
+from labelgen.store.disk.atomic import FileFact
+from labelgen.store.disk.shards import chunk_offsets, crc32c, live_chunks, shard_bytes
 from labelgen.store.manifest import EmbeddingEntry, load_manifest, save_manifest
 from labelgen.store.reader import Store
-from labelgen.store.shards import chunk_offsets, crc32c, live_chunks, shard_bytes
 from labelgen.testing.stores import make_store
 
 #: Python 3.12 warns of what this test is about.

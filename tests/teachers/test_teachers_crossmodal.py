@@ -12,9 +12,9 @@ import pytest
 from labelgen import registry
 from labelgen.errors import ConfigError, TeacherError, UnknownNameError
 from labelgen.specs import Spec
+from labelgen.teachers.adapters.conse import class_names
+from labelgen.teachers.adapters.crossmodal import CrossModal
 from labelgen.teachers.base import ImageTeacher, TextTeacher
-from labelgen.teachers.conse import class_names
-from labelgen.teachers.crossmodal import CrossModal
 from labelgen.teachers.packages import lite_file, minilm_folder
 from labelgen.testing.teachers import ImageTeacherSuite, TextTeacherSuite
 from labelgen.types import Float32
@@ -102,7 +102,7 @@ class TestConse(TextTeacherSuite, ImageTeacherSuite):
     @pytest.fixture(autouse=True)
     def _names(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.names = [str(number) for number in range(1000)]
-        monkeypatch.setattr("labelgen.teachers.conse.class_names", lambda: self.names)
+        monkeypatch.setattr("labelgen.teachers.adapters.conse.class_names", lambda: self.names)
 
     def spec(self, **changes: Any) -> Spec:
         return Spec.of("conse", **{"size": 0, **changes})

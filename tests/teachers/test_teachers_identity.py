@@ -17,8 +17,8 @@ from labelgen.fingerprint import canonical
 from labelgen.specs import Spec
 from labelgen.store.manifest import load_manifest
 from labelgen.teachers import identity
+from labelgen.teachers.adapters.sentences import SentenceTower
 from labelgen.teachers.identity import on_common_facts, settings, tokenizer_digest
-from labelgen.teachers.sentences import SentenceTower
 
 
 def create(name: str, **arguments: Any) -> Any:
@@ -341,6 +341,6 @@ def test_a_store_that_recorded_the_settings_refuses_others(tiny_sbert: Path, tmp
 
 def worker_cache_clear() -> None:
     """A process keeps the teachers that it has loaded."""
-    from labelgen.stages import worker
+    from labelgen.stages.running import worker
 
     worker.release_teachers()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from labelgen.errors import TeacherError
-from labelgen.teachers.pickled import read_mapping
+from labelgen.teachers.precomputed.pickled import read_mapping
 
 DTYPES = st.sampled_from(["<f4", ">f4", "<f8", "<f2", "<i8", ">i2", "u1", "?"])
 ARRAYS = DTYPES.flatmap(lambda dtype: arrays(dtype, array_shapes(max_dims=3, max_side=4)))
@@ -151,7 +151,7 @@ def test_anything_else_is_refused(data: bytes, file: Path) -> None:
 
 @pytest.mark.parametrize(("shape", "code"), [((3,), "f4"), ((2,), "f8"), ((-2,), "f4"), ((2,), "O8"), ((2,), "f4,O")])
 def test_arrays_that_lie_about_themselves(shape: tuple[int, ...], code: str, file: Path) -> None:
-    from labelgen.teachers.pickled_arrays import DType, StoredArray
+    from labelgen.teachers.precomputed.pickled_arrays import DType, StoredArray
 
     with pytest.raises(ValueError, match="an array of"):
         StoredArray(shape, DType(code, "<"), False, bytes(8)).numpy()

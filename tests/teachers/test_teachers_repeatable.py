@@ -13,10 +13,11 @@ import pytest
 from labelgen import registry
 from labelgen.errors import TeacherError
 from labelgen.specs import Spec
-from labelgen.stages import embed, worker
+from labelgen.stages.running import worker
+from labelgen.stages.work import embed
+from labelgen.teachers.adapters.vision import ImageTower
 from labelgen.teachers.compute import Compute
 from labelgen.teachers.probe import check_repeatable
-from labelgen.teachers.vision import ImageTower
 
 
 @pytest.fixture(scope="module")

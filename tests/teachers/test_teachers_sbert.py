@@ -14,7 +14,7 @@ from test_teachers_repeatable import static_embeddings
 from labelgen import registry
 from labelgen.errors import ConfigError, MissingExtraError, TeacherError, UnknownNameError
 from labelgen.specs import Spec
-from labelgen.teachers import sentences
+from labelgen.teachers.adapters import sentences
 
 TEXTS = ["a dog on a lawn", "two men", "a red car in the rain"]
 

@@ -19,10 +19,10 @@ from sklearn.metrics import roc_auc_score
 from labelgen import registry
 from labelgen.errors import ArrayError, ConfigError, LabelgenError, SpecError, TeacherError, UnknownNameError
 from labelgen.specs import Spec
-from labelgen.teachers import siamese_training
-from labelgen.teachers.siamese_pairs import Groups, auc, batch, divided, grouped, judged
-from labelgen.teachers.siamese_training import ROUND, Learner, Plan, pair_loss, train_towers
-from labelgen.teachers.towers import NAMES, Towers
+from labelgen.teachers.siamese import training
+from labelgen.teachers.siamese.pairs import Groups, auc, batch, divided, grouped, judged
+from labelgen.teachers.siamese.towers import NAMES, Towers
+from labelgen.teachers.siamese.training import ROUND, Learner, Plan, pair_loss, train_towers
 from labelgen.teachers.trained import Arrays, Captions, Training, Unsaved
 from labelgen.testing.teachers import ArrayOfRows, TrainedTeacherSuite
 from labelgen.types import Float16, Float32
@@ -53,7 +53,7 @@ def tower_by_loops(row: Any, arrays: Arrays) -> list[float]:
 class TestSiamese(TrainedTeacherSuite):
     @pytest.fixture(autouse=True)
     def save_always(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(siamese_training, "_SAVE_EVERY", -1.0)
+        monkeypatch.setattr(training, "_SAVE_EVERY", -1.0)
 
     def spec(self, **changes: Any) -> Spec:
         return Spec.of("siamese", **SMALL | changes)

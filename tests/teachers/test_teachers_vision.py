@@ -13,9 +13,9 @@ import pytest
 from labelgen import registry
 from labelgen.errors import ConfigError, SpecError, TeacherError, UnknownNameError
 from labelgen.specs import Spec
+from labelgen.teachers.adapters.vision import without_ends
 from labelgen.teachers.base import ImageTeacher
 from labelgen.teachers.packages import lite_file
-from labelgen.teachers.vision import without_ends
 from labelgen.testing.teachers import ImageTeacherSuite
 from labelgen.types import Float32
 

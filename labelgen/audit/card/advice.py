@@ -1,0 +1,74 @@
+"""What follows from a card: the label that agrees best with every file of judgements, and whether the lead is real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from labelgen.audit.card.measures import Figure
+from labelgen.audit.card.rows import CardRow
+
+#: What decides, in this order of availability: it uses all grades, and needs no threshold.
+DECISIVE = ("spearman", "map_at_r")
+#: Of the subsets of a file the one that is harder to please by construction decides.
+_SUBSETS = ("foreign", "without own", "all", "with own")
+
+
+def advice(rows: Sequence[CardRow]) -> Iterator[str]:
+    """One sentence a file, in the order of the card."""
+    for name in dict.fromkeys(row.judgements for row in rows):
+        here = [row for row in rows if row.judgements == name]
+        subset = next(subset for subset in _SUBSETS if any(row.subset == subset for row in here))
+        asked = [row for row in here if row.subset == subset]
+        sentence = _sentence(name, subset, [row for row in asked if row.kind != "patched"])
+        if sentence:
+            yield sentence
+        yield from _changes(name, subset, asked)
+
+
+def _changes(name: str, subset: str, rows: Sequence[CardRow]) -> Iterator[str]:
+    """How far a patch moves the label that agrees best without it."""
+    patched = {(row.store, row.label): row for row in rows if row.kind == "patched"}
+    pairs = [(row, patched[key]) for row in rows if (key := (row.store, f"{row.label} + patch")) in patched]
+    if pairs:
+        before, after = max(pairs, key=lambda pair: decisive(pair[0]).value)
+        moved = decisive(after).lead_over(decisive(before))
+        yield (
+            f"{name} ({subset}): the patch moves {_called(before, rows)} by {moved.value:+.3f} "
+            f"[{moved.low:+.3f}, {moved.high:+.3f}]."
+        )
+
+
+def decisive(row: CardRow) -> Figure:
+    """The figure that lines of a file are ordered by."""
+    return next(row.figures[name] for name in DECISIVE if name in row.figures)
+
+
+def _sentence(name: str, subset: str, rows: Sequence[CardRow]) -> str:
+    ordered = sorted((row for row in rows if np.isfinite(decisive(row).value)), key=lambda row: -decisive(row).value)
+    if not ordered:
+        return ""
+    best = ordered[0]
+    measure = next(measure for measure in DECISIVE if measure in best.figures)
+    begin = f"{name} ({subset}): {_called(best, rows)} agrees best, {measure} {decisive(best).value:.3f}"
+    rivals = [row for row in ordered[1:] if best.kind == "teacher" or row.kind == "teacher"]
+    if not rivals:
+        return f"{begin}."
+    rival = rivals[0]
+    words = "the best single teacher" if best.kind == "fusion" else "the next"
+    return f"{begin}; {_lead(best, rival)} over {_called(rival, rows)}, {words}."
+
+
+def _lead(best: CardRow, rival: CardRow) -> str:
+    one, two = decisive(best), decisive(rival)
+    if one.replicates.shape != two.replicates.shape or best.pairs != rival.pairs:
+        return f"+{one.value - two.value:.3f} (other pairs, no interval)"
+    lead = one.lead_over(two)
+    clear = "" if lead.low > 0 else ", not clear of zero"
+    return f"+{lead.value:.3f} [{lead.low:.3f}, {lead.high:.3f}]{clear}"
+
+
+def _called(row: CardRow, rows: Sequence[CardRow]) -> str:
+    several = len({other.store for other in rows}) > 1
+    return f"{row.label} of {row.store}" if several else row.label

@@ -1,0 +1,138 @@
+"""Parameters of fusions from judgements: fitted on some pairs, then part of the fusion's spec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from labelgen.audit.card.labels import label_values, labels_of
+from labelgen.audit.card.pairs import JudgedPairs
+from labelgen.errors import ConfigError
+from labelgen.relevance.base import Need
+from labelgen.relevance.fusion import Agreement, Fusion, Logistic, Maximum, Mean, ReciprocalRank, TextImageCross
+from labelgen.store.reader import Store
+from labelgen.types import Float64, Int64, Relation
+
+_RIDGE = 1e-6
+_STEPS = 50
+
+
+def fused_values(by: Fusion, values: Sequence[Float64], pairs: JudgedPairs) -> Float64:
+    """The fused label of judged pairs, [n]; NaN where an input is.
+
+    Args:
+        by: the fusion; ranks, where it takes them, are those among the judged pairs of the same left and right item.
+        values: one array [n] an input.
+    """
+    if by.uses_ranks:
+        values = [(group_ranks(value, pairs.left) + group_ranks(value, pairs.right)) / 2 for value in values]
+    return by.combine(values)
+
+
+def group_ranks(values: Float64, groups: Int64) -> Float64:
+    """Rank of every value within its group, 1 for the largest, equal values share their mean rank; NaN stays NaN."""
+    ranks = np.full(len(values), np.nan)
+    known = np.flatnonzero(~np.isnan(values))
+    order = known[np.lexsort((-values[known], groups[known]))]
+    group, value = groups[order], values[order]
+    new_group = np.diff(group, prepend=group[:1] - 1) != 0
+    new_value = new_group | (np.diff(value, prepend=np.nan) != 0)
+    begins = np.maximum.accumulate(np.where(new_group, np.arange(len(order)), 0))
+    run = np.cumsum(new_value) - 1
+    first = np.flatnonzero(new_value)
+    middle = (first + np.append(first[1:], len(order)) - 1) / 2  # mean position of a run of equal values
+    ranks[order] = middle[run] - begins + 1
+    return ranks
+
+
+def fit_logistic(of: Sequence[Need], values: Sequence[Float64], targets: Float64, weights: Float64) -> Logistic:
+    """The logistic fusion with the largest likelihood: Newton's method on weighted targets in [0, 1].
+
+    Args:
+        of: the inputs.
+        values: one array [n] an input; pairs with NaN are left out.
+        targets: of every pair, [n]: 1 right, 0 wrong, or the share of people who call it right.
+        weights: of every pair, [n].
+
+    Raises:
+        ConfigError: all targets are alike, or no pair has all inputs.
+    """
+    inputs = np.stack([np.asarray(value, np.float64) for value in values], axis=1)
+    known = np.isfinite(inputs).all(axis=1)
+    if not known.any() or np.ptp(targets[known]) == 0:
+        raise ConfigError("judgements that are all alike fit no fusion", found=f"{int(known.sum())} pairs")
+    centre = inputs[known].mean(axis=0)
+    design = np.column_stack([inputs[known] - centre, np.ones(known.sum())])
+    share = weights[known] / weights[known].sum()
+    solution = np.zeros(design.shape[1])
+    for _ in range(_STEPS):
+        probability = 1 / (1 + np.exp(-np.clip(design @ solution, -30, 30)))
+        gradient = design.T @ (share * (targets[known] - probability)) - _RIDGE * solution
+        curvature = share * probability * (1 - probability)
+        step = np.linalg.solve(design.T @ (design * curvature[:, None]) + _RIDGE * np.eye(len(solution)), gradient)
+        solution += step * min(1.0, 5 / max(1e-12, float(np.abs(step).max())))
+        if np.abs(step).max() < 1e-9:
+            break
+    slopes, bias = solution[:-1], float(solution[-1] - solution[:-1] @ centre)
+    return Logistic(_names(of), tuple(round(float(slope), 4) for slope in slopes), round(bias, 4))
+
+
+def fitted_fusions(store: Store, judged: Sequence[JudgedPairs]) -> list[Fusion]:
+    """Every kind of fusion with parameters from the first half of the judged images, files weighted alike.
+
+    Ratings are the targets of the logistic fusion, mapped to [0, 1] by the ends of their scale; the others take the
+    mean and the deviation of their inputs. All labels of the store are inputs.
+
+    Raises:
+        ConfigError: the files judge pairs of different relations, or the store has fewer than two labels for them.
+    """
+    relations = {pairs.relation for pairs in judged}
+    if len(relations) != 1:
+        raise ConfigError("a fusion is fitted to pairs of one relation", found=", ".join(sorted(relations)))
+    halves = [pairs.take(pairs.first_half & ~pairs.own) for pairs in judged]
+    of = labels_of(store, relations.pop())
+    if len(of) < 2:
+        raise ConfigError("a fusion needs two labels", found=", ".join(map(str, of)) or "none")
+    values = [np.concatenate([label_values(store, need, half) for half in halves]).astype(np.float64) for need in of]
+    weights = np.concatenate([np.full(len(half), 1 / max(1, len(half))) for half in halves])
+    targets = np.concatenate([_share(half.ratings) for half in halves])
+    names = _names(of)
+    centre, scale = _scales(values)
+    found: list[Fusion] = [
+        Mean(names, centre=centre, scale=scale),
+        Maximum(names, centre=centre, scale=scale),
+        Agreement(names, centre=centre, scale=scale),
+        ReciprocalRank(names),
+        fit_logistic(of, values, targets, weights),
+    ]
+    return found + _text_image_cross(of)
+
+
+def _text_image_cross(of: Sequence[Need]) -> list[Fusion]:
+    """The first text, image and cross-modal labels, with equal weights: nothing is fitted."""
+    text = [need for need in of if need.relation is Relation.I2T and need.aggregation == "max"]
+    image = [need for need in of if need.relation is Relation.I2I]
+    both = {need.alias for need in text} & {need.alias for need in image}
+    cross = [need for need in text if need.alias in both]
+    text = [need for need in text if need.alias not in both]
+    if not text or not image:
+        return []
+    return [TextImageCross(_names([text[0], image[0], *cross[:1]]), dot=1.0)]
+
+
+def _names(of: Sequence[Need]) -> tuple[str, ...]:
+    return tuple(str(need) for need in of)
+
+
+def _share(ratings: Float64) -> Float64:
+    low, high = float(ratings.min()), float(ratings.max())
+    share: Float64 = (ratings - low) / max(high - low, 1e-12)
+    return share
+
+
+def _scales(values: Sequence[Float64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of every input."""
+    known = [value[np.isfinite(value)] for value in values]
+    centre = tuple(round(float(value.mean()), 4) for value in known)
+    return centre, tuple(max(round(float(value.std()), 4), 1e-4) for value in known)

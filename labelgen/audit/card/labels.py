@@ -1,0 +1,175 @@
+"""What a store says about judged pairs: one number a pair for every teacher, relation and aggregation.
+
+Exact similarities as the store defines them. Where an image stands for the set of its captions, a caption that is
+compared is left out of its own image's set: it would find itself. Of an own pair the two photographs are one, so
+`i2i` says 1 there by construction; a card shows foreign pairs apart for this reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from labelgen.audit.card.pairs import JudgedPairs
+from labelgen.errors import ConfigError
+from labelgen.relevance.base import Need
+from labelgen.similarity.exact import aggregate_groups, pair_similarities
+from labelgen.similarity.groups import rows_of
+from labelgen.specs import Spec
+from labelgen.store.reader import Store
+from labelgen.types import PAD_SCORE, Aggregation, Float16, Float32, Int64, Modality, Relation
+
+#: Numbers of gathered embedding rows at once.
+_PIECE = 8_000_000
+
+
+def labels_of(store: Store, relation: Relation, aggregations: Sequence[Aggregation] = ("max", "mean")) -> list[Need]:
+    """Every label that a store can give to pairs of a relation, the closest kind first.
+
+    Pairs of an image and a caption are labelled by text teachers (caption sets), by cross-modal teachers, and by image
+    teachers (the image against the photograph that the caption belongs to). `t2i` is `i2t`.
+    """
+    held = _held(store)
+    if relation in (Relation.T2T, Relation.I2I):
+        side: Modality = "text" if relation is Relation.T2T else "image"
+        return [Need(relation, alias) for alias, modalities in held.items() if side in modalities]
+    found = []
+    for alias, modalities in held.items():
+        if modalities == {"image", "text"}:
+            found.append(Need(Relation.I2T, alias))
+        elif "text" in modalities:
+            found += [Need(Relation.I2T, alias, aggregation) for aggregation in aggregations]
+    return found + [Need(Relation.I2I, alias) for alias, modalities in held.items() if "image" in modalities]
+
+
+_NOBODY = np.empty(0, np.int64)
+
+
+def label_values(store: Store, need: Need, pairs: JudgedPairs, *, without: Int64 = _NOBODY) -> Float32:
+    """The label of every pair, float32 [n]; NaN where an item has no embedding or an image no other caption.
+
+    Args:
+        without: captions that stand in no image's set: those that a patch takes away.
+
+    Raises:
+        ConfigError: the relation of the label does not fit the pairs.
+        UnknownNameError: no such teacher.
+    """
+    if pairs.relation in (Relation.I2T, Relation.T2I):
+        images, captions = (pairs.left, pairs.right) if pairs.relation is Relation.I2T else (pairs.right, pairs.left)
+        return _image_caption(store, need, images, captions, pairs.sentences, without)
+    if need.relation is not pairs.relation:
+        raise ConfigError(f"{need} says nothing about pairs of {pairs.relation}", expected=str(pairs.relation))
+    side: Modality = "text" if need.relation is Relation.T2T else "image"
+    rows = _Rows(store, _alias(need), side, pairs.sentences)
+    return _finite(_pairwise(rows, pairs.left, rows, pairs.right))
+
+
+def _image_caption(
+    store: Store, need: Need, images: Int64, captions: Int64, sentences: tuple[str, ...], without: Int64
+) -> Float32:
+    alias = _alias(need)
+    if need.relation is Relation.I2I:
+        if (captions < 0).any():
+            raise ConfigError("a sentence that is no caption of the store has no photograph", found=str(need))
+        rows = _Rows(store, alias, "image")
+        return _finite(_pairwise(rows, images, rows, store.image_of(captions)))
+    if need.relation is not Relation.I2T:
+        raise ConfigError(f"{need} says nothing about an image and a caption", expected="i2t or i2i")
+    texts = _Rows(store, alias, "text", sentences)
+    if "image" in _held(store)[alias]:
+        return _finite(_pairwise(_Rows(store, alias, "image"), images, texts, captions))
+    return _finite(_sets(store, texts, images, captions, need.aggregation, without))
+
+
+class _Rows:
+    """Embedding rows of a side; -1 - i is sentence i, which the teacher encodes when it is first asked for."""
+
+    def __init__(self, store: Store, alias: str, modality: Modality, sentences: tuple[str, ...] = ()) -> None:
+        self._array = store.embeddings(alias, modality)
+        self._extra: Float16 | None = None
+        self._spec, self._sentences = store.manifest.teachers[alias].spec, sentences
+        self.dim = int(self._array.shape[1])
+
+    def take(self, rows: Int64) -> Float16:
+        inside = rows >= 0
+        if inside.all():
+            return self._array.take(rows)
+        if self._extra is None:
+            self._extra = encode_sentences(self._spec, self._sentences)
+        taken = np.empty((len(rows), self.dim), np.float16)
+        taken[inside] = self._array.take(rows[inside])
+        taken[~inside] = self._extra[-1 - rows[~inside]]
+        return taken
+
+
+def encode_sentences(spec: str, texts: Sequence[str]) -> Float16:
+    """Unit rows of texts by the teacher that a spec names, as a build stores them, float16 [n, dim].
+
+    Raises:
+        ConfigError: the teacher looks features up by id and cannot encode.
+    """
+    from labelgen import registry
+
+    teacher = registry.create("teacher", Spec.parse(spec), device="cpu")
+    encode = getattr(teacher, "encode_texts", None)
+    if encode is None:
+        raise ConfigError(f"teacher {spec} cannot encode sentences that are no captions of the store")
+    parts = [
+        encode(list(texts[start : start + teacher.text_block])) for start in range(0, len(texts), teacher.text_block)
+    ]
+    rows = np.concatenate(parts).astype(np.float64)
+    unit: Float16 = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float16)
+    return unit
+
+
+def _pairwise(left: _Rows, left_rows: Int64, right: _Rows, right_rows: Int64) -> Float32:
+    parts = [
+        pair_similarities(left.take(left_rows[here]), right.take(right_rows[here]))
+        for here in _pieces(np.ones(len(left_rows), np.int64), left.dim)
+    ]
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def _sets(store: Store, texts: _Rows, images: Int64, captions: Int64, aggregation: str, without: Int64) -> Float32:
+    """An image's captions, the compared one left out, against a caption: max or mean over those alive."""
+    offsets = np.asarray(store.offsets, np.int64)
+    starts, sizes = offsets[images], offsets[images + 1] - offsets[images]
+    result = np.full(len(images), PAD_SCORE, np.float32)
+    for here in _pieces(sizes, texts.dim):
+        members = rows_of(starts[here], sizes[here])
+        asked = np.repeat(captions[here], sizes[here])
+        scores = pair_similarities(texts.take(members), texts.take(asked))
+        scores[(members == asked) | np.isin(members, without)] = PAD_SCORE  # not alive: aggregations leave it out
+        kept = sizes[here] > 0
+        how: Aggregation = "mean" if aggregation == "mean" else "max"
+        result[np.flatnonzero(kept) + here.start] = aggregate_groups(scores[:, None], sizes[here][kept], how)[:, 0]
+    return result
+
+
+def _pieces(sizes: Int64, dim: int) -> Iterator[slice]:
+    """Consecutive pairs whose rows together fit a piece."""
+    limit = max(1, _PIECE // max(1, dim))
+    number = (np.cumsum(sizes) - 1) // limit
+    borders = np.flatnonzero(np.diff(number, prepend=-1))
+    for start, stop in zip(borders, [*borders[1:], len(sizes)], strict=True):
+        yield slice(int(start), int(stop))
+
+
+def _finite(values: Float32) -> Float32:
+    return np.where(values > PAD_SCORE, values, np.float32(np.nan))
+
+
+def _held(store: Store) -> dict[str, set[Modality]]:
+    """Alias -> modalities that are embedded."""
+    held: dict[str, set[Modality]] = {alias: set() for alias in store.manifest.teachers}
+    for entry in store.manifest.embeddings:
+        held[entry.alias].add(entry.modality)
+    return held
+
+
+def _alias(need: Need) -> str:
+    if need.alias is None:
+        raise ConfigError(f"the label {need} names no teacher", todo="write it with its alias, like i2t.text")
+    return need.alias

@@ -1,0 +1,79 @@
+"""The values of an agreement card: its lines, notes and advice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from labelgen.audit.card.measures import Figure
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class CardRow:
+    """One label against one file.
+
+    Attributes:
+        store: name of the store.
+        judgements: name of the file, `source` what it is.
+        relation: of the judged pairs.
+        label: a `Need` or the spec of a fusion.
+        kind: `teacher` or `fusion`; `patched` for either with a patch, whose label ends in ` + patch`.
+        subset: `all` pairs or `foreign` ones; of retrieval `with own` or `without own` partners.
+        pairs: how many were compared (queries, of retrieval); `images` how many stand behind the intervals.
+        figures: by measure.
+    """
+
+    store: str
+    judgements: str
+    source: str
+    relation: str
+    label: str
+    kind: Literal["teacher", "fusion", "patched"]
+    subset: str
+    pairs: int
+    images: int
+    figures: Mapping[str, Figure]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; a measure that is not defined is null."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "figures"}
+        return {**plain, "figures": {name: figure.to_json() for name, figure in self.figures.items()}}
+
+
+@dataclass(frozen=True)
+class AgreementCard:
+    """All lines, what is worth knowing beside them, and what follows from them."""
+
+    rows: tuple[CardRow, ...]
+    notes: tuple[str, ...] = ()
+    recommendation: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """One row a line and measure: value, low, high."""
+        import polars as pl
+
+        lines = [
+            {
+                **{key: value for key, value in row.to_json().items() if key != "figures"},
+                "measure": name,
+                **figure.to_json(),
+            }
+            for row in self.rows
+            for name, figure in row.figures.items()
+        ]
+        return pl.DataFrame(lines, infer_schema_length=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "settings": dict(self.settings),
+            "rows": [row.to_json() for row in self.rows],
+            "notes": list(self.notes),
+            "recommendation": list(self.recommendation),
+        }

@@ -1,0 +1,129 @@
+"""Agreement of two teachers or two stores, query by query."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from labelgen.audit.corpus_view import Lists, listed
+from labelgen.audit.frames import caption_columns, image_columns, ranked
+from labelgen.errors import ConfigError
+from labelgen.store import choose
+from labelgen.store.reader import Store
+from labelgen.types import Bool, Float32, Float64, Int64, Modality, Relation
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def agreement(
+    a: Store,
+    b: Store | None = None,
+    *,
+    relation: str,
+    alias_a: str | None = None,
+    alias_b: str | None = None,
+    k: int = 10,
+) -> pl.DataFrame:
+    """Where two lists of neighbours agree, the queries they disagree on most first.
+
+    Args:
+        a, b: the stores; `b` left out means another teacher of `a`. Items are matched by id; neighbours that only one
+            store holds count as disagreement.
+        relation: of the lists, the same for both.
+        alias_a, alias_b: the teachers; may be left out where only one has such a list (or, in one store, two have).
+        k: places compared.
+
+    Returns:
+        One row a query that both know: `rank`, `score` (1 - overlap), `overlap` (share of the first `k` that both
+        list), `correlation` (Spearman's, over the union of both lists, what a list lacks standing at its place k + 1;
+        null where it is not defined), names in `a`.
+
+    Raises:
+        ConfigError: no such lists, or one list twice.
+    """
+    wanted = Relation(relation)
+    other = a if b is None else b
+    alias_a, alias_b = _aliases(a, other, wanted, alias_a, alias_b, b is None)
+    left, right = listed(a, wanted, alias_a, k=k), listed(other, wanted, alias_b, k=k)
+    queries = np.arange(len(left.ids))
+    if b is not None:
+        queries, right = _matched(a, b, wanted, right)
+        left = Lists(left.ids[queries], left.scores[queries])
+    overlap, correlation = compared(left.ids, right.ids)
+    names = image_columns(a, queries) if wanted.query == "image" else caption_columns(a, queries)
+    return ranked({"overlap": overlap, "correlation": correlation, **names}, 1 - overlap)
+
+
+def compared(left: Int64, right: Int64) -> tuple[Float32, Float32]:
+    """Overlap and rank correlation of two lists a row, [n, k] each; -1 fills them (other negatives are nobody)."""
+    k = left.shape[1]
+    real_left, real_right = left != -1, right != -1
+    same = (left[:, :, None] == right[:, None, :]) & real_left[:, :, None] & real_right[:, None, :]
+    longest = np.maximum(real_left.sum(axis=1), real_right.sum(axis=1))
+    overlap = np.where(longest > 0, same.sum(axis=(1, 2)) / np.maximum(longest, 1), 1.0)
+    place = np.arange(1, k + 1)
+    there = np.where(same.any(axis=2), same.argmax(axis=2) + 1, k + 1)  # where the left ones stand in the right list
+    only_right = real_right & ~same.any(axis=1)
+    x = np.concatenate([np.broadcast_to(place, left.shape), np.full(left.shape, k + 1)], axis=1).astype(np.float64)
+    y = np.concatenate([there, np.broadcast_to(place, left.shape)], axis=1).astype(np.float64)
+    weight = np.concatenate([real_left, only_right], axis=1)
+    return overlap.astype(np.float32), _correlation(_mean_ranks(x, weight), _mean_ranks(y, weight), weight)
+
+
+def _mean_ranks(values: Float64, real: Bool) -> Float64:
+    """Ranks of the real entries of every row, ties by their mean."""
+    below = (values[:, None, :] < values[:, :, None]) & real[:, None, :]
+    equal = (values[:, None, :] == values[:, :, None]) & real[:, None, :]
+    ranks: Float64 = below.sum(axis=2) + (equal.sum(axis=2) + 1) / 2
+    return ranks
+
+
+def _correlation(x: Float64, y: Float64, real: Bool) -> Float32:
+    """Pearson's over the real entries of every row; NaN where one of them does not vary."""
+    count = np.maximum(real.sum(axis=1, keepdims=True), 1)
+    x = np.where(real, x - np.where(real, x, 0).sum(axis=1, keepdims=True) / count, 0)
+    y = np.where(real, y - np.where(real, y, 0).sum(axis=1, keepdims=True) / count, 0)
+    scale = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(scale > 0, (x * y).sum(axis=1) / scale, np.nan).astype(np.float32)
+
+
+def _aliases(
+    a: Store, b: Store, relation: Relation, alias_a: str | None, alias_b: str | None, one: bool
+) -> tuple[str, str]:
+    able = sorted(
+        {entry.alias for entry in a.manifest.neighbors if entry.relation == relation and entry.scope == "split"}
+    )
+    if one and alias_a is None and alias_b is None and len(able) == 2:
+        alias_a, alias_b = able
+    names = [
+        choose.neighbor_list(store.manifest, relation, alias=alias, scope="split", aggregation="max", k=None).alias
+        for store, alias in ((a, alias_a), (b, alias_b))
+    ]
+    if one and names[0] == names[1]:
+        raise ConfigError(
+            f"agreement of teacher {names[0]!r} with itself",
+            found=f"lists {relation} of {', '.join(able)}",
+            expected="two teachers, or two stores",
+            todo="name them: alias_a=, alias_b=",
+        )
+    return names[0], names[1]
+
+
+def _matched(a: Store, b: Store, relation: Relation, lists: Lists) -> tuple[Int64, Lists]:
+    """Queries of `a` that `b` knows, and the lists of `b` for them, in rows of `a` (-2: not in `a`)."""
+    queries, candidates = _rows_in(a, b, relation.query), _rows_in(a, b, relation.candidate)
+    known = np.flatnonzero(queries >= 0)
+    known = known[np.argsort(queries[known])]
+    named = np.where(candidates >= 0, candidates, -2) if len(candidates) else candidates
+    ids = lists.ids[known]
+    return queries[known], Lists(np.where(ids < 0, ids, named[np.maximum(ids, 0)]), lists.scores[known])
+
+
+def _rows_in(a: Store, b: Store, modality: Modality) -> Int64:
+    """The row in `a` of every item of `b`, -1 where it has none."""
+    if modality == "image":
+        return a.image_rows(b.images["image_id"].to_list(), missing_ok=True)
+    return a.caption_rows(b.captions["caption_id"].to_list(), missing_ok=True)

@@ -1,0 +1,91 @@
+"""Hubs, which are in everybody's list, and isolated items, which are near to nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labelgen.audit.checks.leakage import split_of
+from labelgen.audit.corpus_view import Lists, listed
+from labelgen.audit.frames import caption_columns, image_columns, ranked
+from labelgen.store import choose
+from labelgen.store.reader import Store
+from labelgen.types import Float32, Int64, Modality, Relation
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def hubs(store: Store, relation: str, *, alias: str | None = None, k: int = 10, limit: int = 100) -> pl.DataFrame:
+    """Candidates that stand in the first `k` places of the most lists (of the first teacher that has some).
+
+    Returns:
+        One row an item: `rank`, `score` (standard deviations of `listed` above the mean of its split), `listed` (lists
+        that have it), `expected` (its mean over the split), names.
+
+    Raises:
+        ConfigError: no such list, or a `k` beyond it.
+    """
+    wanted, lists = _lists(store, relation, alias, k)
+    counts = listed_counts(lists, _rows(store, wanted.candidate))
+    mean, score = _by_split(counts, split_of(store, wanted.candidate))
+    best = np.argsort(-score, kind="stable")[:limit]
+    columns = {"listed": counts[best], "expected": mean[best]}
+    return ranked({**columns, **_names(store, wanted.candidate, best)}, score[best])
+
+
+def isolated(store: Store, relation: str, *, alias: str | None = None, k: int = 5, limit: int = 100) -> pl.DataFrame:
+    """Queries that are near to nothing, by the lists of a teacher (the first that has some).
+
+    Returns:
+        One row an item: `rank`, `score` (1 minus the mean similarity of its `k` nearest), `nearest` (similarity of the
+        nearest), `listed` (lists that have it, where the relation compares like with like, else null), names. Items
+        without an embedding are left out.
+
+    Raises:
+        ConfigError: no such list, or a `k` beyond it.
+    """
+    wanted, lists = _lists(store, relation, alias, k)
+    real = lists.ids >= 0
+    rows = np.flatnonzero(real.any(axis=1))
+    mean = np.where(real[rows], lists.scores[rows], 0).sum(axis=1) / real[rows].sum(axis=1)
+    best = rows[np.argsort(mean, kind="stable")[:limit]]
+    score = (1 - np.sort(mean, kind="stable")[:limit]).astype(np.float32)
+    columns: dict[str, Any] = {"nearest": lists.scores[best, 0]}
+    if wanted.query == wanted.candidate:
+        columns["listed"] = listed_counts(lists, len(lists.ids))[best]
+    return ranked({**columns, **_names(store, wanted.query, best)}, score)
+
+
+def listed_counts(lists: Lists, count: int) -> Int64:
+    """How many lists every candidate is in, [count]."""
+    counts: Int64 = np.bincount(lists.ids[lists.ids >= 0], minlength=count).astype(np.int64)
+    return counts
+
+
+def _lists(store: Store, relation: str, alias: str | None, k: int) -> tuple[Relation, Lists]:
+    wanted = Relation(relation)
+    if alias is None:
+        able = (entry.alias for entry in store.manifest.neighbors if (entry.relation, entry.scope) == (wanted, "split"))
+        alias = next(able, None)
+    entry = choose.neighbor_list(store.manifest, wanted, alias=alias, scope="split", aggregation="max", k=k)
+    return wanted, listed(store, wanted, entry.alias, k=k)
+
+
+def _rows(store: Store, modality: Modality) -> int:
+    return store.manifest.corpus.n_images if modality == "image" else store.manifest.corpus.n_captions
+
+
+def _by_split(counts: Int64, split: Int64) -> tuple[Float32, Float32]:
+    """Mean of the counts of every item's split, and how many standard deviations the item lies above it."""
+    sizes = np.maximum(np.bincount(split), 1)
+    means = np.bincount(split, weights=counts) / sizes
+    squares = np.bincount(split, weights=(counts - means[split]) ** 2) / sizes
+    deviation = np.sqrt(squares)[split]
+    score = np.divide(counts - means[split], deviation, out=np.zeros(len(counts)), where=deviation > 0)
+    return means[split].astype(np.float32), score.astype(np.float32)
+
+
+def _names(store: Store, modality: Modality, rows: Int64) -> dict[str, Any]:
+    return image_columns(store, rows) if modality == "image" else caption_columns(store, rows)

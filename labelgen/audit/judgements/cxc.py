@@ -1,0 +1,61 @@
+"""Crisscrossed Captions (Parekh et al. 2021, arXiv 2004.15020): graded pairs of COCO's val and test items.
+
+Comma-separated files with a header: STS `caption1,caption2,...`, SIS `image1,image2,...`, SITS `caption,image,...`,
+then a column whose name holds `score`, then how the pair was drawn. A caption is `COCO_val2014:sentid:190268`, an image
+`COCO_val2014_000000545309.jpg`; the numbers at the end are COCO's annotation and image ids. Ratings go from 0 to 5.
+"""
+
+from __future__ import annotations
+
+from labelgen.audit.judgements.judgements import Judgements, Kind, Sample, graded_frame, numbers, read_table
+from labelgen.errors import DatasetError
+from labelgen.types import Relation
+
+_TASKS: dict[tuple[str, ...], tuple[Relation, tuple[Kind, Kind], str]] = {
+    ("caption1", "caption2"): (Relation.T2T, ("caption", "caption"), "STS"),
+    ("image1", "image2"): (Relation.I2I, ("image", "image"), "SIS"),
+    ("caption", "image"): (Relation.I2T, ("image", "caption"), "SITS"),
+}
+
+
+class Cxc:
+    """STS, SIS and SITS files, aggregated or raw (several ratings of a pair are averaged)."""
+
+    expects = "CxC: csv with caption1,caption2 or image1,image2 or caption,image and a score"
+
+    def sniff(self, sample: Sample) -> bool:
+        return not sample.is_parquet and sample.separator == "," and sample.columns[:2] in _TASKS
+
+    def read(self, sample: Sample) -> Judgements:
+        """Raises DatasetError for other columns, and for ids of another form."""
+        task = _TASKS.get(sample.columns[:2])
+        score = next((column for column in sample.columns[2:] if "score" in column), None)
+        if task is None or score is None:
+            raise DatasetError(
+                f"{sample.path.name} is not of CxC", found=", ".join(sample.columns)[:200], expected=self.expects
+            )
+        relation, kinds, word = task
+        frame = read_table(sample)
+        first, second = (_ids(frame[column].to_list(), sample.path.name) for column in sample.columns[:2])
+        left, right = (second, first) if relation is Relation.I2T else (first, second)
+        return Judgements(
+            name=sample.path.stem,
+            source=f"CxC {word}",
+            relation=relation,
+            kinds=kinds,
+            form="graded",
+            frame=graded_frame(left, right, numbers(frame, score, sample.path.name)),
+            positive_from=3.0,
+            scale="0 (unrelated) to 5 (the same)",
+        )
+
+
+def _ids(values: list[str | None], name: str) -> list[str]:
+    """`COCO_val2014:sentid:190268` -> `190268`, `COCO_val2014_000000545309.jpg` -> `545309`."""
+    found = []
+    for value in values:
+        last = (value or "").rpartition(":")[2].partition(".")[0].rpartition("_")[2]
+        if not last.isdecimal():
+            raise DatasetError(f"{name} has an id of another form", found=repr(value), expected="one of COCO")
+        found.append(str(int(last)))
+    return found

@@ -1,0 +1,91 @@
+"""Flickr8k's two sets of judgements (Hodosh et al. 2013): three experts a pair, or fractions of yes of a crowd.
+
+The original text files (tabs, no header): `ExpertAnnotations.txt` has image, caption and three grades from 1 (does not
+describe the image) to 4 (describes it); `CrowdFlowerAnnotations.txt` has image, caption, fraction of yes, and the
+numbers of yes and no. Parquet files with the same facts are read too, by their columns.
+"""
+
+from __future__ import annotations
+
+import re
+
+from labelgen.audit.judgements.judgements import Judgements, Sample, graded_frame, numbers, read_table
+from labelgen.corpus.text.names import file_stem
+from labelgen.errors import DatasetError
+from labelgen.types import Relation
+
+_EXPERT = re.compile(r"[^\t]+\t[^\t]+#\d+\t[1-4]\t[1-4]\t[1-4]")
+_CROWD = re.compile(r"[^\t]+\t[^\t]+#\d+\t(?:0|1|0?\.\d+|1\.0*)\t\d+\t\d+")
+
+
+class Flickr8kExperts:
+    """Rating: the mean of the three grades. From 3 on a caption counts as right."""
+
+    expects = "Flickr8k: ExpertAnnotations.txt, or parquet with file_name, caption_id and mean_score"
+
+    def sniff(self, sample: Sample) -> bool:
+        if sample.is_parquet:
+            return {"file_name", "caption_id", "mean_score"} <= set(sample.columns)
+        return bool(sample.lines) and all(map(_EXPERT.fullmatch, sample.lines))
+
+    def read(self, sample: Sample) -> Judgements:
+        """Raises DatasetError for another form."""
+        if not self.sniff(sample):
+            raise DatasetError(f"{sample.path.name} holds no grades of experts", expected=self.expects)
+        frame = read_table(sample, header=False)
+        name = sample.path.name
+        images, captions, *grades = frame.columns
+        if sample.is_parquet:
+            rating = numbers(frame, "mean_score", name)
+            images, captions = "file_name", "caption_id"
+        else:
+            columns = [numbers(frame, grade, name) for grade in grades[:3]]
+            rating = [None if None in row else sum(row) / 3 for row in zip(*columns, strict=True)]
+        return _judgements(sample, frame[images].to_list(), frame[captions].to_list(), rating, 3.0, "1 to 4, experts")
+
+
+class Flickr8kCrowd:
+    """Rating: the fraction of yes. From one half on a caption counts as right."""
+
+    expects = "Flickr8k: CrowdFlowerAnnotations.txt, or parquet with file_name, caption_id and yes_fraction"
+
+    def sniff(self, sample: Sample) -> bool:
+        if sample.is_parquet:
+            return {"file_name", "caption_id", "yes_fraction"} <= set(sample.columns)
+        return bool(sample.lines) and all(map(_is_fraction, sample.lines))
+
+    def read(self, sample: Sample) -> Judgements:
+        """Raises DatasetError for another form."""
+        if not self.sniff(sample):
+            raise DatasetError(f"{sample.path.name} holds no judgements of a crowd", expected=self.expects)
+        frame = read_table(sample, header=False)
+        images, captions, fraction = frame.columns[:3]
+        if sample.is_parquet:
+            images, captions, fraction = "file_name", "caption_id", "yes_fraction"
+        rating = numbers(frame, fraction, sample.path.name)
+        scale = "fraction of yes, crowd"
+        return _judgements(sample, frame[images].to_list(), frame[captions].to_list(), rating, 0.5, scale)
+
+
+def _is_fraction(line: str) -> bool:
+    """Whether a line ends with a fraction of yes, the yes and the no: three grades that happen to fit are refused."""
+    match = _CROWD.fullmatch(line)
+    if match is None:
+        return False
+    share, yes, no = (float(field) for field in line.split("\t")[2:])
+    return yes + no > 0 and abs(share - yes / (yes + no)) < 1e-3
+
+
+def _judgements(
+    sample: Sample, files: list[str], captions: list[str], rating: list[float | None], threshold: float, scale: str
+) -> Judgements:
+    return Judgements(
+        name=sample.path.stem,
+        source=f"Flickr8k, {scale.rpartition(' ')[2]}",
+        relation=Relation.I2T,
+        kinds=("image", "caption"),
+        form="graded",
+        frame=graded_frame([file_stem(file) for file in files], captions, rating),
+        positive_from=threshold,
+        scale=scale,
+    )

@@ -1,0 +1,58 @@
+"""Graded pairs of sentences, as the STS tasks have them: two sentences and how alike they are, 0 to 5.
+
+Read are tables (csv, tab-separated or parquet) with columns `sentence1`, `sentence2` and `score`, and the tab-separated
+files of STS-B without a header: genre, file, year, number, score, sentence 1, sentence 2. The sentences need not be
+captions of the store: its text teachers encode those that are not.
+"""
+
+from __future__ import annotations
+
+from labelgen.audit.judgements.judgements import Judgements, Sample, graded_frame, numbers, read_table
+from labelgen.errors import DatasetError
+from labelgen.types import Relation
+
+_NAMED = {"sentence1", "sentence2", "score"}
+_SCORE, _FIRST, _SECOND = 4, 5, 6
+
+
+class Sts:
+    """Sentence pairs. From 4 on two sentences count as saying the same."""
+
+    expects = "STS: columns sentence1, sentence2, score; or STS-B's seven tab-separated fields"
+
+    def sniff(self, sample: Sample) -> bool:
+        return set(sample.columns) >= _NAMED or _is_stsb(sample)
+
+    def read(self, sample: Sample) -> Judgements:
+        """Raises DatasetError for another form."""
+        if not self.sniff(sample):
+            raise DatasetError(f"{sample.path.name} holds no pairs of sentences", expected=self.expects)
+        headless = not set(sample.columns) >= _NAMED
+        frame = read_table(sample, header=not headless)
+        first, second, score = ("sentence1", "sentence2", "score")
+        if headless:
+            first, second, score = (frame.columns[place] for place in (_FIRST, _SECOND, _SCORE))
+        return Judgements(
+            name=sample.path.stem,
+            source="sentence pairs",
+            relation=Relation.T2T,
+            kinds=("text", "text"),
+            form="graded",
+            frame=graded_frame(
+                frame[first].to_list(),
+                frame[second].to_list(),
+                numbers(frame, score, sample.path.name),
+            ),
+            positive_from=4.0,
+            scale="0 (unrelated) to 5 (the same)",
+        )
+
+
+def _is_stsb(sample: Sample) -> bool:
+    fields = sample.columns
+    if sample.is_parquet or sample.separator != "\t" or len(fields) <= _SECOND:
+        return False
+    try:
+        return 0 <= float(fields[_SCORE]) <= 5
+    except ValueError:
+        return False

@@ -1,0 +1,52 @@
+"""Small pictures for the report, as `data:` addresses."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+from labelgen import registry
+from labelgen.corpus.photos.photos import decode_photo, read_photo
+from labelgen.errors import LabelgenError
+from labelgen.specs import Spec
+from labelgen.store.reader import Store
+
+#: Longest side in pixels and JPEG quality: about 4 kB a picture.
+SIDE, QUALITY = 144, 60
+
+
+def photo_root(store: Store) -> Path | None:
+    """Where the photographs lie by the store's recipe; None where the data set is gone or has none."""
+    recipe = store.manifest.recipe.get("dataset", {})
+    try:
+        spec = Spec.of(str(recipe.get("name", "")), **recipe.get("options", {}))
+        root = Path(recipe["root"]).expanduser() if recipe.get("root") else None
+        photos: Path | None = registry.create("dataset", spec, root=root).read().photos
+    except (LabelgenError, OSError):
+        return None
+    return photos
+
+
+def thumbnails(store: Store, root: Path | None, image_ids: Sequence[str]) -> dict[str, str]:
+    """Image id -> small JPEG as a `data:` address; what cannot be read is left out."""
+    if root is None or not image_ids:
+        return {}
+    rows = store.image_rows(image_ids)
+    files = store.images["file"].gather(rows).to_list()
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda file: _thumbnail(root, file) if file else "", files))
+    return {image: uri for image, uri in zip(image_ids, made, strict=True) if uri}
+
+
+def _thumbnail(root: Path, file: str) -> str:
+    try:
+        picture = decode_photo(read_photo(root, file))
+    except LabelgenError:
+        return ""
+    picture.thumbnail((SIDE, SIDE))
+    buffer = BytesIO()
+    picture.save(buffer, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

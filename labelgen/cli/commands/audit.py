@@ -1,0 +1,184 @@
+"""`labelgen audit`."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labelgen.cli import show
+from labelgen.cli.options import common
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from labelgen.audit.report.sections import Section
+    from labelgen.store.reader import Store
+
+_TEXT_WIDTH = 60
+#: Columns of a frame that the report prints, in this order; the frames have more.
+_SHOWN = (
+    *("rank", "score", "suspicion", "kind", "size", "similarity", "exact", "listed", "nearest", "overlap"),
+    *("relation", "alias", "k", "split", "pairs_listed", "mass"),
+    *("image_id", "caption_id", "text", "image_text", "other_caption_id", "other_image_id", "other_text"),
+)
+
+
+@click.command("audit", short_help="What is probably wrong with the labels.")
+@click.argument("store", type=click.Path())
+@click.option("--section", "names", metavar="NAME", multiple=True, help="Only this finding. Repeatable.")
+@click.option(
+    "--top", metavar="N", type=click.IntRange(min=0), default=5, show_default=True, help="Rows printed of each."
+)
+@click.option(
+    "--limit",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Rows kept of each ranking.",
+)
+@click.option("--out", metavar="DIR", type=click.Path(), help="Write every finding as DIR/<section>.parquet.")
+@click.option("--html", metavar="FILE", type=click.Path(), help="Write a page to look at findings and decide on them.")
+@click.option("--photos", metavar="DIR", type=click.Path(), help="Photographs for the page, where they moved.")
+@click.option("--patch", metavar="FILE", type=click.Path(), help="Write what the findings propose as a patch.")
+@click.option("--check", metavar="FILE", type=click.Path(), help="Only check that a patch fits the store.")
+@click.option("--clean", metavar="DIR", type=click.Path(), help="With --check: write cleaned captions.")
+@common
+def command(
+    store: str,
+    names: tuple[str, ...],
+    top: int,
+    limit: int,
+    out: str | None,
+    html: str | None,
+    photos: str | None,
+    patch: str | None,
+    check: str | None,
+    clean: str | None,
+    as_json: bool,
+) -> None:
+    """Show what is probably wrong with the labels of a store: missed positives, noisy pairs, duplicates, leaks between
+    splits, hubs, isolated items, disagreement of teachers and coverage of batches. The worst come first.
+
+    \b
+    Examples:
+      labelgen audit stores/coco
+      labelgen audit stores/coco --section noisy_pairs --top 50
+      labelgen audit stores/coco --out audit/coco
+      labelgen audit stores/coco --html report.html --patch proposed.parquet
+      labelgen audit stores/coco --check patch.json --clean data/coco-clean
+    """
+    from labelgen import open as open_store
+    from labelgen.audit.report.sections import audit_sections
+    from labelgen.store.disk.atomic import write_atomic
+
+    if clean is not None and check is None:
+        raise click.UsageError("--clean needs the patch: give it with --check.")
+    opened = open_store(store)
+    if check is not None:
+        _check(opened, check, clean, as_json)
+        return
+    console = show.console()
+    found, kept = [], []
+    for section in audit_sections(opened, names, limit=limit):
+        if out is not None and section.frame is not None:
+            folder = Path(out)
+            folder.mkdir(parents=True, exist_ok=True)
+            buffer = BytesIO()
+            section.frame.write_parquet(buffer)
+            write_atomic(folder / f"{section.name}.parquet", buffer.getvalue())
+        if html is not None or patch is not None:
+            kept.append(section)
+        if as_json:
+            found.append(_as_json(section, top))
+        else:
+            _print(console, section, top)
+    written = [path for path in (out, *_decided(opened, kept, html, photos, patch)) if path is not None]
+    if as_json:
+        show.emit_json({"store": str(opened.path), "sections": found})
+    elif written:
+        console.print()
+        console.print(show.plain(f"written to {', '.join(show.shell_path(path) for path in written)}"))
+
+
+def _decided(
+    store: Store, sections: list[Section], html: str | None, photos: str | None, patch: str | None
+) -> list[str | None]:
+    """Write the page and the proposed patch, where they are asked for."""
+    if html is not None:
+        from labelgen.audit.report.report import write_report
+
+        write_report(store, sections, html, photos=photos)
+    if patch is not None:
+        from labelgen.audit.report.findings import proposals
+        from labelgen.patches.patch import Patch, write
+
+        write(Patch.of(store, proposals(sections)), patch)
+    return [html, patch]
+
+
+def _check(store: Store, path: str, clean: str | None, as_json: bool) -> None:
+    """Read a patch and hold it against the store, errors say what is wrong with it; clean the captions where asked."""
+    from labelgen.patches.cleaned.cleaned import export_sources
+    from labelgen.patches.patch import read, validate
+    from labelgen.specs import Spec
+
+    found = read(path)
+    validate(found, store)
+    counts = dict(found.frame["decision"].value_counts(sort=True).iter_rows())
+    told: dict[str, Any] = {"store": str(store.path), "patch": str(path), "decisions": counts}
+    if clean is not None:
+        made = store.manifest.recipe["dataset"]
+        done = export_sources(found, Spec.of(made["name"], **made.get("options", {})), made.get("root") or None, clean)
+        told["cleaned"] = {"path": str(done.path), "kept": done.kept, "removed": done.removed}
+    if as_json:
+        show.emit_json(told)
+        return
+    console = show.console()
+    show.title(console, show.shell_path(path), "fits the store", "green")
+    console.print(show.facts([(name, show.count(count)) for name, count in counts.items()]))
+    if clean is not None:
+        numbers = f"{show.count(told['cleaned']['kept'])} captions stay, {show.count(told['cleaned']['removed'])} go"
+        console.print(show.plain(f"written to {show.shell_path(clean)}: {numbers}"))
+
+
+def _as_json(section: Section, top: int) -> dict[str, Any]:
+    frame = section.frame
+    return {
+        "name": section.name,
+        "meaning": section.meaning,
+        "note": section.note,
+        "seconds": round(section.seconds, 3),
+        "served": frame is not None,
+        "rows": 0 if frame is None else frame.height,
+        "first": [] if frame is None else frame.head(top).to_dicts(),
+    }
+
+
+def _print(console: Console, section: Section, top: int) -> None:
+    show.title(console, section.title, f"{section.meaning}  ({section.name}, {show.duration(section.seconds)})", "dim")
+    if section.frame is None:
+        console.print(show.plain(f"  not in this store: {section.note}", "yellow"), soft_wrap=True)
+        return
+    console.print(show.plain(f"  {section.note}"), soft_wrap=True)
+    rows = section.frame.head(top)
+    if not rows.height:
+        console.print(show.plain("  none" if not section.frame.height else "", "dim"))
+        return
+    columns = [name for name in _SHOWN if name in rows.columns]
+    numbers = [name for name in columns if rows.schema[name].is_numeric()]
+    table = show.table(*columns, right=numbers)
+    for row in rows.select(columns).iter_rows():
+        table.add_row(*(show.plain(_cell(value)) for value in row))
+    console.print(show.indented(table))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return show.shortened(value, _TEXT_WIDTH) if isinstance(value, str) else str(value)

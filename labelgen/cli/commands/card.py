@@ -1,0 +1,128 @@
+"""`labelgen card`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labelgen.cli import show
+from labelgen.cli.options import common
+
+if TYPE_CHECKING:
+    from labelgen.audit.card.rows import AgreementCard, CardRow
+
+_LABEL_WIDTH = 46
+_HEADS = {
+    "spearman": "Spearman",
+    "kendall": "Kendall",
+    "auc": "AUC",
+    "average_precision": "av. precision",
+    "map_at_r": "mAP@R",
+    "r_precision": "R-Precision",
+    "r_at_1": "R@1",
+}
+
+
+@click.command("card", short_help="Compare the labels of stores with people.")
+@click.argument("stores", metavar="STORE...", type=click.Path(), nargs=-1, required=True)
+@click.option(
+    "--against",
+    metavar="[READER=]FILE",
+    multiple=True,
+    required=True,
+    help="Judgements: CxC, ECCV Caption, Flickr8k, STS, or a table of ratings. Repeatable.",
+)
+@click.option("--fusion", "fusions", metavar="SPEC", multiple=True, help="Compare a fusion of labels too. Repeatable.")
+@click.option("--fit", is_flag=True, help="Fit fusions on one half of the judged images, report on the other.")
+@click.option("--half", type=click.Choice(["first", "second"]), help="Report on one half of the judged images.")
+@click.option("--aggregation", type=click.Choice(["max", "mean"]), multiple=True, help="Over captions (both).")
+@click.option("--patch", metavar="FILE", type=click.Path(), help="Show every label with a patch beside it as it is.")
+@click.option(
+    "--bootstrap", metavar="N", type=click.IntRange(min=1), default=200, show_default=True, help="Replicates."
+)
+@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Which images are drawn.")
+@common
+def command(
+    stores: tuple[str, ...],
+    against: tuple[str, ...],
+    fusions: tuple[str, ...],
+    fit: bool,
+    half: Any,
+    aggregation: tuple[Any, ...],
+    patch: str | None,
+    bootstrap: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Tell how well the labels of stores agree with people: rank correlation, AUC and average precision, by relation,
+    teacher, aggregation and fusion, with 95 % intervals over images. A judged caption is left out of its own image's
+    set.
+
+    \b
+    Examples:
+      labelgen card stores/flickr8k --against ExpertAnnotations.txt --against CrowdFlowerAnnotations.txt
+      labelgen card stores/flickr8k --against ExpertAnnotations.txt --fit
+      labelgen card stores/flickr8k --against ExpertAnnotations.txt --patch patch.json
+      labelgen card stores/coco stores/coco-mpnet --against sits_val.csv --against eccv_image_to_caption.json
+    """
+    from labelgen.audit.card.card import agreement_card
+
+    made = agreement_card(
+        stores,
+        against,
+        fusions=fusions,
+        fit=fit,
+        half=half,
+        aggregations=aggregation or ("max", "mean"),
+        patch=patch,
+        replicates=bootstrap,
+        seed=seed,
+    )
+    show.emit_json(made.to_json()) if as_json else _print(made, several=len(stores) > 1)
+
+
+def _print(made: AgreementCard, *, several: bool) -> None:
+    console = show.console()
+    for name, subset in dict.fromkeys((row.judgements, row.subset) for row in made.rows):
+        rows = [row for row in made.rows if (row.judgements, row.subset) == (name, subset)]
+        counts = f"{show.count(rows[0].pairs)} pairs of {show.count(rows[0].images)} images"
+        about = f"{rows[0].source}, {rows[0].relation}, {counts}"
+        show.title(console, f"{name}: {subset}", about, "dim")
+        console.print(_table(rows, several=several))
+    for spec in dict.fromkeys(row.label for row in made.rows if row.kind == "fusion"):
+        console.print(show.plain(spec, "dim"), soft_wrap=True)
+    for note in made.notes:
+        console.print(show.plain(f"note: {note}", "yellow"))
+    for sentence in made.recommendation:
+        console.print(show.plain(sentence, "bold"), soft_wrap=True)
+
+
+def _table(rows: list[CardRow], *, several: bool) -> Any:
+    measures = list(rows[0].figures)
+    heads = [_HEADS[measure] for measure in measures]
+    table = show.table(*(["store"] if several else []), "label", *heads, right=heads)
+    for row in rows:
+        cells = [_figure(row.figures[measure].to_json()) for measure in measures]
+        label = show.plain(_called(row, rows))
+        table.add_row(*([show.plain(row.store)] if several else []), label, *cells)
+    return table
+
+
+def _called(row: CardRow, rows: list[CardRow]) -> str:
+    """A label; a fusion by its name alone, where there is one of the name, because its spec is printed below."""
+    name = row.label.partition("(")[0]
+    alone = len({other.label for other in rows if other.label.startswith(f"{name}(")}) == 1
+    return name if row.kind == "fusion" and alone else show.shortened(row.label, _LABEL_WIDTH)
+
+
+def _figure(figure: dict[str, float | None]) -> str:
+    """`.772` over its interval `.76-.79`."""
+    value, low, high = figure["value"], figure["low"], figure["high"]
+    if value is None:
+        return "-"
+    return _short(value) if low is None or high is None else f"{_short(value)}\n{_short(low)}-{_short(high)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".replace("0.", ".", 1)

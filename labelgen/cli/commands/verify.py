@@ -1,0 +1,78 @@
+"""`labelgen verify`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from labelgen.cli import exits, show
+from labelgen.cli.options import common, progress_option
+from labelgen.cli.progress import listening
+
+if TYPE_CHECKING:
+    from labelgen.store.verify.findings import Problem, Report
+
+
+@click.command("verify", short_help="Check every byte against what was sealed.")
+@click.argument("path", type=click.Path())
+@click.option("--deep", is_flag=True, help="Also compute a sample of rows again, with the teachers where possible.")
+@click.option("--sample", metavar="N", type=int, default=64, show_default=True, help="Rows of each kind with --deep.")
+@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Which rows are drawn.")
+@click.option("--root", metavar="FOLDER", type=click.Path(), help="The data set, where it moved (for --deep).")
+@progress_option
+@common
+@click.pass_context
+def command(
+    ctx: click.Context,
+    path: str,
+    deep: bool,
+    sample: int,
+    seed: int,
+    root: str | None,
+    progress: str,
+    as_json: bool,
+) -> None:
+    """Check every file of a sealed store against what was sealed; name file and rows of what is wrong.
+
+    With --deep neighbours of a sample of rows are searched again in the stored embeddings (equal bits), and where
+    teacher and data are at hand a sample is embedded again (within a tolerance). Exit code 1 with problems.
+
+    \b
+    Examples:
+      labelgen verify stores/coco
+      labelgen verify stores/coco --deep --sample 256 --root data/coco
+    """
+    from labelgen import pipeline
+
+    with listening(progress, as_json=as_json) as listener:
+        report = pipeline.verify(path, deep=deep, sample=sample, seed=seed, data_root=root or "", progress=listener)
+    if as_json:
+        show.emit_json(report.to_json())
+    else:
+        _print(report)
+    if not report.ok:
+        ctx.exit(exits.NO)
+
+
+def _print(report: Report) -> None:
+    console = show.console()
+    number = len(report.problems)
+    state = ("whole", "green") if report.ok else (f"{number} problem{'s' if number > 1 else ''}", "bold red")
+    show.title(console, show.shell_path(report.path), *state)
+    if report.problems:
+        table = show.table("file", "rows", "problem")
+        for problem in report.problems:
+            table.add_row(show.plain(problem.file), _rows(problem), show.plain(problem.what))
+        console.print(table)
+    for note in report.notes:
+        console.print(show.plain(f"note: {note}", "yellow"))
+    facts = [("files", f"{show.count(report.files)}, {show.size(report.bytes)} in {show.duration(report.seconds)}")]
+    console.print(show.facts([*facts, ("content digest", report.content_digest or "unknown")]))
+
+
+def _rows(problem: Problem) -> str:
+    if problem.rows is None:
+        return ""
+    start, stop = problem.rows
+    return f"{start}" if stop == start + 1 else f"{start} to {stop - 1}"

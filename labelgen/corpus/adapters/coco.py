@@ -1,0 +1,120 @@
+"""COCO captions: Karpathy's JSON, or COCO's own `captions_*.json` of 2014 and 2017."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from labelgen.corpus.adapters.coco_photos import locate
+from labelgen.corpus.adapters.karpathy import find_karpathy, karpathy_records
+from labelgen.corpus.base import CaptionRecord, DatasetInfo, ImageRecord, Records
+from labelgen.corpus.files import (
+    below_photos,
+    book_other,
+    data_folder,
+    field,
+    find_file,
+    items,
+    not_this,
+    read_json,
+    text_field,
+)
+from labelgen.corpus.ledger import Ledger
+from labelgen.corpus.text.names import text_id, text_of
+from labelgen.registry import unknown
+
+_KARPATHY = "dataset_coco.json"
+_KINDS = ("auto", "karpathy", "2014", "2017")
+
+
+class Coco:
+    """Adapter of COCO captions.
+
+    Args:
+        root: folder of the data set.
+        annotations: `karpathy`, `2014`, `2017`, or `auto`: the first of these that is there.
+        photos: folder that holds train2014/, val2014/, train2017/ or val2017/ (or the photographs themselves), relative
+            to `root`; `root` and images/ are tried when empty. Names of the other year are found too.
+    """
+
+    info = DatasetInfo(
+        summary="COCO captions: 123,287 photographs with five captions or a few more",
+        expects=f"{_KARPATHY} (or the only dataset_*.json, as RSICD has), or captions_train2014.json and "
+        "captions_val2014.json (or 2017) in the root or "
+        "annotations/; photographs in train2014/, val2014/, train2017/, val2017/ of the root or images/ (optional)",
+        ids="image: cocoid (COCO's image_id), the stem of the file name where there is none; caption: sentid of "
+        "Karpathy's JSON, annotation id of COCO's own",
+        splits="Karpathy: train (with restval), val, test; COCO's own: train, val",
+        url="https://cocodataset.org",
+    )
+
+    def __init__(self, root: Path | None, *, annotations: str | int = "auto", photos: str = "") -> None:
+        if str(annotations) not in _KINDS:
+            raise unknown("kind of annotations", str(annotations), _KINDS)
+        self.root, self.annotations, self.photos = root, str(annotations), photos
+
+    def read(self) -> Records:
+        """All splits.
+
+        Raises:
+            DatasetError: the root or its files are missing or of another format.
+        """
+        folder = data_folder(self.root, "coco", self.info.expects)
+        for kind in _KINDS[1:] if self.annotations == "auto" else (self.annotations,):
+            ledger = Ledger()
+            sources = _sources(folder, kind, ledger)
+            if sources:
+                images, captions = _karpathy(sources[0], ledger) if kind == "karpathy" else _own(sources, kind, ledger)
+                for name in (_KARPATHY, *_own_names("2014"), *_own_names("2017")):
+                    if name not in {path.name for path in sources}:
+                        book_other(folder, name, sources[0], ledger)
+                photos, images = locate(folder, self.photos, below_photos(images, folder, self.photos))
+                return Records(images, captions, photos, sources, ledger.closed())
+        raise not_this("coco", folder, self.info.expects)
+
+
+def _sources(folder: Path, kind: str, ledger: Ledger) -> list[Path]:
+    if kind == "karpathy":
+        path = find_karpathy(folder, _KARPATHY, ledger)
+        return [] if path is None else [path]
+    return [path for name in _own_names(kind) if (path := find_file(folder, name, ledger)) is not None]
+
+
+def _own_names(year: str) -> list[str]:
+    return [f"captions_{split}{year}.json" for split in ("train", "val")]
+
+
+def _karpathy(path: Path, ledger: Ledger) -> tuple[list[ImageRecord], list[CaptionRecord]]:
+    return karpathy_records(path, ledger, id_field="cocoid", folder_field="filepath")
+
+
+def _own(paths: list[Path], year: str, ledger: Ledger) -> tuple[list[ImageRecord], list[CaptionRecord]]:
+    images: list[ImageRecord] = []
+    captions: list[CaptionRecord] = []
+    for path in paths:
+        split = "train" if path.name == f"captions_train{year}.json" else "val"
+        data = read_json(path)
+        entries = items(field(data, "images", path.name), f"'images' of {path.name}")
+        ledger.seen("entries", len(entries))
+        for entry in entries:
+            images.append(_image(entry, split, f"{split}{year}", len(images), path))
+        ledger.used("entries", len(entries))
+        annotations = items(field(data, "annotations", path.name), f"'annotations' of {path.name}")
+        ledger.seen("annotations", len(annotations))
+        for entry in annotations:
+            captions.append(_caption(entry, len(captions), path))
+        ledger.used("annotations", len(annotations))
+    return images, captions
+
+
+def _image(entry: Any, split: str, folder: str, row: int, path: Path) -> ImageRecord:
+    where = f"an image of {path.name}"
+    image_id, name = field(entry, "id", where), text_field(entry, "file_name", where)
+    return ImageRecord(text_id(image_id, where), split, name if name.startswith("/") else f"{folder}/{name}", row)
+
+
+def _caption(entry: Any, row: int, path: Path) -> CaptionRecord:
+    where = f"an annotation of {path.name}"
+    caption_id, image_id = field(entry, "id", where), field(entry, "image_id", where)
+    text = text_of(field(entry, "caption", where), where)
+    return CaptionRecord(text_id(caption_id, where), text_id(image_id, where), text, row)

@@ -1,0 +1,241 @@
+"""Any table of captions: CSV, JSONL or parquet, one row a caption, with a mapping of columns."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from labelgen.corpus.adapters.tokens import UNASSIGNED
+from labelgen.corpus.base import CaptionRecord, DatasetInfo, ImageRecord, Records
+from labelgen.corpus.files import below_photos, data_folder, not_this, photo_folder
+from labelgen.corpus.ledger import Ledger
+from labelgen.corpus.text.csv_rows import check_options
+from labelgen.corpus.text.names import text_id, text_of
+from labelgen.corpus.text.table_files import SUFFIXES, TableFile
+from labelgen.errors import DatasetError, shown
+
+_USUAL_FILES = tuple(f"captions{suffix}" for suffix in SUFFIXES)
+
+# Columns that are read if they are there; the two without an entry here must be.
+_OPTIONAL = {"caption_id": "caption_id", "split": "split", "image_file": "file_name", "category": "category"}
+
+# What a column of texts is called; one that is not read is told.
+_TEXTS = re.compile(r"caption|sentence|text|description|comment", re.IGNORECASE)
+_ABOUT_TEXTS = re.compile(r"(id|ids|index|row|number|count|length)$", re.IGNORECASE)
+
+#: Column of pictures in the parquet files of Hugging Face: bytes and path.
+_PICTURE = "image"
+
+
+class Table:
+    """Adapter of tables with one row a caption, or one an image with a list of captions.
+
+    Images take the order in which they first appear, captions theirs within the image. A row whose caption is null
+    stands for its image alone. Column options that are left empty take the columns `caption_id`, `split`, `file_name`
+    and `category` where the table has them.
+
+    Args:
+        root: folder of the table, or the table itself.
+        file: the table, relative to `root`; captions.parquet, .csv, .tsv or .jsonl when empty.
+        image_id: column of image ids (text or whole numbers).
+        caption: column of captions; lists of parquet and JSONL are several captions of an image.
+        caption_id: column of caption ids; made as `<image_id>#<n>` without one.
+        split: column of splits; all images are `train` without one, `unassigned` where it is null or empty.
+        image_file: column of file names. Absolute ones are taken if `photos` is given and they lie in it.
+        category: column of categories.
+        photos: folder of the photographs, relative to `root` or absolute; images/ or `root` itself when empty.
+        separator: of CSV and TSV: a character, or `comma`, `tab`, `semicolon` or `pipe`; seen from the suffix and the
+            header when empty.
+        quoting: of CSV and TSV: `csv` reads quotes by RFC 4180, `none` takes them as text, `auto` takes the reading
+            that fits and refuses a file that neither or both do.
+    """
+
+    info = DatasetInfo(
+        summary="Your own table: CSV, JSONL or parquet with one row a caption",
+        expects="captions.parquet, captions.csv, captions.tsv or captions.jsonl (or file=...) with columns image_id, "
+        "caption and, optionally, caption_id, split, file_name, category (or image_id=..., caption=..., ...); "
+        "photographs in images/ (optional)",
+        ids="image: the column image_id; caption: the column caption_id, else made, <image_id>#<n>",
+        splits="the column split, else all train; unassigned where it is empty",
+    )
+
+    #: Whether the root may be a file.
+    takes_file = True
+
+    def __init__(
+        self,
+        root: Path | None,
+        *,
+        file: str = "",
+        image_id: str = "image_id",
+        caption: str = "caption",
+        caption_id: str = "",
+        split: str = "",
+        image_file: str = "",
+        category: str = "",
+        photos: str = "",
+        separator: str = "",
+        quoting: str = "auto",
+    ) -> None:
+        check_options(separator, quoting)
+        self.root, self.file, self.photos = root, file, photos
+        self.separator, self.quoting = separator, quoting
+        self.required = {"image_id": image_id, "caption": caption}
+        self.optional = {"caption_id": caption_id, "split": split, "image_file": image_file, "category": category}
+
+    def read(self) -> Records:
+        """All rows.
+
+        Raises:
+            DatasetError: no table, a column that it does not have, rows that cannot be told apart, an image with two
+                splits or files, or ids or captions of a wrong type.
+        """
+        ledger = Ledger()
+        folder, path = self._find(ledger)
+        table = TableFile(path, separator=self.separator, quoting=self.quoting, ledger=ledger)
+        columns = _mapped(table, self.required, self.optional)
+        _book_columns(ledger, table, columns)
+        images, captions = _records(table, columns, ledger)
+        images = below_photos(images, folder, self.photos)
+        photos = photo_folder(folder, self.photos, ("images", "."), (image.file for image in images))
+        return Records(images, captions, photos, [path], ledger.closed())
+
+    def _find(self, ledger: Ledger) -> tuple[Path, Path]:
+        """The folder and the table; tables of the usual names that are not read are told."""
+        if self.root is not None and self.root.is_file() and not self.file:
+            return self.root.parent, _checked(self.root)
+        folder = data_folder(self.root, "table", self.info.expects)
+        if self.file:
+            if not (folder / self.file).is_file():
+                raise DatasetError(
+                    "the table does not exist", found=str(folder / self.file), expected=self.info.expects
+                )
+            return folder, _checked(folder / self.file)
+        present = [folder / name for name in _USUAL_FILES if (folder / name).is_file()]
+        if not present:
+            raise not_this("table", folder, self.info.expects)
+        ledger.seen("tables", len(present))
+        ledger.used("tables")
+        for other in present[1:]:
+            ledger.skipped("tables", f"{present[0].name} is read; file=... takes another", other.name, loud=True)
+        return folder, present[0]
+
+
+def _checked(path: Path) -> Path:
+    if path.suffix.lower() not in SUFFIXES:
+        raise DatasetError(f"{path.name} is not a table", expected=f"a file ending in {', '.join(SUFFIXES)}")
+    return path
+
+
+def _mapped(table: TableFile, required: dict[str, str], optional: dict[str, str]) -> dict[str, str]:
+    """Meaning -> column. Columns that were asked for must exist; defaults of optional ones may be absent."""
+    present = table.columns
+    defaults = {meaning: name for meaning, name in _OPTIONAL.items() if name in present}
+    if _PICTURE in table.pictures:
+        defaults.setdefault("image_file", _PICTURE)
+        if required["image_id"] == "image_id" and "image_id" not in present:
+            required = {**required, "image_id": _PICTURE}
+    for column in [*required.values(), *filter(None, optional.values())]:
+        if column not in present:
+            raise _no_column(table.path, column, present)
+    chosen = {meaning: column or defaults.get(meaning, "") for meaning, column in optional.items()}
+    return {**required, **{meaning: column for meaning, column in chosen.items() if column}}
+
+
+def _no_column(path: Path, column: str, present: Sequence[str]) -> DatasetError:
+    near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
+    one = len(present) == 1 and path.suffix.lower() in (".csv", ".tsv")
+    return DatasetError(
+        f"{path.name} has no column {column!r}",
+        found=f"columns {', '.join(present)[:400]}" if present else "no column at all: the file is empty",
+        todo=f"did you mean {near[0]!r}?"
+        if near and not one
+        else "name its columns with image_id=..., caption=..., and so on"
+        + (", and what stands between them with separator=..." if one else ""),
+    )
+
+
+def _book_columns(ledger: Ledger, table: TableFile, columns: dict[str, str]) -> None:
+    ledger.seen("columns", len(table.columns))
+    for name in table.columns:
+        if name in columns.values():
+            ledger.used("columns")
+        else:
+            loud = _TEXTS.search(name) is not None and _ABOUT_TEXTS.search(name) is None
+            ledger.skipped("columns", "texts that no option names" if loud else "without a meaning", name, loud=loud)
+
+
+def _records(
+    table: TableFile, columns: dict[str, str], ledger: Ledger
+) -> tuple[list[ImageRecord], list[CaptionRecord]]:
+    images: dict[str, ImageRecord] = {}
+    captions: list[CaptionRecord] = []
+    numbers: Counter[str] = Counter()
+    name, row = table.path.name, -1
+    for row, (line, values) in enumerate(table.rows(list(columns.values()))):
+        where = f"row {row + 1} of {name} (line {line})" if line else f"row {row + 1} of {name}"
+        entry = dict(zip(columns, values, strict=True))
+        image_id = text_id(entry["image_id"], where)
+        if not image_id:
+            raise DatasetError(f"{where} has no image id", found=shown(entry), expected="text or a whole number")
+        facts = _image_facts(entry, where)
+        image = images.get(image_id)
+        if image is None:
+            images[image_id] = ImageRecord(image_id, facts[0], facts[1], row, facts[2])
+        elif facts != (image.split, image.file, image.category):
+            raise _contradiction(image, facts, where)
+        for given, text in _captions(entry, where):
+            caption_id = f"{image_id}#{numbers[image_id]}" if given is None else text_id(given, where)
+            numbers[image_id] += 1
+            captions.append(CaptionRecord(caption_id, image_id, text_of(text, where), row))
+    ledger.used("rows", row + 1)
+    return list(images.values()), captions
+
+
+def _captions(entry: dict[str, Any], where: str) -> list[tuple[Any, Any]]:
+    """(id or None, text) of the captions of a row: of a list each, of a null none."""
+    text, given = entry["caption"], _cell(entry, "caption_id")
+    if text is None:
+        return []
+    if not isinstance(text, list):
+        return [(given, text)]
+    if given is None:
+        return [(None, one) for one in text]
+    if not isinstance(given, list) or len(given) != len(text):
+        raise DatasetError(
+            f"{where} has {len(text)} captions and other ids for them", found=shown(given), expected="an id for each"
+        )
+    return list(zip(given, text, strict=True))
+
+
+def _image_facts(entry: dict[str, Any], where: str) -> tuple[str, str | None, str | None]:
+    """Split, file and category."""
+    split = _cell(entry, "split") if "split" in entry else "train"
+    file, category = _cell(entry, "image_file"), _cell(entry, "category")
+    for meaning, value in (("file name", file), ("category", category)):
+        if value is not None and isinstance(value, (list, dict, bytes)):
+            raise DatasetError(f"{where} has a {meaning} that is not text", found=shown(value), expected="text")
+    return (
+        UNASSIGNED if split is None else text_id(split, where),
+        None if file is None else str(file),
+        None if category is None else str(category),
+    )
+
+
+def _cell(entry: dict[str, Any], meaning: str) -> Any:
+    """An optional value; an empty one counts as absent, for CSV has no null."""
+    value = entry.get(meaning)
+    return None if value == "" else value
+
+
+def _contradiction(first: ImageRecord, facts: tuple[str, str | None, str | None], where: str) -> DatasetError:
+    return DatasetError(
+        f"{where} contradicts an earlier row of image {shown(first.image_id)}",
+        found="split {}, file {}, category {}".format(*map(shown, facts)),
+        expected=f"split {shown(first.split)}, file {shown(first.file)}, category {shown(first.category)}",
+        todo="give every image one split, one file and one category",
+    )

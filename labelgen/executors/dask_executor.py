@@ -1,0 +1,130 @@
+"""A dask cluster: an address, or a local cluster of worker processes for as long as the build runs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from labelgen.config import RunConfig
+from labelgen.errors import ConfigError, missing_extra
+from labelgen.executors.base import worker_died, worker_settings
+from labelgen.stages.running import worker
+from labelgen.stages.running.runner import run_task
+from labelgen.stages.running.task import Receipt, Task
+from labelgen.stages.running.worker import WorkerSettings
+
+_AHEAD = 4
+#: How long to wait for a cluster to end: after an error, and when its work is done.
+_CLOSE_SECONDS, _PATIENT_SECONDS = 0.5, 30.0
+
+
+class DaskExecutor:
+    """Tasks as futures of `distributed`; a few more than there are workers are in flight at once.
+
+    All workers must see the store and the data under the same paths.
+    """
+
+    def __init__(self, *, run: RunConfig, engine: str) -> None:
+        self._run = run
+        self._settings = worker_settings(run, engine)
+        self._seats: dict[str, WorkerSettings] = {}
+        self._cluster: Any = None
+        self._client: Any = None
+
+    def __enter__(self) -> DaskExecutor:
+        try:
+            from distributed import Client, LocalCluster
+        except ImportError as error:
+            raise missing_extra("dask[distributed]", "build", "the dask executor") from error
+        if self._run.scheduler:
+            try:
+                self._client = Client(self._run.scheduler, timeout=10)
+            except (OSError, TimeoutError) as error:
+                raise ConfigError(
+                    f"no dask scheduler answers at {self._run.scheduler}", todo="start one, or leave --scheduler out"
+                ) from error
+        else:
+            self._cluster = LocalCluster(
+                n_workers=len(self._settings),
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                memory_limit=0,
+                silence_logs=logging.CRITICAL,  # what went wrong is said once, by the error
+            )
+            self._client = Client(self._cluster)
+        self._assign_seats()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if any(error):
+            self._stop_now()
+        seconds = _CLOSE_SECONDS if any(error) else _PATIENT_SECONDS
+        for service in (self._client, self._cluster):
+            if service is not None:
+                with contextlib.suppress(TimeoutError):  # its processes are killed, or end with this one
+                    service.close(timeout=seconds)
+        self._client = self._cluster = None
+
+    def _stop_now(self) -> None:
+        """Do not wait for tasks that nobody will use: a task leaves nothing half written.
+
+        A local cluster would wait for them, and start a killed worker again.
+        """
+        logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
+        nannies = list(getattr(self._cluster, "workers", {}).values())
+        for nanny in nannies:
+            nanny.auto_restart = False
+        for nanny in nannies:
+            with contextlib.suppress(OSError, AttributeError, TypeError):
+                os.kill(nanny.pid, signal.SIGKILL)
+
+    def run(self, root: Path, tasks: Sequence[Task]) -> Iterator[Receipt]:
+        from concurrent.futures import CancelledError
+
+        from distributed import as_completed
+        from distributed.comm import CommClosedError
+        from distributed.scheduler import KilledWorker
+
+        waiting = iter(tasks)
+        try:
+            width = _AHEAD * max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
+            running = as_completed([self._submit(root, task) for task in islice(waiting, width)])
+            for future in running:
+                yield future.result()
+                following = next(waiting, None)
+                if following is not None:
+                    running.add(self._submit(root, following))
+        except KilledWorker as error:
+            raise worker_died() from error
+        except (CommClosedError, CancelledError) as error:
+            raise worker_died("the dask scheduler is gone") from error
+
+    def _submit(self, root: Path, task: Task) -> Any:
+        # One thread a worker runs tasks: a teacher and an engine belong to one task at a time.
+        key = f"{task.key}-{task.fingerprint}"
+        return self._client.submit(_run_seated, self._seats, root.absolute(), task, key=key, pure=False)
+
+    def _assign_seats(self) -> None:
+        addresses = sorted(self._client.scheduler_info(n_workers=-1)["workers"])
+        if not addresses:
+            raise ConfigError("the dask scheduler has no workers", todo="start workers, then build again")
+        self._seats = {
+            address: self._settings[number % len(self._settings)] for number, address in enumerate(addresses)
+        }
+
+
+def _run_seated(seats: Mapping[str, WorkerSettings], root: Path, task: Task) -> Receipt:
+    """Run a task with the settings of this worker; one that joined later takes those of the first."""
+    from distributed import get_worker
+
+    settings = seats.get(get_worker().address) or next(iter(seats.values()))
+    if settings != worker.settings():
+        worker.configure(settings)
+    return run_task(root, task)

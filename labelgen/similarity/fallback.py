@@ -1,0 +1,68 @@
+"""Lists that a fast search could not prove, searched again in float64; queries with equal rows once.
+
+What is not proven is mostly near a text that stands hundreds of times: its copies are more near ties than a list
+has places. The copies are queries too, with equal similarities to everything. Their lists differ in one thing, that
+nobody is compared with the own image; so one list is made that leaves nobody out and is longer by what is own, and
+everyone leaves out the own image of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from labelgen.similarity.base import SearchPlan, Strip, Want
+from labelgen.similarity.groups import Side, sides
+from labelgen.similarity.reference import exact_lists, least_bytes
+from labelgen.similarity.sort_keys import PAD_KEY
+from labelgen.types import Int64, UInt64
+
+#: Queries of one call, and bytes that it may use, which a thread of an engine has beside its lists.
+_QUERIES, _BYTES = 256, 64 * 10**6
+_UNIT = np.uint64(0xFFFFFFFF)
+
+#: Runs a function on every item with all threads.
+Spread: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
+
+
+def search_again(plan: SearchPlan, strip: Strip, want: Want, queries: Int64, spread: Spread) -> UInt64:
+    """Sorted keys [len(queries), k + 1] of some query rows of a strip.
+
+    Args:
+        queries: ascending query rows of the relation: images or captions.
+    """
+    if not len(queries):
+        return np.empty((0, want.k + 1), np.uint64)
+    query, candidate = sides(plan, want.relation)
+    first, place = _distinct(query, queries)
+    captions = plan.offsets[query.images(queries) + 1] - plan.offsets[query.images(queries)]
+    own = 1 if candidate.modality == "image" else int(captions.max())
+    longer = replace(want, k=want.k + own)
+    wide = replace(plan, wants=(longer,))
+    wide = replace(wide, memory=max(_BYTES, least_bytes(wide)))
+    pieces = [queries[first[low : low + _QUERIES]] for low in range(0, len(first), _QUERIES)]
+    found = np.concatenate(spread(lambda piece: exact_lists(wide, strip, longer, piece, own=True), pieces))
+    return _without_own(found[place], query.images(queries), candidate)[:, : want.k + 1]
+
+
+def _distinct(query: Side, queries: Int64) -> tuple[Int64, Int64]:
+    """Positions of the first of equal queries, and for every query the place of its own among these."""
+    if query.grouped:  # sets of rows: each for itself
+        return np.arange(len(queries)), np.arange(len(queries))
+    rows = np.ascontiguousarray(query.rows.take(queries))
+    bits = rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).ravel()
+    _, first, place = np.unique(bits, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # ascending, as `exact_lists` wants its queries
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[place]
+
+
+def _without_own(keys: UInt64, images: Int64, candidate: Side) -> UInt64:
+    """Sorted lists without the candidates of the given images, one of every list."""
+    units = np.where(keys == PAD_KEY, 0, keys & _UNIT).astype(np.int64)
+    own = candidate.images(units.ravel()).reshape(units.shape) == images[:, None]
+    return np.sort(np.where(own, PAD_KEY, keys), axis=1)

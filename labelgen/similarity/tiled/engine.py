@@ -1,0 +1,165 @@
+"""The default engine: tiles in low precision, each computed once for both sides and all relations, and a proof.
+
+`t2t` and `i2i` are symmetric, so one pass over the pairs of blocks I <= J serves the rows and the columns of a tile.
+`i2t` and `t2i` of caption sets follow from lists of captions (`fused_derived`), and with means or a cross-modal teacher
+one pass over images x captions serves both (`fused_matrix`). A tile is multiplied in the fastest precision of the
+machine (`fused_product`), and while it is in the cache a compiled loop (`fused_kernels`) compares it with the floors of
+its rows and of its columns; little exceeds them once they are tight, and only that is looked at again. At the end what
+the lists hold is scored exactly and the proof of `certificate.py` is checked (`fused_scores`). Where the proof fails,
+which takes more near ties than a list has places, the list is searched again in float64, or, if there are many such
+lists, the whole pass is made in float32.
+
+Threads share the tiles, not the work on one: nobody waits, and lists are guarded by the lock of their block.
+
+On another device only products and comparisons are made there (`fused_device`). A few thousand rows, and budgets too
+small for more, are left to `torch.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from labelgen.errors import LabelgenError
+from labelgen.similarity.base import Partial, SearchPlan, Strip
+from labelgen.similarity.groups import cut
+from labelgen.similarity.tiled import product
+from labelgen.similarity.tiled.device import product_on, whole_sums
+from labelgen.similarity.tiled.matrix import all_matrices, matrices
+from labelgen.similarity.tiled.product import fastest
+from labelgen.similarity.tiled.sweep import Pass
+from labelgen.similarity.torch import TorchEngine
+from labelgen.types import Int64, Scope
+
+#: Floating-point operations of one strip: 10 s at 1 TFLOP/s, 30 s where there is a third of that.
+_WORK = 1e13
+#: The same where a device multiplies: some seconds there, and as much again for the lists and their exact scores.
+_DEVICE_WORK = 3e14
+#: Rows below which the other engine is as quick.
+_LEAST_ROWS = 4096
+#: Anonymous bytes of one thread, beside its tile.
+_THREAD_BYTES = 64 * 10**6
+
+
+class FusedEngine:
+    """Certified exact search: tiles in low precision, selection beside the product, exact scores for survivors.
+
+    Args:
+        least_rows: corpora, and what fits into the budget, of fewer rows are left to the engine that compiles nothing.
+    """
+
+    def __init__(self, device: str = "cpu", least_rows: int | None = None) -> None:
+        self._device = device
+        self._least_rows = _LEAST_ROWS if least_rows is None else least_rows
+        self._other = TorchEngine(device)
+
+    def schedule(self, plan: SearchPlan) -> Sequence[Strip]:
+        """See `Engine`; all strips are mutual, of ranges within one split each."""
+        if not self._is_ours(plan):
+            return self._other.schedule(plan)
+        return list(_mutual_strips(plan, _WORK if self._device == "cpu" else _DEVICE_WORK))
+
+    def search(self, plan: SearchPlan, strip: Strip) -> Iterator[Partial]:
+        """See `Engine`; `SearchFacts` come with every list. A mutual strip serves the wants of its scope.
+
+        Raises:
+            LabelgenError: a computed similarity is further from the exact one than the bound.
+        """
+        if not strip.mutual:
+            yield from self._other.search(plan, strip)
+            return
+        with _one_thread_each() as given:
+            threads = min(given, _threads_that_fit(plan, strip))
+            with whole_sums():
+                product = fastest() if self._device == "cpu" else product_on(self._device)
+                for matrix in matrices(plan, _scope(plan, strip)):
+                    yield from Pass(plan, strip, matrix, product, threads).run()
+
+    def _is_ours(self, plan: SearchPlan) -> bool:
+        return min(_rows_that_fit(plan), int(_weights(plan).sum())) >= self._least_rows
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[int]:
+    """Libraries work with the calling thread alone; gives the number of threads they had."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that begin after this take it over
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+# ------------------------------------------------------------------------------------------------------- the schedule
+
+
+def _mutual_strips(plan: SearchPlan, work: float) -> Iterator[Strip]:
+    """Pairs I <= J of ranges of the splits, as large as memory and the length of a task, `work`, allow."""
+    weights = _weights(plan)
+    most = _rows_that_fit(plan)
+    half = max(1, min(most // 2, int((work / (2 * plan.dim)) ** 0.5)))
+    halves = [cut(weights, start, stop, half) for start, stop in plan.splits]
+    scopes = {want.scope for want in plan.wants}
+    for number, (start, stop) in enumerate(plan.splits):
+        ranges = halves[number]
+        rows = int(weights[start:stop].sum())
+        if start < stop and rows <= most and rows**2 * plan.dim <= work:
+            ranges = [(start, stop)]
+        for place, own in enumerate(ranges if "split" in scopes else ()):
+            yield from (Strip(*own, (other,), mutual=True) for other in ranges[place:])
+        for others in halves[number + 1 :] if "cross" in scopes else ():
+            yield from (Strip(*own, (other,), mutual=True) for own in halves[number] for other in others)
+        if "cross" in scopes and sum(a < b for a, b in plan.splits) < 2:
+            yield from (Strip(*own, ()) for own in halves[number])  # lists without candidates
+
+
+def _scope(plan: SearchPlan, strip: Strip) -> Scope:
+    """What the two ranges of a mutual strip are to each other.
+
+    Raises:
+        LabelgenError: a range that does not lie in one split.
+    """
+    (other,) = strip.candidates
+    own, theirs = (
+        [split for split in plan.splits if split[0] <= start and stop <= split[1] and split[0] < split[1]]
+        for start, stop in ((strip.first, strip.last), other)
+    )
+    if not own or not theirs:
+        raise LabelgenError(
+            "a mutual strip needs ranges of images that lie in one split each",
+            found=f"images {strip.first}-{strip.last} and {other[0]}-{other[1]}",
+            expected=f"ranges within the splits {list(plan.splits)}",
+        )
+    return "split" if own == theirs else "cross"
+
+
+def _weights(plan: SearchPlan) -> Int64:
+    """Rows that every image stands for, on both sides of a matrix together; [n_images]."""
+    if plan.product == "image":
+        return np.ones(len(plan.offsets) - 1, np.int64)
+    captions = np.diff(plan.offsets)
+    return np.maximum(captions, 1) if all(matrix.symmetric for matrix in all_matrices(plan)) else captions + 1
+
+
+def _rows_that_fit(plan: SearchPlan) -> int:
+    """Rows whose low-precision copies and lists fit into the budget beside one thread's tile."""
+    lists = [matrix.ranks(side).list_bytes for matrix in all_matrices(plan) for side in (matrix.left, matrix.right)]
+    per_row = 1.1 * (4 * plan.dim + max(lists, default=0) + 28)  # allocators keep some of what is given back
+    return int(max(0, plan.memory - _thread_bytes()) / per_row)
+
+
+def _threads_that_fit(plan: SearchPlan, strip: Strip) -> int:
+    """Threads whose tiles fit into the budget beside the rows of a strip, at least one."""
+    spans = dict.fromkeys([(strip.first, strip.last), *strip.candidates])
+    loaded = sum(int(_weights(plan)[start:stop].sum()) for start, stop in spans)
+    fitting = max(1, _rows_that_fit(plan))
+    return max(1, 1 + int((fitting - loaded) / fitting * plan.memory) // _thread_bytes())
+
+
+def _thread_bytes() -> int:
+    return 4 * product.BLOCK**2 + _THREAD_BYTES

@@ -1,0 +1,149 @@
+"""One pass of the fused engine: all tiles of a matrix for a pair of ranges of images, then exact scores."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from labelgen.similarity.base import Partial, SearchPlan, Strip
+from labelgen.similarity.error_bounds import Errors
+from labelgen.similarity.tiled.bits import NOTHING
+from labelgen.similarity.tiled.lists import Block, Lists
+from labelgen.similarity.tiled.matrix import Matrix
+from labelgen.similarity.tiled.product import Product
+from labelgen.similarity.tiled.rows import Part
+from labelgen.similarity.tiled.scores import Scoring
+from labelgen.types import UInt64
+
+#: Part of the lists that may fail before the next precision is tried, which takes about four times as long. Each failed
+#: one meets all rows in float64: that is dearer by then, unless equal rows ask the same.
+_FAILED = 0.05
+
+
+class Pass:
+    """All tiles of a matrix for the ranges of a strip, each computed once for both sides."""
+
+    def __init__(self, plan: SearchPlan, strip: Strip, matrix: Matrix, product: Product, threads: int) -> None:
+        self._plan, self._matrix, self._product, self._threads = plan, matrix, product, threads
+        left_dots = np.zeros(matrix.left.rows.shape[0])  # pages of rows that are never loaded stay untouched
+        same = matrix.left.rows is matrix.right.rows
+        right_dots = left_dots if same else np.zeros(matrix.right.rows.shape[0])
+        ranges = list(dict.fromkeys([(strip.first, strip.last), *strip.candidates]))
+        left = [Part(matrix.left, *span, left_dots) for span in ranges]
+        right = left if matrix.symmetric else [Part(matrix.right, *span, right_dots) for span in ranges]
+        self._parts = left if matrix.symmetric else left + right
+        #: Parts that meet.
+        self._meetings = [(left[0], right[-1])]
+        if len(ranges) > 1 and not matrix.symmetric:
+            self._meetings.append((left[-1], right[0]))
+        self._errors = Errors(0.0)
+        self._local = threading.local()
+        self._scratch = threading.local()
+        self._stopped = False
+
+    def run(self) -> Iterator[Partial]:
+        """The partial lists of all rows of the ranges.
+
+        Raises:
+            LabelgenError: a computed similarity is further from the exact one than the bound.
+            StoreError: rows that are not finite or far from unit length.
+        """
+        with ThreadPoolExecutor(self._threads) as pool:
+
+            def spread(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+                return self._spread(pool, work, items)
+
+            self._meet_all(spread)
+            finer = self._product.finer()
+            if finer is not None and self._failed() > _FAILED:
+                self._product = finer
+                self._meet_all(spread)
+            for part in self._parts:
+                part.blocks.clear()  # rows in low precision are not needed any more
+                part.load_bits()
+            self._local = threading.local()
+            for queries, candidates in self._directed():
+                if queries.lists is not None:
+                    scoring = Scoring(self._plan, self._matrix, queries, candidates, self._errors)
+                    yield from scoring.partials(queries.lists, spread, self._own_scratch)
+                    queries.lists = None
+
+    def _spread(self, pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """Run `work` on every item with all threads; the first error, or an interrupt, ends it soon."""
+        try:
+            return list(pool.map(lambda item: None if self._stopped else work(item), items))
+        except BaseException:
+            self._stopped = True
+            raise
+
+    # ------------------------------------------------------------------------------------------------------- tiles
+
+    def _directed(self) -> list[tuple[Part, Part]]:
+        """(queries, candidates) of all lists."""
+        both = [pair for left, right in self._meetings for pair in ((left, right), (right, left))]
+        return list(dict.fromkeys(both))
+
+    def _meet_all(self, spread: Any) -> None:
+        for queries, candidates in self._directed():
+            queries.lists = self._empty_lists(queries, candidates)
+        loss = 0.0
+        for part in self._parts:
+            found = spread(lambda span, part=part: part.block(*span, self._product), part.spans(self._product.block))
+            part.blocks = [block for block, _ in found]
+            loss = max([loss, *(lost for _, lost in found)])
+        members = int(np.diff(self._plan.offsets).max(initial=0)) if self._matrix.means else 0
+        self._errors = self._product.errors(self._plan.dim, loss, members)
+        self._local = threading.local()
+        for left, right in self._meetings:
+            spread(self._meet, _pairs(left, right))
+
+    def _empty_lists(self, queries: Part, candidates: Part) -> Lists | None:
+        if not self._matrix.wants_of(queries.side):
+            return None
+        ranks = self._matrix.ranks(queries.side)
+        return Lists(ranks, queries.start, len(queries), candidates.start, candidates.group)
+
+    def _lists(self) -> list[Lists]:
+        return [part.lists for part in self._parts if part.lists is not None]
+
+    def _failed(self) -> float:
+        """The part of the lists that have failed."""
+        lists = self._lists()
+        return sum(int((held.counts < 0).sum()) for held in lists) / max(1, sum(len(held) for held in lists))
+
+    def _meet(self, pair: tuple[Block, Block]) -> None:
+        """One tile: its product, and what of it the lists of both blocks take."""
+        left, right = pair
+        if not hasattr(self._local, "buffers"):
+            self._local.buffers = self._product.buffers()
+        tile, scratch = self._product.tile(left.unit, right.unit, self._local.buffers), self._own_scratch()
+        if not (left.seeded and right.seeded):
+            left.seed(*tile.sample(0, left.image, right.image), self._errors)
+            right.seed(*tile.sample(1, right.image, left.image), self._errors)
+        row = 0
+        while row < len(left.image):
+            theirs = np.full(len(right.image), NOTHING) if left is right else right.floors()
+            hits, row = tile.scan(row, left.floors(), theirs, left.image, right.image)
+            left.offer(right, 0, hits, self._errors, scratch)
+            if left is not right:
+                right.offer(left, 1, hits, self._errors, scratch)
+
+    def _own_scratch(self) -> UInt64:
+        """This thread's scratch for the places of a list."""
+        if not hasattr(self._scratch, "held"):
+            self._scratch.held = np.empty(max(held.ranks.places for held in self._lists()), np.uint64)
+        held: UInt64 = self._scratch.held
+        return held
+
+
+def _pairs(left: Part, right: Part) -> Iterator[tuple[Block, Block]]:
+    """Every tile once, those that give first floors to the most lists first, and neighbours far apart in time."""
+    own, other = left.blocks, right.blocks
+    if left is right:
+        yield from ((own[i], own[i + apart]) for apart in range(len(own)) for i in range(len(own) - apart))
+    else:
+        yield from ((own[i], other[(i + apart) % len(other)]) for apart in range(len(other)) for i in range(len(own)))

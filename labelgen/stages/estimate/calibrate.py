@@ -1,0 +1,150 @@
+"""Seconds of a search before it runs: the engine is timed on made rows for a few seconds, the rest is arithmetic.
+
+An exact search costs `pair * pairs + row * rows`: every pair of rows is met once, and every strip loads, compares and
+scores its rows. The two rates come from two sizes; pairs and rows of the real search come from the engine's own
+schedule, so budgets that cut it into more strips, and workers that share them, count.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from labelgen.similarity.base import ArrayRows, Engine, Product, SearchPlan, Strip, Want
+from labelgen.similarity.tiles import row_weights
+from labelgen.stages.running import worker
+from labelgen.stages.running.memory import PeakMeter
+from labelgen.types import Float16, Int64
+
+Made = TypeVar("Made")
+
+#: Rows of the small run; and seconds that the large one may take if all of its work grew with the square of the rows.
+_SMALL, _SECONDS = 8000, 6.0
+_LARGEST = 80_000
+#: Captions of an image of a made plan.
+_CAPTIONS = 5
+_MADE_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class ShapeOnly:
+    """`Rows` of which only the shape is known: enough for a schedule."""
+
+    shape: tuple[int, ...]
+
+    def slice(self, start: int, stop: int) -> Float16:
+        raise NotImplementedError(f"rows {start}:{stop} are not there yet")
+
+    def take(self, rows: Int64) -> Float16:
+        raise NotImplementedError(f"{len(rows)} rows are not there yet")
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds a pair of rows and a row; `peak_bytes` of the calibration."""
+
+    pair: float
+    row: float
+    peak_bytes: int
+
+    def seconds(self, plan: SearchPlan, engine: Engine, workers: int = 1) -> float:
+        """Of a whole search, its strips shared by workers in the order of the schedule."""
+        pairs, rows = _work(plan, engine.schedule(plan))
+        return makespan((self.pair * pairs + self.row * rows).tolist(), workers)
+
+    def simple(self, rows: float) -> float:
+        """Of a search of so many rows in one strip."""
+        return self.pair * rows**2 + self.row * rows
+
+
+def exact_rates(dim: int, wants: Sequence[Want], product: Product) -> Rates:
+    """The rates of this worker's exact engine for rows of `dim` numbers."""
+    engine = worker.engine()
+    with PeakMeter() as meter:
+        small = made_plan(_SMALL, dim, wants, product)
+        first = timed(lambda: search_all(engine, small))
+        growth = (_SECONDS / max(first, 1e-3)) ** 0.5
+        large = made_plan(int(np.clip(_SMALL * growth, 2 * _SMALL, _LARGEST)), dim, wants, product)
+        second = timed(lambda: search_all(engine, large), warm=False)
+    (pairs, rows), (more_pairs, more_rows) = (
+        [float(part.sum()) for part in _work(plan, engine.schedule(plan))] for plan in (small, large)
+    )
+    pair = max(0.0, (second / more_rows - first / rows) / (more_pairs / more_rows - pairs / rows))
+    return Rates(pair, max(0.0, (first - pair * pairs) / rows), meter.peak_bytes)
+
+
+def makespan(seconds: Sequence[float], workers: int) -> float:
+    """When the last worker is done, each taking the next task as soon as it is free."""
+    free = [0.0] * workers
+    for task in seconds:
+        heapq.heapreplace(free, free[0] + task)
+    return max(free)
+
+
+def made_plan(size: int, dim: int, wants: Sequence[Want], product: Product) -> SearchPlan:
+    """A plan over made rows, `size` of them on its larger side; in two splits where other splits are asked for."""
+    images = size if product == "image" else size // _CAPTIONS
+    offsets = np.arange(images + 1, dtype=np.int64) * (0 if product == "image" else _CAPTIONS)
+    both = any(want.scope == "cross" for want in wants)
+    return SearchPlan(
+        product=product,
+        text=None if product == "image" else ArrayRows(made_rows(images * _CAPTIONS, dim)),
+        image=None if product == "text" else ArrayRows(made_rows(images, dim)),
+        offsets=offsets,
+        splits=((0, images // 2), (images // 2, images)) if both else ((0, images),),
+        wants=tuple(wants),
+        memory=worker.search_memory(worker.settings().memory),
+    )
+
+
+def made_rows(size: int, dim: int) -> Float16:
+    """Unit rows around a common direction, like those of real teachers."""
+    draw = np.random.default_rng(0)
+    rows = np.empty((size, dim), np.float16)
+    for start in range(0, size, _MADE_AT_ONCE):
+        wide = draw.standard_normal((min(_MADE_AT_ONCE, size - start), dim), dtype=np.float32) + np.float32(0.3)
+        rows[start : start + _MADE_AT_ONCE] = wide / np.linalg.norm(wide, axis=1, keepdims=True)
+    return rows
+
+
+def search_all(engine: Any, plan: SearchPlan) -> None:
+    """Search a plan and forget what was found."""
+    for strip in engine.schedule(plan):
+        for _ in engine.search(plan, strip):
+            pass
+
+
+def timed(work: Callable[[], object], *, warm: bool = True) -> float:
+    """Seconds of the second of two calls (the first one warms up), or of the only one."""
+    if warm:
+        work()
+    return clocked(work)[0]
+
+
+def clocked(work: Callable[[], Made]) -> tuple[float, Made]:
+    """Seconds of one call, and what it gave."""
+    started = time.perf_counter()
+    made = work()
+    return time.perf_counter() - started, made
+
+
+def _work(plan: SearchPlan, strips: Sequence[Strip]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Pairs that every strip meets, counted in both directions, and rows that it loads."""
+    ends = np.concatenate([[0], np.cumsum(row_weights(plan))])
+
+    def weight(span: tuple[int, int]) -> float:
+        return float(ends[span[1]] - ends[span[0]])
+
+    pairs, rows = np.zeros(len(strips)), np.zeros(len(strips))
+    for number, strip in enumerate(strips):
+        own = strip.first, strip.last
+        others = sum(weight(span) for span in strip.candidates)
+        alone = strip.candidates == (own,)
+        pairs[number] = weight(own) * others * (2 if strip.mutual and not alone else 1)
+        rows[number] = weight(own) + (others if strip.mutual and not alone else 0)
+    return pairs, rows

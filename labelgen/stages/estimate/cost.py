@@ -1,0 +1,252 @@
+"""What a build would cost, before it runs: rows and bytes by arithmetic, seconds and memory from a short calibration.
+
+The calibration takes some seconds whatever the size of the corpus: it encodes a few real texts and photographs with the
+real teachers, searches made rows with the real engine (`calibrate.py`), and puts some lists together.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelgen.config import BuildConfig
+from labelgen.corpus.frames import Corpus
+from labelgen.corpus.ledger import Account, ledger_notes
+from labelgen.corpus.photos.photos import PhotoError, read_photo, with_photo
+from labelgen.executors.base import worker_settings
+from labelgen.progress import Event, Listener
+from labelgen.similarity.base import SearchPlan
+from labelgen.similarity.sort_keys import encode
+from labelgen.similarity.tiles import row_weights
+from labelgen.stages.estimate.calibrate import ShapeOnly, exact_rates, made_plan, timed
+from labelgen.stages.estimate.crossover import outlook
+from labelgen.stages.ingest import ingest
+from labelgen.stages.model.facts import CorpusFacts, TeacherFacts
+from labelgen.stages.model.part_files import write_part
+from labelgen.stages.plan.build_plan import EmbeddingPlan, ProductPlan, embedding_plans, product_plans
+from labelgen.stages.running import worker
+from labelgen.stages.running.memory import PeakMeter
+from labelgen.stages.work.embed import describe_teacher
+from labelgen.stages.work.search import assemble_neighbors, lists_for
+from labelgen.stages.work.stats import sample_pairs
+from labelgen.store import layout
+
+#: Texts that are encoded to see how long the others take: as many as fit into some seconds.
+_WARM_TEXTS, _SAMPLE_TEXTS, _TEXT_SECONDS = 32, 1024, 2.0
+_SAMPLE_IMAGES = 24
+#: Rows whose lists are put together to see how long the others take.
+_MERGED_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One line of a plan. `seconds` is None where nothing was calibrated."""
+
+    stage: str
+    what: str
+    rows: int
+    bytes: int
+    seconds: float | None
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class CostPlan:
+    """The whole plan; totals are sums, the peak is the highest of the stages; `ledger` accounts for the data set."""
+
+    stages: Sequence[StageCost]
+    images: int
+    captions: int
+    texts: int
+    notes: Sequence[str] = ()
+    ledger: Sequence[Account] = ()
+
+    @property
+    def bytes(self) -> int:
+        return sum(stage.bytes for stage in self.stages)
+
+    @property
+    def seconds(self) -> float | None:
+        known = [stage.seconds for stage in self.stages if stage.seconds is not None]
+        return sum(known) if known else None
+
+    @property
+    def peak_bytes(self) -> int:
+        return max((stage.peak_bytes for stage in self.stages), default=0)
+
+    def to_json(self) -> dict[str, Any]:
+        ledger = [account.to_json() for account in self.ledger]
+        totals = {"bytes": self.bytes, "seconds": self.seconds, "peak_bytes": self.peak_bytes}
+        return {**asdict(self), **totals, "ledger": ledger}
+
+
+def estimate(config: BuildConfig, *, calibrate: bool, progress: Listener) -> CostPlan:
+    """Plan a build: reads the data set's metadata and loads the teachers, writes nothing.
+
+    Raises:
+        LabelgenError: what `build` would refuse before its first task, this refuses too.
+    """
+    settings = worker_settings(config.run, config.search.engine)
+    with worker.working(settings[0]):
+        return _estimated(config, len(settings), calibrate=calibrate, progress=progress)
+
+
+def _estimated(config: BuildConfig, workers: int, *, calibrate: bool, progress: Listener) -> CostPlan:
+    started = time.perf_counter()
+    progress(Event("note", "plan", text="reading the data set"))  # before teachers, which take seconds: a wrong root
+    corpus = ingest.read_corpus(config.dataset)
+    facts = _facts(corpus)
+    read = time.perf_counter()
+    teachers = []
+    for alias, spec in config.teachers.items():
+        progress(Event("note", "plan", text=f"loading teacher {alias}"))
+        teachers.append(TeacherFacts.from_receipt(describe_teacher(str(spec), alias)))
+    loaded = time.perf_counter()
+    costs = [
+        StageCost("describe", ", ".join(config.teachers), len(teachers), 0, loaded - read, 0),
+        StageCost("ingest", config.dataset.name, facts.n_images + facts.n_captions, 0, read - started, 0),
+    ]
+    for plan in embedding_plans(facts, teachers):
+        plan.check_features()
+        costs.append(_embedding_cost(plan, corpus, workers, calibrate=calibrate, progress=progress))
+    lists = lists_for(config.search, {item.alias: item.modalities for item in teachers}, len(corpus.splits))
+    embedded = {f"{plan.alias}.{plan.modality}": "" for plan in embedding_plans(facts, teachers)}
+    of_teachers = dict.fromkeys(note for item in teachers for note in item.notes)
+    notes = [*ledger_notes(corpus.ledger), *of_teachers, *_notes(facts, lists)]
+    for product in product_plans(facts, teachers, lists, embedded):
+        progress(Event("note", "plan", text=f"calibrating the search of {product.alias}"))
+        found, told = _search_costs(product, corpus, workers, calibrate=calibrate)
+        costs += found
+        notes += told
+    return CostPlan(costs, facts.n_images, facts.n_captions, facts.n_texts, notes, corpus.ledger)
+
+
+def _search_costs(
+    product: ProductPlan, corpus: Corpus, workers: int, *, calibrate: bool
+) -> tuple[list[StageCost], list[str]]:
+    """Search, merge and statistics of one product, and what is worth saying about its size."""
+    plan = _unbuilt(product, corpus)
+    names = f"{product.alias}: {', '.join(item.relation for item in product.lists)}"
+    rows = sum(product.corpus.rows(item.relation.query) for item in product.lists)
+    size = sum(_list_bytes(product.corpus.rows(item.relation.query), item.k) for item in product.lists)
+    searched = int(row_weights(plan).sum())
+    if not calibrate or not searched:
+        return [StageCost("search", names, searched, size, None, 0)], []
+    rates = exact_rates(product.dim, plan.wants, product.product)
+    exact = rates.seconds(plan, worker.engine(), workers)
+    largest = max(int(row_weights(plan)[start:stop].sum()) for start, stop in plan.splits)
+    approximate, notes = outlook(product, plan, rates, exact, largest)
+    seconds = exact if approximate is None else approximate
+    merged = rows * _merge_seconds(max(item.k for item in product.lists)) / workers
+    measured = _measure_seconds(product) * len(corpus.splits) / workers
+    return [
+        StageCost("search", names, searched, size, seconds, rates.peak_bytes),
+        StageCost("merge", names, rows, 0, merged, 0),
+        StageCost("measure", names, len(corpus.splits), 0, measured, 0),
+    ], notes
+
+
+def _unbuilt(product: ProductPlan, corpus: Corpus) -> SearchPlan:
+    """The plan of the real search, without rows."""
+    text, image = (ShapeOnly((count, product.dim)) for count in (product.corpus.n_captions, product.corpus.n_images))
+    return SearchPlan(
+        product=product.product,
+        text=None if product.product == "image" else text,
+        image=None if product.product == "text" else image,
+        offsets=corpus.offsets,
+        splits=tuple(corpus.splits.values()),
+        wants=tuple(item.want for item in product.lists),
+        memory=worker.search_memory(worker.settings().memory),
+    )
+
+
+def _merge_seconds(k: int) -> float:
+    """Seconds a row of one list: partial lists are read, merged and written, in a folder that is removed again."""
+    scores = np.sort(np.random.default_rng(0).random((_MERGED_ROWS, k + 1), dtype=np.float32), axis=1)[:, ::-1]
+    keys = encode(scores, np.arange(k + 1))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        started = time.perf_counter()
+        part = {"first_row": 0, "rows": _MERGED_ROWS, "path": write_part(root, "part.npy", keys).path}
+        for array in ("ids", "scores", "next"):
+            assemble_neighbors(root, path="neighbors/x", array=array, rows=_MERGED_ROWS, k=k, shard=0, parts=[part])
+        return (time.perf_counter() - started) / _MERGED_ROWS
+
+
+def _measure_seconds(product: ProductPlan) -> float:
+    """Seconds a split of the statistics of all lists of a product."""
+    plan = made_plan(_MERGED_ROWS, product.dim, [item.want for item in product.lists], product.product)
+    tables = {layout.stats_path(item.relation, item.alias, item.aggregation): item for item in product.lists}
+    return sum(
+        timed(partial(sample_pairs, plan, item.relation, item.aggregation), warm=False) for item in tables.values()
+    )
+
+
+def _embedding_cost(
+    plan: EmbeddingPlan, corpus: Corpus, workers: int, *, calibrate: bool, progress: Listener
+) -> StageCost:
+    size = plan.spec.shape[0] * plan.spec.row_bytes
+    if plan.source is not None:
+        rows = "distinct texts" if plan.by_text else "caption rows"
+        what = f"{plan.alias}: on {plan.units} {rows} of {plan.source.alias}"
+        return StageCost("train", what, plan.units, size, None, 0)
+    what = f"{plan.alias}: {plan.units} {'distinct texts' if plan.by_text else plan.modality + ' rows'}"
+    if not calibrate or plan.teacher.kind == "keyed" or not plan.units:
+        return StageCost("embed", what, plan.units, size, None, 0)
+    progress(Event("note", "plan", text=f"calibrating teacher {plan.alias} ({plan.modality})"))
+    teacher = worker.teacher(plan.teacher.spec)
+    with PeakMeter() as meter:
+        by_text = plan.modality == "text"
+        per_row = _text_seconds(teacher, corpus.texts()) if by_text else _photo_seconds(teacher, corpus)
+    return StageCost("embed", what, plan.units, size, per_row * plan.units / workers, meter.peak_bytes)
+
+
+def _text_seconds(teacher: Any, texts: Sequence[str]) -> float:
+    """Seconds a text, of texts from everywhere in the corpus, as many as some seconds allow."""
+    few = [texts[row] for row in _spread(len(texts), _WARM_TEXTS)]
+    per_row = timed(lambda: teacher.encode_texts(few)) / len(few)
+    count = int(np.clip(_TEXT_SECONDS / max(per_row, 1e-6), _WARM_TEXTS, _SAMPLE_TEXTS))
+    sample = [texts[row] for row in _spread(len(texts), count)]
+    return timed(lambda: teacher.encode_texts(sample), warm=False) / len(sample)
+
+
+def _photo_seconds(teacher: Any, corpus: Corpus) -> float:
+    """Seconds an image: decoding runs beside the model, so the slower of both counts."""
+    files = corpus.images["file"].to_list()
+    contents = []
+    for row in _spread(len(files), _SAMPLE_IMAGES):
+        try:
+            contents.append(read_photo(corpus.photos or Path(), files[row] or ""))
+        except PhotoError:
+            continue
+    if not contents:
+        return 0.0
+    prepared: list[Any] = []
+    decoding = timed(lambda: prepared.extend(with_photo(data, teacher.prepare_image) for data in contents), warm=False)
+    encoding = timed(lambda: teacher.encode_images(prepared[: len(contents)]))
+    return (decoding / worker.settings().threads + encoding) / len(contents)
+
+
+def _facts(corpus: Corpus) -> CorpusFacts:
+    counts = len(corpus.images), len(corpus.captions), len(corpus.texts())
+    return CorpusFacts("", *counts, corpus.content_fingerprint(), "")
+
+
+def _list_bytes(rows: int, k: int) -> int:
+    return sum(spec.shape[0] * spec.row_bytes for spec in layout.neighbor_specs("neighbors/x", rows, k).values())
+
+
+def _notes(facts: CorpusFacts, lists: Sequence[Any]) -> list[str]:
+    longest = max((item.k for item in lists), default=0)
+    return [f"k = {longest} is more than the {facts.n_images} images"] if longest > facts.n_images else []
+
+
+def _spread(count: int, sample: int) -> list[int]:
+    return sorted(set(np.linspace(0, max(0, count - 1), min(sample, count)).astype(int).tolist())) if count else []

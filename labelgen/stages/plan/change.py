@@ -1,0 +1,244 @@
+"""What a change of a sealed store keeps, adds and drops: decided from its manifest before anything is read or run.
+
+A change adds. A sealed teacher or list goes only when an option names it (`--drop`), and a list goes when a longer one
+of the same kind takes its place, which holds all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from labelgen import config as configs
+from labelgen.config import BuildConfig, SearchConfig
+from labelgen.errors import ConfigError
+from labelgen.registry import unknown
+from labelgen.stages.work.search import ListSpec, lists_for
+from labelgen.store.manifest import Manifest, NeighborEntry
+from labelgen.types import Modality
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is dropped: `names` as they were given, the teachers and the paths of the lists that they mean.
+
+    `lists` are those that were named, `paths` also those of the dropped teachers.
+    """
+
+    names: tuple[str, ...] = ()
+    teachers: frozenset[str] = frozenset()
+    lists: frozenset[str] = frozenset()
+    paths: frozenset[str] = frozenset()
+
+    def drops_receipt(self, path: str) -> bool:
+        """Whether a sealed receipt is of work that is dropped: a later one of the same name is not to be mixed with it.
+
+        Receipts are `receipts/STAGE/NAME/...`; NAME begins with an alias, or with a relation and an alias.
+        """
+        stage, _, rest = path.partition("/")[2].partition("/")
+        words = rest.removesuffix(".json").partition("/")[0].split(".")
+        named = [item.partition("/")[2].split(".") for item in self.lists]
+        if stage in ("merge", "recall"):
+            return set(words[1:2]) <= self.teachers or any(words[: len(item)] == item for item in named)
+        alias = words[1] if stage == "measure" and len(words) > 1 else words[0]
+        searched = stage in ("measure", "search", "index", "sample", "tune") and alias in {item[1] for item in named}
+        return alias in self.teachers or searched
+
+
+NO_CHANGE = Change()
+
+
+def resolve_drop(sealed: Manifest, names: Sequence[str], *, done: Sequence[str] = ()) -> Change:
+    """What the names to drop mean: a teacher by its alias, or lists by the beginning of their folder's name.
+
+    `t2t` are all lists of a relation, `t2t.text` those of one teacher, `t2t.text.k64` is one list.
+
+    Args:
+        done: names of an unfinished change, which may have been committed already.
+
+    Raises:
+        UnknownNameError: no such teacher or list.
+        ConfigError: a teacher that another one was trained on, which stays.
+    """
+    teachers, named = set(), set()
+    for name in names:
+        lists = [entry.path for entry in sealed.neighbors if _begins(entry.path.partition("/")[2], name)]
+        if name in sealed.teachers:
+            teachers.add(name)
+        elif lists:
+            named |= set(lists)
+        elif name not in done:
+            known = [*sealed.teachers, *(entry.path.partition("/")[2] for entry in sealed.neighbors)]
+            raise unknown("teacher or list of the store", name, known)
+    theirs = {entry.path for entry in sealed.neighbors if entry.alias in teachers}
+    change = Change(tuple(sorted(set(names))), frozenset(teachers), frozenset(named), frozenset(named | theirs))
+    _refuse_lost_source(sealed, change)
+    return change
+
+
+def _begins(listed: str, name: str) -> bool:
+    words = name.split(".")
+    return listed.split(".")[: len(words)] == words
+
+
+def _refuse_lost_source(sealed: Manifest, change: Change) -> None:
+    for alias, entry in sealed.teachers.items():
+        source = entry.identity.get("of") if entry.kind == "trained" else None
+        if source in change.teachers and alias not in change.teachers:
+            raise ConfigError(
+                f"teacher {alias!r} was trained on the rows of {source!r}",
+                found=f"--drop {source}",
+                todo=f"drop both: --drop {source} --drop {alias}",
+            )
+
+
+def merged(sealed: Manifest, config: BuildConfig, change: Change) -> BuildConfig:
+    """The recipe of a changed store: the sealed one with what `config` adds, without what is dropped.
+
+    Raises:
+        ConfigError: a teacher that is dropped is given again with another spec, or no teacher is left.
+    """
+    before = configs.from_dict(sealed.recipe)
+    for alias in change.teachers:
+        if str(config.teachers.get(alias, before.teachers[alias])) != str(before.teachers[alias]):
+            raise ConfigError(
+                f"teacher {alias!r} is dropped and added in one command",
+                found=f"--drop {alias} and {alias}={config.teachers[alias]}",
+                todo="drop it first; then add the other one, with a second command",
+            )
+    teachers = {
+        alias: spec for alias, spec in {**before.teachers, **config.teachers}.items() if alias not in change.teachers
+    }
+    if not teachers:
+        raise ConfigError("no teacher would be left", found=f"--drop {' '.join(change.names)}")
+    search = replace(
+        config.search,
+        relations=_relations(sealed, before, config, change),
+        k=max(before.search.k, config.search.k),
+        cross_k=max(before.search.cross_k, config.search.cross_k),
+    )
+    return replace(config, teachers=teachers, search=_without_dropped(sealed, before.search, search, change))
+
+
+def _relations(sealed: Manifest, before: BuildConfig, config: BuildConfig, change: Change) -> tuple[str, ...]:
+    """The relations of the recipe of a changed store; empty for all that its teachers serve."""
+    old, asked = before.search.relations, config.search.relations
+    new = [alias for alias in config.teachers if alias not in before.teachers]
+    kept = [(e.relation.value, e.alias) for e in sealed.neighbors if e.path not in change.paths]
+    if change.lists:
+        lost = {(e.relation.value, e.alias) for e in sealed.neighbors if e.path in change.lists} - set(kept)
+        words = [*_words(kept, lost), *(word for word in asked if word not in old)]
+    elif not asked or not (old or new):
+        return ()
+    else:
+        words = [*(old or (f"{name}.{alias}" for name, alias in kept if name not in asked)), *asked]
+    served = {name for name, _ in kept}
+    return tuple(
+        word
+        for word in dict.fromkeys(words)
+        if word.partition(".")[2] not in change.teachers and (word in served or "." in word or new or word not in old)
+    )
+
+
+def _words(kept: Sequence[tuple[str, str]], lost: Iterable[tuple[str, str]]) -> list[str]:
+    """Relations of lists, spelt with their teacher where that of another teacher is dropped."""
+    split = {name for name, _ in lost}
+    return [name if name not in split else f"{name}.{alias}" for name, alias in kept]
+
+
+def _without_dropped(sealed: Manifest, before: SearchConfig, search: SearchConfig, change: Change) -> SearchConfig:
+    """A search that does not make lists again which were dropped: those over other splits, or approximate ones."""
+    kept = [entry for entry in sealed.neighbors if entry.path not in change.paths]
+    lost = [entry for entry in sealed.neighbors if entry.path in change.lists]
+    if (search.cross_k, search.approximate, search.aggregation) != (
+        before.cross_k,
+        before.approximate,
+        before.aggregation,
+    ):
+        return search  # lists of another kind are wanted instead
+    if any(e.scope == "cross" for e in lost) and not any(e.scope == "cross" for e in kept):
+        search = replace(search, cross_k=0)
+    if any(e.approximate for e in lost) and not any(e.approximate for e in kept):
+        search = replace(search, approximate="")
+    return search
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The lists of a store after a build or change, and which sealed ones longer lists take the place of."""
+
+    wanted: Sequence[ListSpec]
+    superseded: Sequence[str] = ()
+
+
+def lists_after(
+    sealed: Manifest | None,
+    search: SearchConfig,
+    modalities: Mapping[str, frozenset[Modality]],
+    n_splits: int,
+    generation: int,
+    change: Change,
+) -> Lists:
+    """Sealed lists that stay, and those that the recipe asks for beyond the sealed recipe.
+
+    A list is not made where a sealed one holds all of it, and takes the place of sealed ones that it holds all of.
+
+    Raises:
+        ConfigError: a relation that was named and that no teacher can serve, or no list is left.
+    """
+    asked = lists_for(search, modalities, n_splits, generation)
+    if sealed is None:
+        return Lists(asked)
+    kept = [_listed(entry, generation) for entry in sealed.neighbors if entry.path not in change.paths]
+    known = {_key(item) for item in _asked_before(sealed)}
+    new = [
+        item
+        for item in asked
+        if _key(item) not in known and not any(_holds(other, item) for other in kept) and item.path not in change.paths
+    ]
+    gone = [old for old in kept if any(_holds(item, old) for item in new)]
+    if change.paths and not (kept or new):
+        raise ConfigError("no neighbour list would be left", found=f"--drop {' '.join(change.names)}")
+    return Lists([*(item for item in kept if item not in gone), *new], [item.path.partition("/")[2] for item in gone])
+
+
+def _asked_before(sealed: Manifest) -> list[ListSpec]:
+    """What the sealed recipe asked for: what of it is not in the store was dropped."""
+    modalities = {alias: frozenset(entry.modalities) for alias, entry in sealed.teachers.items()}
+    search = configs.from_dict(sealed.recipe).search
+    return lists_for(search, modalities, len(sealed.corpus.splits))
+
+
+def _listed(entry: NeighborEntry, generation: int) -> ListSpec:
+    """A sealed list in the folders of a generation."""
+    approximate = str(entry.facts["engine"]) if entry.approximate else ""
+    return ListSpec(entry.relation, entry.alias, entry.k, entry.aggregation, entry.scope, approximate, generation)
+
+
+def _key(item: ListSpec) -> tuple[Any, ...]:
+    return (item.relation, item.alias, item.k, item.aggregation, item.scope, item.approximate)
+
+
+def _holds(longer: ListSpec, shorter: ListSpec) -> bool:
+    """Whether every entry of a list is in another one; an exact list has what an approximate one looked for."""
+    same = all(
+        getattr(longer, name) == getattr(shorter, name) for name in ("relation", "alias", "aggregation", "scope")
+    )
+    exact = not longer.approximate or longer.approximate == shorter.approximate
+    return same and exact and longer.k >= shorter.k
+
+
+def removed(sealed: Manifest, after: Manifest) -> tuple[str, ...]:
+    """Teachers and lists of a sealed store that a changed one has no more."""
+
+    def names(manifest: Manifest) -> list[str]:
+        return [entry.path.partition("/")[2] for entry in manifest.neighbors]
+
+    gone = [f"teacher {alias}" for alias in sealed.teachers if alias not in after.teachers]
+    return (*gone, *(f"list {name}" for name in names(sealed) if name not in names(after)))
+
+
+def generation_after(sealed: Manifest | None, *, appending: bool) -> int:
+    """Number of the folders that a build or change writes (`embeddings.2` ...)."""
+    return sealed.generation + appending if sealed is not None else 1

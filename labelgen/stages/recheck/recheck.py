@@ -1,0 +1,187 @@
+"""`verify --deep`: a sample of a store is computed again.
+
+Neighbour lists: sampled queries are searched by brute force over the stored embeddings, and ids, scores and next must
+be the same bits; of an approximate list scores must be, and its recall must be what the manifest says. Embeddings:
+sampled blocks are embedded again by their teacher, where it and the data are at hand; rows must agree within a
+tolerance (another machine class rounds differently).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelgen import config as configs
+from labelgen import registry
+from labelgen.corpus.photos.photos import PhotoError, read_photo, with_photo
+from labelgen.errors import LabelgenError
+from labelgen.similarity.base import Strip, Want, query_rows
+from labelgen.similarity.row_order import lay_out, layouts, put_back
+from labelgen.similarity.sort_keys import TopK, merge
+from labelgen.specs import Spec
+from labelgen.stages.ingest import ingest
+from labelgen.stages.ingest.corpus_source import dataset_of
+from labelgen.stages.model import tables
+from labelgen.stages.model.facts import sealed_parts
+from labelgen.stages.recheck.approximate import check_again
+from labelgen.stages.work.search import load_plan, product_of
+from labelgen.stages.work.train import rows_again
+from labelgen.store.disk.mapped import MappedArray
+from labelgen.store.manifest import EmbeddingEntry, Manifest, NeighborEntry, load_manifest
+from labelgen.store.splits import split_numbers
+from labelgen.store.verify.findings import Findings
+from labelgen.teachers.base import KeyedTeacher
+from labelgen.teachers.checks import normalise
+from labelgen.teachers.trained import TrainedTeacher
+from labelgen.types import Float16, Int64
+
+#: Smallest cosine of a row and the same row embedded again. Float16 rounding moves it by about 1e-7, another batch
+#: composition or machine class by about 1e-6; another model or preprocessing by far more.
+TOLERANCE = 1e-3
+_MEMORY = 1 << 30
+
+
+def verify_deep(root: Path, *, sample: int, seed: int, data_root: str) -> Findings:
+    """Recompute `sample` queries of every list, and embed about `sample` rows of every array again."""
+    manifest = load_manifest(root)
+    draw = np.random.default_rng(seed)
+    found = Findings()
+    for entry in manifest.neighbors:
+        images = np.sort(draw.permutation(manifest.corpus.n_images)[:sample])
+        _search_again(root, manifest, entry, images, found)
+    for embedding in manifest.embeddings:
+        _embed_again(root, manifest, embedding, sample, data_root, found)
+    return found
+
+
+def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: Int64, found: Findings) -> None:
+    sides = {e.modality: MappedArray(root, e.array) for e in manifest.embeddings if e.alias == entry.alias}
+    product = product_of(entry.relation, frozenset(manifest.teachers[entry.alias].modalities))
+    if product is None:
+        found.add(entry.path, f"teacher {entry.alias} has not the rows for {entry.relation}")
+        return
+    want = Want(entry.relation, entry.k, entry.aggregation, entry.scope)
+    plan = load_plan(root / manifest.corpus.path, sides, product, [want], _MEMORY)
+    orders = layouts(tables.split_spans(root / manifest.corpus.path), [entry.scope])
+    split_of = split_numbers(manifest.corpus.splits, manifest.corpus.n_images)
+    engine = registry.create("engine", Spec("numpy"), device="cpu")
+    if entry.approximate:
+        check_again(root, entry, plan, images, engine, found)
+        return
+    stored = {name: MappedArray(root, spec) for name, spec in entry.arrays().items()}
+    for image in images.tolist():
+        start, stop = query_rows(plan, want, image, image + 1)
+        if start == stop:
+            continue
+        order = orders[split_of[image] if orders[0].scope == "cross" else 0]
+        laid, place = lay_out(plan, order), order.place(image)
+        strip = Strip(place, place + 1, _candidates(order.splits, place, entry.scope))
+        keys = [part.keys for found in engine.search(laid, strip) for part in put_back(found, order, plan.offsets)]
+        again = TopK.from_keys(merge(keys, entry.k + 1), entry.k)
+        rows = np.arange(start, stop)
+        for name, values in (("ids", again.ids), ("scores", again.scores), ("next", again.next)):
+            if stored[name].take(rows).tobytes() != values.tobytes():
+                what = "a search over the stored embeddings gives other neighbours"
+                found.add(f"{entry.path}/{name}", what, (start, stop))
+    found.notes.append(f"{entry.path}: {len(images)} images searched again, equal bits required")
+
+
+def _candidates(splits: tuple[tuple[int, int], ...], image: int, scope: str) -> tuple[tuple[int, int], ...]:
+    own = [span for span in splits if span[0] <= image < span[1]]
+    return tuple(own if scope == "split" else [span for span in splits if span not in own])
+
+
+def _embed_again(
+    root: Path, manifest: Manifest, entry: EmbeddingEntry, sample: int, data_root: str, found: Findings
+) -> None:
+    name = entry.array.path
+    try:
+        looks = entry.modality == "image" and manifest.teachers[entry.alias].kind == "content"
+        folders = _photo_folders(manifest, data_root) if looks else []  # before the teacher, which may be downloaded
+        teacher = registry.create("teacher", Spec.parse(manifest.teachers[entry.alias].spec), device="cpu")
+        rows, again = _sampled(root, manifest, entry, teacher, sample, folders)
+    except LabelgenError as error:
+        found.notes.append(f"{name}: not embedded again: {error.what}")
+        return
+    stored = MappedArray(root, entry.array).take(rows).astype(np.float64)
+    new = again.astype(np.float64)
+    live = (stored * stored).sum(1) > 0
+    cosines = (stored * new).sum(1)[live] / np.sqrt((stored * stored).sum(1)[live] * (new * new).sum(1)[live])
+    bad = rows[live][cosines < 1 - TOLERANCE]
+    if bad.size:
+        what = f"{bad.size} of {live.sum()} rows differ embedded again (cosine {cosines.min():.4f})"
+        found.add(name, what, (int(bad.min()), int(bad.max()) + 1))
+    found.notes.append(f"{name}: {live.sum()} rows embedded again, smallest cosine {cosines.min(initial=1):.7f}")
+
+
+def _sampled(
+    root: Path, manifest: Manifest, entry: EmbeddingEntry, teacher: Any, sample: int, folders: list[Path | None]
+) -> tuple[Int64, Float16]:
+    """Rows of the array, and what the teacher makes of them now from the store's texts or the data's photographs."""
+    folder = root / manifest.corpus.path
+    if isinstance(teacher, TrainedTeacher):
+        rows = _spread(manifest.corpus.n_captions, sample)
+        return rows, rows_again(root, manifest, entry, rows)
+    if isinstance(teacher, KeyedTeacher):
+        ids = tables.ids(folder, entry.modality)
+        rows = _spread(len(ids), sample)
+        features, missing = teacher.lookup(entry.modality, [ids[row] for row in rows], rows.tolist())
+        kept = np.setdiff1d(np.arange(len(rows)), np.asarray(missing, int))
+        return rows[kept], normalise(features[kept])
+    if entry.modality == "text":
+        return _texts_again(folder, manifest, teacher, sample)
+    return _photos_again(folder, manifest, teacher, sample, folders)
+
+
+def _texts_again(folder: Path, manifest: Manifest, teacher: Any, sample: int) -> tuple[Int64, Float16]:
+    """The first block of texts of what was there first, and of every append, encoded as it was then."""
+    texts, text_rows = tables.distinct_texts(folder), tables.text_rows(folder)
+    borders = pairwise([*(part.text for part in sealed_parts(manifest)), len(texts)])
+    blocks = [range(start, min(start + teacher.text_block, stop)) for start, stop in borders if start < stop]
+    encoded = [normalise(teacher.encode_texts(texts[block.start : block.stop])) for block in blocks]
+    place = np.full(len(texts) + 1, -1)  # the last one is for captions without a text
+    place[[text for block in blocks for text in block]] = np.arange(sum(map(len, blocks)))
+    rows = np.flatnonzero(place[text_rows] >= 0)
+    rows = rows[_spread(len(rows), sample)]
+    return rows, np.concatenate([np.empty((0, teacher.dim), np.float16), *encoded])[place[text_rows[rows]]]
+
+
+def _photo_folders(manifest: Manifest, data_root: str) -> list[Path | None]:
+    """Where the photographs of what was there first, and of every append, lie now."""
+    config = configs.from_dict(configs.override(manifest.recipe, [f'dataset.root="{data_root}"'] if data_root else []))
+    # the patch may be gone by now, and photographs lie where they lay
+    read = [replace(dataset_of(manifest, config, number), patch="") for number in range(len(sealed_parts(manifest)))]
+    return [ingest.read_corpus(dataset).photos for dataset in read]
+
+
+def _photos_again(
+    folder: Path, manifest: Manifest, teacher: Any, sample: int, folders: list[Path | None]
+) -> tuple[Int64, Float16]:
+    starts = [part.image for part in sealed_parts(manifest)]
+    files = tables.image_files(folder)
+    rows, prepared = [], []
+    for row in _spread(len(files), sample).tolist():
+        file, photos = files[row], folders[int(np.searchsorted(starts, row, side="right")) - 1]
+        if photos is None or file is None:
+            continue
+        try:
+            prepared.append(with_photo(read_photo(photos, file), teacher.prepare_image))
+        except PhotoError:
+            continue
+        rows.append(row)
+    batches = [prepared[n : n + teacher.image_batch] for n in range(0, len(prepared), teacher.image_batch)]
+    encoded = [normalise(teacher.encode_images(batch)) for batch in batches]
+    return np.array(rows, np.int64), np.concatenate(encoded) if encoded else np.empty((0, teacher.dim), np.float16)
+
+
+def _spread(count: int, sample: int) -> Int64:
+    """Up to `sample` positions spread evenly over `count`."""
+    return (
+        np.unique(np.linspace(0, max(0, count - 1), min(sample, count)).astype(np.int64))
+        if count
+        else np.empty(0, np.int64)
+    )

@@ -1,0 +1,62 @@
+"""Runs one task: its function by name, its receipt last."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from labelgen.stages.running.memory import PeakMeter
+from labelgen.stages.running.task import Receipt, Result, Task, find_receipt, receipt_path
+from labelgen.store.disk.atomic import write_atomic
+
+#: Names of the functions that tasks call. They are part of fingerprints: a file may move, a name stays.
+WORK = {
+    "describe.teacher": "labelgen.stages.work.embed:describe",
+    "embed.texts": "labelgen.stages.work.embed:embed_texts",
+    "embed.images": "labelgen.stages.work.embed:embed_images",
+    "embed.keyed": "labelgen.stages.work.embed:embed_keyed",
+    "embed.trained": "labelgen.stages.work.train:embed_trained",
+    "train.network": "labelgen.stages.work.train:train",
+    "search.strip": "labelgen.stages.work.search:search_strip",
+    "assemble.embedding": "labelgen.stages.work.embed:assemble_embedding",
+    "assemble.neighbors": "labelgen.stages.work.search:assemble_neighbors",
+    "measure.precision": "labelgen.stages.work.embed:deviation",
+    "measure.similarities": "labelgen.stages.work.stats:measure",
+    "approximate.train": "labelgen.stages.work.approximate:train",
+    "approximate.assign": "labelgen.stages.work.approximate:assign",
+    "approximate.divide": "labelgen.stages.work.approximate:divide",
+    "approximate.pack": "labelgen.stages.work.approximate:pack",
+    "approximate.search_exactly": "labelgen.stages.work.approximate:search_exactly",
+    "approximate.tune": "labelgen.stages.work.approximate:tune",
+    "approximate.search_lists": "labelgen.stages.work.approximate:search_lists",
+    "approximate.measure_recall": "labelgen.stages.work.approximate:measure_recall",
+}
+
+
+def run_task(root: Path, task: Task) -> Receipt:
+    """Run a task and write its receipt, or return the one it has."""
+    done = find_receipt(root, task)
+    if done is not None:
+        return done
+    started = time.perf_counter()
+    with PeakMeter() as meter:
+        result = _function(task.work)(root, **task.arguments, **task.places)
+    receipt = Receipt(
+        task=task.key,
+        fingerprint=task.fingerprint,
+        rows=task.rows,
+        outputs=result.outputs,
+        seconds=round(time.perf_counter() - started, 4),
+        peak_bytes=meter.peak_bytes,
+        facts=dict(result.facts),
+    )
+    write_atomic(root / receipt_path(task.key), receipt.to_bytes())
+    return receipt
+
+
+def _function(name: str) -> Callable[..., Result]:
+    module, _, attribute = WORK[name].partition(":")
+    function: Callable[..., Result] = getattr(importlib.import_module(module), attribute)
+    return function

@@ -1,0 +1,99 @@
+"""How far a build has come, read from the folder alone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from labelgen.errors import StoreNotFoundError
+from labelgen.stages.running.inventory import receipt_keys
+from labelgen.stages.running.lock import read_pending
+from labelgen.stages.running.task import read_receipt
+from labelgen.store import layout
+from labelgen.store.disk.files import open_lock
+from labelgen.store.manifest import load_manifest
+
+
+@dataclass(frozen=True)
+class Status:
+    """State of a folder.
+
+    Attributes:
+        state: `sealed`; `unfinished` (never sealed); `changing` (sealed, with an unfinished change beside it).
+        recipe: of the unfinished work, else of the sealed store.
+        done: tasks with a receipt, by stage.
+        rows: rows of these tasks, by stage.
+        totals: all tasks of the stages that the unfinished work has come to; empty where nothing is unfinished.
+        holder: who is building there now, None when nobody is.
+        begun_on: machine classes and library sets that worked on it.
+    """
+
+    path: Path
+    state: Literal["sealed", "unfinished", "changing"]
+    recipe: Mapping[str, Any]
+    done: Mapping[str, int]
+    rows: Mapping[str, int]
+    totals: Mapping[str, int]
+    holder: str | None
+    begun_on: Sequence[Mapping[str, str]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "path": str(self.path)}
+
+
+def status(path: str | Path) -> Status:
+    """Look at a folder without touching it.
+
+    Raises:
+        StoreNotFoundError: nothing was ever begun there.
+    """
+    root = Path(path)
+    pending = read_pending(root)
+    sealed = load_manifest(root) if (root / layout.MANIFEST).exists() else None
+    if sealed is None and pending is None:
+        raise StoreNotFoundError(f"nothing was built in {root}", todo="labelgen build --out " + str(root))
+    tasks, rows = _receipts(root)
+    work = pending or {}
+    classes = sealed.machine.get("classes", []) if sealed is not None else []
+    return Status(
+        path=root,
+        state="sealed" if pending is None else "unfinished" if sealed is None else "changing",
+        recipe=work.get("recipe") or (sealed.recipe if sealed is not None else {}),
+        done=tasks,
+        rows=rows,
+        totals=work.get("totals", {}),
+        holder=holder(root),
+        begun_on=work.get("machines", classes),
+    )
+
+
+def holder(root: Path) -> str | None:
+    """Who holds the lock of a folder, None when nobody does."""
+    try:
+        handle = open_lock(root, create=False)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return os.read(handle, 200).decode(errors="replace") or "unknown process"
+    finally:
+        os.close(handle)
+    return None
+
+
+def _receipts(root: Path) -> tuple[dict[str, int], dict[str, int]]:
+    tasks: Counter[str] = Counter()
+    rows: Counter[str] = Counter()
+    for key in receipt_keys(root):
+        receipt = read_receipt(root, key)
+        if receipt is not None:
+            stage = key.partition("/")[0]
+            tasks[stage] += 1
+            rows[stage] += receipt.rows
+    return dict(tasks), dict(rows)

@@ -1,0 +1,169 @@
+"""Stored rows of one teacher in, a trained teacher out: its network as a file of the store, then its rows.
+
+A trained teacher (`siamese`) comes after the embed stage of its source and before the search. Training is one task; it
+saves itself every few seconds, so that a killed one goes on where it was, to the same bits. Its rows are then made in
+fixed blocks with one thread, like those of every other teacher: of distinct texts where the source encodes texts, else
+of caption rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelgen import registry
+from labelgen.errors import ConfigError, missing_extra
+from labelgen.fingerprint import digest
+from labelgen.specs import Spec
+from labelgen.stages.model import tables
+from labelgen.stages.model.part_files import part_path, write_part
+from labelgen.stages.running import worker
+from labelgen.stages.running.task import Output, Result
+from labelgen.store import layout
+from labelgen.store.disk.atomic import write_atomic
+from labelgen.store.disk.mapped import MappedArray
+from labelgen.store.layout import ArraySpec
+from labelgen.store.manifest import EmbeddingEntry, Manifest
+from labelgen.teachers.base import info_of
+from labelgen.teachers.checks import check_not_constant, check_rows, normalise
+from labelgen.teachers.trained import Arrays, Captions, TrainedTeacher
+from labelgen.types import Float16, Int64
+
+_DIGEST_BYTES = 32
+
+
+def check_sources(teachers: Mapping[str, Spec]) -> None:
+    """Refuse trained teachers whose source is not among the teachers, before anything is read.
+
+    Raises:
+        UnknownNameError: no teacher has the alias; offers near ones.
+        ConfigError: the source is itself trained.
+    """
+    trained = {alias for alias, spec in teachers.items() if _is_trained(spec)}
+    for alias in sorted(trained):
+        source = registry.create("teacher", teachers[alias], device="cpu").of
+        frozen = [name for name in teachers if name not in trained]
+        if source not in teachers:
+            raise registry.unknown(f"teacher for {alias!r} to be trained on, with the alias", source, frozen)
+        if source in trained:
+            raise ConfigError(
+                f"teacher {alias!r} is to be trained on the rows of {source!r}, which is itself trained in the build",
+                expected=f"of= one of {', '.join(frozen)}" if frozen else "another teacher, which is not trained",
+            )
+
+
+def train(root: Path, *, corpus: str, spec: str, alias: str, source: Mapping[str, Any], inputs: str) -> Result:
+    """Train and write the network; the report is the facts of the receipt."""
+    teacher: TrainedTeacher = worker.teacher(spec)
+    rows = MappedArray(root, ArraySpec.from_json(source))
+    saved = _SavedFile(root / layout.PARTS / "train" / f"{alias}-{inputs[:8]}.safetensors")
+    training = teacher.train(rows, captions_of(root / corpus), saved)
+    path = layout.model_path(alias)
+    fact = write_atomic(root / path, _packed(training.arrays))
+    return Result((Output(path, *fact),), dict(training.report))
+
+
+def embed_trained(
+    root: Path, *, corpus: str, spec: str, alias: str, source: Mapping[str, Any], by_text: bool, **block: int
+) -> Result:
+    """Rows [start, stop) of a trained teacher as one part; `by_text`: of distinct texts, else of captions."""
+    start, stop = block["start"], block["stop"]
+    folder, rows = root / corpus, MappedArray(root, ArraySpec.from_json(source))
+    places = tables.first_captions(folder)[start:stop] if by_text else np.arange(start, stop)
+    taken = rows.take(places)
+    unit = _refined(worker.teacher(spec), taken, read_network(root / layout.model_path(alias)), f"teacher {spec}")
+    lost = np.flatnonzero(~taken.any(axis=1) & (tables.text_rows(folder)[places] >= 0))
+    facts = {"quarantined": {str(start + place): "no_features" for place in lost.tolist()}}
+    return Result((write_part(root, part_path(alias, "text", block["block"]), unit),), facts)
+
+
+def rows_again(root: Path, manifest: Manifest, entry: EmbeddingEntry, rows: Int64) -> Float16:
+    """What the stored network makes of the stored rows of its source, for the given rows of a trained teacher."""
+    teacher: TrainedTeacher = registry.create("teacher", Spec.parse(manifest.teachers[entry.alias].spec), device="cpu")
+    sources = {item.alias: item.array for item in manifest.embeddings if item.modality == "text"}
+    taken = MappedArray(root, sources[teacher.of]).take(rows)
+    return _refined(teacher, taken, read_network(root / layout.model_path(entry.alias)), entry.array.path)
+
+
+def read_network(path: Path) -> Arrays:
+    """The arrays of a file that `train` wrote."""
+    from safetensors.numpy import load_file
+
+    arrays: Arrays = load_file(path)
+    return arrays
+
+
+def captions_of(folder: Path) -> Captions:
+    """What a training may know of the corpus that lies in a folder."""
+    images = np.repeat(np.arange(len(tables.offsets(folder)) - 1), np.diff(tables.offsets(folder)))
+    return Captions(images, tables.text_rows(folder), tables.categories(folder), tables.splits(folder))
+
+
+def _refined(teacher: TrainedTeacher, taken: Float16, arrays: Arrays, what: str) -> Float16:
+    with _one_blas_thread():
+        made = teacher.refine(taken, arrays)
+    alive = taken.any(axis=1)
+    check_rows(made[alive], dim=teacher.dim, ids=[str(row) for row in np.flatnonzero(alive)], what=what)
+    check_not_constant(made[alive], what=what)
+    unit = np.zeros(made.shape, np.float16)
+    unit[alive] = normalise(made[alive])
+    return unit
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """The bits of a product can depend on how many threads share it."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ModuleNotFoundError as error:
+        raise missing_extra("threadpoolctl", "build", "a trained teacher") from error
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
+
+
+@dataclass(frozen=True)
+class _SavedFile:
+    """Work in progress of a training; its name holds the fingerprint, so it is never taken up for another one.
+
+    The file is the BLAKE3 of the arrays (32 hexadecimal digits) and the arrays: a damaged one is not taken over.
+    """
+
+    path: Path
+
+    def load(self) -> Arrays | None:
+        if not self.path.is_file():
+            return None
+        raw = self.path.read_bytes()
+        found, packed = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
+        return _unpacked(packed) if found == digest(packed).encode() else None
+
+    def save(self, arrays: Arrays) -> None:
+        packed = _packed(arrays)
+        write_atomic(self.path, digest(packed).encode() + packed)
+
+
+def _unpacked(packed: bytes) -> Arrays:
+    from safetensors.numpy import load
+
+    arrays: Arrays = load(packed)
+    return arrays
+
+
+def _packed(arrays: Arrays) -> bytes:
+    """Safetensors of the arrays: equal arrays give equal bytes."""
+    try:
+        from safetensors.numpy import save
+    except ModuleNotFoundError as error:
+        raise missing_extra("safetensors", "build", "a trained teacher") from error
+    packed: bytes = save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
+    return packed
+
+
+def _is_trained(spec: Spec) -> bool:
+    info = info_of(registry.load("teacher", spec.name))
+    return info is not None and info.trained

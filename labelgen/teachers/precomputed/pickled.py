@@ -1,0 +1,264 @@
+"""Reads `{id: array}` out of a pickle without executing it.
+
+A pickle is a program for a small stack machine that may call anything. This is such a machine that can call nothing: it
+builds strings, numbers, tuples, lists and dicts, and *descriptions* of numpy arrays (dtype, shape, and where their
+bytes lie in the file). Names of functions and classes are compared with the few of `pickled_arrays` and never
+imported; any other name, and any instruction that a dict of arrays does not need, is refused. Because array bytes are
+only pointed at, a file of 16 GB opens in seconds and its rows are mapped, not loaded (protocols 3 and later; protocol 2
+writes arrays as text, which has to be held in memory).
+"""
+
+from __future__ import annotations
+
+import mmap
+import pickletools
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from labelgen.errors import TeacherError
+from labelgen.teachers.failures import brief, some_of
+from labelgen.teachers.precomputed.pickled_arrays import (
+    Name,
+    Span,
+    StoredArray,
+    build,
+    call,
+    expect,
+    key,
+    named,
+)
+
+
+def read_mapping(path: Path, start: int = 0) -> dict[str, StoredArray]:
+    """The dict of arrays that the pickle at byte `start` of `path` describes; whole-number keys become text.
+
+    Raises:
+        TeacherError: not such a dict, damaged, or a pickle that uses anything but arrays and containers.
+    """
+    try:
+        with path.open("rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return _mapping(_Machine(data).run(start))
+    except (LookupError, ValueError, TypeError, struct.error) as error:
+        raise TeacherError(
+            f"cannot read {brief(path.name)!r} as a pickled dict of arrays",
+            found=brief(str(error) or type(error).__name__),
+            expected="{id: numpy array}, whole and pickled with protocol 2 or later",
+            todo="save the features as .npz or .safetensors",
+        ) from error
+
+
+def _mapping(value: Any) -> dict[str, StoredArray]:
+    if isinstance(value, StoredArray) and isinstance(value.buffer, list) and len(value.buffer) == 1:
+        value = value.buffer[0]  # numpy.save wraps a dict into an array of one object
+    if not isinstance(value, dict):
+        raise TypeError("the pickle holds no dict")
+    strange = [name for name, item in value.items() if not isinstance(item, StoredArray)]
+    if strange:
+        raise TypeError(f"values that are not numpy arrays, under the keys {some_of(strange)}")
+    return value
+
+
+#: How an argument's length is written, by pickletools' marks for "its first bytes say".
+_LENGTHS: Mapping[int, str] = MappingProxyType(
+    {
+        pickletools.TAKEN_FROM_ARGUMENT1: "<B",
+        pickletools.TAKEN_FROM_ARGUMENT4: "<i",
+        pickletools.TAKEN_FROM_ARGUMENT4U: "<I",
+        pickletools.TAKEN_FROM_ARGUMENT8U: "<Q",
+    }
+)
+_CODES = {ord(item.code): (item.name, item.arg.n if item.arg else 0) for item in pickletools.opcodes}
+
+
+def _instructions(data: mmap.mmap, position: int) -> Iterator[tuple[str, int, int]]:
+    """(name, begin, end of the argument) of every instruction before STOP; arguments are not read."""
+    while True:
+        name, size = _CODES[data[position]]
+        if name == "STOP":
+            return
+        begin, end = _argument(data, position + 1, size, lines=2 if name == "GLOBAL" else 1)
+        if not begin <= end <= len(data):
+            raise ValueError("the file ends in the middle of the pickle")
+        yield name, begin, end
+        position = end
+
+
+def _argument(data: mmap.mmap, begin: int, size: int, *, lines: int) -> tuple[int, int]:
+    if size >= 0:
+        return begin, begin + size
+    if size == pickletools.UP_TO_NEWLINE:
+        end = begin
+        for _ in range(lines):
+            end = _line_end(data, end)
+        return begin, end
+    (length,) = struct.unpack_from(_LENGTHS[size], data, begin)
+    begin += struct.calcsize(_LENGTHS[size])
+    return begin, begin + int(length)
+
+
+def _line_end(data: mmap.mmap, start: int) -> int:
+    end = data.find(b"\n", start)
+    if end < 0:
+        raise ValueError("the file ends in the middle of the pickle")
+    return end + 1
+
+
+_MARK = object()
+#: Bytes of a whole number: an id or a size.
+_LONGEST_NUMBER = 64
+
+
+class _Machine:
+    """Runs one pickle; `stack` and `memo` are the machine's own."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self.data = data
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, start: int) -> Any:
+        for name, begin, end in _instructions(self.data, start):
+            handler = _HANDLERS.get(name)
+            if handler is None:
+                raise ValueError(f"the pickle instruction {name}, which a dict of arrays does not need")
+            handler(self, begin, end)
+        return self.stack.pop()
+
+    def number(self, begin: int, end: int) -> int:
+        return int.from_bytes(self.data[begin:end], "little")
+
+    def above_mark(self) -> list[Any]:
+        """Values above the topmost mark, which goes too."""
+        position = len(self.stack) - 1
+        while self.stack[position] is not _MARK:
+            position -= 1
+            if position < 0:
+                raise ValueError("no mark on the stack")
+        items = self.stack[position + 1 :]
+        del self.stack[position:]
+        return items
+
+    def last(self, count: int) -> list[Any]:
+        """The `count` topmost values."""
+        if len(self.stack) < count:
+            raise ValueError("too little on the stack")
+        items = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
+        return items
+
+
+_Handler: TypeAlias = Callable[[_Machine, int, int], None]
+
+
+def _constant(make: Callable[[], Any]) -> _Handler:
+    return lambda machine, begin, end: machine.stack.append(make())
+
+
+def _number(form: str) -> _Handler:
+    return lambda machine, begin, end: machine.stack.append(struct.unpack_from(form, machine.data, begin)[0])
+
+
+def _long(machine: _Machine, begin: int, end: int) -> None:
+    if end - begin > _LONGEST_NUMBER:
+        raise ValueError(f"a whole number of {end - begin:,} bytes")
+    machine.stack.append(int.from_bytes(machine.data[begin:end], "little", signed=True))
+
+
+def _unicode(machine: _Machine, begin: int, end: int) -> None:
+    machine.stack.append(machine.data[begin:end].decode("utf-8", "surrogatepass"))
+
+
+def _bytes(machine: _Machine, begin: int, end: int) -> None:
+    machine.stack.append(Span(machine.data, begin, end))
+
+
+def _get(machine: _Machine, begin: int, end: int) -> None:
+    machine.stack.append(machine.memo[machine.number(begin, end)])
+
+
+def _put(machine: _Machine, begin: int, end: int) -> None:
+    # MEMOIZE has no argument: it takes the next free number.
+    machine.memo[machine.number(begin, end) if end > begin else len(machine.memo)] = machine.stack[-1]
+
+
+def _tuple(count: int) -> _Handler:
+    return lambda machine, begin, end: machine.stack.append(tuple(machine.last(count)))
+
+
+def _marked_tuple(machine: _Machine, begin: int, end: int) -> None:
+    machine.stack.append(tuple(machine.above_mark()))
+
+
+def _extend(machine: _Machine, items: list[Any]) -> None:
+    expect(machine.stack[-1], list).extend(items)
+
+
+def _set(machine: _Machine, items: list[Any]) -> None:
+    target = expect(machine.stack[-1], dict)
+    for name, value in zip(map(key, items[::2]), items[1::2], strict=True):
+        if name in target:  # the text "7" and the number 7, say: the second would replace the first
+            raise ValueError(f"several values for the id {brief(name, 80)!r}")
+        target[name] = value
+
+
+def _global(machine: _Machine, begin: int, end: int) -> None:
+    machine.stack.append(named(*machine.data[begin : end - 1].decode("utf-8").split("\n")))
+
+
+def _stack_global(machine: _Machine, begin: int, end: int) -> None:
+    machine.stack.append(named(*machine.last(2)))
+
+
+def _reduce(machine: _Machine, begin: int, end: int) -> None:
+    function, arguments = machine.last(2)
+    machine.stack.append(call(expect(function, Name), expect(arguments, tuple)))
+
+
+def _build(machine: _Machine, begin: int, end: int) -> None:
+    (state,) = machine.last(1)
+    build(machine.stack[-1], expect(state, tuple))
+
+
+def _nothing(machine: _Machine, begin: int, end: int) -> None:
+    """Framing and the protocol's number say nothing about values."""
+
+
+_HANDLERS: Mapping[str, _Handler] = MappingProxyType(
+    {
+        "PROTO": _nothing,
+        "FRAME": _nothing,
+        "NONE": _constant(lambda: None),
+        "NEWTRUE": _constant(lambda: True),
+        "NEWFALSE": _constant(lambda: False),
+        "EMPTY_TUPLE": _constant(tuple),
+        "EMPTY_LIST": _constant(list),
+        "EMPTY_DICT": _constant(dict),
+        "MARK": _constant(lambda: _MARK),
+        "BININT": _number("<i"),
+        "BININT1": _number("<B"),
+        "BININT2": _number("<H"),
+        "BINFLOAT": _number(">d"),
+        **dict.fromkeys(["LONG1", "LONG4"], _long),
+        **dict.fromkeys(["SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"], _unicode),
+        **dict.fromkeys(["SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8", "BINSTRING"], _bytes),
+        "SHORT_BINSTRING": _bytes,
+        **dict.fromkeys(["BINGET", "LONG_BINGET"], _get),
+        **dict.fromkeys(["BINPUT", "LONG_BINPUT", "MEMOIZE"], _put),
+        "TUPLE1": _tuple(1),
+        "TUPLE2": _tuple(2),
+        "TUPLE3": _tuple(3),
+        "TUPLE": _marked_tuple,
+        "APPEND": lambda machine, begin, end: _extend(machine, machine.last(1)),
+        "APPENDS": lambda machine, begin, end: _extend(machine, machine.above_mark()),
+        "SETITEM": lambda machine, begin, end: _set(machine, machine.last(2)),
+        "SETITEMS": lambda machine, begin, end: _set(machine, machine.above_mark()),
+        "GLOBAL": _global,
+        "STACK_GLOBAL": _stack_global,
+        "REDUCE": _reduce,
+        "BUILD": _build,
+    }
+)
