@@ -98,10 +98,10 @@ def _fused(rows: Any, offsets: Any, relations: str, device: str) -> Any:
 
     from labelgen.similarity.base import n_queries
     from labelgen.similarity.sort_keys import PAD_KEY, merge
-    from labelgen.similarity.tiled.engine import FusedEngine
+    from labelgen.similarity.tiled.engine import TiledEngine
 
     plan = search._plan(rows, offsets, K, relations, memory=32 * 10**9)
-    engine = FusedEngine(device, least_rows=1)
+    engine = TiledEngine(device, least_rows=1)
     keys: dict[Any, Any] = {}
     for strip in engine.schedule(plan):
         for found in engine.search(plan, strip):

@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 import labelgen
-from labelgen.loader import Labeller, SoftLabelCollate
+from labelgen.loader import SoftLabelCollate, SoftLabeler
 
 BATCH = 256
 TEXT = ["bcls()", "rsc()", "language_margin()", "fine_grained()"]
@@ -74,7 +74,7 @@ def _schemes(path: Path, schemes: list[str], repeats: int) -> None:
     print(f"\n{path.name}: {store.offsets[-1]:,} captions, batch {BATCH}\n")
     print("| scheme | blocks | soft labels | target |\n|---|---|---|---|")
     for text in schemes:
-        labeller = Labeller(store, text)
+        labeller = SoftLabeler(store, text)
         blocks = labeller.blocks(labeller.batch(images, captions))
         for need, block in blocks.similarities.items():
             sides: dict[str, Any] = {} if need.relation == "i2i" else {"caption_ids": captions}

@@ -128,10 +128,10 @@ def _rows(store: Path, case: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _plan(rows: np.ndarray, offsets: np.ndarray, k: int, relations: str, memory: int = 8 * 10**9) -> Any:
-    from labelgen.similarity.base import ArrayRows, SearchPlan, Want
+    from labelgen.similarity.base import ArrayRows, ListRequest, SearchPlan
     from labelgen.types import Relation
 
-    wants = tuple(Want(Relation(name), k) for name in relations.split("+"))
+    wants = tuple(ListRequest(Relation(name), k) for name in relations.split("+"))
     return SearchPlan("text", ArrayRows(rows), None, offsets, ((0, len(offsets) - 1),), wants, memory)
 
 
@@ -142,7 +142,7 @@ def _fused(relations: str, precision: Any = None) -> Callable[[np.ndarray, np.nd
 
         engine.fastest = (lambda: TileProduct(precision)) if precision else fastest
         plan = _plan(rows, offsets, k, relations)
-        engine = engine.FusedEngine()
+        engine = engine.TiledEngine()
         found = [partial for strip in engine.schedule(plan) for partial in engine.search(plan, strip)]
         return {partial.want: partial.keys for partial in found}
 
@@ -304,7 +304,7 @@ def _measured_memory(store: Path, budget: int) -> dict[str, Any]:
     """All text relations of a store under a build's budget: strip after strip, as tasks of the search stage do."""
     import labelgen
     from labelgen.similarity.base import SearchPlan
-    from labelgen.similarity.tiled.engine import FusedEngine
+    from labelgen.similarity.tiled.engine import TiledEngine
     from labelgen.stages.running.memory import PeakMeter, anonymous_bytes
     from labelgen.stages.running.worker import search_memory
 
@@ -313,7 +313,7 @@ def _measured_memory(store: Path, budget: int) -> dict[str, Any]:
     wants = _plan(np.empty((0, 1), np.float16), offsets, BASE["k"], "t2t+i2t+t2i").wants
     whole = ((0, len(offsets) - 1),)
     plan = SearchPlan("text", opened.embeddings("text"), None, offsets, whole, wants, search_memory(budget))
-    engine = FusedEngine()
+    engine = TiledEngine()
     strips = engine.schedule(plan)
     before, longest, started = anonymous_bytes(), 0.0, time.perf_counter()
     with PeakMeter() as meter:

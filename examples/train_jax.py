@@ -16,7 +16,7 @@ import numpy as np
 import labelgen
 from corpus import PAD, Corpus, Vocabulary, texts_of, usable
 from labelgen import losses
-from labelgen.loader import Labeller, to_jax
+from labelgen.loader import SoftLabeler, to_jax
 from labelgen.relevance.base import SoftLabels
 
 Parameters = dict[str, jax.Array]
@@ -70,7 +70,7 @@ def main() -> None:
     store = labelgen.open(options.store)
     vocabulary = Vocabulary(texts_of(store, usable(store, "train")[1]))
     corpus = Corpus.of(store, "train", vocabulary)
-    labeller = Labeller(store, options.scheme)
+    labeller = SoftLabeler(store, options.scheme)
     features, words = jnp.asarray(corpus.features.numpy()), jnp.asarray(corpus.captions.numpy())
     parameters = new_parameters(jax.random.key(0), features.shape[1], len(vocabulary))
     for epoch in range(options.epochs):

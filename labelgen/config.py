@@ -75,7 +75,7 @@ class SearchConfig:
     k: int = DEFAULT_K
     aggregation: Aggregation = "max"
     cross_k: int = 0
-    engine: str = field(default="fused", metadata=TRANSIENT)
+    engine: str = field(default="tiled", metadata=TRANSIENT)
     approximate: str = field(default="", metadata=ADDED)
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from corpus import Corpus
-from labelgen.loader import Labeller
+from labelgen.loader import SoftLabeler
 from labelgen.loader.collate import to_tensors
 from labelgen.store.reader import Store
 from methods import method
@@ -41,7 +41,7 @@ def train(text: str, corpus: Corpus, store: Store, words: int | None, budget: Bu
     """
     torch.manual_seed(seed)
     objective = method(text)
-    labeller = None if objective.scheme is None else Labeller(store, objective.scheme)
+    labeller = None if objective.scheme is None else SoftLabeler(store, objective.scheme)
     towers = new_towers(corpus, words)
     parameters = [*towers.parameters(), *objective.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=budget.rate, weight_decay=budget.decay, fused=True)

@@ -153,7 +153,7 @@ _RECIPE_OPTIONS = (
     click.option("--k", metavar="N", type=int, help="Length of the neighbour lists (64)."),
     click.option("--aggregation", type=click.Choice(["max", "mean"]), help="Over the captions of an image (max)."),
     click.option("--cross-k", metavar="N", type=int, help="Length of second lists over the other splits (none)."),
-    click.option("--engine", metavar="NAME", shell_complete=registered("engine"), help="Who searches (fused)."),
+    click.option("--engine", metavar="NAME", shell_complete=registered("engine"), help="Who searches (tiled)."),
     click.option(
         "--approximate",
         metavar="[SPEC]",

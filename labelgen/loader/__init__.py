@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from labelgen.loader.batches import AddSoftLabels
-    from labelgen.loader.blocks import Labeller, soft_labels
+    from labelgen.loader.blocks import SoftLabeler, soft_labels
     from labelgen.loader.collate import SoftLabelCollate
     from labelgen.loader.ddp import GatheredIds, gather_ids
     from labelgen.loader.fine_grained import PairLabels, pair_labels
@@ -26,7 +26,6 @@ __all__ = [
     "AddSoftLabels",
     "GatheredIds",
     "HardNegatives",
-    "Labeller",
     "ListedPairs",
     "Negatives",
     "NeighborBatchSampler",
@@ -34,6 +33,7 @@ __all__ = [
     "PairLabels",
     "SoftLabelCollate",
     "SoftLabelMixin",
+    "SoftLabeler",
     "WithIds",
     "gather_ids",
     "pair_labels",
@@ -47,7 +47,8 @@ _PLACES = {
     "AddSoftLabels": "labelgen.loader.batches:AddSoftLabels",
     "GatheredIds": "labelgen.loader.ddp:GatheredIds",
     "HardNegatives": "labelgen.loader.negatives:HardNegatives",
-    "Labeller": "labelgen.loader.blocks:Labeller",
+    "Labeller": "labelgen.loader.blocks:SoftLabeler",  # its first name
+    "SoftLabeler": "labelgen.loader.blocks:SoftLabeler",
     "ListedPairs": "labelgen.loader.listed_pairs:ListedPairs",
     "Negatives": "labelgen.loader.negatives:Negatives",
     "NeighborBatchSampler": "labelgen.loader.samplers:NeighborBatchSampler",

@@ -8,7 +8,7 @@ import numpy as np
 
 from labelgen.errors import ConfigError
 from labelgen.loader.pairs import Batch
-from labelgen.relevance.base import Need
+from labelgen.relevance.base import BlockRequest
 from labelgen.store import blocks, choose
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.reader import Store
@@ -16,7 +16,7 @@ from labelgen.types import PAD_SCORE, Bool, Float32, Int64
 
 
 def set_block(
-    store: Store, need: Need, batch: Batch, missing: Literal["raise", "mask"], *, exact: bool = True
+    store: Store, need: BlockRequest, batch: Batch, missing: Literal["raise", "mask"], *, exact: bool = True
 ) -> tuple[Float32, Bool]:
     """The i2t block by `max_other` or `first`, [A, B], and which entries can be compared; 0 elsewhere.
 

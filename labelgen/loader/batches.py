@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from labelgen.errors import ConfigError, some
-from labelgen.loader.blocks import DEFAULT_SCHEME, Labeller, Missing, PatchLike, Repeats
+from labelgen.loader.blocks import DEFAULT_SCHEME, Missing, PatchLike, Repeats, SoftLabeler
 from labelgen.relevance.base import Array, Scheme, SoftLabels
 from labelgen.specs import Spec
 from labelgen.store.reader import Store
@@ -40,7 +40,7 @@ class PairLabels:
         exact: bool = False,
         check_pairs: bool = True,
     ) -> None:
-        self.labeller = Labeller(store, scheme, missing=missing, repeats=repeats, patch=patch, exact=exact)
+        self.labeller = SoftLabeler(store, scheme, missing=missing, repeats=repeats, patch=patch, exact=exact)
         self.check_pairs = check_pairs
 
     def labels(self, image_ids: Sequence[Any], caption_ids: Sequence[Any]) -> SoftLabels:

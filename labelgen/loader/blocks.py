@@ -2,7 +2,7 @@
 
 Every block comes from `Store.block`: float32 products within 1e-6 of the store's similarity, or with `exact` that
 similarity bit for bit. What a scheme asks for is looked up
-once: `Labeller` holds the store, the scheme and its quantile tables, is picklable, and is what all adapters call.
+once: `SoftLabeler` holds the store, the scheme and its quantile tables, is picklable, and is what all adapters call.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from labelgen.loader.pairs import Batch
 from labelgen.loader.quantiles import quantile_table
 from labelgen.patches.masks import BoundPatch, PatchMasks, bound, patched
 from labelgen.patches.patch import Patch
-from labelgen.relevance.base import Blocks, Need, Quantiles, Scheme, SoftLabels, scheme
+from labelgen.relevance.base import BlockRequest, Blocks, Quantiles, Scheme, SoftLabels, scheme
 from labelgen.specs import Spec
 from labelgen.store.items import Ids
 from labelgen.store.reader import Store
@@ -65,11 +65,11 @@ def soft_labels(
         ConfigError: repeated captions, or a need that no teacher of the store serves.
         StoreMismatchError, DatasetError: a patch of another store, or one that does not hold together.
     """
-    made = Labeller(store, scheme, missing=missing, repeats=repeats, patch=patch, exact=exact)
+    made = SoftLabeler(store, scheme, missing=missing, repeats=repeats, patch=patch, exact=exact)
     return made(image_ids, caption_ids)
 
 
-class Labeller:
+class SoftLabeler:
     """Soft labels of one store by one scheme, batch after batch. Arguments as in `soft_labels`."""
 
     def __init__(
@@ -90,11 +90,13 @@ class Labeller:
                 raise ConfigError(f"{name}={value!r} is unknown", expected=" or ".join(allowed))
         self.store, self.missing, self.repeats, self.exact = store, missing, repeats, exact
         self.scheme = scheme(scheme_)
-        self.quantiles: dict[Need, Quantiles] = {need: quantile_table(store, need) for need in self.scheme.quantiles}
+        self.quantiles: dict[BlockRequest, Quantiles] = {
+            need: quantile_table(store, need) for need in self.scheme.quantiles
+        }
         self.patch = None if patch is None else bound(patch, store)
 
     def __repr__(self) -> str:
-        return f"Labeller({str(self.store.path)!r}, {str(self.scheme.spec)!r}, missing={self.missing!r})"
+        return f"SoftLabeler({str(self.store.path)!r}, {str(self.scheme.spec)!r}, missing={self.missing!r})"
 
     def __call__(self, image_ids: Ids, caption_ids: Ids) -> SoftLabels:
         """Soft labels of a batch."""
@@ -131,7 +133,7 @@ class Labeller:
         )
 
 
-def _block(store: Store, need: Need, batch: Batch, missing: Missing, exact: bool) -> tuple[Float32, Bool]:
+def _block(store: Store, need: BlockRequest, batch: Batch, missing: Missing, exact: bool) -> tuple[Float32, Bool]:
     """The block of a need, and which entries it lets be compared, of a shape that broadcasts to [A, B]."""
     if need.aggregation in ("max_other", "first"):
         from labelgen.loader.aggregations import set_block

@@ -16,7 +16,7 @@ import numpy as np
 
 from labelgen.errors import ConfigError, MissingItemError, some
 from labelgen.loader.listed_pairs import ListedPairs, read_pairs
-from labelgen.relevance.base import Need, Scheme, SetAggregation, scheme
+from labelgen.relevance.base import BlockRequest, Scheme, SetAggregation, scheme
 from labelgen.relevance.pair_weights import pair_targets, pair_weights
 from labelgen.specs import Spec
 from labelgen.store import blocks, choose
@@ -97,7 +97,7 @@ def pair_labels(
     return PairLabels(listed.captions, listed.images, listed.positives, similarity, weights, targets, where)
 
 
-def _fine_grained(text: str | Spec | Scheme) -> tuple[Need, float]:
+def _fine_grained(text: str | Spec | Scheme) -> tuple[BlockRequest, float]:
     """What the scheme asks for, and its gamma."""
     made: Any = scheme(text)
     if made.spec.name != "fine_grained":
@@ -109,7 +109,7 @@ def _fine_grained(text: str | Spec | Scheme) -> tuple[Need, float]:
     return next(iter(made.needs)), float(made.gamma)
 
 
-def _similarities(store: Store, need: Need, pairs: ListedPairs, *, refuse: bool) -> Float32:
+def _similarities(store: Store, need: BlockRequest, pairs: ListedPairs, *, refuse: bool) -> Float32:
     """[n], -inf where nothing can be compared."""
     alias, cross = choose.teacher_for(store.manifest, need.relation, need.alias)
     if cross and need.aggregation != "max":

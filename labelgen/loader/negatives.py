@@ -15,7 +15,7 @@ from labelgen.errors import ConfigError
 from labelgen.loader.blocks import PatchLike
 from labelgen.loader.quantiles import quantile_table
 from labelgen.patches.masks import BoundPatch, bound
-from labelgen.relevance.base import Need
+from labelgen.relevance.base import BlockRequest
 from labelgen.store import choose
 from labelgen.store.items import Ids, RowNumbers
 from labelgen.store.reader import Store
@@ -140,7 +140,7 @@ class HardNegatives:
         alias = choose.neighbor_list(
             self.store.manifest, self.relation, alias=self.alias, scope=self.scope, aggregation="max", k=self.k
         ).alias
-        table = quantile_table(self.store, Need(relation, alias))
+        table = quantile_table(self.store, BlockRequest(relation, alias))
         levels = sorted(table)
         return float(np.interp(percentile, levels, [table[level] for level in levels]))
 

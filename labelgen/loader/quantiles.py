@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 from labelgen.errors import ConfigError, CorruptStoreError
-from labelgen.relevance.base import Need, Quantiles
+from labelgen.relevance.base import BlockRequest, Quantiles
 from labelgen.store import choose, layout
 from labelgen.store.reader import Store
 
 
-def quantile_table(store: Store, need: Need) -> Quantiles:
+def quantile_table(store: Store, need: BlockRequest) -> Quantiles:
     """Level in [0, 1] -> similarity of random pairs of different images, for the relation and teacher of a need.
 
     A random pair never holds a caption of the image itself, so `max_other` has the table of `max`.

@@ -31,7 +31,7 @@ Array: TypeAlias = Any
 
 
 @dataclass(frozen=True)
-class Need:
+class BlockRequest:
     """One block of similarities that a scheme asks for; also the key under which it gets it.
 
     Attributes:
@@ -68,7 +68,7 @@ class Blocks:
     captions of all processes) have A != B and are enough for schemes that need `i2t` only.
 
     Attributes:
-        similarities: float32 blocks as the store defines them, rows and columns as in `Need`.
+        similarities: float32 blocks as the store defines them, rows and columns as in `BlockRequest`.
         image_rows: image row of every image, int64 [A].
         caption_images: image row that every caption belongs to, int64 [B].
         where: which entries [A, B] can be compared in all blocks; None for all. Blocks hold 0 elsewhere.
@@ -78,11 +78,11 @@ class Blocks:
         ArrayError: a block of another shape.
     """
 
-    similarities: Mapping[Need, Float32]
+    similarities: Mapping[BlockRequest, Float32]
     image_rows: Int64
     caption_images: Int64
     where: Bool | None = None
-    quantiles: Mapping[Need, Quantiles] = field(default_factory=dict)
+    quantiles: Mapping[BlockRequest, Quantiles] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for need, block in self.similarities.items():
@@ -110,7 +110,7 @@ class Blocks:
         """The pairs of the batch itself, bool [A, B]: the diagonal if it is aligned, else `same_image`."""
         return np.eye(len(self.image_rows), dtype=np.bool_) if self.aligned else self.same_image
 
-    def get(self, need: Need) -> Float32:
+    def get(self, need: BlockRequest) -> Float32:
         """The block of a need.
 
         Raises:
@@ -120,7 +120,7 @@ class Blocks:
             raise ConfigError(f"there is no block {need}", found=", ".join(map(str, self.similarities)) or "no blocks")
         return self.similarities[need]
 
-    def quantile_table(self, need: Need) -> Quantiles:
+    def quantile_table(self, need: BlockRequest) -> Quantiles:
         """The table of random pairs of a need.
 
         Raises:
@@ -211,12 +211,12 @@ class Scheme(Protocol):
         ...
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def needs(self) -> frozenset[BlockRequest]:
         """The blocks that `relevance` reads."""
         ...
 
     @property
-    def quantiles(self) -> frozenset[Need]:
+    def quantiles(self) -> frozenset[BlockRequest]:
         """Those of `needs` whose quantile tables it reads too."""
         ...
 

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from labelgen.errors import ConfigError
 from labelgen.relevance.assemble import check_aligned, soft_labels, with_own_pairs
-from labelgen.relevance.base import Blocks, Need, SetAggregation, SoftLabels, spec_of
+from labelgen.relevance.base import BlockRequest, Blocks, SetAggregation, SoftLabels, spec_of
 from labelgen.relevance.transforms import Pipeline, TransformText
 from labelgen.specs import Spec
 from labelgen.types import Relation
@@ -49,17 +49,17 @@ class Bcls:
         return Pipeline.parse(self.transform)
 
     @property
-    def _need(self) -> Need:
+    def _need(self) -> BlockRequest:
         if self.label == "i2i":
-            return Need(Relation.I2I, self.image)
-        return Need(Relation.I2T, self.text, self.aggregation)
+            return BlockRequest(Relation.I2I, self.image)
+        return BlockRequest(Relation.I2T, self.text, self.aggregation)
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def needs(self) -> frozenset[BlockRequest]:
         return frozenset({self._need})
 
     @property
-    def quantiles(self) -> frozenset[Need]:
+    def quantiles(self) -> frozenset[BlockRequest]:
         return self.needs if self._pipeline.reads_quantiles else frozenset()
 
     def relevance(self, blocks: Blocks) -> SoftLabels:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from labelgen.errors import ConfigError
-from labelgen.relevance.base import Array, Blocks, Need, Scheme, SoftLabels, scheme, spec_of
+from labelgen.relevance.base import Array, BlockRequest, Blocks, Scheme, SoftLabels, scheme, spec_of
 from labelgen.relevance.transforms import geometric_mean, mean
 from labelgen.specs import Spec
 
@@ -46,11 +46,11 @@ class Blend:
         return tuple(scheme(text) for text in self.of)
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def needs(self) -> frozenset[BlockRequest]:
         return frozenset().union(*(part.needs for part in self._parts))
 
     @property
-    def quantiles(self) -> frozenset[Need]:
+    def quantiles(self) -> frozenset[BlockRequest]:
         return frozenset().union(*(part.quantiles for part in self._parts))
 
     def relevance(self, blocks: Blocks) -> SoftLabels:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from labelgen.errors import ConfigError
 from labelgen.relevance.assemble import check_aligned, soft_labels
-from labelgen.relevance.base import Blocks, Need, SoftLabels, spec_of
+from labelgen.relevance.base import BlockRequest, Blocks, SoftLabels, spec_of
 from labelgen.relevance.transforms import Pipeline, TransformText, geometric_mean, mean
 from labelgen.specs import Spec
 from labelgen.types import Float32, Relation
@@ -58,16 +58,19 @@ class Cusa:
         return Pipeline.parse(self.transform)
 
     @property
-    def needs(self) -> frozenset[Need]:
-        return frozenset({Need(Relation.I2I, self.image), Need(Relation.T2T, self.text)})
+    def needs(self) -> frozenset[BlockRequest]:
+        return frozenset({BlockRequest(Relation.I2I, self.image), BlockRequest(Relation.T2T, self.text)})
 
     @property
-    def quantiles(self) -> frozenset[Need]:
+    def quantiles(self) -> frozenset[BlockRequest]:
         return frozenset()
 
     def relevance(self, blocks: Blocks) -> SoftLabels:
         check_aligned(blocks, str(self.spec))
-        images, texts = blocks.get(Need(Relation.I2I, self.image)), blocks.get(Need(Relation.T2T, self.text))
+        images, texts = (
+            blocks.get(BlockRequest(Relation.I2I, self.image)),
+            blocks.get(BlockRequest(Relation.T2T, self.text)),
+        )
         first, second = self._targets(images, texts)
         return soft_labels(blocks, first, self._pipeline, similarity_t2i=second, i2i=images, t2t=texts)
 

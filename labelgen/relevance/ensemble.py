@@ -8,14 +8,14 @@ from functools import cached_property
 import numpy as np
 
 from labelgen.errors import ConfigError
-from labelgen.relevance.base import Blocks, Need, SoftLabels
+from labelgen.relevance.base import BlockRequest, Blocks, SoftLabels
 from labelgen.relevance.fusion import Fusion, block_ranks, fusion
 from labelgen.specs import Spec
 from labelgen.types import Float64, Int64, Relation
 
 
 @dataclass(frozen=True)
-class Fused:
+class Ensemble:
     """Relevance = the fused label, clipped to [0, 1]; the batch's own pairs and their image's captions are 1.
 
     Args:
@@ -36,11 +36,11 @@ class Fused:
         return Spec.of("fused", by=self.by)
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def needs(self) -> frozenset[BlockRequest]:
         return frozenset(self.fusion.inputs)
 
     @property
-    def quantiles(self) -> frozenset[Need]:
+    def quantiles(self) -> frozenset[BlockRequest]:
         return frozenset()
 
     def relevance(self, blocks: Blocks) -> SoftLabels:
@@ -58,7 +58,7 @@ def fused_block(by: Fusion, blocks: Blocks) -> Float64:
     return by.combine([block_ranks(value) for value in values] if by.uses_ranks else values)
 
 
-def spread(need: Need, blocks: Blocks) -> Float64:
+def spread(need: BlockRequest, blocks: Blocks) -> Float64:
     """A block as [A, B]: `i2t` as it is; of `i2i` the column of the caption's image, of `t2t` the row of a caption of
     the image that is in the batch.
 
@@ -74,7 +74,7 @@ def spread(need: Need, blocks: Blocks) -> Float64:
     return block[_places(images, captions, need)]
 
 
-def _places(wanted: Int64, present: Int64, need: Need) -> Int64:
+def _places(wanted: Int64, present: Int64, need: BlockRequest) -> Int64:
     """Where every wanted image first stands among the present ones; itself where the two are aligned."""
     if np.array_equal(wanted, present):
         return np.arange(len(wanted), dtype=np.int64)

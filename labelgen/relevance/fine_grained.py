@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from labelgen.errors import ConfigError
 from labelgen.relevance.assemble import soft_labels
-from labelgen.relevance.base import Blocks, Need, SetAggregation, SoftLabels, spec_of
+from labelgen.relevance.base import BlockRequest, Blocks, SetAggregation, SoftLabels, spec_of
 from labelgen.relevance.pair_weights import pair_targets, pair_weights
 from labelgen.relevance.transforms import Pipeline
 from labelgen.specs import Spec
@@ -52,15 +52,15 @@ class FineGrained:
         return spec_of("fine_grained", self)
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def needs(self) -> frozenset[BlockRequest]:
         return frozenset({self._need})
 
     @property
-    def _need(self) -> Need:
-        return Need(Relation.I2T, self.text, self.aggregation)
+    def _need(self) -> BlockRequest:
+        return BlockRequest(Relation.I2T, self.text, self.aggregation)
 
     @property
-    def quantiles(self) -> frozenset[Need]:
+    def quantiles(self) -> frozenset[BlockRequest]:
         return frozenset()
 
     def relevance(self, blocks: Blocks) -> SoftLabels:

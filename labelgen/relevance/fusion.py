@@ -1,7 +1,7 @@
 """Labels made of several: one number for a pair from what several teachers, relations and aggregations say.
 
-A fusion is a pure function of arrays of one shape, named by a spec. `of` lists its inputs, written as a `Need` prints:
-`i2t.text`, `i2t.text.mean`, `i2i.image`, `i2t.clip`. Parameters are part of the spec, so a fusion that was fitted once
+A fusion is a pure function of arrays of one shape, named by a spec. `of` lists its inputs, written as a `BlockRequest`
+prints: `i2t.text`, `i2t.text.mean`, `i2i.image`, `i2t.clip`. Parameters are part of the spec, so a fusion that was fitted once
 is the same everywhere. Higher is more alike; an entry that any input does not know (NaN) is NaN.
 
 ====================  ================================================================================================
@@ -27,7 +27,7 @@ import numpy as np
 
 from labelgen.errors import ConfigError, SpecError
 from labelgen.registry import unknown
-from labelgen.relevance.base import SET_AGGREGATIONS, Need
+from labelgen.relevance.base import SET_AGGREGATIONS, BlockRequest
 from labelgen.specs import Spec
 from labelgen.types import Float64, Relation
 
@@ -39,7 +39,7 @@ class Fusion:
     """What fusions share: their inputs and their text form.
 
     Attributes:
-        of: inputs, as `Need` prints.
+        of: inputs, as `BlockRequest` prints.
 
     Raises:
         ConfigError: no input, an unknown one, or parameters of another number.
@@ -76,7 +76,7 @@ class Fusion:
         return Spec.of(self.name, **{name: value for name, value in values.items() if value != plain[name]})
 
     @property
-    def inputs(self) -> tuple[Need, ...]:
+    def inputs(self) -> tuple[BlockRequest, ...]:
         """The labels that it takes, in the order of `combine`."""
         return tuple(parse_need(text) for text in self.of)
 
@@ -217,7 +217,7 @@ def fusion(text: str | Spec | Fusion) -> Fusion:
         ) from error
 
 
-def parse_need(text: str) -> Need:
+def parse_need(text: str) -> BlockRequest:
     """`i2t.text.mean` -> the need that prints so.
 
     Raises:
@@ -228,7 +228,7 @@ def parse_need(text: str) -> Need:
     if not dot or aggregation not in SET_AGGREGATIONS:
         alias, aggregation = rest, "max"
     try:
-        return Need(Relation(relation), alias or None, aggregation)
+        return BlockRequest(Relation(relation), alias or None, aggregation)
     except ValueError as error:
         raise ConfigError(
             f"{text!r} names no label", expected="relation.teacher or relation.teacher.aggregation, like i2t.text.mean"

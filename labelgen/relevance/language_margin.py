@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from labelgen.errors import ConfigError
 from labelgen.relevance.assemble import soft_labels, with_own_pairs
-from labelgen.relevance.base import Blocks, Need, SetAggregation, SoftLabels, spec_of
+from labelgen.relevance.base import BlockRequest, Blocks, SetAggregation, SoftLabels, spec_of
 from labelgen.relevance.transforms import Pipeline, value_at
 from labelgen.specs import Spec
 from labelgen.types import Relation
@@ -41,15 +41,15 @@ class LanguageMargin:
         return spec_of("language_margin", self)
 
     @property
-    def _need(self) -> Need:
-        return Need(Relation.I2T, self.text, self.aggregation)
+    def _need(self) -> BlockRequest:
+        return BlockRequest(Relation.I2T, self.text, self.aggregation)
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def needs(self) -> frozenset[BlockRequest]:
         return frozenset({self._need})
 
     @property
-    def quantiles(self) -> frozenset[Need]:
+    def quantiles(self) -> frozenset[BlockRequest]:
         return self.needs
 
     def relevance(self, blocks: Blocks) -> SoftLabels:

@@ -65,7 +65,7 @@ class ArrayRows:
 
 
 @dataclass(frozen=True)
-class Want:
+class ListRequest:
     """One neighbour list that is asked for. Engines keep k + 1 entries: the last one bounds what is not listed."""
 
     relation: Relation
@@ -93,7 +93,7 @@ class SearchPlan:
     image: Rows | None
     offsets: Int64
     splits: tuple[tuple[int, int], ...]
-    wants: tuple[Want, ...]
+    wants: tuple[ListRequest, ...]
     memory: int
 
     @property
@@ -119,7 +119,7 @@ class Strip:
 class Partial:
     """Sorted keys of the best candidates of consecutive rows: `keys` uint64 [m, k + 1], see `keys.py`."""
 
-    want: Want
+    want: ListRequest
     first_row: int
     keys: UInt64
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -192,7 +192,7 @@ class ApproximateEngine(Engine, Protocol):
         """Images of the split `own` to calibrate with."""
         ...
 
-    def tune(self, plan: SearchPlan, images: Int64, index: Any, exact: Mapping[Want, UInt64]) -> Any:
+    def tune(self, plan: SearchPlan, images: Int64, index: Any, exact: Mapping[ListRequest, UInt64]) -> Any:
         """How an index (`ivf.Index`) is searched (`ivf.Tuning`) so that a sample with known lists has the recall."""
         ...
 
@@ -201,13 +201,13 @@ class ApproximateEngine(Engine, Protocol):
         ...
 
 
-def query_rows(plan: SearchPlan, want: Want, first: int, last: int) -> tuple[int, int]:
+def query_rows(plan: SearchPlan, want: ListRequest, first: int, last: int) -> tuple[int, int]:
     """The range of query rows that the images [first, last) stand for in a relation."""
     if want.relation.query == "image":
         return first, last
     return int(plan.offsets[first]), int(plan.offsets[last])
 
 
-def n_queries(plan: SearchPlan, want: Want) -> int:
+def n_queries(plan: SearchPlan, want: ListRequest) -> int:
     """Number of rows of the list of `want`."""
     return query_rows(plan, want, 0, len(plan.offsets) - 1)[1]

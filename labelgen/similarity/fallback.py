@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from labelgen.similarity.base import SearchPlan, Strip, Want
+from labelgen.similarity.base import ListRequest, SearchPlan, Strip
 from labelgen.similarity.groups import Side, sides
 from labelgen.similarity.reference import exact_lists, least_bytes
 from labelgen.similarity.sort_keys import PAD_KEY
@@ -28,7 +28,7 @@ _UNIT = np.uint64(0xFFFFFFFF)
 Spread: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
 
-def search_again(plan: SearchPlan, strip: Strip, want: Want, queries: Int64, spread: Spread) -> UInt64:
+def search_again(plan: SearchPlan, strip: Strip, want: ListRequest, queries: Int64, spread: Spread) -> UInt64:
     """Sorted keys [len(queries), k + 1] of some query rows of a strip.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 
 from labelgen.errors import UnknownNameError
 from labelgen.similarity import exact, tiles
-from labelgen.similarity.base import Partial, SearchPlan, Strip, Want, query_rows
+from labelgen.similarity.base import ListRequest, Partial, SearchPlan, Strip, query_rows
 from labelgen.similarity.groups import Side, cut, sides
 from labelgen.similarity.sort_keys import PAD_KEY, merge_tile
 from labelgen.similarity.tiles import Sizes
@@ -17,7 +17,7 @@ from labelgen.types import PAD_SCORE, Aggregation, Float16, Float32, Int64, UInt
 _BLOCK, _TILE = 256, 4096
 
 
-class NumpyEngine:
+class ReferenceEngine:
     """Scores every pair of a strip exactly, tile by tile, and keeps the best."""
 
     def __init__(self, device: str = "cpu") -> None:
@@ -37,7 +37,7 @@ class NumpyEngine:
             yield Partial(want, first_row, exact_lists(plan, strip, want, np.arange(first_row, last_row)))
 
 
-def exact_lists(plan: SearchPlan, strip: Strip, want: Want, queries: Int64, *, own: bool = False) -> UInt64:
+def exact_lists(plan: SearchPlan, strip: Strip, want: ListRequest, queries: Int64, *, own: bool = False) -> UInt64:
     """Lists of some query rows of a strip, from all pairs with the candidates of the strip.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 
 from labelgen.errors import LabelgenError
 from labelgen.similarity import exact
-from labelgen.similarity.base import Rows, SearchPlan, Want
+from labelgen.similarity.base import ListRequest, Rows, SearchPlan
 from labelgen.similarity.error_bounds import Errors
 from labelgen.similarity.groups import cut, rows_of, sides
 from labelgen.similarity.sort_keys import PAD_KEY, decode, encode
@@ -83,7 +83,7 @@ class Rescorer:
     """
 
     plan: SearchPlan
-    want: Want
+    want: ListRequest
     query_dots: Float64
     candidate_dots: Float64
     errors: Errors

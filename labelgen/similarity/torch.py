@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from labelgen.similarity import error_bounds, tiles
-from labelgen.similarity.base import Partial, SearchPlan, Strip, Want, query_rows
+from labelgen.similarity.base import ListRequest, Partial, SearchPlan, Strip, query_rows
 from labelgen.similarity.error_bounds import Errors
 from labelgen.similarity.groups import Side, cut, sides
 from labelgen.similarity.reference import exact_lists, least_bytes
@@ -69,7 +69,7 @@ class TorchEngine:
                 yield Partial(want, first_row, keys, SearchFacts(fell_back=len(keys)).to_json())
 
 
-def _passes(plan: SearchPlan) -> list[list[Want]]:
+def _passes(plan: SearchPlan) -> list[list[ListRequest]]:
     """Wants that share one matrix: all, except that the two directions of a cross product are different matrices."""
     if plan.product != "cross":
         return [list(plan.wants)]
@@ -77,7 +77,7 @@ def _passes(plan: SearchPlan) -> list[list[Want]]:
     return [[want for want in plan.wants if want.relation is relation] for relation in relations]
 
 
-def _asks_for_nearly_all(plan: SearchPlan, strip: Strip, want: Want) -> bool:
+def _asks_for_nearly_all(plan: SearchPlan, strip: Strip, want: ListRequest) -> bool:
     """So large a part of the candidates is wanted that scoring all pairs in float64 is the cheapest search."""
     _, candidate = sides(plan, want.relation)
     whole = tiles.candidate_tiles(plan, strip, 1 << 62)
@@ -88,7 +88,7 @@ def _asks_for_nearly_all(plan: SearchPlan, strip: Strip, want: Want) -> bool:
 class _Pass:
     """One strip of one matrix: products and running lists, then exact scores."""
 
-    def __init__(self, plan: SearchPlan, strip: Strip, wants: Sequence[Want], device: torch.device) -> None:
+    def __init__(self, plan: SearchPlan, strip: Strip, wants: Sequence[ListRequest], device: torch.device) -> None:
         self._plan, self._strip, self._wants = plan, strip, wants
         self._sizes = _sizes(plan)
         alone = device.type == "cpu" and torch.get_num_threads() == 1
@@ -110,7 +110,7 @@ class _Pass:
         for want in self._wants:
             yield self._finished(want, [(units[want], held[want]) for units, held in zip(queries, lists, strict=True)])
 
-    def _meet_all(self, blocks: Sequence[UnitRows], lists: Sequence[Mapping[Want, RunningLists]]) -> None:
+    def _meet_all(self, blocks: Sequence[UnitRows], lists: Sequence[Mapping[ListRequest, RunningLists]]) -> None:
         for scope, first, last in tiles.candidate_tiles(self._plan, self._strip, self._sizes.tile):
             tile = self._load(self._candidate, self._candidate_dots, first, last)
             for block, held in zip(blocks, lists, strict=True):
@@ -128,16 +128,16 @@ class _Pass:
             return load(side.rows, int(offsets[0]), np.diff(offsets), first, dots, self._device)
         return load(side.rows, first, np.ones(last - first, np.int64), first, dots, self._device)
 
-    def _queries(self, want: Want, block: UnitRows) -> Int64:
+    def _queries(self, want: ListRequest, block: UnitRows) -> Int64:
         grouped = sides(self._plan, want.relation)[0].grouped
         units: Int64 = (block.groups if grouped else block.rows).cpu().numpy()
         return units
 
-    def _empty_lists(self, want: Want, queries: int) -> RunningLists:
+    def _empty_lists(self, want: ListRequest, queries: int) -> RunningLists:
         # The window holds an error on either side, and the rounding of the value it is taken from.
         return RunningLists(queries, want.k, 2 * self._bound(want) + 2.0**-22, self._device.torch)
 
-    def _bound(self, want: Want) -> float:
+    def _bound(self, want: ListRequest) -> float:
         if want.aggregation == "mean" and any(side.grouped for side in sides(self._plan, want.relation)):
             return error_bounds.mean_bound(self._plan.dim, int(np.diff(self._plan.offsets).max()))
         return error_bounds.product_bound(self._plan.dim)
@@ -159,7 +159,7 @@ class _Pass:
             inner.masked_fill_(block.images[:, None] == tile.images, -torch.inf)
         return matrix
 
-    def _offer(self, running: RunningLists, want: Want, block: UnitRows, tile: UnitRows, matrix: Tensor) -> None:
+    def _offer(self, running: RunningLists, want: ListRequest, block: UnitRows, tile: UnitRows, matrix: Tensor) -> None:
         query, candidate = sides(self._plan, want.relation)
 
         def member(matrix: Tensor, side: UnitRows, group: Tensor, column: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ class _Pass:
         else:
             running.offer(matrix, lambda _, column: (tile.rows[column], tile.rows[column]))
 
-    def _finished(self, want: Want, found: Sequence[tuple[Int64, RunningLists]]) -> Partial:
+    def _finished(self, want: ListRequest, found: Sequence[tuple[Int64, RunningLists]]) -> Partial:
         """Exact lists of all query rows of the strip; rows without a living member stay padded."""
         dots = partial(pair_dots, device=self._device)
         given = self._query_dots, self._candidate_dots, Errors(self._bound(want))

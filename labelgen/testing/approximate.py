@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from labelgen.errors import BudgetError
-from labelgen.similarity.base import ApproximateEngine, SearchPlan, Want
+from labelgen.similarity.base import ApproximateEngine, ListRequest, SearchPlan
 from labelgen.similarity.sort_keys import TopK
 from labelgen.testing.engines import TEXT_RELATIONS, clustered_rows, plan_of, search_all, wants_of
 from labelgen.testing.oracles import brute_force
 from labelgen.types import PAD_ROW, Float64, Relation
 
 
-def assert_entries_are_right(found: TopK, whole: TopK, want: Want) -> None:
+def assert_entries_are_right(found: TopK, whole: TopK, want: ListRequest) -> None:
     """Every entry of approximate lists is a candidate of its query with its exact score, once, in canonical order.
 
     Args:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgen.errors import BudgetError
-from labelgen.similarity.base import ArrayRows, Engine, Partial, Product, SearchPlan, Want, n_queries
+from labelgen.similarity.base import ArrayRows, Engine, ListRequest, Partial, Product, SearchPlan, n_queries
 from labelgen.similarity.sort_keys import TopK, assemble
 from labelgen.testing.oracles import brute_force
 from labelgen.types import Float16, Int64, Relation
@@ -48,15 +48,15 @@ def clustered_rows(count: int, dim: int, seed: int, *, spread: float = 0.6, clus
 
 def wants_of(
     relations: Iterable[Relation], ks: Sequence[int] = (10,), aggregation: Any = "max", scope: Any = "split"
-) -> tuple[Want, ...]:
+) -> tuple[ListRequest, ...]:
     """A want for every relation and k."""
-    return tuple(Want(relation, k, aggregation, scope) for relation in relations for k in ks)
+    return tuple(ListRequest(relation, k, aggregation, scope) for relation in relations for k in ks)
 
 
 def plan_of(
     product: Product,
     sizes: Sequence[int] | Int64,
-    wants: Sequence[Want],
+    wants: Sequence[ListRequest],
     *,
     text: Float16 | None = None,
     image: Float16 | None = None,
@@ -76,9 +76,9 @@ def plan_of(
     )
 
 
-def search_all(engine: Engine, plan: SearchPlan) -> dict[Want, TopK]:
+def search_all(engine: Engine, plan: SearchPlan) -> dict[ListRequest, TopK]:
     """All strips of a plan, merged; strips in reverse order, since their order may not matter."""
-    partials: dict[Want, list[Partial]] = {want: [] for want in plan.wants}
+    partials: dict[ListRequest, list[Partial]] = {want: [] for want in plan.wants}
     for strip in reversed(engine.schedule(plan)):
         found = list(engine.search(plan, strip))
         for want in plan.wants:
@@ -99,7 +99,7 @@ def assert_equals_brute_force(engine: Engine, plan: SearchPlan) -> None:
             )
 
 
-def _check_lists(want: Want, partials: Sequence[Partial]) -> None:
+def _check_lists(want: ListRequest, partials: Sequence[Partial]) -> None:
     for partial in partials:
         if partial.keys.dtype != np.uint64 or partial.keys.shape[1:] != (want.k + 1,):
             raise AssertionError(f"{want}: keys are {partial.keys.dtype} {partial.keys.shape}, not uint64 [m, k + 1]")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.similarity.base import SearchPlan, Want
+from labelgen.similarity.base import ListRequest, SearchPlan
 from labelgen.similarity.sort_keys import TopK
 from labelgen.types import PAD_ROW, Aggregation, Bool, Float32, Float64, Int64, Modality
 
@@ -26,7 +26,7 @@ class _Side:
     images: Int64
 
 
-def brute_force(plan: SearchPlan, want: Want, split_of: Int64 | None = None) -> TopK:
+def brute_force(plan: SearchPlan, want: ListRequest, split_of: Int64 | None = None) -> TopK:
     """The list of `want`: all pairs scored, sorted by score descending, then by row ascending.
 
     Holds all rows in float64: for thousands of rows, not for millions.
@@ -105,7 +105,7 @@ def _combined(members: Sequence[Float32], width: int, aggregation: Aggregation) 
     return mean
 
 
-def _allowed(split_of: Int64, want: Want, image: int, images: Int64) -> Bool:
+def _allowed(split_of: Int64, want: ListRequest, image: int, images: Int64) -> Bool:
     """Candidates in scope: of other images, of the query's split or of all others."""
     inside = split_of[images] == split_of[image]
     allowed: Bool = inside & (images != image) if want.scope == "split" else ~inside

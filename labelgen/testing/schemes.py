@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labelgen.relevance.base import Blocks, Need, SoftLabels
+from labelgen.relevance.base import BlockRequest, Blocks, SoftLabels
 from labelgen.specs import Spec
 from labelgen.types import Relation
 
@@ -20,12 +20,12 @@ class Everything:
         return Spec.parse(f"everything(aggregation={self.aggregation!r})")
 
     @property
-    def needs(self) -> frozenset[Need]:
-        i2t = Need(Relation.I2T, "text", self.aggregation)
-        return frozenset({i2t, Need(Relation.T2T, "text"), Need(Relation.I2I, "image")})
+    def needs(self) -> frozenset[BlockRequest]:
+        i2t = BlockRequest(Relation.I2T, "text", self.aggregation)
+        return frozenset({i2t, BlockRequest(Relation.T2T, "text"), BlockRequest(Relation.I2I, "image")})
 
     @property
-    def quantiles(self) -> frozenset[Need]:
+    def quantiles(self) -> frozenset[BlockRequest]:
         return frozenset()
 
     def relevance(self, blocks: Blocks) -> SoftLabels:

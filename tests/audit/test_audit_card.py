@@ -19,7 +19,7 @@ from labelgen.audit.card.retrieval import answers_of, ranked, retrieval_values
 from labelgen.audit.judgements.judgements import Judgements, Kind, graded_frame, read_judgements
 from labelgen.cli.main import cli
 from labelgen.errors import ConfigError, UnknownIdError
-from labelgen.relevance.base import Need
+from labelgen.relevance.base import BlockRequest
 from labelgen.relevance.fusion import fusion
 from labelgen.store.reader import Store
 from labelgen.testing.stores import make_store
@@ -50,7 +50,7 @@ def judged(store: Store) -> Judgements:
     return Judgements("made", "made", Relation.I2T, ("image", "caption"), "graded", frame, 5.0, "made")
 
 
-def brute(store: Store, need: Need, image: int, caption: int) -> float:
+def brute(store: Store, need: BlockRequest, image: int, caption: int) -> float:
     """One label, from the embeddings, in plain float64."""
 
     def unit(alias: str, side: str, row: int) -> np.ndarray:
@@ -83,7 +83,7 @@ def test_labels_equal_a_brute_force(store: Store, judged: Judgements) -> None:
 
 def test_a_judged_caption_is_left_out_of_its_own_set(store: Store, judged: Judgements) -> None:
     pairs = resolve(store, judged)
-    values = label_values(store, Need(Relation.I2T, "text"), pairs)
+    values = label_values(store, BlockRequest(Relation.I2T, "text"), pairs)
     full = store.block("i2t", image_rows=pairs.left, caption_rows=pairs.right, alias="text", missing="mask")[0]
     foreign = ~pairs.own & np.isfinite(values)
     assert np.array_equal(values[foreign], full.diagonal()[foreign])
@@ -135,7 +135,7 @@ def test_the_bootstrap_draws_images_not_pairs(tmp_path: Path, kinds: tuple[Kind,
     lefts, rights = (10, 50) if forward else (50, 10)
     pairs = [(left, right) for left in range(lefts) for right in range(rights)]
     image_of_left = [left if forward else left // 5 for left, _ in pairs]
-    need = Need(Relation.I2T, "text")
+    need = BlockRequest(Relation.I2T, "text")
     scores = np.array([brute(store, need, *(pair if forward else pair[::-1])) for pair in pairs])
     draw = np.random.default_rng(0)
     side = np.array([1 if image < 5 else -1 for image in image_of_left])
@@ -176,7 +176,7 @@ def test_retrieval_intervals_draw_the_queries(tmp_path: Path) -> None:
     judgements = Judgements("p", "p", Relation.I2T, ("image", "caption"), "positives", frame, 1.0, "p")
     pairs = resolve(store, judgements)
     answers = answers_of(store, pairs)
-    per_query = retrieval_values(store, Need(Relation.I2T, "text"), pairs, answers)["with own", "map_at_r"][0]
+    per_query = retrieval_values(store, BlockRequest(Relation.I2T, "text"), pairs, answers)["with own", "map_at_r"][0]
     draw = np.random.default_rng(3)
     means = [per_query[draw.integers(0, len(per_query), len(per_query))].mean() for _ in range(2000)]
     card = agreement_card(store, [judgements], replicates=2000)
@@ -229,7 +229,7 @@ def test_sentences_are_captions_where_they_can_be(store: Store, monkeypatch: pyt
     assert pairs.right.tolist()[1] == -1
     same_as = store.embeddings("text").take(np.array([2]))
     monkeypatch.setattr("labelgen.audit.card.labels.encode_sentences", lambda spec, texts: same_as)
-    values = label_values(store, Need(Relation.T2T, "text"), pairs)
+    values = label_values(store, BlockRequest(Relation.T2T, "text"), pairs)
     block = store.block("t2t", caption_rows=[0, 1, 2], alias="text")
     first = [texts.index(texts[0]), texts.index(texts[1])]
     assert values.tolist() == [store.block("t2t", caption_rows=first, alias="text")[0, 1], block[0, 2]]

@@ -23,7 +23,7 @@ import labelgen
 from labelgen import pipeline
 from labelgen.cli.main import cli
 from labelgen.errors import DatasetError, DiskError, StoreMismatchError
-from labelgen.similarity.base import SearchPlan, Want
+from labelgen.similarity.base import ListRequest, SearchPlan
 from labelgen.stages.running import lock
 from labelgen.store.disk import atomic
 from labelgen.store.manifest import load_manifest, save_manifest
@@ -118,7 +118,7 @@ def check_lists(store: Store) -> None:
             wants=(),
             memory=1 << 30,
         )
-        expected = brute_force(plan, Want(entry.relation, entry.k, entry.aggregation, entry.scope), split_of)
+        expected = brute_force(plan, ListRequest(entry.relation, entry.k, entry.aggregation, entry.scope), split_of)
         for name, spec in entry.arrays().items():
             found = np.asarray(store.array(spec))
             np.testing.assert_array_equal(found, getattr(expected, name), err_msg=f"{entry.path}/{name}")

@@ -15,7 +15,7 @@ import zarr
 import labelgen
 from labelgen import pipeline
 from labelgen.errors import StoreBusyError, StoreError, StoreMismatchError
-from labelgen.similarity.base import SearchPlan, Want
+from labelgen.similarity.base import ListRequest, SearchPlan
 from labelgen.stages.running import lock
 from labelgen.testing.oracles import brute_force
 from labelgen.types import Relation
@@ -33,7 +33,7 @@ def test_neighbour_lists_are_those_of_a_brute_force(demo_store: Path, relation: 
     store = labelgen.open(demo_store)
     product = "image" if relation is Relation.I2I else "text"
     rows = store.embeddings(product, product)
-    want = Want(relation, 64)
+    want = ListRequest(relation, 64)
     plan = SearchPlan(
         product=product,
         text=rows if product == "text" else None,

@@ -193,12 +193,12 @@ import sys
 import numpy as np
 import torch.distributed as dist
 import labelgen
-from labelgen.loader import Labeller, gather_ids
+from labelgen.loader import SoftLabeler, gather_ids
 from labelgen.testing.schemes import Everything
 
 rank, path, meeting = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-labeller = Labeller(labelgen.open(path), Everything())
+labeller = SoftLabeler(labelgen.open(path), Everything())
 first, second = (["img-0", "img-1"], ["cap-1", "cap-5"]), (["img-7", "img-9", "img-3"], ["cap-39", "cap-45", "cap-19"])
 mine = (first, second)[rank]
 images, captions = gather_ids(mine[0]), gather_ids(mine[1])

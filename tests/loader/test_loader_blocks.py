@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import labelgen
 from labelgen.errors import ConfigError, MissingItemError, UnknownIdError
-from labelgen.loader.blocks import Labeller
+from labelgen.loader.blocks import SoftLabeler
 from labelgen.loader.quantiles import quantile_table
-from labelgen.relevance.base import Need
+from labelgen.relevance.base import BlockRequest
 from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.manifest import load_manifest, save_manifest
 from labelgen.store.reader import Store
@@ -69,8 +69,8 @@ def test_blocks_are_those_of_the_store(store: Store, images: list[int], captions
 def test_other_aggregations(store: Store, aggregation: str, images: list[int], captions: list[int]) -> None:
     """Pair by pair from the definition: caption 7 is the only one of image 3, so it has no other there."""
     ids = [f"img-{v}" for v in images], [f"cap-{c}" for c in captions]
-    labels = Labeller(store, Everything(aggregation), exact=True)(*ids)
-    np.testing.assert_allclose(Labeller(store, Everything(aggregation))(*ids).i2t, labels.i2t, atol=1e-6, rtol=0)
+    labels = SoftLabeler(store, Everything(aggregation), exact=True)(*ids)
+    np.testing.assert_allclose(SoftLabeler(store, Everything(aggregation))(*ids).i2t, labels.i2t, atol=1e-6, rtol=0)
     for a, image in enumerate(images):
         rows = [row for row in range(OFFSETS[image], OFFSETS[image + 1]) if row != 3]
         for b, caption in enumerate(captions):
@@ -81,7 +81,7 @@ def test_other_aggregations(store: Store, aggregation: str, images: list[int], c
 
 
 def test_first_of_an_image_without_captions_cannot_be_compared(store: Store) -> None:
-    labels = Labeller(store, Everything("first"), missing="mask")(["img-2", "img-0"], ["cap-0"])
+    labels = SoftLabeler(store, Everything("first"), missing="mask")(["img-2", "img-0"], ["cap-0"])
     assert labels.where.tolist() == [[False], [True]]
     assert labels.i2t.tolist() == [[0], [1]]
 
@@ -90,7 +90,7 @@ def test_missing_items_are_named_or_masked(store: Store) -> None:
     arguments = ["img-0", "img-5", "img-1"], ["cap-0", "cap-3", "cap-5"]
     for aggregation in ("max", "max_other", "first"):
         with pytest.raises(MissingItemError, match=r"img-5|cap-3"):
-            Labeller(store, Everything(aggregation))(*arguments)
+            SoftLabeler(store, Everything(aggregation))(*arguments)
     labels = labelgen.soft_labels(store, *arguments, scheme=Everything(), missing="mask", exact=True)
     assert labels.where.tolist() == [[True, False, True], [False, False, False], [True, False, True]]
     assert not labels.i2i[1].any()
@@ -145,11 +145,11 @@ def test_repeated_images_are_fine_and_repeated_captions_are_not(store: Store) ->
 @pytest.mark.parametrize("wrong", [{"missing": "ignore"}, {"repeats": "yes"}])
 def test_choices_are_checked(store: Store, wrong: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="is unknown"):
-        Labeller(store, Everything(), **wrong)  # type: ignore[arg-type]
+        SoftLabeler(store, Everything(), **wrong)  # type: ignore[arg-type]
 
 
 def test_a_labeller_is_a_small_pickle(store: Store) -> None:
-    labeller = Labeller(store, Everything())
+    labeller = SoftLabeler(store, Everything())
     data = pickle.dumps(labeller)
     assert len(data) < 1000
     again = pickle.loads(data)
@@ -166,12 +166,12 @@ def test_quantile_tables_are_those_of_the_store(store_path: Path, tmp_path: Path
     save_manifest(root, replace(manifest, files={**manifest.files, "stats/i2t.text.json": fact}))
     store = labelgen.open(root)
     for aggregation in ("max", "max_other"):
-        assert quantile_table(store, Need(Relation.I2T, None, aggregation)) == {0.0: -0.5, 0.5: 0.125, 1.0: 1.0}
+        assert quantile_table(store, BlockRequest(Relation.I2T, None, aggregation)) == {0.0: -0.5, 0.5: 0.125, 1.0: 1.0}
     with pytest.raises(ConfigError, match=r"no quantile table of i2t.mean by teacher 'text'"):
-        quantile_table(store, Need(Relation.I2T, None, "mean"))
+        quantile_table(store, BlockRequest(Relation.I2T, None, "mean"))
     (root / "stats" / "i2t.text.json").write_text("[]")
     with pytest.raises(OSError, match="cannot be read"):
-        quantile_table(store, Need(Relation.I2T))
+        quantile_table(store, BlockRequest(Relation.I2T))
 
 
 def test_an_unknown_image_of_a_batch_of_no_pairs_belongs_to_no_caption(store: Store) -> None:

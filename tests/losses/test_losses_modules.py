@@ -9,7 +9,7 @@ import torch
 from labelgen import losses
 from labelgen.errors import ConfigError
 from labelgen.losses import modules
-from labelgen.relevance.base import Blocks, Need, scheme
+from labelgen.relevance.base import BlockRequest, Blocks, scheme
 from labelgen.types import Relation
 
 SIZE = 6
@@ -23,8 +23,8 @@ def blocks() -> Blocks:
     vectors = random.normal(size=(2, SIZE, 5))
     vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
     images, texts = (np.float32(side @ side.T) for side in vectors)
-    needs = {Need(Relation.I2I): images, Need(Relation.T2T): texts, Need(Relation.I2T): texts}
-    table = {Need(Relation.I2T): {0.0: -1.0, 0.5: 0.1, 1.0: 1.0}}
+    needs = {BlockRequest(Relation.I2I): images, BlockRequest(Relation.T2T): texts, BlockRequest(Relation.I2T): texts}
+    table = {BlockRequest(Relation.I2T): {0.0: -1.0, 0.5: 0.1, 1.0: 1.0}}
     return Blocks(needs, rows, rows, quantiles=table)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from labelgen.audit.card.fusion import fit_logistic, group_ranks
 from labelgen.errors import ConfigError, SpecError, UnknownNameError
-from labelgen.relevance.base import Blocks, Need, Scheme, scheme
+from labelgen.relevance.base import BlockRequest, Blocks, Scheme, scheme
 from labelgen.relevance.ensemble import Fused, fused_block, spread
 from labelgen.relevance.fusion import FUSIONS, block_ranks, fusion, parse_need
 from labelgen.types import Relation
@@ -68,7 +68,7 @@ def test_every_fusion_grows_with_its_inputs(name: str, seed: int) -> None:
 def test_print_is_parse(name: str) -> None:
     made = fusion(f"{name}({TWO})")
     assert fusion(str(made.spec)) == made
-    assert made.inputs == (Need(Relation.I2T, "text"), Need(Relation.I2I, "image"))
+    assert made.inputs == (BlockRequest(Relation.I2T, "text"), BlockRequest(Relation.I2I, "image"))
     unknown = made.combine([np.array([np.nan, 1.0]), np.array([0.5, 1.0])])
     assert np.isnan(unknown[0])
     assert not np.isnan(unknown[1])
@@ -102,7 +102,7 @@ def blocks(aligned: bool = True) -> Blocks:
     captions = images if aligned else np.array([7, 9, 9, 4])
     i2t = draw.random((3, len(captions)), np.float32)
     i2i = draw.random((3, 3), np.float32)
-    return Blocks({Need(Relation.I2T, "text"): i2t, Need(Relation.I2I, "image"): i2i}, images, captions)
+    return Blocks({BlockRequest(Relation.I2T, "text"): i2t, BlockRequest(Relation.I2I, "image"): i2i}, images, captions)
 
 
 def test_scheme_in_a_batch() -> None:
@@ -126,11 +126,14 @@ def test_scheme_is_registered() -> None:
 
 def test_photographs_are_spread_over_captions() -> None:
     given_blocks = blocks(aligned=False)
-    i2i = given_blocks.get(Need(Relation.I2I, "image"))
-    assert spread(Need(Relation.I2I, "image"), given_blocks).tolist() == i2i[:, [1, 2, 2, 0]].astype(float).tolist()
-    lonely = Blocks({Need(Relation.I2I, "image"): i2i}, np.array([4, 7, 9]), np.array([5, 4, 7]))
+    i2i = given_blocks.get(BlockRequest(Relation.I2I, "image"))
+    assert (
+        spread(BlockRequest(Relation.I2I, "image"), given_blocks).tolist()
+        == i2i[:, [1, 2, 2, 0]].astype(float).tolist()
+    )
+    lonely = Blocks({BlockRequest(Relation.I2I, "image"): i2i}, np.array([4, 7, 9]), np.array([5, 4, 7]))
     with pytest.raises(ConfigError, match="batch of pairs"):
-        spread(Need(Relation.I2I, "image"), lonely)
+        spread(BlockRequest(Relation.I2I, "image"), lonely)
 
 
 def test_ranks_in_a_block() -> None:

@@ -11,11 +11,11 @@ import pytest
 from labelgen import registry
 from labelgen.errors import ArrayError, ConfigError, SpecError, UnknownNameError
 from labelgen.relevance import fine_grained
-from labelgen.relevance.base import Blocks, Need, Scheme, SoftLabels, scheme
+from labelgen.relevance.base import BlockRequest, Blocks, Scheme, SoftLabels, scheme
 from labelgen.specs import Spec
 from labelgen.types import Float32, Relation
 
-I2T, T2T, I2I = Need(Relation.I2T), Need(Relation.T2T), Need(Relation.I2I)
+I2T, T2T, I2I = BlockRequest(Relation.I2T), BlockRequest(Relation.T2T), BlockRequest(Relation.I2I)
 #: Image rows of three pairs; the first two are two captions of one image.
 ROWS = np.array([5, 5, 8])
 R = np.array([[1, 1, 0.4], [1, 1, 0.4], [-0.2, 0.6, 1]], np.float32)
@@ -103,7 +103,7 @@ def test_bcls() -> None:
 
 def test_own_pairs_are_one_whatever_the_aggregation() -> None:
     """The mean over an image's captions is below 1 for its own; aligned: the diagonal, else all pairs of an image."""
-    need = Need(Relation.I2T, None, "mean")
+    need = BlockRequest(Relation.I2T, None, "mean")
     mean = R * np.float32(0.9)
     soft = scheme("bcls(aggregation='mean')").relevance(Blocks({need: mean}, ROWS, ROWS))
     np.testing.assert_array_equal(soft.relevance.diagonal(), 1)
@@ -224,10 +224,10 @@ def test_values_are_frozen_and_checked() -> None:
     with pytest.raises(ArrayError, match="block t2t has the wrong shape"):
         Blocks({T2T: T[:2]}, ROWS, ROWS)
     with pytest.raises(ConfigError):
-        Need(Relation.T2I)
+        BlockRequest(Relation.T2I)
     with pytest.raises(ConfigError):
-        Need(Relation.T2T, None, "mean")
-    assert str(Need(Relation.I2T, "clip", "mean")) == "i2t.clip.mean"
+        BlockRequest(Relation.T2T, None, "mean")
+    assert str(BlockRequest(Relation.I2T, "clip", "mean")) == "i2t.clip.mean"
 
 
 def test_soft_labels_map_every_array() -> None:
@@ -271,7 +271,7 @@ def test_the_text_half_of_a_batch_that_is_no_square() -> None:
 
 def test_similarities_beside_the_targets_are_as_they_were() -> None:
     """`i2t` of every scheme is the block it was given, own pairs included: with a mean they are not 1."""
-    mean = Need(Relation.I2T, None, "mean")
+    mean = BlockRequest(Relation.I2T, None, "mean")
     similarity = np.array([[0.6, 0.1, 0.2], [0.3, 0.7, 0.0], [0.2, 0.4, 0.5]], np.float32)
     rows = np.array([1, 2, 3])
     given = Blocks({mean: similarity}, rows, rows, quantiles={mean: TABLE})

@@ -18,7 +18,7 @@ from labelgen.similarity.ann.faiss_engine import FaissEngine
 from labelgen.similarity.ann.ivf import Index
 from labelgen.similarity.ann.recall import Sampled, by_image, recalls
 from labelgen.similarity.base import ArrayRows, SearchPlan
-from labelgen.similarity.reference import NumpyEngine
+from labelgen.similarity.reference import ReferenceEngine
 from labelgen.similarity.sort_keys import TopK
 from labelgen.testing.approximate import ApproximateEngineSuite, recall_of
 from labelgen.testing.engines import TEXT_RELATIONS, clustered_rows, plan_of, search_all, unit_rows, wants_of
@@ -89,7 +89,7 @@ def test_a_low_recall_is_reported_low() -> None:
     for want in plan.wants:  # the whole corpus as the sample: the measurement is the truth
         sampled = Sampled(plan_of("text", [3] * 500, [want], text=plan.text.array), np.arange(500))  # type: ignore[union-attr]
         measured = by_image(
-            recalls(_keys(found[want]), sampled.search(NumpyEngine(), 0, 500, (0, 500))[0], want.k),
+            recalls(_keys(found[want]), sampled.search(ReferenceEngine(), 0, 500, (0, 500))[0], want.k),
             sampled.queries(want, sampled.images)[1],
         )
         assert float(measured.mean()) == pytest.approx(true[want], abs=1e-6)

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelgen.errors import LabelgenError
-from labelgen.similarity.base import Strip, Want
+from labelgen.similarity.base import ListRequest, Strip
 from labelgen.similarity.error_bounds import low_precision_errors, whole_product_errors
 from labelgen.similarity.exact import aggregate_groups, block_similarity
 from labelgen.similarity.sort_keys import PAD_KEY, encode, smallest
 from labelgen.similarity.tiled.derived import best_images, best_of_captions
-from labelgen.similarity.tiled.engine import FusedEngine
+from labelgen.similarity.tiled.engine import TiledEngine
 from labelgen.similarity.tiled.matrix import matrices
 from labelgen.similarity.tiled.product import TileProduct
 from labelgen.similarity.tiled.rows import Part
@@ -72,14 +72,14 @@ def test_the_best_captions_of_images_are_among_those_of_their_captions(
 def test_every_relation_may_have_its_own_k_and_none_needs_another(relations: list[Relation], ks: tuple[int]) -> None:
     sizes = np.random.default_rng(1).integers(0, 9, 150)
     text = clustered_rows(int(sizes.sum()), 64, seed=1)
-    wants = (*map(Want, relations, ks), Want(relations[-1], 5))
-    assert_equals_brute_force(FusedEngine(), plan_of("text", sizes, wants, text=text))
+    wants = (*map(ListRequest, relations, ks), ListRequest(relations[-1], 5))
+    assert_equals_brute_force(TiledEngine(), plan_of("text", sizes, wants, text=text))
 
 
 def test_pairs_that_serve_several_lists_are_scored_once() -> None:
     text = clustered_rows(5000, 64, seed=2, spread=1.5)
     plan = plan_of("text", [5] * 1000, wants_of(TEXT_RELATIONS, (20,)), text=text)
-    engine = FusedEngine()
+    engine = TiledEngine()
     (strip,) = engine.schedule(plan)
     t2t, i2t, t2i = engine.search(plan, strip)
     assert 21 * 5000 < t2t.facts["rescored"] < 60 * 5000
@@ -92,7 +92,7 @@ def test_lists_of_other_splits_come_from_strips_between_splits() -> None:
     text = clustered_rows(900, 64, seed=3)
     wants = wants_of(TEXT_RELATIONS, (6,)) + wants_of(TEXT_RELATIONS, (3,), scope="cross")
     plan = plan_of("text", sizes, wants, text=text, splits=[(0, 200), (200, 260), (260, 300)])
-    strips = FusedEngine().schedule(plan)
+    strips = TiledEngine().schedule(plan)
     assert all(strip.mutual for strip in strips)
     spans = [((strip.first, strip.last), *strip.candidates) for strip in strips]
     assert sorted(spans) == [
@@ -103,15 +103,15 @@ def test_lists_of_other_splits_come_from_strips_between_splits() -> None:
         ((200, 260), (260, 300)),
         ((260, 300), (260, 300)),
     ]
-    assert_equals_brute_force(FusedEngine(), plan)
+    assert_equals_brute_force(TiledEngine(), plan)
 
 
 def test_a_corpus_of_one_split_has_empty_lists_of_others() -> None:
     text = clustered_rows(120, 64, seed=4)
     wants = wants_of(TEXT_RELATIONS, (3,), scope="cross")
-    assert_equals_brute_force(FusedEngine(), plan_of("text", [3] * 40, wants, text=text))
+    assert_equals_brute_force(TiledEngine(), plan_of("text", [3] * 40, wants, text=text))
     assert_equals_brute_force(
-        FusedEngine(), plan_of("text", [3] * 40, wants + wants_of([Relation.T2T], (2,)), text=text)
+        TiledEngine(), plan_of("text", [3] * 40, wants + wants_of([Relation.T2T], (2,)), text=text)
     )
 
 
@@ -151,25 +151,25 @@ def test_many_lists_with_more_near_ties_than_places_are_searched_in_float32(monk
     monkeypatch.setattr("labelgen.similarity.tiled.engine.fastest", lambda: TileProduct("bfloat16"))
     text = clustered_rows(2000, 256, seed=5, spread=0.1, clusters=1)
     plan = plan_of("text", [2] * 1000, wants_of(TEXT_RELATIONS, (10,)), text=text)
-    engine = FusedEngine()
+    engine = TiledEngine()
     facts = [dict(partial.facts) for strip in engine.schedule(plan) for partial in engine.search(plan, strip)]
     assert all(item["fell_back"] < 100 and item["bound"] < 1e-4 for item in facts)  # that of float32
     assert tried == ["bfloat16"]
-    assert_equals_brute_force(FusedEngine(), plan)
+    assert_equals_brute_force(TiledEngine(), plan)
 
 
 def test_a_strip_across_splits_is_refused() -> None:
     text = clustered_rows(60, 16, seed=6)
     plan = plan_of("text", [3] * 20, wants_of([Relation.T2T], (3,)), text=text, splits=[(0, 12), (12, 20)])
     with pytest.raises(LabelgenError, match="lie in one split each"):
-        list(FusedEngine().search(plan, Strip(0, 14, ((14, 20),), mutual=True)))
+        list(TiledEngine().search(plan, Strip(0, 14, ((14, 20),), mutual=True)))
 
 
 def test_a_strip_of_two_ranges_gives_both_their_lists() -> None:
     text = clustered_rows(300, 32, seed=7)
     plan = plan_of("text", [3] * 100, wants_of(TEXT_RELATIONS, (4,)), text=text)
     strip = Strip(60, 100, ((0, 60),), mutual=True)  # as new images meet the old ones
-    found = {(part.want.relation, part.first_row): len(part.keys) for part in FusedEngine().search(plan, strip)}
+    found = {(part.want.relation, part.first_row): len(part.keys) for part in TiledEngine().search(plan, strip)}
     assert found == {
         (Relation.T2T, 180): 120,
         (Relation.I2T, 60): 40,

@@ -13,7 +13,7 @@ from labelgen.similarity.exact import block_similarity
 from labelgen.similarity.tiled import device, engine, product
 from labelgen.similarity.tiled.bits import EVERYTHING, NOTHING
 from labelgen.similarity.tiled.device import DeviceProduct, DeviceTile, product_on, whole_sums
-from labelgen.similarity.tiled.engine import FusedEngine
+from labelgen.similarity.tiled.engine import TiledEngine
 from labelgen.similarity.tiled.lists import numbers
 from labelgen.testing.engines import EngineSuite, clustered_rows, plan_of, unit_rows, wants_of
 from labelgen.types import Relation
@@ -31,14 +31,14 @@ class TestFusedEngineOnADevice(EngineSuite):
         monkeypatch.setattr(product, "BLOCK", 32)
         monkeypatch.setattr(device, "_SLAB", 1000)
 
-    def make(self) -> FusedEngine:
-        return FusedEngine()
+    def make(self) -> TiledEngine:
+        return TiledEngine()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 class TestFusedEngineOnCuda(EngineSuite):
-    def make(self) -> FusedEngine:
-        return FusedEngine("cuda")
+    def make(self) -> TiledEngine:
+        return TiledEngine("cuda")
 
 
 def test_a_device_gets_float16_only_where_its_sums_are_known() -> None:
@@ -140,7 +140,7 @@ def test_no_rows_break_the_bound(seed: int, dim: int, dtype: torch.dtype, kind: 
 
 def test_a_device_makes_mutual_strips_of_more_work(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of("image", [0] * 500, wants_of([Relation.I2I], (5,)), image=clustered_rows(500, 64, seed=2))
-    assert all(strip.mutual for strip in FusedEngine("cpu").schedule(plan))
+    assert all(strip.mutual for strip in TiledEngine("cpu").schedule(plan))
     monkeypatch.setattr(engine, "_LEAST_ROWS", 1)
     monkeypatch.setattr(engine, "_WORK", 150.0**2 * 64)
-    assert len(FusedEngine().schedule(plan)) > 1 == len(FusedEngine("meta").schedule(plan))
+    assert len(TiledEngine().schedule(plan)) > 1 == len(TiledEngine("meta").schedule(plan))

@@ -14,7 +14,7 @@ from labelgen.similarity.base import SearchPlan
 from labelgen.similarity.error_bounds import Errors, low_precision_errors
 from labelgen.similarity.exact import block_similarity
 from labelgen.similarity.tiled import bits, engine, kernels, lists, pairs, product
-from labelgen.similarity.tiled.engine import FusedEngine
+from labelgen.similarity.tiled.engine import TiledEngine
 from labelgen.similarity.tiled.product import TileProduct, fastest
 from labelgen.testing.engines import (
     TEXT_RELATIONS,
@@ -30,8 +30,8 @@ from labelgen.types import Float16, Relation
 
 
 class TestFusedEngine(EngineSuite):
-    def make(self) -> FusedEngine:
-        return FusedEngine()
+    def make(self) -> TiledEngine:
+        return TiledEngine()
 
 
 @pytest.fixture(params=["bfloat16", "float32", "float32-blas"])
@@ -53,8 +53,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small")
 class TestFusedEngineWithSmallTiles(EngineSuite):
-    def make(self) -> FusedEngine:
-        return FusedEngine()
+    def make(self) -> TiledEngine:
+        return TiledEngine()
 
 
 @pytest.mark.usefixtures("small")
@@ -63,17 +63,17 @@ def test_every_precision_gives_the_same_lists(precision: str) -> None:
     text = clustered_rows(int(sizes.sum()), 64, seed=1)
     text[::17] = 0
     plan = plan_of("text", sizes, wants_of(TEXT_RELATIONS, (1, 7)), text=text, splits=[(0, 100), (100, 150)])
-    assert_equals_brute_force(FusedEngine(), plan)
+    assert_equals_brute_force(TiledEngine(), plan)
 
 
 def facts_of(plan: SearchPlan) -> list[dict[str, float]]:
-    engine = FusedEngine()
+    engine = TiledEngine()
     return [dict(partial.facts) for strip in engine.schedule(plan) for partial in engine.search(plan, strip)]
 
 
 def test_symmetric_strips_cover_every_pair_of_images_once(small: None) -> None:
     plan = plan_of("text", [2] * 200, wants_of(TEXT_RELATIONS, (5,)), text=clustered_rows(400, 64, seed=2))
-    strips = FusedEngine().schedule(plan)
+    strips = TiledEngine().schedule(plan)
     met = np.zeros((200, 200), int)
     for strip in strips:
         ((start, stop),) = strip.candidates
@@ -100,7 +100,7 @@ def test_near_ties_beyond_the_places_fall_back(precision: str) -> None:
     plan = plan_of("text", [1] * 3000, wants_of([Relation.T2T], (10,)), text=text)
     (facts,) = facts_of(plan)
     assert facts["fell_back"] >= 1500
-    assert_equals_brute_force(FusedEngine(), plan)
+    assert_equals_brute_force(TiledEngine(), plan)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -110,7 +110,7 @@ def test_any_number_of_threads_gives_the_same_lists(threads: int, small: None) -
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        assert_equals_brute_force(FusedEngine(), plan)
+        assert_equals_brute_force(TiledEngine(), plan)
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -120,8 +120,8 @@ def test_budgets_change_the_strips_and_not_the_lists() -> None:
     text = clustered_rows(12_000, 64, seed=6)
     plan = plan_of("text", [3] * 4000, wants_of([Relation.T2T], (4,)), text=text)
     tight = replace(plan, memory=engine._thread_bytes() + 12 * 10**6)
-    assert len(FusedEngine().schedule(tight)) > len(FusedEngine().schedule(plan)) == 1
-    loose, held = (search_all(FusedEngine(), item)[plan.wants[0]] for item in (plan, tight))
+    assert len(TiledEngine().schedule(tight)) > len(TiledEngine().schedule(plan)) == 1
+    loose, held = (search_all(TiledEngine(), item)[plan.wants[0]] for item in (plan, tight))
     for name in ("ids", "scores", "next"):
         np.testing.assert_array_equal(getattr(loose, name), getattr(held, name))
 
@@ -166,7 +166,7 @@ def test_no_rows_break_the_bound(precision: str, draw: st.DataObject, dim: int) 
 @given(draw=st.data(), k=st.integers(1, 12))
 def test_adversarial_rows_give_the_lists_of_brute_force(draw: st.DataObject, k: int) -> None:
     rows = adversarial(draw, 120, 24)
-    assert_equals_brute_force(FusedEngine(), plan_of("text", [2] * 60, wants_of(TEXT_RELATIONS, (k,)), text=rows))
+    assert_equals_brute_force(TiledEngine(), plan_of("text", [2] * 60, wants_of(TEXT_RELATIONS, (k,)), text=rows))
 
 
 def test_a_bfloat16_bound_is_made_of_what_was_lost() -> None:
@@ -262,7 +262,7 @@ def test_first_floors_are_set_once_however_threads_meet(monkeypatch: pytest.Monk
     torch.set_num_threads(4)
     try:
         assert_equals_brute_force(
-            FusedEngine(), plan_of("text", [1] * 1536, wants_of([Relation.T2T], (10,)), text=text)
+            TiledEngine(), plan_of("text", [1] * 1536, wants_of([Relation.T2T], (10,)), text=text)
         )
     finally:
         torch.set_num_threads(before)
@@ -272,5 +272,5 @@ def test_a_small_corpus_is_left_to_the_engine_that_compiles_nothing(monkeypatch:
     monkeypatch.undo()
     text = clustered_rows(3000, 16, seed=1)
     plan = plan_of("text", [3] * 1000, wants_of([Relation.T2T], (4,)), text=text)
-    assert {strip.mutual for strip in FusedEngine().schedule(plan)} == {False}
-    assert {strip.mutual for strip in FusedEngine(least_rows=2000).schedule(plan)} == {True}
+    assert {strip.mutual for strip in TiledEngine().schedule(plan)} == {False}
+    assert {strip.mutual for strip in TiledEngine(least_rows=2000).schedule(plan)} == {True}

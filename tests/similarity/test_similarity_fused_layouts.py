@@ -10,21 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelgen.similarity.base import ArrayRows, Engine, SearchPlan, Want, n_queries
-from labelgen.similarity.reference import NumpyEngine
+from labelgen.similarity.base import ArrayRows, Engine, ListRequest, SearchPlan, n_queries
+from labelgen.similarity.reference import ReferenceEngine
 from labelgen.similarity.row_order import LaidOutRows, Layout, lay_out, layouts, put_back, schedule
 from labelgen.similarity.sort_keys import PAD_KEY, TopK, merge
-from labelgen.similarity.tiled.engine import FusedEngine
+from labelgen.similarity.tiled.engine import TiledEngine
 from labelgen.similarity.torch import TorchEngine
 from labelgen.testing.engines import TEXT_RELATIONS, clustered_rows, plan_of, unit_rows, wants_of
 from labelgen.testing.oracles import brute_force
 from labelgen.types import Int64, Relation
 
-ENGINES = {"numpy": NumpyEngine, "torch": TorchEngine, "fused": FusedEngine}
+ENGINES = {"numpy": ReferenceEngine, "torch": TorchEngine, "fused": TiledEngine}
 Splits = list[list[tuple[int, int]]]
 
 
-def searched(engine: Engine, plan: SearchPlan, splits: Splits, base: dict[Want, TopK], old: int) -> dict[Want, TopK]:
+def searched(
+    engine: Engine, plan: SearchPlan, splits: Splits, base: dict[ListRequest, TopK], old: int
+) -> dict[ListRequest, TopK]:
     """The lists of a plan: those of the `old` images are taken over and only pairs with a new one are searched."""
     first = {"image": old, "text": int(plan.offsets[old])}
     found = {}
@@ -124,7 +126,7 @@ def test_only_pairs_with_a_new_image_are_searched() -> None:
     sizes = [1] * 9000
     plan = plan_of("text", sizes, wants_of([Relation.T2T], (4,)), text=clustered_rows(9000, 32, seed=7))
     splits: Splits = [[(0, 6000), (8000, 8900)], [(6000, 8000), (8900, 9000)]]
-    for engine in (FusedEngine(), TorchEngine()):
+    for engine in (TiledEngine(), TorchEngine()):
         (layout,) = layouts(splits, ["split"])
         pairs = 0
         for strip in schedule(engine.schedule(lay_out(plan, layout)), layout, 8000):

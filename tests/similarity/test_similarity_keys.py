@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from labelgen.errors import LabelgenError
-from labelgen.similarity.base import Partial, Want
+from labelgen.similarity.base import ListRequest, Partial
 from labelgen.similarity.sort_keys import PAD_KEY, TopK, assemble, decode, encode, merge, merge_tile, smallest
 from labelgen.types import PAD_ROW, PAD_SCORE, Relation
 
@@ -75,7 +75,7 @@ def test_a_list_keeps_the_score_that_follows_it() -> None:
 
 
 def test_assemble_takes_partials_in_any_number_and_order() -> None:
-    want = Want(Relation.T2T, 1)
+    want = ListRequest(Relation.T2T, 1)
     rows = np.vstack([keys_of((0.5, 1), (0.25, 9)), keys_of((0.5, 2), (0.25, 9)), keys_of((0.5, 3), (0.25, 9))])
     better = keys_of((0.75, 8), (0.5, 2))
     partials = [Partial(want, 11, rows[1:]), Partial(want, 11, better), Partial(want, 10, rows[:2])]
@@ -87,7 +87,7 @@ def test_assemble_takes_partials_in_any_number_and_order() -> None:
 
 
 def test_assemble_refuses_a_row_that_nobody_searched() -> None:
-    partial = Partial(Want(Relation.T2T, 1), 0, keys_of((0.5, 1), (0.25, 9)))
+    partial = Partial(ListRequest(Relation.T2T, 1), 0, keys_of((0.5, 1), (0.25, 9)))
     with pytest.raises(LabelgenError, match="row 1"):
         assemble([partial], 0, 2, 1)
 

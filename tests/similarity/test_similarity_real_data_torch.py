@@ -11,7 +11,7 @@ import pytest
 from labelgen.similarity.base import Strip
 from labelgen.similarity.reference import exact_lists
 from labelgen.similarity.sort_keys import TopK
-from labelgen.similarity.tiled.engine import FusedEngine
+from labelgen.similarity.tiled.engine import TiledEngine
 from labelgen.similarity.torch import TorchEngine
 from labelgen.testing.engines import TEXT_RELATIONS, assert_equals_brute_force, plan_of, search_all, unit_rows, wants_of
 
@@ -42,8 +42,8 @@ def embedded(texts: list[str]) -> np.ndarray:
     return np.array([rows.get(text, zero) for text in texts])
 
 
-@pytest.mark.parametrize("engine", [FusedEngine, TorchEngine])
-def test_thousands_of_duplicate_captions(shared_data: Path, engine: type[FusedEngine] | type[TorchEngine]) -> None:
+@pytest.mark.parametrize("engine", [TiledEngine, TorchEngine])
+def test_thousands_of_duplicate_captions(shared_data: Path, engine: type[TiledEngine] | type[TorchEngine]) -> None:
     texts, sizes = remote_sensing(shared_data, 5000)
     counts = sorted((texts.count(text) for text in set(texts)), reverse=True)
     assert counts[0] == 592
@@ -57,7 +57,7 @@ def test_all_remote_sensing_captions(shared_data: Path) -> None:
     """All 78,320, every list of every 20th image and of the 155 that share one text beside the float64 oracle."""
     texts, sizes = remote_sensing(shared_data, 1 << 40)
     plan = plan_of("text", sizes, wants_of(TEXT_RELATIONS, (64,)), text=embedded(texts))
-    found = search_all(FusedEngine(), plan)
+    found = search_all(TiledEngine(), plan)
     images = np.union1d(np.arange(155), np.arange(0, len(sizes), 20))
     captions = np.concatenate([np.arange(plan.offsets[image], plan.offsets[image + 1]) for image in images])
     whole = Strip(0, len(sizes), ((0, len(sizes)),))

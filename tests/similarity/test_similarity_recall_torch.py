@@ -9,7 +9,7 @@ import pytest
 
 from labelgen.similarity.ann.recall import Sampled, by_image, drawn, recalls, tuned, wilson
 from labelgen.similarity.base import SearchPlan
-from labelgen.similarity.reference import NumpyEngine
+from labelgen.similarity.reference import ReferenceEngine
 from labelgen.similarity.sort_keys import PAD_KEY, encode
 from labelgen.similarity.torch import TorchEngine
 from labelgen.testing.engines import TEXT_RELATIONS, clustered_rows, plan_of, wants_of
@@ -93,9 +93,9 @@ def test_drawn_images() -> None:
     assert not set(apart.tolist()) & set(first.tolist())
 
 
-@pytest.mark.parametrize("engine", [NumpyEngine(), TorchEngine()])
+@pytest.mark.parametrize("engine", [ReferenceEngine(), TorchEngine()])
 @pytest.mark.parametrize("scope", ["split", "cross"])
-def test_a_sample_is_searched_exactly(engine: NumpyEngine | TorchEngine, scope: str) -> None:
+def test_a_sample_is_searched_exactly(engine: ReferenceEngine | TorchEngine, scope: str) -> None:
     sizes = np.random.default_rng(5).integers(0, 5, 130)
     sizes[7] = 40
     text, image = clustered_rows(int(sizes.sum()), 32, seed=5), clustered_rows(130, 24, seed=6)
@@ -110,7 +110,7 @@ def test_a_sample_is_searched_exactly(engine: NumpyEngine | TorchEngine, scope: 
     _check(engine, replace(cross, splits=tuple(splits)))
 
 
-def _check(engine: NumpyEngine | TorchEngine, plan: SearchPlan) -> None:
+def _check(engine: ReferenceEngine | TorchEngine, plan: SearchPlan) -> None:
     images = np.array([0, 3, 7, 8, 79, 80, 101, 129])
     sampled = Sampled(plan, images)
     strips = sampled.strips()

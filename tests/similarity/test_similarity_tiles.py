@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from labelgen.errors import BudgetError
 from labelgen.similarity import tiles
-from labelgen.similarity.base import SearchPlan, Want
+from labelgen.similarity.base import ListRequest, SearchPlan
 from labelgen.similarity.groups import ByMember, cut, rows_of
 from labelgen.similarity.tiles import Sizes
 from labelgen.testing.engines import plan_of
 from labelgen.types import Relation
 
-T2T, CROSS = Want(Relation.T2T, 4), Want(Relation.T2T, 2, scope="cross")
+T2T, CROSS = ListRequest(Relation.T2T, 4), ListRequest(Relation.T2T, 2, scope="cross")
 
 
 def test_rows_laid_out_member_by_member() -> None:
@@ -53,7 +53,7 @@ def test_cuts_cover_and_keep_the_limit(weights: list[int], limit: int, data: st.
         assert high == len(weights) or sum(weights[low : high + 1]) > limit  # no range could have been longer
 
 
-def make_plan(sizes: list[int], splits: list[tuple[int, int]], wants: list[Want]) -> SearchPlan:
+def make_plan(sizes: list[int], splits: list[tuple[int, int]], wants: list[ListRequest]) -> SearchPlan:
     return plan_of("text", sizes, wants, text=np.zeros((sum(sizes), 4), np.float16), splits=splits)
 
 
@@ -64,7 +64,9 @@ def make_plan(sizes: list[int], splits: list[tuple[int, int]], wants: list[Want]
     st.sampled_from([[T2T], [CROSS], [T2T, CROSS]]),
     st.floats(20, 4000),
 )
-def test_every_pair_in_scope_meets_once(sizes: list[int], data: st.DataObject, wants: list[Want], work: float) -> None:
+def test_every_pair_in_scope_meets_once(
+    sizes: list[int], data: st.DataObject, wants: list[ListRequest], work: float
+) -> None:
     borders = sorted({0, len(sizes), *data.draw(st.lists(st.integers(0, len(sizes)), max_size=3))})
     splits = list(pairwise(borders))
     plan = make_plan(sizes, splits, wants)
@@ -88,7 +90,7 @@ def test_every_pair_in_scope_meets_once(sizes: list[int], data: st.DataObject, w
 
 
 def test_strips_are_of_bounded_work() -> None:
-    plan = plan_of("image", [0] * 120_000, [Want(Relation.I2I, 64)], image=np.zeros((120_000, 1), np.float16))
+    plan = plan_of("image", [0] * 120_000, [ListRequest(Relation.I2I, 64)], image=np.zeros((120_000, 1), np.float16))
     wide = replace(plan, image=WideRows())
     strips = tiles.strips(wide, tiles.preferred(wide, 512, 2048))
     for strip in strips:

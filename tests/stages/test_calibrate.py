@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from labelgen import pipeline
-from labelgen.similarity.base import Partial, SearchPlan, Strip, Want
-from labelgen.similarity.reference import NumpyEngine
-from labelgen.similarity.tiled.engine import FusedEngine
+from labelgen.similarity.base import ListRequest, Partial, SearchPlan, Strip
+from labelgen.similarity.reference import ReferenceEngine
+from labelgen.similarity.tiled.engine import TiledEngine
 from labelgen.similarity.tiles import row_weights
 from labelgen.stages.estimate import calibrate, crossover
 from labelgen.stages.estimate.calibrate import Rates, ShapeOnly, exact_rates, made_plan, makespan, search_all
@@ -32,7 +32,7 @@ class MadeEngine:
         self.clock = 0.0
 
     def schedule(self, plan: SearchPlan) -> Sequence[Strip]:
-        return NumpyEngine().schedule(plan)
+        return ReferenceEngine().schedule(plan)
 
     def search(self, plan: SearchPlan, strip: Strip) -> Iterator[Partial]:
         weights = row_weights(plan)
@@ -66,9 +66,9 @@ def test_pairs_are_counted_once_however_the_search_is_cut() -> None:
     offsets = np.arange(40_001, dtype=np.int64) * 5
     for memory, splits in ((1 << 28, ((0, 40_000),)), (1 << 33, ((0, 30_000), (30_000, 40_000)))):
         plan = SearchPlan("text", ShapeOnly((200_000, 384)), None, offsets, splits, T2T, memory)
-        strips = FusedEngine().schedule(plan)
+        strips = TiledEngine().schedule(plan)
         assert len(strips) > 1
-        pairs = Rates(1.0, 0.0, 0).seconds(plan, FusedEngine())
+        pairs = Rates(1.0, 0.0, 0).seconds(plan, TiledEngine())
         assert pairs == sum((5 * (stop - start)) ** 2 for start, stop in splits)
 
 
@@ -92,9 +92,9 @@ def test_rows_that_are_not_there_are_not_read() -> None:
 @pytest.mark.parametrize("scope", ["split", "cross"])
 def test_made_plans_can_be_searched(product: Any, scope: Any) -> None:
     relations = {"text": TEXT_RELATIONS, "image": [Relation.I2I], "cross": [Relation.I2T, Relation.T2I]}[product]
-    wants: tuple[Want, ...] = wants_of(relations, (3,), scope=scope)
+    wants: tuple[ListRequest, ...] = wants_of(relations, (3,), scope=scope)
     plan = made_plan(200, 16, wants, product)
-    search_all(NumpyEngine(), plan)
+    search_all(ReferenceEngine(), plan)
     assert len(plan.splits) == (2 if scope == "cross" else 1)
 
 

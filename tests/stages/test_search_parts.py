@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labelgen.similarity.base import SearchPlan, Want
+from labelgen.similarity.base import ListRequest, SearchPlan
 from labelgen.similarity.sort_keys import TopK
 from labelgen.stages.work import search
 from labelgen.store.disk.mapped import MappedArray
@@ -46,7 +46,7 @@ def test_lists_made_of_several_strips_are_those_of_a_brute_force(tmp_path: Path,
         image=None,
         offsets=search.tables.offsets(store / "corpus"),
         splits=tuple(splits),
-        wants=(Want(relation, 5),),
+        wants=(ListRequest(relation, 5),),
         memory=1 << 30,
     )
     expected = brute_force(plan, plan.wants[0])

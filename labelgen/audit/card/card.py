@@ -25,12 +25,12 @@ from labelgen.audit.judgements.judgements import Judgements, read_judgements
 from labelgen.errors import ConfigError
 from labelgen.patches.masks import BoundPatch, bind
 from labelgen.patches.patch import Patch, read
-from labelgen.relevance.base import Need
+from labelgen.relevance.base import BlockRequest
 from labelgen.relevance.fusion import Fusion, fusion
 from labelgen.store.reader import Store, open_store
 from labelgen.types import Aggregation, Bool, Float64
 
-Label: TypeAlias = "Need | Fusion"
+Label: TypeAlias = "BlockRequest | Fusion"
 LineKind: TypeAlias = Literal["teacher", "fusion", "patched"]
 
 #: A label that misses more than this share of the pairs is left out with a note.
@@ -123,7 +123,7 @@ class _Maker:
             raise ConfigError(
                 f"the store has no teacher for {', '.join(lacking)}",
                 found=str(made.spec),
-                expected=f"inputs like {', '.join(str(label) for label in labels if isinstance(label, Need))}",
+                expected=f"inputs like {', '.join(str(label) for label in labels if isinstance(label, BlockRequest))}",
             )
         if lacking:
             self.notes.append(f"{store.path.name} goes without {made.spec}: no {', '.join(lacking)}")

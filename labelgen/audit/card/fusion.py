@@ -9,7 +9,7 @@ import numpy as np
 from labelgen.audit.card.labels import label_values, labels_of
 from labelgen.audit.card.pairs import JudgedPairs
 from labelgen.errors import ConfigError
-from labelgen.relevance.base import Need
+from labelgen.relevance.base import BlockRequest
 from labelgen.relevance.fusion import Agreement, Fusion, Logistic, Maximum, Mean, ReciprocalRank, TextImageCross
 from labelgen.store.reader import Store
 from labelgen.types import Float64, Int64, Relation
@@ -46,7 +46,7 @@ def group_ranks(values: Float64, groups: Int64) -> Float64:
     return ranks
 
 
-def fit_logistic(of: Sequence[Need], values: Sequence[Float64], targets: Float64, weights: Float64) -> Logistic:
+def fit_logistic(of: Sequence[BlockRequest], values: Sequence[Float64], targets: Float64, weights: Float64) -> Logistic:
     """The logistic fusion with the largest likelihood: Newton's method on weighted targets in [0, 1].
 
     Args:
@@ -109,7 +109,7 @@ def fitted_fusions(store: Store, judged: Sequence[JudgedPairs]) -> list[Fusion]:
     return found + _text_image_cross(of)
 
 
-def _text_image_cross(of: Sequence[Need]) -> list[Fusion]:
+def _text_image_cross(of: Sequence[BlockRequest]) -> list[Fusion]:
     """The first text, image and cross-modal labels, with equal weights: nothing is fitted."""
     text = [need for need in of if need.relation is Relation.I2T and need.aggregation == "max"]
     image = [need for need in of if need.relation is Relation.I2I]
@@ -121,7 +121,7 @@ def _text_image_cross(of: Sequence[Need]) -> list[Fusion]:
     return [TextImageCross(_names([text[0], image[0], *cross[:1]]), dot=1.0)]
 
 
-def _names(of: Sequence[Need]) -> tuple[str, ...]:
+def _names(of: Sequence[BlockRequest]) -> tuple[str, ...]:
     return tuple(str(need) for need in of)
 
 

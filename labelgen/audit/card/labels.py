@@ -13,7 +13,7 @@ import numpy as np
 
 from labelgen.audit.card.pairs import JudgedPairs
 from labelgen.errors import ConfigError
-from labelgen.relevance.base import Need
+from labelgen.relevance.base import BlockRequest
 from labelgen.similarity.exact import aggregate_groups, pair_similarities
 from labelgen.similarity.groups import rows_of
 from labelgen.specs import Spec
@@ -24,7 +24,9 @@ from labelgen.types import PAD_SCORE, Aggregation, Float16, Float32, Int64, Moda
 _PIECE = 8_000_000
 
 
-def labels_of(store: Store, relation: Relation, aggregations: Sequence[Aggregation] = ("max", "mean")) -> list[Need]:
+def labels_of(
+    store: Store, relation: Relation, aggregations: Sequence[Aggregation] = ("max", "mean")
+) -> list[BlockRequest]:
     """Every label that a store can give to pairs of a relation, the closest kind first.
 
     Pairs of an image and a caption are labelled by text teachers (caption sets), by cross-modal teachers, and by image
@@ -33,20 +35,20 @@ def labels_of(store: Store, relation: Relation, aggregations: Sequence[Aggregati
     held = _held(store)
     if relation in (Relation.T2T, Relation.I2I):
         side: Modality = "text" if relation is Relation.T2T else "image"
-        return [Need(relation, alias) for alias, modalities in held.items() if side in modalities]
+        return [BlockRequest(relation, alias) for alias, modalities in held.items() if side in modalities]
     found = []
     for alias, modalities in held.items():
         if modalities == {"image", "text"}:
-            found.append(Need(Relation.I2T, alias))
+            found.append(BlockRequest(Relation.I2T, alias))
         elif "text" in modalities:
-            found += [Need(Relation.I2T, alias, aggregation) for aggregation in aggregations]
-    return found + [Need(Relation.I2I, alias) for alias, modalities in held.items() if "image" in modalities]
+            found += [BlockRequest(Relation.I2T, alias, aggregation) for aggregation in aggregations]
+    return found + [BlockRequest(Relation.I2I, alias) for alias, modalities in held.items() if "image" in modalities]
 
 
 _NOBODY = np.empty(0, np.int64)
 
 
-def label_values(store: Store, need: Need, pairs: JudgedPairs, *, without: Int64 = _NOBODY) -> Float32:
+def label_values(store: Store, need: BlockRequest, pairs: JudgedPairs, *, without: Int64 = _NOBODY) -> Float32:
     """The label of every pair, float32 [n]; NaN where an item has no embedding or an image no other caption.
 
     Args:
@@ -67,7 +69,7 @@ def label_values(store: Store, need: Need, pairs: JudgedPairs, *, without: Int64
 
 
 def _image_caption(
-    store: Store, need: Need, images: Int64, captions: Int64, sentences: tuple[str, ...], without: Int64
+    store: Store, need: BlockRequest, images: Int64, captions: Int64, sentences: tuple[str, ...], without: Int64
 ) -> Float32:
     alias = _alias(need)
     if need.relation is Relation.I2I:
@@ -169,7 +171,7 @@ def _held(store: Store) -> dict[str, set[Modality]]:
     return held
 
 
-def _alias(need: Need) -> str:
+def _alias(need: BlockRequest) -> str:
     if need.alias is None:
         raise ConfigError(f"the label {need} names no teacher", todo="write it with its alias, like i2t.text")
     return need.alias

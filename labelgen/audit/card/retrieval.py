@@ -19,7 +19,7 @@ import numpy as np
 
 from labelgen.audit.card.labels import label_values
 from labelgen.audit.card.pairs import JudgedPairs
-from labelgen.relevance.base import Need
+from labelgen.relevance.base import BlockRequest
 from labelgen.relevance.fusion import Fusion, row_ranks
 from labelgen.store import blocks
 from labelgen.store.reader import Store
@@ -76,7 +76,7 @@ def answers_of(store: Store, pairs: JudgedPairs) -> Answers:
 
 
 def retrieval_values(
-    store: Store, label: Need | Fusion, pairs: JudgedPairs, answers: Answers
+    store: Store, label: BlockRequest | Fusion, pairs: JudgedPairs, answers: Answers
 ) -> Mapping[tuple[str, str], tuple[Float64, Bool]]:
     """(subset, measure) -> the measure of every query [q], and which queries have an answer in this subset."""
     found = {(subset, name): np.zeros(len(answers.queries)) for subset in _SUBSETS for name in RETRIEVAL_MEASURES}
@@ -117,7 +117,7 @@ def ranked(scores: Float64, right: Int64) -> tuple[float, float, float]:
 
 
 def _scored(
-    store: Store, label: Need | Fusion, relation: Relation, answers: Answers
+    store: Store, label: BlockRequest | Fusion, relation: Relation, answers: Answers
 ) -> Iterator[tuple[range, Float64]]:
     """Scores of the candidates for pieces of the queries, [piece, c]; -inf where an item has no embedding."""
     step = max(1, _PIECE // max(1, len(answers.candidates)))
@@ -132,7 +132,7 @@ def _scored(
             yield here, _need_block(store, label, relation, answers, here)
 
 
-def _need_block(store: Store, need: Need, relation: Relation, answers: Answers, here: range) -> Float64:
+def _need_block(store: Store, need: BlockRequest, relation: Relation, answers: Answers, here: range) -> Float64:
     queries = answers.queries[here.start : here.stop]
     forward = relation is Relation.I2T
     if need.relation is Relation.I2I:
@@ -153,7 +153,7 @@ def _need_block(store: Store, need: Need, relation: Relation, answers: Answers, 
 
 
 def _leave_out(
-    store: Store, need: Need, forward: bool, queries: Int64, answers: Answers, here: range, scores: Float64
+    store: Store, need: BlockRequest, forward: bool, queries: Int64, answers: Answers, here: range, scores: Float64
 ) -> None:
     """Own pairs anew, the caption left out of its image's set."""
     sizes = [len(answers.own[query]) for query in here]
@@ -177,7 +177,7 @@ def own_pairs(images: Int64, captions: Int64) -> JudgedPairs:
     return JudgedPairs(nobody, images, captions, np.zeros(len(images)), empty, np.zeros(len(images), np.int64), empty)
 
 
-def _photographs(store: Store, need: Need, forward: bool, queries: Int64, candidates: Int64) -> Float64:
+def _photographs(store: Store, need: BlockRequest, forward: bool, queries: Int64, candidates: Int64) -> Float64:
     """Photographs against photographs: a caption stands for its image."""
     images = queries if forward else store.image_of(queries)
     others = store.image_of(candidates) if forward else candidates

@@ -20,7 +20,7 @@ class CardRow:
         store: name of the store.
         judgements: name of the file, `source` what it is.
         relation: of the judged pairs.
-        label: a `Need` or the spec of a fusion.
+        label: a `BlockRequest` or the spec of a fusion.
         kind: `teacher` or `fusion`; `patched` for either with a patch, whose label ends in ` + patch`.
         subset: `all` pairs or `foreign` ones; of retrieval `with own` or `without own` partners.
         pairs: how many were compared (queries, of retrieval); `images` how many stand behind the intervals.

@@ -30,9 +30,9 @@ from labelgen.similarity.ann import ivf
 from labelgen.similarity.ann.ivf import Index, Spread, Trained, Tuning
 from labelgen.similarity.ann.listing import listed, take_in
 from labelgen.similarity.ann.recall import Sampled, by_image, drawn, recalls, tuned
-from labelgen.similarity.base import Partial, Rows, SearchPlan, Strip, Want, query_rows
+from labelgen.similarity.base import ListRequest, Partial, Rows, SearchPlan, Strip, query_rows
 from labelgen.similarity.groups import cut, rows_of, searched_rows
-from labelgen.similarity.reference import NumpyEngine
+from labelgen.similarity.reference import ReferenceEngine
 from labelgen.similarity.sort_keys import PAD_KEY
 from labelgen.similarity.tiles import row_weights
 from labelgen.types import Float32, Int64, Modality, UInt64
@@ -199,7 +199,7 @@ class FaissEngine:
     def search(self, plan: SearchPlan, strip: Strip) -> Iterator[Partial]:
         """See `Engine`. The index is the one that was handed in with `adopt`, or is made in memory."""
         images = np.arange(strip.first, strip.last)
-        found: dict[Want, tuple[UInt64, int]] = {}
+        found: dict[ListRequest, tuple[UInt64, int]] = {}
         for span in strip.candidates:
             scope = "split" if span[0] <= strip.first < span[1] else "cross"
             for modality in _MODALITIES:
@@ -217,8 +217,8 @@ class FaissEngine:
             yield Partial(want, first, keys, {"rescored": scored})
 
     def lists(
-        self, plan: SearchPlan, images: Int64, wants: Sequence[Want], index: Index, probes: int, fetch: int
-    ) -> dict[Want, tuple[UInt64, int]]:
+        self, plan: SearchPlan, images: Int64, wants: Sequence[ListRequest], index: Index, probes: int, fetch: int
+    ) -> dict[ListRequest, tuple[UInt64, int]]:
         """Sorted keys [queries, k + 1] of the query rows of ascending images, and how many pairs were scored.
 
         Args:
@@ -244,7 +244,7 @@ class FaissEngine:
         images: Int64,
         sizes: Int64,
         modality: Modality,
-        wants: Sequence[Want],
+        wants: Sequence[ListRequest],
         index: Index,
         probes: int,
         fetch: int,
@@ -282,12 +282,12 @@ class FaissEngine:
 
     # --------------------------------------------------------------------------------------------------- calibration
 
-    def fetch_at_least(self, plan: SearchPlan, wants: Sequence[Want]) -> int:
+    def fetch_at_least(self, plan: SearchPlan, wants: Sequence[ListRequest]) -> int:
         """Rows that a list of k + 1 needs at least, the query's own captions among them."""
         own = int(np.diff(plan.offsets).max(initial=1)) if plan.text is not None else 1
         return max(want.k for want in wants) + 1 + min(max(own, 1), _MOST_OWN)
 
-    def tune(self, plan: SearchPlan, images: Int64, index: Index, exact: Mapping[Want, UInt64]) -> Tuning:
+    def tune(self, plan: SearchPlan, images: Int64, index: Index, exact: Mapping[ListRequest, UInt64]) -> Tuning:
         """Probes and fetched rows that reach the recall in every list on a calibration sample.
 
         Args:
@@ -320,14 +320,17 @@ class FaissEngine:
         self._found[modality, own, span] = index, how
 
     def _index(
-        self, plan: SearchPlan, modality: Modality, first: int, span: tuple[int, int], wants: Sequence[Want]
+        self, plan: SearchPlan, modality: Modality, first: int, span: tuple[int, int], wants: Sequence[ListRequest]
     ) -> tuple[Index, Tuning]:
         own = next(split for split in plan.splits if split[0] <= first < split[1])
         key = modality, own, span
         if key not in self._found:
             index = self._in_memory(plan, modality, span)
             sampled = Sampled(replace(plan, wants=tuple(wants)), self.calibration_images(plan, own))
-            self._found[key] = index, self.tune(plan, sampled.images, index, exact_lists(sampled, NumpyEngine(), span))
+            self._found[key] = (
+                index,
+                self.tune(plan, sampled.images, index, exact_lists(sampled, ReferenceEngine(), span)),
+            )
         return self._found[key]
 
     def _in_memory(self, plan: SearchPlan, modality: Modality, span: tuple[int, int]) -> Index:
@@ -344,7 +347,7 @@ class FaissEngine:
         return Index(trained, ranges, parts.__getitem__)
 
 
-def exact_lists(sampled: Sampled, engine: Any, span: tuple[int, int]) -> dict[Want, UInt64]:
+def exact_lists(sampled: Sampled, engine: Any, span: tuple[int, int]) -> dict[ListRequest, UInt64]:
     """The exact lists of a sample among the images of `span`, all at once."""
     found = sampled.search(engine, 0, len(sampled.images), span)
     return dict(zip(sampled.plan.wants, found, strict=True))

@@ -6,7 +6,7 @@ import numpy as np
 
 from labelgen.similarity import exact
 from labelgen.similarity.ann.ivf import Spread
-from labelgen.similarity.base import Rows, SearchPlan, Want
+from labelgen.similarity.base import ListRequest, Rows, SearchPlan
 from labelgen.similarity.error_bounds import Errors
 from labelgen.similarity.groups import cut, sides
 from labelgen.similarity.rescoring import Candidates, Rescorer
@@ -21,7 +21,7 @@ _UNIT_BITS = 32
 
 
 def listed(
-    plan: SearchPlan, want: Want, images: Int64, sizes: Int64, rows: Int64, fetched: Int64, spread: Spread
+    plan: SearchPlan, want: ListRequest, images: Int64, sizes: Int64, rows: Int64, fetched: Int64, spread: Spread
 ) -> tuple[UInt64, int]:
     """Sorted keys [queries, k + 1] of the queries of some images, and how many pairs of rows were scored.
 
@@ -54,7 +54,7 @@ def take_in(best: Float32, ids: Int64, values: Float32, rows: Int64) -> None:
     best[:], ids[:] = np.take_along_axis(both, order, 1), np.take_along_axis(names, order, 1)
 
 
-def keys_of(plan: SearchPlan, want: Want, queries: Int64, owner: Int64, rows: Int64) -> tuple[UInt64, int]:
+def keys_of(plan: SearchPlan, want: ListRequest, queries: Int64, owner: Int64, rows: Int64) -> tuple[UInt64, int]:
     """Sorted keys [queries, k + 1] from embedding rows found for them, and how many pairs of rows were scored.
 
     What belongs to the query's own image is left out; rows of a candidate image stand for the image.
@@ -80,7 +80,7 @@ def keys_of(plan: SearchPlan, want: Want, queries: Int64, owner: Int64, rows: In
     return score(plan, want, found)
 
 
-def score(plan: SearchPlan, want: Want, found: Candidates) -> tuple[UInt64, int]:
+def score(plan: SearchPlan, want: ListRequest, found: Candidates) -> tuple[UInt64, int]:
     """Sorted keys [queries, k + 1] of candidates, and how many pairs of rows were scored."""
     query, candidate = sides(plan, want.relation)
     left_dots = np.zeros(query.rows.shape[0])  # pages of rows that are never looked at stay untouched

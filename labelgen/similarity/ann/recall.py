@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from labelgen.similarity.base import Engine, Rows, SearchPlan, Strip, Want
+from labelgen.similarity.base import Engine, ListRequest, Rows, SearchPlan, Strip
 from labelgen.similarity.groups import cut, rows_of, sides
 from labelgen.similarity.sort_keys import PAD_KEY, decode, merge
 from labelgen.similarity.tiles import STRIP_WORK
@@ -169,7 +169,7 @@ class Sampled:
         images = self.images[first:last]
         stacked, shifts = self._stacked(images)
         strip = Strip(0, len(images), ((span[0] + len(images), span[1] + len(images)),))
-        lists: dict[Want, list[UInt64]] = {}
+        lists: dict[ListRequest, list[UInt64]] = {}
         for partial in engine.search(stacked, strip):
             lists.setdefault(partial.want, []).append(partial.keys)
         return [
@@ -177,7 +177,7 @@ class Sampled:
             for want, asked in zip(self.plan.wants, stacked.wants, strict=True)
         ]
 
-    def queries(self, want: Want, images: Int64) -> tuple[Int64, Int64]:
+    def queries(self, want: ListRequest, images: Int64) -> tuple[Int64, Int64]:
         """The query rows of a want that images stand for, and the image of each."""
         if want.relation.query == "image":
             return images, images
@@ -200,7 +200,7 @@ class Sampled:
         stacked = replace(plan, text=text, image=image, offsets=offsets, splits=splits, wants=wants)
         return stacked, {"text": len(rows), "image": count}
 
-    def _own_left_out(self, want: Want, images: Int64, keys: UInt64, shift: int) -> UInt64:
+    def _own_left_out(self, want: ListRequest, images: Int64, keys: UInt64, shift: int) -> UInt64:
         listed = keys != PAD_KEY
         keys = np.where(listed, keys - np.uint64(shift), keys)
         _, ids = decode(keys)

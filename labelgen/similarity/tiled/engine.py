@@ -45,7 +45,7 @@ _LEAST_ROWS = 4096
 _THREAD_BYTES = 64 * 10**6
 
 
-class FusedEngine:
+class TiledEngine:
     """Certified exact search: tiles in low precision, selection beside the product, exact scores for survivors.
 
     Args:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from labelgen.similarity.base import SearchPlan, Want
+from labelgen.similarity.base import ListRequest, SearchPlan
 from labelgen.similarity.groups import Side, sides
 from labelgen.similarity.tiled.lists import Ranks
 from labelgen.types import Relation, Scope
@@ -33,7 +33,7 @@ class Matrix:
 
     left: Side
     right: Side
-    wants: tuple[Want, ...]
+    wants: tuple[ListRequest, ...]
 
     @property
     def symmetric(self) -> bool:
@@ -45,7 +45,7 @@ class Matrix:
         """The rows of a side are means."""
         return self.left.grouped or self.right.grouped
 
-    def wants_of(self, side: Side) -> tuple[Want, ...]:
+    def wants_of(self, side: Side) -> tuple[ListRequest, ...]:
         """The wants that lists of the rows of a side serve."""
         return tuple(want for want in self.wants if self.symmetric or want.relation.query == side.modality)
 
@@ -56,25 +56,25 @@ class Matrix:
         by_row = [want.k + 1 for want in wants if not self.follows_by_image(want)]
         return Ranks(max(by_row, default=0), max(by_image, default=0))
 
-    def follows_by_image(self, want: Want) -> bool:
+    def follows_by_image(self, want: ListRequest) -> bool:
         """Whether candidates are images of which each counts by its best caption."""
         return self.symmetric and want.relation is Relation.T2I
 
-    def follows_by_caption(self, want: Want) -> bool:
+    def follows_by_caption(self, want: ListRequest) -> bool:
         """Whether queries are images whose lists are the best of their captions' lists."""
         return self.symmetric and want.relation is Relation.I2T
 
-    def row_want(self, side: Side) -> Want:
+    def row_want(self, side: Side) -> ListRequest:
         """The want for `ranks.rows` of plain lists of rows."""
         some = self.wants_of(side)[0]
         if not self.symmetric:
             return replace(some, k=self.ranks(side).rows - 1)
         relation = Relation.T2T if side.modality == "text" else Relation.I2I
-        return Want(relation, max(0, self.ranks(side).rows - 1), "max", some.scope)
+        return ListRequest(relation, max(0, self.ranks(side).rows - 1), "max", some.scope)
 
-    def image_want(self, side: Side) -> Want:
+    def image_want(self, side: Side) -> ListRequest:
         """The want for `ranks.images`."""
-        return Want(Relation.T2I, max(0, self.ranks(side).images - 1), "max", self.wants[0].scope)
+        return ListRequest(Relation.T2I, max(0, self.ranks(side).images - 1), "max", self.wants[0].scope)
 
 
 def matrices(plan: SearchPlan, scope: Scope) -> list[Matrix]:

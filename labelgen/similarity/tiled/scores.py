@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from labelgen.similarity.base import Partial, Rows, SearchPlan, Strip, Want
+from labelgen.similarity.base import ListRequest, Partial, Rows, SearchPlan, Strip
 from labelgen.similarity.error_bounds import Errors
 from labelgen.similarity.fallback import Spread, search_again
 from labelgen.similarity.rescoring import Rescorer, SearchFacts, first_keys
@@ -83,7 +83,7 @@ class Scoring:
             by_image_again = failed | ~checker.proven(by_image[low:high], lists.dropped(low, high, rows=False))
         return again, by_image_again, rescorer.facts, image_facts
 
-    def _search_again(self, want: Want, lists: Lists, again: Bool, keys: UInt64, spread: Spread) -> int:
+    def _search_again(self, want: ListRequest, lists: Lists, again: Bool, keys: UInt64, spread: Spread) -> int:
         """Lists that are not proven, in float64; how many they are."""
         places = np.flatnonzero(again)
         keys[places] = search_again(self._plan, self._strip, want, places + lists.first, spread)

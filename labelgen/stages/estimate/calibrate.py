@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from labelgen.similarity.base import ArrayRows, Engine, Product, SearchPlan, Strip, Want
+from labelgen.similarity.base import ArrayRows, Engine, ListRequest, Product, SearchPlan, Strip
 from labelgen.similarity.tiles import row_weights
 from labelgen.stages.running import worker
 from labelgen.stages.running.memory import PeakMeter
@@ -62,7 +62,7 @@ class Rates:
         return self.pair * rows**2 + self.row * rows
 
 
-def exact_rates(dim: int, wants: Sequence[Want], product: Product) -> Rates:
+def exact_rates(dim: int, wants: Sequence[ListRequest], product: Product) -> Rates:
     """The rates of this worker's exact engine for rows of `dim` numbers."""
     engine = worker.engine()
     with PeakMeter() as meter:
@@ -86,7 +86,7 @@ def makespan(seconds: Sequence[float], workers: int) -> float:
     return max(free)
 
 
-def made_plan(size: int, dim: int, wants: Sequence[Want], product: Product) -> SearchPlan:
+def made_plan(size: int, dim: int, wants: Sequence[ListRequest], product: Product) -> SearchPlan:
     """A plan over made rows, `size` of them on its larger side; in two splits where other splits are asked for."""
     images = size if product == "image" else size // _CAPTIONS
     offsets = np.arange(images + 1, dtype=np.int64) * (0 if product == "image" else _CAPTIONS)

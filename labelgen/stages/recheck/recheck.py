@@ -19,7 +19,7 @@ from labelgen import config as configs
 from labelgen import registry
 from labelgen.corpus.photos.photos import PhotoError, read_photo, with_photo
 from labelgen.errors import LabelgenError
-from labelgen.similarity.base import Strip, Want, query_rows
+from labelgen.similarity.base import ListRequest, Strip, query_rows
 from labelgen.similarity.row_order import lay_out, layouts, put_back
 from labelgen.similarity.sort_keys import TopK, merge
 from labelgen.specs import Spec
@@ -64,7 +64,7 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
     if product is None:
         found.add(entry.path, f"teacher {entry.alias} has not the rows for {entry.relation}")
         return
-    want = Want(entry.relation, entry.k, entry.aggregation, entry.scope)
+    want = ListRequest(entry.relation, entry.k, entry.aggregation, entry.scope)
     plan = load_plan(root / manifest.corpus.path, sides, product, [want], _MEMORY)
     orders = layouts(tables.split_spans(root / manifest.corpus.path), [entry.scope])
     split_of = split_numbers(manifest.corpus.splits, manifest.corpus.n_images)

@@ -23,7 +23,7 @@ class WorkerSettings:
     device: str = "cpu"
     threads: int = 1
     memory: int = 4 * 10**9
-    engine: str = "fused"
+    engine: str = "tiled"
 
 
 #: Anonymous memory of a process that has embedded with torch and compiled the loops of a search: 0.8 to 1 GB, measured.

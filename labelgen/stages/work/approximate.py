@@ -19,7 +19,7 @@ import numpy as np
 from labelgen import registry
 from labelgen.similarity.ann.ivf import Index, Trained, Tuning
 from labelgen.similarity.ann.recall import Sampled, by_image, recalls, wilson
-from labelgen.similarity.base import ApproximateEngine, Product, SearchPlan, Strip, Want
+from labelgen.similarity.base import ApproximateEngine, ListRequest, Product, SearchPlan, Strip
 from labelgen.similarity.sort_keys import PAD_KEY, merge
 from labelgen.specs import Spec
 from labelgen.stages.model import tables
@@ -262,7 +262,7 @@ def _sampled_images(samples: Sequence[Mapping[str, Any]]) -> Int64:
 
 
 def _sampled_keys(
-    root: Path, sampled: Sampled, want: Want, number: int, samples: Sequence[Mapping[str, Any]]
+    root: Path, sampled: Sampled, want: ListRequest, number: int, samples: Sequence[Mapping[str, Any]]
 ) -> UInt64:
     """The exact lists of a sample, put together from the tasks that searched it: [queries, k + 1]."""
     queries, _ = sampled.queries(want, sampled.images)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from labelgen.config import SearchConfig
 from labelgen.errors import ConfigError, CorruptStoreError
 from labelgen.fingerprint import fingerprint
-from labelgen.similarity.base import Partial, Product, SearchPlan, Strip, Want
+from labelgen.similarity.base import ListRequest, Partial, Product, SearchPlan, Strip
 from labelgen.similarity.row_order import lay_out, layouts, put_back
 from labelgen.similarity.sort_keys import PAD_KEY, TopK, merge
 from labelgen.similarity.tiled.compiling import compile_meter
@@ -50,8 +50,8 @@ class ListSpec:
         )
 
     @property
-    def want(self) -> Want:
-        return Want(self.relation, self.k, self.aggregation, self.scope)
+    def want(self) -> ListRequest:
+        return ListRequest(self.relation, self.k, self.aggregation, self.scope)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -127,7 +127,7 @@ def load_plan(
     corpus: Path,
     embeddings: Mapping[Modality, MappedArray],
     product: Product,
-    wants: Sequence[Want],
+    wants: Sequence[ListRequest],
     memory: int,
 ) -> SearchPlan:
     """A search plan over mapped embeddings, in the order of the store.
