@@ -1,8 +1,8 @@
 """Labels made of several: one number for a pair from what several teachers, relations and aggregations say.
 
 A fusion is a pure function of arrays of one shape, named by a spec. `of` lists its inputs, written as a `BlockRequest`
-prints: `i2t.text`, `i2t.text.mean`, `i2i.image`, `i2t.clip`. Parameters are part of the spec, so a fusion that was fitted once
-is the same everywhere. Higher is more alike; an entry that any input does not know (NaN) is NaN.
+prints: `i2t.text`, `i2t.text.mean`, `i2i.image`, `i2t.clip`. Parameters are part of the spec, so a fusion that was
+fitted once is the same everywhere. Higher is more alike; an entry that any input does not know (NaN) is NaN.
 
 ====================  ================================================================================================
 `mean`                sum w_t z_t / sum w_t,  z_t = (x_t - centre_t) / scale_t
