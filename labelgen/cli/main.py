@@ -35,7 +35,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = importlib.import_module(f"labelgen.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"labelgen.cli.commands.{cmd_name}").command
         return command
 
     def resolve_command(

@@ -223,7 +223,7 @@ def test_a_scan_lists_exactly_what_exceeds_a_floor(dtype: type) -> None:
     draw = np.random.default_rng(8)
     numbers = draw.uniform(-1, 1, (70, 150)).astype(np.float32)
     numbers = (numbers.view(np.uint32) & 0xFFFF0000).view(np.float32)  # numbers that bfloat16 has
-    bits = (
+    seen = (
         (numbers.view(np.uint32) >> 16).astype(np.uint16).view(np.int16)
         if dtype is np.int16
         else numbers.view(np.int32)
@@ -232,8 +232,8 @@ def test_a_scan_lists_exactly_what_exceeds_a_floor(dtype: type) -> None:
     keys = [np.array([bits.key_of(number) for number in side], np.int32) for side in (rows, columns)]
     row_image, column_image = (draw.integers(-1, 9, count).astype(np.int32) for count in (70, 150))
     hits, found = np.empty((70 * 150, 2), np.int32), np.empty(70 * 150, np.int32)
-    floors = [product.narrowed(side, bits) for side in keys]
-    count, last = kernels.scan(bits, 0, *floors, row_image, column_image, hits, found)
+    floors = [product.narrowed(side, seen) for side in keys]
+    count, last = kernels.scan(seen, 0, *floors, row_image, column_image, hits, found)
     expected = (numbers > rows[:, None]) | (numbers > columns)
     expected &= (row_image[:, None] >= 0) & (column_image >= 0) & (row_image[:, None] != column_image)
     assert last == 70
