@@ -9,9 +9,9 @@ import pytest
 from labelgen.config import SearchConfig
 from labelgen.errors import ConfigError
 from labelgen.stages.model.facts import CorpusFacts, Part, TeacherFacts
+from labelgen.stages.model.lists import ListSpec, lists_for, product_of
 from labelgen.stages.plan.build_plan import EmbeddingPlan, embedding_plans, list_fingerprint, product_plans
 from labelgen.stages.running.task import Task
-from labelgen.stages.work.search import ListSpec, lists_for, product_of
 from labelgen.types import Relation
 
 TEXT, IMAGE, BOTH = frozenset({"text"}), frozenset({"image"}), frozenset({"text", "image"})

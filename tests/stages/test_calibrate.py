@@ -119,8 +119,8 @@ def test_a_plan_names_every_stage_that_takes_time(tmp_path: Any) -> None:
 
 def test_a_large_corpus_is_told_how_far_it_can_go() -> None:
     pytest.importorskip("faiss", reason="needs the extra labelgen[faiss]")
+    from labelgen.stages.model.lists import ListSpec
     from labelgen.stages.plan.build_plan import CorpusFacts, ProductPlan
-    from labelgen.stages.work.search import ListSpec
 
     corpus = CorpusFacts("", "", 20_000, 100_000, 100_000, "", "")
     item = ListSpec(Relation.T2T, "text", 5, "max", "split")

@@ -29,12 +29,13 @@ from labelgen.stages.estimate.calibrate import ShapeOnly, exact_rates, made_plan
 from labelgen.stages.estimate.crossover import outlook
 from labelgen.stages.ingest import ingest
 from labelgen.stages.model.facts import CorpusFacts, TeacherFacts
+from labelgen.stages.model.lists import lists_for
 from labelgen.stages.model.part_files import write_part
 from labelgen.stages.plan.build_plan import EmbeddingPlan, ProductPlan, embedding_plans, product_plans
 from labelgen.stages.running import worker
 from labelgen.stages.running.memory import PeakMeter
 from labelgen.stages.work.embed import describe_teacher
-from labelgen.stages.work.search import assemble_neighbors, lists_for
+from labelgen.stages.work.search import assemble_neighbors
 from labelgen.stages.work.stats import sample_pairs
 from labelgen.store import layout
 

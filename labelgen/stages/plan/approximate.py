@@ -17,10 +17,11 @@ from labelgen.fingerprint import fingerprint
 from labelgen.similarity.ann.recall import Sampled, drawn
 from labelgen.similarity.base import SearchPlan
 from labelgen.similarity.groups import cut, searched_rows
+from labelgen.stages.model.lists import ListSpec
 from labelgen.stages.plan.build_plan import ProductPlan
 from labelgen.stages.running.task import Receipt, Task, find_receipt, outstanding
 from labelgen.stages.work.approximate import engine_of
-from labelgen.stages.work.search import ListSpec, plan_of
+from labelgen.stages.work.search import plan_of
 from labelgen.store import layout
 from labelgen.types import Modality, Scope
 

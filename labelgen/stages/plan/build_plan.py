@@ -13,9 +13,9 @@ from labelgen.errors import ConfigError, DatasetError
 from labelgen.fingerprint import fingerprint
 from labelgen.similarity.base import Product, Strip
 from labelgen.stages.model.facts import CorpusFacts, TeacherFacts
+from labelgen.stages.model.lists import ListSpec, SealedList, product_of
 from labelgen.stages.model.part_files import Blocks
 from labelgen.stages.running.task import Receipt, Task
-from labelgen.stages.work.search import ListSpec, SealedList, product_of
 from labelgen.store import layout
 from labelgen.teachers.checks import check_row_count
 from labelgen.types import Modality

@@ -14,7 +14,7 @@ from labelgen import config as configs
 from labelgen.config import BuildConfig, SearchConfig
 from labelgen.errors import ConfigError
 from labelgen.registry import unknown
-from labelgen.stages.work.search import ListSpec, lists_for
+from labelgen.stages.model.lists import ListSpec, lists_for
 from labelgen.store.manifest import Manifest, NeighborEntry
 from labelgen.types import Modality
 
