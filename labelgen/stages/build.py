@@ -127,7 +127,7 @@ class Build:
     def _begin(self, runner: Runner, new: bool) -> None:
         """From here on the folder is changed: the note of the work, and the receipts of what teachers said."""
         if self.fresh:
-            lock.start_anew(self.root)
+            lock.remove_store(self.root)
         elif new:
             inventory.remove_work(self.root)
         lock.write_pending(self.root, self.pending)

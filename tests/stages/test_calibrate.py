@@ -126,7 +126,7 @@ def test_a_large_corpus_is_told_how_far_it_can_go() -> None:
     item = ListSpec(Relation.T2T, "text", 5, "max", "split")
     product = ProductPlan("text", "text", 16, corpus, (item,), "")
     plan = SearchPlan(
-        "text", ShapeOnly((100_000, 16)), None, np.arange(20_001) * 5, ((0, 20_000),), (item.want,), 1 << 30
+        "text", ShapeOnly((100_000, 16)), None, np.arange(20_001) * 5, ((0, 20_000),), (item.request,), 1 << 30
     )
     seconds, notes = crossover.outlook(product, plan, Rates(1e-9, 1e-5, 0), 11.0, 100_000)
     assert seconds is None

@@ -163,7 +163,7 @@ def _unbuilt(product: ProductPlan, corpus: Corpus) -> SearchPlan:
         image=None if product.product == "text" else image,
         offsets=corpus.offsets,
         splits=tuple(corpus.splits.values()),
-        wants=tuple(item.want for item in product.lists),
+        wants=tuple(item.request for item in product.lists),
         memory=worker.search_memory(worker.settings().memory),
     )
 
@@ -183,7 +183,7 @@ def _merge_seconds(k: int) -> float:
 
 def _measure_seconds(product: ProductPlan) -> float:
     """Seconds a split of the statistics of all lists of a product."""
-    plan = made_plan(_MERGED_ROWS, product.dim, [item.want for item in product.lists], product.product)
+    plan = made_plan(_MERGED_ROWS, product.dim, [item.request for item in product.lists], product.product)
     tables = {layout.stats_path(item.relation, item.alias, item.aggregation): item for item in product.lists}
     return sum(
         timed(partial(sample_pairs, plan, item.relation, item.aggregation), warm=False) for item in tables.values()

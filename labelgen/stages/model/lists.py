@@ -37,7 +37,7 @@ class ListSpec:
         )
 
     @property
-    def want(self) -> ListRequest:
+    def request(self) -> ListRequest:
         return ListRequest(self.relation, self.k, self.aggregation, self.scope)
 
     def to_json(self) -> dict[str, Any]:

@@ -247,7 +247,7 @@ class ApproximateSearch:
         return [item for item in self._product.lists if item.scope == scope]
 
     def _plan_of(self, lists: Sequence[ListSpec]) -> SearchPlan:
-        return replace(self._plan, wants=tuple(item.want for item in lists))
+        return replace(self._plan, wants=tuple(item.request for item in lists))
 
     def _folder(self, name: str) -> str:
         return f"{layout.PARTS}/search/{self._product.name}/{name}"

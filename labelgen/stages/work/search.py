@@ -21,7 +21,7 @@ from labelgen.stages.model import tables
 from labelgen.stages.model.lists import ListSpec, SealedList
 from labelgen.stages.model.part_files import read_part, write_part
 from labelgen.stages.running import worker
-from labelgen.stages.running.task import Output, Result
+from labelgen.stages.running.task import Output, TaskResult
 from labelgen.store import layout
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.disk.shards import write_shard
@@ -70,7 +70,7 @@ def plan_of(
     embeddings = {
         side: MappedArray(root, layout.embedding_spec(alias, side, counts[side], dim, generation)) for side in sides
     }
-    wants = [ListSpec.from_json(item).want for item in lists]
+    wants = [ListSpec.from_json(item).request for item in lists]
     return load_plan(folder, embeddings, product, wants, memory)
 
 
@@ -89,7 +89,7 @@ def search_strip(
     mutual: bool = False,
     layout_number: int = 0,
     generation: int = 1,
-) -> Result:
+) -> TaskResult:
     """Partial lists of the images [first, last) and of mutual candidates, one part file a list and range of rows.
 
     Args:
@@ -115,7 +115,7 @@ def write_partials(
     lists: Sequence[Mapping[str, Any]],
     folder: str,
     layout_number: int = 0,
-) -> Result:
+) -> TaskResult:
     """The result of a search task: one part file a partial list."""
     candidates = [list(span) for span in strip.candidates]
     # strips of the same queries may differ in their candidates, or in their layout, alone
@@ -128,7 +128,7 @@ def write_partials(
         parts.append(
             {"list": number, "first_row": partial.first_row, "rows": len(partial.keys), "path": path, **partial.facts}
         )
-    return Result(tuple(outputs), {"lists": list(lists), "parts": parts})
+    return TaskResult(tuple(outputs), {"lists": list(lists), "parts": parts})
 
 
 def assemble_neighbors(
@@ -142,7 +142,7 @@ def assemble_neighbors(
     parts: list[dict[str, Any]],
     approximate: bool = False,
     base: dict[str, Any] | None = None,
-) -> Result:
+) -> TaskResult:
     """Merge the partial lists of the rows of one shard and write it: `array` is ids, scores or next.
 
     Nothing bounds what an approximate search left out: its `next` is NaN. `base` are the fields of a `SealedList` that
@@ -154,7 +154,7 @@ def assemble_neighbors(
     if approximate and array == "next":
         pieces = (np.full_like(piece, np.nan) for piece in pieces)
     fact = write_shard(root, spec, shard, pieces)
-    return Result((Output(spec.shard_path(shard), *fact),))
+    return TaskResult((Output(spec.shard_path(shard), *fact),))
 
 
 def _merged_pieces(
