@@ -13,6 +13,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File  # noqa: PLC0415 - the rest is used where mkdocs is not installed
 
     pages = {f"reference/{page}.md": reference(page) for page in REFERENCE}
-    pages |= {target: linked((ROOT / source).read_text(encoding="utf-8"), source) for source, target in OUTSIDE.items()}
+    pages |= {target: (ROOT / source).read_text(encoding="utf-8") for source, target in OUTSIDE.items()}
     for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
         pages[f"notebooks/{path.stem}.md"] = notebook(path)
     for uri, content in pages.items():
@@ -83,12 +84,24 @@ def reference(page: str) -> str:
         blocks += [f"## `{module}`"] if len(modules) > 1 else []
         blocks += [ast.get_docstring(tree_of(module)) or ""]
         for name, place in places(module).items():
+            if home_of(place) != page:
+                blocks.append(f"[`{name}`][{place}]: see its page")
+                continue
             options = [f"heading_level: {3 if len(modules) > 1 else 2}"]
             options += [f"heading: {name}"] if not place.endswith(f".{name}") else []
             blocks.append(f"::: {place}\n    options: {{{', '.join(options)}}}")
     return "\n\n".join(blocks) + "\n"
 
 
+def home_of(place: str) -> str:
+    """The page that describes a name: the first that lists it."""
+    listed = (
+        page for page, (_, modules) in REFERENCE.items() for module in modules if place in places(module).values()
+    )
+    return next(listed)
+
+
+@lru_cache
 def places(module: str) -> dict[str, str]:
     """Public names of a module or package, and the dotted path where each is defined."""
     tree = tree_of(module)
@@ -132,23 +145,27 @@ def undocumented() -> list[str]:
     return found
 
 
+@lru_cache
 def tree_of(module: str) -> ast.Module:
     path = ROOT / Path(*module.split("."))
     source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return ast.parse(source.read_text(encoding="utf-8"))
 
 
-def linked(text: str, source: str) -> str:
-    """A page from outside of `docs/` with the links of the site; links to files that are no pages become text."""
+def on_page_markdown(text: str, page: Any, **_: Any) -> str:
+    """Links as they are on the site: those that leave `docs/` lead to pages, or become text where there is none."""
+    uri = page.file.src_uri
+    source = next((source for source, target in OUTSIDE.items() if target == uri), f"docs/{uri}")
 
     def moved(match: re.Match[str]) -> str:
         label, target = match.groups()
-        if re.match(r"[a-z]+:|#", target):
-            return match[0]
         file, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", target) or not file:
+            return match[0]
         path = os.path.normpath(Path(source).parent / file)
-        page = OUTSIDE.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else "")
-        return f"[{label}]({page}{'#' if anchor else ''}{anchor})" if page else label
+        found = OUTSIDE.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else "")
+        place = os.path.relpath(found, Path(uri).parent) if found else ""
+        return f"[{label}]({place}{'#' if anchor else ''}{anchor})" if place else label
 
     return re.sub(r"\[([^\]]*)\]\(([^)\s]+)\)", moved, text).replace('src="docs/', 'src="')
 
