@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -125,6 +126,20 @@ def test_named_files_and_modules_exist(page: str) -> None:
         assert public or found or name in registry.GROUPS.values() or f"labelgen.{name}" in registry.GROUPS.values(), (
             name
         )
+
+
+@pytest.mark.parametrize("page", EXTENSIONS)
+def test_helpers_of_extensions_exist(page: str) -> None:
+    """Every helper that a page of `docs/extend` lists can be imported and has a docstring."""
+    table = text_of(page).partition("## Helpers\n")[2].partition("\n## ")[0]
+    names = re.findall(r"`(labelgen(?:\.\w+)+|labelgen/[\w/]+\.py)`", table)
+    assert names
+    for name in names:
+        if name.endswith(".py"):
+            assert (ROOT / name).is_file(), name
+            continue
+        module, _, attribute = name.rpartition(".")
+        assert getattr(importlib.import_module(module), attribute).__doc__, name
 
 
 PUBLIC = {"soft_labels", "open", "build", "plan", "verify", "add", "append", "status"}
