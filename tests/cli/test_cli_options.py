@@ -20,7 +20,7 @@ from labelgen.specs import Spec
 
 
 def parsed(*arguments: str) -> dict[str, Any]:
-    """The options as click hands them over."""
+    """The options as click passes them."""
     seen: dict[str, Any] = {}
 
     @click.command()
