@@ -40,7 +40,7 @@ class StageRunner:
         lock.note(self.root, self.pending, totals=self.pending.get("totals", {}) | self._totals)
         done, todo, damaged = outstanding(self.root, tasks)
         if damaged:
-            files = f"{len(damaged)} files of finished tasks are damaged or were changed, and are made again: "
+            files = f"{len(damaged)} files of finished tasks are not what was written, and are made again: "
             self.note(files + some(damaged, 3), stage=stage)
         self.remember(done)
         return self._run(self.root, stage, tasks, todo, sum(receipt.rows for receipt in done))
