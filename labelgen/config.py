@@ -216,8 +216,14 @@ def override(data: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, A
             table = table.setdefault(key, {})
             if not isinstance(table, dict):
                 raise ConfigError(f"{key!r} in {assignment!r} is a field, not a table")
-        table[keys[-1]] = text.strip() if keys[0] == "teachers" else _value(text.strip())
+        table[keys[-1]] = spec_text(text) if keys[0] == "teachers" else _value(text.strip())
     return merged
+
+
+def spec_text(text: str) -> str:
+    """A spec as it stands in a recipe, `'minilm()'`, or bare, `minilm()`."""
+    value = _value(text.strip())
+    return value if isinstance(value, str) else text.strip()
 
 
 def changes(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -122,7 +122,7 @@ LIBRARIES: dict[str, set[str]] = {
     },
     "rich": {"cli/*"},
     "safetensors": {"stages/work/train.py"},
-    "scipy": {"audit/card/measures.py", "audit/report/datalab.py"},
+    "scipy": {"audit/card/measures.py", "audit/checks/duplicates.py", "audit/report/datalab.py"},
     "sentence_transformers": {"teachers/adapters/sentences.py"},
     "timm": {"teachers/adapters/timm_teacher.py", "teachers/adapters/lite.py", "teachers/adapters/conse.py"},
     "torch": {
