@@ -199,6 +199,8 @@ def checked_rows(rows: RowNumbers, count: int, what: str) -> Int64:
         raise IndexError(f"{what}s must be a list of whole numbers") from error
     if array.size == 0:
         return np.empty(0, np.int64)
+    if isinstance(rows, (list, tuple)) and bool in map(type, rows):
+        array = array.astype(bool)  # numpy takes True among numbers for 1
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise IndexError(f"{what}s must be a list of whole numbers, not {array.dtype} {list(array.shape)}")
     if array.min() < 0 or array.max() >= count:
