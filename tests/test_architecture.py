@@ -133,7 +133,7 @@ LIBRARIES: dict[str, set[str]] = {
             "similarity/ann/faiss_engine.py",
             "stages/running/worker.py",
         ),
-        *("losses/_torch.py", "losses/modules.py", "loader/collate.py", "loader/ddp.py"),
+        *("losses/_torch.py", "losses/modules.py", "loader/collate.py", "loader/ddp.py", "loader/on_device.py"),
     },
     "llvmlite": {"similarity/tiled/bits.py"},
     "numba": {"similarity/tiled/bits.py", "similarity/tiled/compiling.py"},
