@@ -74,7 +74,6 @@ ADAPTER_SIBLINGS = {
     ("similarity.fallback", "similarity.reference"),
     ("similarity.tiled.engine", "similarity.torch"),
     ("similarity.ann.faiss_engine", "similarity.reference"),
-    ("relevance.rsc", "relevance.bcls"),
 }
 
 #: Third-party package -> the only files of labelgen/ that may import it (numpy may be used everywhere).

@@ -16,8 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from labelgen.errors import ConfigError, some
-from labelgen.loader.aggregations import first, max_other, reader_of
-from labelgen.loader.quantiles import quantile_table
+from labelgen.loader.requests import first, max_other, quantile_table, reader_of
 from labelgen.patches.masks import BoundPatch, PatchMasks, bound, patched
 from labelgen.patches.patch import Patch
 from labelgen.relevance.base import BlockRequest, Blocks, Quantiles, Scheme, SoftLabels, scheme

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from labelgen.errors import ConfigError, missing_extra
-from labelgen.loader.aggregations import reader_of
 from labelgen.loader.blocks import DEFAULT_SCHEME, Batch, Missing, PatchLike, Repeats, SoftLabeler
+from labelgen.loader.requests import reader_of
 from labelgen.relevance.base import BlockRequest, Scheme, SoftLabels
 from labelgen.specs import Spec
 from labelgen.store.blocks import BlockReader

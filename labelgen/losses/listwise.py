@@ -39,7 +39,7 @@ def smooth_ndcg(
 
     Args:
         scores: [A, B], rows are images; float16 and bfloat16 are computed in float32.
-        relevance: labels [A, B] in [0, 1], (image, caption); constants. See `labelgen.relevance.rsc`.
+        relevance: labels [A, B] in [0, 1], (image, caption); constants. See the scheme `rsc`.
         temperature: width of the sigmoid.
         where: bool [A, B], entries that count.
         relevance_t2i: labels [B, A] of the text-to-image half, if not the transpose of `relevance`.

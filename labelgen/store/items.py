@@ -13,7 +13,7 @@ import numpy as np
 from labelgen.errors import StoreError
 from labelgen.similarity.groups import rows_of
 from labelgen.store import layout
-from labelgen.store.disk.mapped import MappedArray
+from labelgen.store.disk.mapped import CheckedArray, MappedArray
 from labelgen.store.guard import Guard, Stamp
 from labelgen.store.index import IdIndex
 from labelgen.store.manifest import Manifest
@@ -130,15 +130,9 @@ class Items:
         """Any array that the manifest names, mapped."""
         array = self._arrays.get(spec.path)
         if array is None:
-            array = self._arrays[spec.path] = self._mapped(spec)
+            kind = CheckedArray if self._guard.hashed else MappedArray
+            array = self._arrays[spec.path] = kind(self.path, spec, self._guard)
         return array
-
-    def _mapped(self, spec: layout.ArraySpec) -> MappedArray:
-        if not self._guard.hashed:
-            return MappedArray(self.path, spec, self._guard)
-        from labelgen.store.disk.checked import CheckedArray
-
-        return CheckedArray(self.path, spec, self._guard)
 
     def _frame(self, path: str) -> pl.DataFrame:
         if path not in self._frames:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import labelgen
 from labelgen.errors import ConfigError, MissingItemError, UnknownIdError
 from labelgen.loader.blocks import SoftLabeler
-from labelgen.loader.quantiles import quantile_table
+from labelgen.loader.requests import quantile_table
 from labelgen.relevance.base import BlockRequest
 from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.manifest import load_manifest, save_manifest

@@ -1,11 +1,14 @@
-"""Aggregations over an image's captions that only training requests: all others than the compared one, the first."""
+"""How the requests of a scheme are served: block readers, the aggregations of training, quantile tables."""
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
-from labelgen.errors import ConfigError
-from labelgen.relevance.base import BlockRequest
+from labelgen.errors import ConfigError, CorruptStoreError
+from labelgen.relevance.base import BlockRequest, Quantiles
+from labelgen.store import choose, layout
 from labelgen.store.blocks import BlockReader, block_similarity, block_similarity32, pair_similarities
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.reader import Store
@@ -53,3 +56,34 @@ def first(offsets: Int64, texts: MappedArray, images: Int64, captions: Int64, *,
     block = (block_similarity if exact else block_similarity32)(texts.take(starts), texts.take(captions))
     block[empty] = PAD_SCORE
     return block
+
+
+def quantile_table(store: Store, request: BlockRequest) -> Quantiles:
+    """Level in [0, 1] -> similarity of random pairs of different images, for the relation and teacher of a request.
+
+    A random pair never holds a caption of the image itself, so `max_other` has the table of `max`.
+
+    Raises:
+        ConfigError: the store has no such table.
+        CorruptStoreError: the table is not what a build writes.
+    """
+    alias, _ = choose.teacher_for(store.manifest, request.relation, request.alias)
+    mark = {"max": "", "max_other": "", "mean": ".mean"}.get(request.aggregation, f".{request.aggregation}")
+    folder = layout.numbered(layout.STATS, store.manifest.generation)
+    path = f"{folder}/{request.relation.value}.{alias}{mark}.json"
+    if path not in store.manifest.files:
+        listed = [name for name in store.manifest.files if name.startswith(f"{folder}/")]
+        raise ConfigError(
+            f"this store has no quantile table of {request} by teacher {alias!r}",
+            found=", ".join(listed) or "no tables",
+            todo="use a threshold that is a similarity, or build the relation into the store",
+        )
+    try:
+        levels = json.loads((store.path / path).read_bytes())["quantiles"]
+        return {float(level): float(value) for level, value in levels.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptStoreError(
+            f"{path} of the store at {store.path} cannot be read",
+            found=str(error),
+            todo="run `labelgen verify` on the store",
+        ) from error
