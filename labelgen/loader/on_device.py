@@ -1,4 +1,4 @@
-"""`OnDevice`: blocks of training batches, made where the embeddings are kept: on a torch device."""
+"""`OnDevice`: blocks of training batches from embeddings that stay on a torch device."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class FineGrained:
     Attributes:
         text: alias of the text teacher; None for the only one.
         aggregation: the text of an image: the most similar of its captions (`max`), their `mean`, the `first`, or the
-            most similar but the caption itself (`max_other`), which makes own pairs differ.
+            most similar but the caption itself (`max_other`), which makes pairs of the batch differ.
         gamma: how much the label changes a weight.
         mode: `weight` or `target`.
     """

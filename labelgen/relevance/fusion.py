@@ -9,7 +9,7 @@ fitted once is the same everywhere. Higher is more alike; an entry that any inpu
 `maximum`             max_t z_t
 `logistic`            1 / (1 + exp(-(bias + sum w_t x_t)))
 `reciprocal_rank`     sum_t w_t / (k + rank_t), ranks of the pair among those of its image and of its caption, averaged
-`agreement`           mean z_t where all z_t lie on one side of `border`, min_t z_t where the teachers disagree
+`agreement`           mean z_t where all z_t are on one side of `border`, min_t z_t where the teachers disagree
 `text_image_cross`    w_1 T + w_2 A + w_3 X + dot sqrt([T]+ [A]+) of a text, an image and a cross-modal input
 ====================  ================================================================================================
 
@@ -138,7 +138,7 @@ class Logistic(Fusion):
 
 @dataclass(frozen=True)
 class ReciprocalRank(Fusion):
-    """Adds up 1 / (k + rank): needs no scales, and says nothing across batches: ranks depend on who is compared."""
+    """Sum of 1 / (k + rank). Needs no scales; ranks, and so values, depend on the batch."""
 
     uses_ranks: ClassVar[bool] = True
     k: float = 60.0

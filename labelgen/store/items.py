@@ -32,7 +32,7 @@ KINDS: Mapping[Modality, str] = {"image": "image", "text": "caption"}
 
 
 class Items:
-    """The corpus of a store that lies at `path`."""
+    """The corpus of the store at `path`."""
 
     def __init__(self, path: Path, manifest: Manifest, *, stamp: Stamp | None = None, check: bool = False) -> None:
         self.path = path
@@ -138,8 +138,8 @@ class Items:
         if path not in self._frames:
             if os.getpid() != self._process:
                 raise StoreError(
-                    f"{path} was first asked for in a forked process, where reading frames may hang",
-                    todo="ask for the frame once before workers start, or start them with spawn",
+                    f"{path} was first used in a forked process, where reading frames may hang",
+                    todo="read the frame once before workers start, or start them with spawn",
                 )
             from labelgen.store.disk.parquet import read_frame
 

@@ -29,10 +29,10 @@ Array: TypeAlias = NDArray[Any]
 class MappedArray:
     """A read-only array of a store; implements `labelgen.similarity.base.Rows`.
 
-    Shards are mapped when a row of theirs is first asked for. Instances are picklable (they map anew), and a forked
-    process may go on using the ones it inherits. `np.asarray(mapped)` copies the whole array into memory.
+    Shards are mapped when one of their rows is first read. Instances are picklable (shards are mapped again), and a
+    forked process may use those that it inherits. `np.asarray(mapped)` copies the whole array into memory.
 
-    With a `guard` a shard that is mapped is one of the store that was opened, or an error says that it was changed.
+    With a `guard` a shard that is mapped is one of the store that was opened, or an error is raised.
     """
 
     def __init__(self, root: Path | str, spec: ArraySpec, guard: Guard | None = None) -> None:
@@ -69,7 +69,7 @@ class MappedArray:
         return np.array(whole, dtype=dtype, copy=copy)
 
     def slice(self, start: int, stop: int) -> Array:
-        """Rows [start, stop): a read-only view where they lie in one chunk, else a copy.
+        """Rows [start, stop): a read-only view where they are in one chunk, else a copy.
 
         Raises:
             IndexError: not 0 <= start <= stop <= len(self).
@@ -134,14 +134,14 @@ class MappedArray:
         try:
             view = map_shard(self._root, self.spec, shard)
         except StoreError:
-            self._guard.check(path)  # a store that was changed is told before a file that is missing
+            self._guard.check(path)  # a changed store goes before a missing file
             raise
         self._guard.check(path)
         return view
 
 
 class CheckedArray(MappedArray):
-    """A mapped array that reads the CRC-32C of a chunk the first time that a process needs a row of it."""
+    """A mapped array that reads the CRC-32C of a chunk when a process first reads a row of it."""
 
     def _take_of(self, shard: int, rows: Int64) -> Array:
         for chunk in np.unique(rows >> self._chunk_bits).tolist():
