@@ -296,8 +296,8 @@ LISTS = "neighbors/t2t.text.k4"
     ("name", "column", "value", "words"),
     [
         ("ids", 0, 24, "no rows of the store"),
-        ("ids", 1, 0, "own image"),  # row 1 is of image 0, as caption 0 is
-        ("ids", 0, 23, "own image or of the wrong split"),
+        ("ids", 1, 0, "query's image"),  # row 1 is of image 0, as caption 0 is
+        ("ids", 0, 23, "query's image or of the wrong split"),
         ("ids", 0, PAD_ROW, "filling is not at the end"),
         ("scores", 3, 2.0, "no similarities"),
         ("scores", 3, np.nan, "no similarities"),
