@@ -74,7 +74,6 @@ ADAPTER_SIBLINGS = {
     ("similarity.fallback", "similarity.reference"),
     ("similarity.tiled.engine", "similarity.torch"),
     ("similarity.ann.faiss_engine", "similarity.reference"),
-    ("relevance.rsc", "relevance.bcls"),
 }
 
 #: Third-party package -> the only files of labelgen/ that may import it (numpy may be used everywhere).
@@ -133,7 +132,7 @@ LIBRARIES: dict[str, set[str]] = {
             "similarity/ann/faiss_engine.py",
             "stages/running/worker.py",
         ),
-        *("losses/_torch.py", "losses/modules.py", "loader/collate.py", "loader/ddp.py"),
+        *("losses/_torch.py", "losses/modules.py", "loader/collate.py", "loader/ddp.py", "loader/on_device.py"),
     },
     "llvmlite": {"similarity/tiled/bits.py"},
     "numba": {"similarity/tiled/bits.py", "similarity/tiled/compiling.py"},
