@@ -29,7 +29,8 @@ a file of someone else, such as the bytes of a picture in a text file, can be of
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 #: Characters of one part of a message, and of one value in a list of values.
 MAX_PART, MAX_VALUE = 2_000, 200
@@ -154,6 +155,15 @@ def missing_extra(package: str, extra: str, needed_for: str) -> MissingExtraErro
         f"{needed_for} needs the package {package!r}, which is not installed",
         todo=f'pip install "labelgen[{extra}]"',
     )
+
+
+@contextmanager
+def requires(package: str, extra: str, needed_for: str) -> Iterator[None]:
+    """Turn the failed import of an optional package inside into `missing_extra`."""
+    try:
+        yield
+    except ImportError as error:
+        raise missing_extra(package, extra, needed_for) from error
 
 
 def shortened(text: str, limit: int = MAX_PART) -> str:

@@ -1,4 +1,4 @@
-"""What foreign libraries and files raise, as one `TeacherError` of bounded length."""
+"""Errors of foreign libraries and files as one `TeacherError` of bounded length; checks of arguments."""
 
 from __future__ import annotations
 
@@ -25,10 +25,15 @@ def some_of(values: Iterable[object], limit: int = 5) -> str:
     return some([*(brief(value, 80) for value in listed[:limit]), *listed[limit:]], limit)
 
 
+def first_line(error: BaseException) -> str:
+    """First line of the message of an exception, its kind where there is none."""
+    return brief(next(iter(str(error).strip().splitlines()), type(error).__name__))
+
+
 def reason_of(error: BaseException) -> str:
     """Kind and first line of an exception."""
-    first = next(iter(str(error).strip().splitlines()), "")
-    return brief(f"{type(error).__name__}: {first}" if first else type(error).__name__)
+    kind, first = type(error).__name__, first_line(error)
+    return kind if first == kind else brief(f"{kind}: {first}")
 
 
 @contextmanager
@@ -56,3 +61,13 @@ def require_text(**arguments: object) -> None:
             raise ConfigError(f"{name} of a teacher is {brief(repr(value))}", expected="a text in quotes")
         if value is not None and "\0" in value:
             raise ConfigError(f"{name} of a teacher has a NUL in it", found=brief(repr(value)), expected="a text")
+
+
+def require_whole(name: str, value: object, least: int = 1, owner: str = "a teacher") -> None:
+    """Refuse an argument of a spec that is not a whole number of at least `least`.
+
+    Raises:
+        ConfigError: another type or number.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{name} of {owner} is {brief(repr(value))}", expected=f"a whole number of at least {least}")

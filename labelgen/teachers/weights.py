@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -50,7 +50,7 @@ def loading(library: str, model: str) -> Iterator[None]:
     would have to be trusted), so all are caught. Where the hub does not answer they look into their cache only: left
     alone, they would retry for more than a minute first.
     """
-    local = _exists(model.rpartition(":")[2])
+    local = os.path.exists(model.rpartition(":")[2])  # noqa: PTH110 - Path.exists raises on overlong names
     silent = "" if local else _silent_hub()
     try:
         with _cache_only() if silent else nullcontext():
@@ -65,13 +65,6 @@ def loading(library: str, model: str) -> Iterator[None]:
             expected="a local folder or file that exists, or a hub name that can be reached from here",
             todo=OFFLINE,
         ) from error
-
-
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):  # a name that is too long, or no name at all
-        return False
 
 
 def _silent_hub() -> str:

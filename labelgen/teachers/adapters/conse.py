@@ -55,16 +55,14 @@ def conse(
         size: of the EfficientNet-Lite, 0, 1 or 2.
         top: number of classes that an image is made of, 1 to 1,000.
         text: preprocessing step of the captions (class names are encoded as they are).
-        precision: dtype of weights and activations; rows are float32.
-        batch: items in one forward pass.
-        block: images in one task; texts are encoded in blocks of 4,096.
-        device: any torch device.
+        precision, batch, block, device: see `labelgen.teachers.compute.Compute`. Texts are encoded
+            in blocks of 4,096.
 
     Raises:
         MissingExtraError: a package with weights is not installed.
         ConfigError: no such size or number of classes.
     """
-    if not isinstance(top, int) or not 1 <= top <= 1000:
+    if not isinstance(top, int) or isinstance(top, bool) or not 1 <= top <= 1000:
         raise ConfigError(f"top is {top!r}", expected="a number of ImageNet classes, 1 to 1000")
     compute = Compute(precision, batch, block, device)
     texts_compute = replace(compute, block=_TEXT_BLOCK)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from labelgen.errors import TeacherError, missing_extra
+from labelgen.errors import TeacherError, requires
 from labelgen.fingerprint import canonical, fingerprint
 from labelgen.registry import unknown
 from labelgen.teachers.adapters.crossmodal import CrossModal
@@ -56,10 +56,7 @@ def open_clip(
         pretrained: tag or weight file where `model` is a plain name. There is no way to ask for random weights.
         side: `both` makes a cross-modal teacher; the other two use one tower.
         text: preprocessing step of the captions, see `labelgen.teachers.text`.
-        precision: dtype of weights and activations; rows are float32.
-        batch: items in one forward pass.
-        block: texts in one call, images in one task.
-        device: any torch device.
+        precision, batch, block, device: see `labelgen.teachers.compute.Compute`.
 
     Raises:
         TeacherError: the network cannot be loaded, or its activation is not the one the weights were trained with.
@@ -70,10 +67,8 @@ def open_clip(
     text_step(text)
     if side not in get_args(Side):
         raise unknown("side", brief(side), get_args(Side))
-    try:
+    with requires("open_clip_torch", "build", f"the teacher {model!r}"):
         import open_clip as library
-    except ImportError as error:
-        raise missing_extra("open_clip_torch", "build", f"the teacher {model!r}") from error
     if pretrained is None and ":" not in model:
         raise TeacherError(
             f"open_clip({model!r}) names no weights",

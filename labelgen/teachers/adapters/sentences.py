@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from labelgen.errors import ConfigError, MissingExtraError, TeacherError, missing_extra
+from labelgen.errors import MissingExtraError, TeacherError, requires
 from labelgen.fingerprint import canonical, fingerprint
 from labelgen.registry import unknown
+from labelgen.teachers.base import Precision, TeacherInfo, described
 from labelgen.teachers.checks import unit_rows
 from labelgen.teachers.compute import Compute
-from labelgen.teachers.failures import brief, foreign, require_text, some_of
+from labelgen.teachers.failures import brief, foreign, require_text, require_whole, some_of
 from labelgen.teachers.identity import file_settings, tokenizer_digest
 from labelgen.teachers.probe import probe_texts
 from labelgen.teachers.text import PROBES, text_step
@@ -28,6 +29,45 @@ from labelgen.types import Float32, Modality
 _LEAST = 6
 #: Files with settings of a module, in its folder; the third kind has one name for each architecture.
 _SETTINGS = ("config.json", "*tokenizer_config.json", "sentence_*_config.json")
+
+
+@described(
+    TeacherInfo(
+        summary="any sentence-transformers model, by hub name or local folder",
+        modalities=("text",),
+        example="sbert(model='sentence-transformers/all-mpnet-base-v2', text='cusa')",
+        offline="with a local folder",
+    )
+)
+def sbert(
+    *,
+    model: str,
+    text: str = "none",
+    prompt: str | None = None,
+    max_tokens: int | None = None,
+    precision: Precision = "float32",
+    batch: int = 32,
+    block: int = 2048,
+    device: str = "cpu",
+) -> SentenceTower:
+    """A text teacher.
+
+    Args:
+        model: hub name or local folder of a SentenceTransformer (a plain transformers folder gets mean pooling).
+        text: preprocessing step of the captions, see `labelgen.teachers.text`.
+        prompt: what comes before every text: the name of a prompt that the model lists, or a text such as `query: `;
+            empty for none; otherwise the model's default prompt, if it has one.
+        max_tokens: longer texts are truncated to so many tokens; otherwise the model's own limit.
+        precision, batch, block, device: see `labelgen.teachers.compute.Compute`. The library sorts
+            the texts of a block by length, so that a batch has little padding: against one call for all of Flickr30k's
+            captions blocks of 1,024 / 2,048 / 4,096 cost 2.6 / 1.4 / 0.7 % more tokens.
+
+    Raises:
+        TeacherError: the model cannot be loaded, lacks weights, or gives other rows when it encodes a text again.
+        UnknownNameError: an unknown text step or precision, or a prompt that the model does not list.
+    """
+    compute = Compute(precision, batch, block, device)
+    return load_sentences(model, text=text, compute=compute, prompt=prompt, max_tokens=max_tokens)
 
 
 class SentenceTower:
@@ -119,12 +159,10 @@ def load_sentences(
     """
     require_text(model=model, text=text, prompt=prompt)
     text_step(text)
-    if max_tokens is not None and (not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1):
-        raise ConfigError(f"max_tokens is {brief(repr(max_tokens))}", expected="a number of tokens, at least 1")
-    try:
+    if max_tokens is not None:
+        require_whole("max_tokens", max_tokens)
+    with requires("sentence-transformers", "build", f"the text teacher {brief(model)!r}"):
         import sentence_transformers as library
-    except ImportError as error:
-        raise missing_extra("sentence-transformers", "build", f"the text teacher {brief(model)!r}") from error
     _refuse_old(str(library.__version__))
     with loading("sentence-transformers", model), without_bars(), reported() as checkpoint:
         network = library.SentenceTransformer(model, device="cpu", trust_remote_code=False)
@@ -201,15 +239,16 @@ def _length_notes(network: Any, model: str) -> list[str]:
 
 
 def _facts(model: Any, prompt: str | None) -> dict[str, Any]:
-    """What decides the rows beside precision and batch, in words that do not depend on the library's release."""
+    """Facts that decide the rows beside precision and batch, named independently of the library's release."""
     state, limit = model.state_dict(), model.max_seq_length
+    ids = model.preprocess(list(PROBES)).get("input_ids")
     return {
         # Pooler weights of the inner transformer never reach the rows (pooling is a module of its own), and where the
         # checkpoint lacks them the library fills in random numbers.
         "weights": weight_hash(state, without=[name for name in state if ".pooler." in name]),
         "modules": [type(module).__name__ for module in model],
-        "pooling": [_pooling(module) for module in model if type(module).__name__ == "Pooling"],
-        "tokens": _token_hash(model),
+        "pooling": [str(module.pooling_mode) for module in model if type(module).__name__ == "Pooling"],
+        "tokens": fingerprint(None if ids is None else np.asarray(ids).tolist()),
         "max_tokens": limit if limit is None or math.isfinite(limit) else None,  # static embeddings take any length
         "prompt": model.prompts.get(model.default_prompt_name, "") if prompt is None else prompt,
     }
@@ -226,14 +265,3 @@ def _file_settings(library: Any, model: str) -> dict[str, Any]:
         folders = [str(module["path"]) for module in json.loads(Path(listed).read_text(encoding="utf-8"))]
     files = {path for folder in folders for form in _SETTINGS for path in (root / folder).glob(form)}
     return {path.relative_to(root).as_posix(): file_settings(path) for path in sorted(files)}
-
-
-def _pooling(module: Any) -> str:
-    """`mean`, `cls` ..."""
-    return str(module.pooling_mode)
-
-
-def _token_hash(model: Any) -> str:
-    """Fingerprint of the token ids of the probe texts: changes with vocabulary, normalisation and truncation."""
-    ids = model.preprocess(list(PROBES)).get("input_ids")
-    return fingerprint(None if ids is None else np.asarray(ids).tolist())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from labelgen.errors import TeacherError, missing_extra
+from labelgen.errors import TeacherError, requires
 from labelgen.teachers.adapters.vision import ImageTower, split
 from labelgen.teachers.base import Precision, TeacherInfo, described
 from labelgen.teachers.compute import Compute
@@ -37,10 +37,7 @@ def timm(
         model: timm's name (`vit_base_patch14_dinov2.lvd142m`), `hf-hub:owner/name` or `local-dir:folder`.
         checkpoint: file with the weights (.safetensors, .pth); otherwise those that timm knows for `model`. There is
             no way to ask for random weights: another process would draw others.
-        precision: dtype of weights and activations; rows are float32.
-        batch: images in one forward pass.
-        block: images in one task.
-        device: any torch device.
+        precision, batch, block, device: see `labelgen.teachers.compute.Compute`.
 
     Raises:
         TeacherError: the network or its weights cannot be loaded.
@@ -48,10 +45,9 @@ def timm(
     """
     require_text(model=model, checkpoint=checkpoint)
     compute = Compute(precision, batch, block, device)
-    try:
+    with requires("timm", "build", f"the image teacher {model!r}"):
         import timm as library
-    except ImportError as error:
-        raise missing_extra("timm", "build", f"the image teacher {model!r}") from error
+        import torch
     with loading("timm", checkpoint or model):
         network = library.create_model(model, pretrained=checkpoint is None, num_classes=0)
         notes = _load(network, checkpoint) if checkpoint is not None else []
@@ -64,7 +60,7 @@ def timm(
         "settings": {"network": type(network).__name__, "pool": str(getattr(network, "global_pool", "")), **written},
     }
     prepare, scaling = split(transform)
-    placed = compute.place(_channels_last(network))
+    placed = compute.place(network.to(memory_format=torch.channels_last))
     return ImageTower(placed, prepare, scaling, compute=compute, facts=facts, notes=notes)
 
 
@@ -95,9 +91,3 @@ def _load(network: Any, checkpoint: str) -> list[str]:
             expected=f"all {len(network.state_dict())} tensors of {type(network).__name__}",
         )
     return unused_notes(checkpoint, loaded.unexpected_keys)
-
-
-def _channels_last(network: Any) -> Any:
-    import torch
-
-    return network.to(memory_format=torch.channels_last)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from labelgen.errors import TeacherError, missing_extra
+from labelgen.errors import TeacherError, requires
 from labelgen.fingerprint import canonical
 from labelgen.registry import unknown
 from labelgen.teachers.adapters.vision import ImageTower
@@ -44,10 +44,7 @@ def transformers(
         pool: `default`: the image features of a dual encoder (CLIP, SigLIP); else the network's pooled output where the
             checkpoint holds its weights; else the class token. `cls`: the class token. `mean`: the mean of all tokens
             but registers.
-        precision: dtype of weights and activations; rows are float32.
-        batch: images in one forward pass.
-        block: images in one task.
-        device: any torch device.
+        precision, batch, block, device: see `labelgen.teachers.compute.Compute`.
 
     Raises:
         TeacherError: the network cannot be loaded, its checkpoint lacks weights, it has not what `pool` takes, or it
@@ -58,10 +55,8 @@ def transformers(
     compute = Compute(precision, batch, block, device)
     if pool not in get_args(Pool):
         raise unknown("pool", brief(pool), get_args(Pool))
-    try:
+    with requires("transformers", "build", f"the image teacher {model!r}"):
         from transformers import AutoImageProcessor, AutoModel
-    except ImportError as error:
-        raise missing_extra("transformers", "build", f"the image teacher {model!r}") from error
     checkpoint = Checkpoint()
     with loading("transformers", model), without_bars():
         processor = AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
@@ -79,15 +74,11 @@ def transformers(
         "settings": settings(written),
     }
     notes = checkpoint.notes(model)
-    return ImageTower(features, _Prepare(processor), None, compute=compute, facts=facts, notes=notes)
 
+    def prepare(image: Any) -> Any:
+        return processor(images=image, return_tensors="np")["pixel_values"][0]
 
-class _Prepare:
-    def __init__(self, processor: Any) -> None:
-        self._processor = processor
-
-    def __call__(self, image: Any) -> Any:
-        return self._processor(images=image, return_tensors="np")["pixel_values"][0]
+    return ImageTower(features, prepare, None, compute=compute, facts=facts, notes=notes)
 
 
 #: What networks call the parameter of their class token.

@@ -15,6 +15,7 @@ import numpy as np
 from labelgen.errors import ConfigError, TeacherError
 from labelgen.registry import unknown
 from labelgen.teachers.base import TeacherInfo, described
+from labelgen.teachers.failures import require_whole
 from labelgen.teachers.siamese.pairs import Pairs, Positives, auc, divided, grouped, judged, require_pairs
 from labelgen.teachers.siamese.towers import Towers
 from labelgen.teachers.siamese.training import ROUND, Loss, Plan, train_towers
@@ -173,11 +174,7 @@ def _cosines(rows: Float16 | Float32, left: Int64, right: Int64) -> Float64:
 def _check(plan: Plan, holdout: float) -> None:
     whole = {"hidden": 1, "dim": 2, "batch": 4, "steps": 1, "patience": 1, "seed": 0}
     for name, least in whole.items():
-        value = getattr(plan, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(
-                f"{name} of a siamese network is {value!r}", expected=f"a whole number of at least {least}"
-            )
+        require_whole(name, getattr(plan, name), least, "a siamese network")
     ranges = {"margin": (plan.margin, 0.0, 2.0), "rate": (plan.rate, 0.0, 1.0), "holdout": (holdout, 0.0, 0.5)}
     for name, (value, low, high) in ranges.items():
         if not isinstance(value, int | float) or isinstance(value, bool) or not low < value < high:
