@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from labelgen.errors import TeacherError
-from labelgen.teachers.failures import brief, some_of
+from labelgen.teachers.failures import brief, first_line, some_of
 from labelgen.types import Modality
 
 #: A file of ids is read into memory.
@@ -114,7 +114,7 @@ def read_ids(path: Path) -> list[str]:
     except (OSError, ValueError, TypeError, RecursionError, SyntaxError, EOFError) as error:
         raise TeacherError(
             f"cannot read ids from {brief(path)!r}",
-            found=brief(next(iter(str(error).splitlines()), type(error).__name__)),
+            found=first_line(error),
             expected="one id per line, a .json list, or an .npy of text or whole numbers",
         ) from error
 
