@@ -26,14 +26,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 import labelgen
-from labelgen.audit.checks.false_negatives import TEXT_WEIGHTS, WEIGHTS, Judge, weighted
-from labelgen.audit.checks.mismatch import Replaced
-from labelgen.audit.corpus_view import Held, Lists, View, unit
+from labelgen.audit.checks.false_negatives import TEXT_WEIGHTS, WEIGHTS, StoreScorer, weighted
+from labelgen.audit.checks.mismatch import MismatchModel
+from labelgen.audit.corpus_view import Held, NeighborLists, View, unit
 
 RESAMPLES = 100
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.4)
 #: Falls with these, so alone they are turned round.
-TURNED = ("crowding", "length")
+TURNED = ("hubness", "length")
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
 
 def positives(store: labelgen.Store, data: Path, curves: dict[str, Any]) -> None:
     """Tables of every piece of evidence and of the score, beside TF-IDF and chance."""
-    judge = Judge(store)
+    judge = StoreScorer(store)
     tf_idf = TfIdf(store)
     sets = {name: judged(store, judge, data, name) for name in ("expert", "crowdflower")}
     scores = {}
@@ -86,11 +86,11 @@ def positives(store: labelgen.Store, data: Path, curves: dict[str, Any]) -> None
         for part, kept in (("the other half", ~chosen[images]), ("all judged pairs", np.ones(len(images), bool))):
             table(name, part, images[kept], right[kept], {label: s[kept] for label, s in scores[name].items()})
         curves[f"{name}"] = {label: (right, s) for label, s in scores[name].items() if "alone" not in label}
-        curves[f"{name}"]["set_max alone"] = (right, scores[name]["set_max alone"])
+        curves[f"{name}"]["caption_set_max alone"] = (right, scores[name]["caption_set_max alone"])
     fitted(judge, sets, chosen)
 
 
-def judged(store: labelgen.Store, judge: Judge, data: Path, name: str) -> tuple[Any, Any, Any]:
+def judged(store: labelgen.Store, judge: StoreScorer, data: Path, name: str) -> tuple[Any, Any, Any]:
     """Foreign judged pairs as rows, and whether people call them right."""
     table = pl.read_parquet(data / f"{name}_judgements.parquet")
     right = table["mean_score"] >= 3 if name == "expert" else table["yes_fraction"] >= 0.5
@@ -170,7 +170,7 @@ def spread(found: list[Any], number: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def fitted(judge: Judge, sets: dict[str, Any], chosen: Any) -> None:
+def fitted(judge: StoreScorer, sets: dict[str, Any], chosen: Any) -> None:
     """The weights that a logistic fit to the chosen half gives, both kinds of judges of equal weight."""
     print("\n### Weights\n\n| evidence | fitted | shipped | fitted, texts alone | shipped |\n|---|---|---|---|---|")
     columns = []
@@ -211,7 +211,7 @@ def noise(title: str, view: View, curves: dict[str, Any], *, clusters: bool = Fa
             moved = swap(view, near, share, np.random.default_rng(7))
             bad = view.image_of[moved] != view.image_of
             changed = rearranged(view, rows, near, moved)
-            found = Replaced(changed).find()
+            found = MismatchModel(changed).find()
             living = found.captions
             judges = {"**noisy_pairs**": (found.score, f"{found.noise:.3f}")}
             judges |= {name: (values[living], "") for name, values in baselines(changed, groups).items()}
@@ -226,7 +226,7 @@ def noise_measures(bad: Any, score: Any) -> tuple[float, float]:
     return roc_auc_score(bad, score), float(bad[first].mean())
 
 
-def swapped(view: View, _near: Lists, share: float, draw: np.random.Generator) -> Any:
+def swapped(view: View, _near: NeighborLists, share: float, draw: np.random.Generator) -> Any:
     """Which caption stands at every place when a share of them was swapped at random."""
     chosen = draw.permutation(view.n_captions)[: round(share * view.n_captions)]
     moved = np.arange(view.n_captions)
@@ -234,7 +234,7 @@ def swapped(view: View, _near: Lists, share: float, draw: np.random.Generator) -
     return moved
 
 
-def swapped_near(view: View, near: Lists, share: float, draw: np.random.Generator) -> Any:
+def swapped_near(view: View, near: NeighborLists, share: float, draw: np.random.Generator) -> Any:
     """The same, every caption swapped with the nearest one of another image that still stands at its place."""
     moved, taken = np.arange(view.n_captions), np.zeros(view.n_captions, bool)
     left = round(share * view.n_captions)
@@ -250,8 +250,8 @@ def swapped_near(view: View, near: Lists, share: float, draw: np.random.Generato
     return moved
 
 
-def with_siblings(view: View, rows: Held) -> Lists:
-    """Lists that know the captions of the own image too: those of the store leave them out."""
+def with_siblings(view: View, rows: Held) -> NeighborLists:
+    """NeighborLists that know the captions of the own image too: those of the store leave them out."""
     ids, scores = [], []
     for start in range(0, view.n_captions, 8192):
         here = np.arange(start, min(start + 8192, view.n_captions))
@@ -263,10 +263,10 @@ def with_siblings(view: View, rows: Held) -> Lists:
         order = np.argsort(-all_scores, axis=1, kind="stable")
         ids.append(np.take_along_axis(all_ids, order, axis=1))
         scores.append(np.take_along_axis(all_scores, order, axis=1))
-    return Lists(np.concatenate(ids), np.concatenate(scores).astype(np.float32))
+    return NeighborLists(np.concatenate(ids), np.concatenate(scores).astype(np.float32))
 
 
-def rearranged(view: View, rows: Held, near: Lists, moved: Any) -> View:
+def rearranged(view: View, rows: Held, near: NeighborLists, moved: Any) -> View:
     """The corpus after the swaps: place p holds caption moved[p], and its list leaves out the image it stands at."""
     place = np.empty(len(moved), np.int64)
     place[moved] = np.arange(len(moved))
@@ -275,7 +275,7 @@ def rearranged(view: View, rows: Held, near: Lists, moved: Any) -> View:
     foreign = (ids >= 0) & (view.image_of[np.maximum(ids, 0)] != view.image_of[:, None])
     scores = np.where(foreign, scores, -np.inf)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :64]
-    lists = Lists(
+    lists = NeighborLists(
         np.take_along_axis(np.where(foreign, ids, -1), order, axis=1), np.take_along_axis(scores, order, axis=1)
     )
     cross = {alias: (photographs, Held(texts.take(moved))) for alias, (photographs, texts) in view.cross.items()}
@@ -298,7 +298,7 @@ def one_caption(view: View) -> View:
     offsets = np.arange(len(kept) + 1)
     fields = {name: getattr(view, name) for name in ("splits", "image", "i2i")}
     cross = {alias: (photographs, Held(texts.take(kept))) for alias, (photographs, texts) in view.cross.items()}
-    return View(offsets=offsets, text={"text": Held(rows)}, cross=cross, t2t=Lists(ids, scores), **fields)
+    return View(offsets=offsets, text={"text": Held(rows)}, cross=cross, t2t=NeighborLists(ids, scores), **fields)
 
 
 def baselines(view: View, groups: Any) -> dict[str, Any]:
@@ -340,7 +340,7 @@ def self_confidence(view: View, rows: Any, groups: Any) -> Any:
 
 def flagged(title: str, store: labelgen.Store, view: View, truth: pl.DataFrame) -> None:
     """Ranks of the pairs that people called wrong, among all pairs."""
-    found = Replaced(view).find()
+    found = MismatchModel(view).find()
     rank = np.zeros(view.n_captions, np.int64)
     rank[found.captions[np.argsort(-found.score, kind="stable")]] = np.arange(1, len(found.captions) + 1)
     ranks = np.sort(rank[store.caption_rows(truth["caption_id"].to_list())])

@@ -44,7 +44,33 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Lists:
+class Centered:
+    """Unit rows of a source with its mean row subtracted, unit again; missing rows are zero."""
+
+    source: Source
+    mean: Float32
+
+    @classmethod
+    def of(cls, source: Source) -> Centered:
+        """Subtract the mean of the unit rows that are not missing."""
+        total, present = np.zeros(source.shape[1]), 0
+        for here in pieces(np.arange(source.shape[0]), 4 * source.shape[1]):
+            rows = unit(source.take(here))
+            total += rows.sum(axis=0, dtype=np.float64)
+            present += int(rows.any(axis=1).sum())
+        return cls(source, (total / max(present, 1)).astype(np.float32))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    def take(self, rows: Int64) -> Float32:
+        wide = unit(self.source.take(rows))
+        return unit(wide - self.mean * wide.any(axis=1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class NeighborLists:
     """Neighbour lists in memory: `ids` int64 [n, k], -1 where a list is shorter, and `scores` float32 [n, k]."""
 
     ids: Int64
@@ -69,8 +95,8 @@ class View:
     text: dict[str, Source]
     image: dict[str, Source]
     cross: dict[str, tuple[Source, Source]]
-    t2t: Lists | None
-    i2i: Lists | None
+    t2t: NeighborLists | None
+    i2i: NeighborLists | None
 
     @classmethod
     def of(cls, store: Store, *, k: int = 64) -> View:
@@ -140,19 +166,10 @@ class View:
         sums /= np.maximum(totals, 1e-6)[:, None]
         return sums
 
-    def mean_row(self, source: Source) -> Float32:
-        """Mean of the living unit rows, [d]: what centring takes away."""
-        total, living = np.zeros(source.shape[1]), 0
-        for here in pieces(np.arange(source.shape[0]), 4 * source.shape[1]):
-            rows = unit(source.take(here))
-            total += rows.sum(axis=0, dtype=np.float64)
-            living += int(rows.any(axis=1).sum())
-        return (total / max(living, 1)).astype(np.float32)
-
 
 def read_lists(
     store: Store, relation: Relation, *, k: int = 64, scope: Scope = "split", aggregation: Aggregation = "max"
-) -> Lists | None:
+) -> NeighborLists | None:
     """The lists of a relation, of the first teacher that has them; None where no teacher has."""
     for entry in store.manifest.neighbors:
         if (entry.relation, entry.scope, entry.aggregation) == (relation, scope, aggregation):
@@ -168,12 +185,12 @@ def listed(
     k: int,
     scope: Scope = "split",
     aggregation: Aggregation = "max",
-) -> Lists:
+) -> NeighborLists:
     """The lists of one teacher, cut to `k`, in memory."""
     found = store.neighbors(relation, alias=alias, k=k, scope=scope, aggregation=aggregation)
     ids = found.ids.astype(np.int64)
     ids[found.ids == PAD_ROW] = -1
-    return Lists(ids, found.scores)
+    return NeighborLists(ids, found.scores)
 
 
 def unit(rows: Float32) -> Float32:

@@ -37,7 +37,7 @@ def pair_columns(store: Store, images: Int64, captions: Int64) -> dict[str, Any]
         "caption_id": texts["caption_id"].gather(captions),
         "text": texts["text"].gather(captions),
         "split": table["split"].gather(images),
-        "own_image_id": table["image_id"].gather(owners),
+        "annotated_image_id": table["image_id"].gather(owners),
         "image_row": images.astype(np.uint32),
         "caption_row": captions.astype(np.uint32),
     }

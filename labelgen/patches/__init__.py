@@ -5,8 +5,9 @@ The public names are loaded when they are first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from labelgen.lazy import lazy_names
 
 if TYPE_CHECKING:
     from labelgen.patches.cleaned.cleaned import Cleaned, export_captions
@@ -54,14 +55,4 @@ __all__ = [
     "write",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module 'labelgen.patches' has no attribute {name!r}")
-    module, _, attribute = _PLACES[name].partition(":")
-    value = globals()[name] = getattr(import_module(module), attribute)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_PLACES})
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)

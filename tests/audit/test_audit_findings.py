@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 import labelgen
 from labelgen import audit
 from labelgen.audit.checks.agreement import compared
-from labelgen.audit.checks.components import components
-from labelgen.audit.checks.duplicates import same_text
+from labelgen.audit.checks.duplicates import components, same_text
 from labelgen.audit.report.sections import SECTIONS, audit_sections
 from labelgen.errors import ConfigError, UnknownNameError
 from labelgen.store.reader import Store
@@ -136,7 +135,7 @@ def test_isolated_items_are_far_from_their_nearest(store: Store) -> None:
 
 
 def test_agreement_by_hand() -> None:
-    """Lists 1 2 3 and 3 4 1 share two of three; a fuller list against an empty one shares nothing."""
+    """NeighborLists 1 2 3 and 3 4 1 share two of three; a fuller list against an empty one shares nothing."""
     overlap, correlation = compared(np.array([[1, 2, 3], [1, 2, 3]]), np.array([[3, 4, 1], [-1, -1, -1]]))
     np.testing.assert_allclose(overlap, [2 / 3, 0])
     # union 1 2 3 4: places 1 2 3 4 here, 3 4 1 2 there

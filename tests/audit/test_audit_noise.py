@@ -11,8 +11,8 @@ import pytest
 import labelgen
 from labelgen import audit
 from labelgen.audit.checks.logistic import logistic
-from labelgen.audit.checks.mismatch import Replaced, _elsewhere, _top2
-from labelgen.audit.corpus_view import Held, Lists, View, unit
+from labelgen.audit.checks.mismatch import MismatchModel, best_other_image
+from labelgen.audit.corpus_view import Held, NeighborLists, View, unit
 from labelgen.errors import ConfigError
 from labelgen.testing.stores import make_store
 
@@ -42,12 +42,12 @@ def listed(view: View) -> View:
     return replace(view, t2t=nearest(view.text["text"].take(np.arange(view.n_captions)), view.image_of))
 
 
-def nearest(rows: np.ndarray, owners: np.ndarray) -> Lists:
+def nearest(rows: np.ndarray, owners: np.ndarray) -> NeighborLists:
     """The 32 most similar rows of other owners."""
     scores = rows @ rows.T
     scores[owners[:, None] == owners] = -np.inf
     ids = np.argsort(-scores, axis=1, kind="stable")[:, :32]
-    return Lists(ids, np.take_along_axis(scores, ids, axis=1))
+    return NeighborLists(ids, np.take_along_axis(scores, ids, axis=1))
 
 
 def swapped(view: View, count: int, seed: int = 1) -> tuple[View, np.ndarray]:
@@ -71,7 +71,7 @@ def precision(score: np.ndarray, bad: np.ndarray) -> float:
 )
 def test_swapped_captions_are_found(per_image: int, photos: bool, least: float) -> None:
     view, bad = swapped(corpus(480 // per_image, per_image, photos=photos), 48)
-    found = Replaced(view).find()
+    found = MismatchModel(view).find()
     assert precision(found.score, bad) >= least, "chance is 0.1"
     assert 0.04 <= found.noise <= 0.2, "48 of 480 were moved"
     assert found.suspicion[bad].mean() > 5 * found.suspicion[~bad].mean()
@@ -79,7 +79,7 @@ def test_swapped_captions_are_found(per_image: int, photos: bool, least: float) 
 
 def test_suspicion_is_a_monotone_form_of_the_score() -> None:
     view, _ = swapped(corpus(), 40)
-    found = Replaced(view).find()
+    found = MismatchModel(view).find()
     order = np.argsort(found.score)
     assert (np.diff(found.suspicion[order]) >= -1e-6).all()
     assert found.suspicion.min() >= 0
@@ -87,7 +87,7 @@ def test_suspicion_is_a_monotone_form_of_the_score() -> None:
 
 
 def test_a_clean_corpus_is_called_clean() -> None:
-    assert Replaced(corpus()).find().noise <= 0.02
+    assert MismatchModel(corpus()).find().noise <= 0.02
 
 
 def test_the_same_corpus_in_another_order() -> None:
@@ -102,7 +102,7 @@ def test_the_same_corpus_in_another_order() -> None:
         image={"image": Held(images[::-1])},
         i2i=nearest(images[::-1], np.arange(view.n_images)),
     )
-    first, second = Replaced(view).find(rounds=1), Replaced(listed(turned)).find(rounds=1)
+    first, second = MismatchModel(view).find(rounds=1), MismatchModel(listed(turned)).find(rounds=1)
     for name, values in first.evidence.items():
         np.testing.assert_allclose(values[back], second.evidence[name], atol=1e-4, err_msg=name)
     assert np.corrcoef(first.score[back], second.score)[0, 1] > 0.99
@@ -113,37 +113,31 @@ def test_evidence_of_siblings_by_hand() -> None:
     rows = np.array([[1, 0], [0.6, 0.8], [0.8, 0.6]], np.float32)
     texts = np.concatenate([rows, -rows])
     view = View(np.array([0, 3, 6]), {"train": range(2)}, {"text": Held(texts)}, {}, {}, None, None)
-    found = Replaced(view).find(rounds=1)
+    found = MismatchModel(view).find(rounds=1)
     np.testing.assert_allclose(found.evidence["sibling_mean"][:3], [0.7, (0.6 + 0.96) / 2, (0.8 + 0.96) / 2], atol=1e-6)
     np.testing.assert_allclose(found.evidence["sibling_top2"], found.evidence["sibling_mean"], atol=1e-6)
     both = np.array([1.4, 1.4]) / np.linalg.norm([1.4, 1.4])
     np.testing.assert_allclose(found.evidence["siblings"][0], both[0], atol=1e-6)
 
 
-def test_elsewhere_by_hand() -> None:
+def test_best_other_image_by_hand() -> None:
     """Image 5 has .9 and .5 (mean .7), image 6 has .8 alone (.6)."""
-    found = _elsewhere(
+    found = best_other_image(
         np.array([[5, 6, 5, 7]]), np.array([[0.9, 0.8, 0.5, 9.0]], np.float32), np.array([[True, True, True, False]])
     )
     np.testing.assert_allclose(found, [0.7], rtol=1e-6)
-    assert np.isnan(_elsewhere(np.zeros((1, 0), int), np.zeros((1, 0), np.float32), np.zeros((1, 0), bool))).all()
+    assert np.isnan(best_other_image(np.zeros((1, 0), int), np.zeros((1, 0), np.float32), np.zeros((1, 0), bool))).all()
 
 
-def test_top2_by_hand() -> None:
-    scores = np.array([[0.1, 0.5, 0.3], [0.2, 9, 9], [9, 9, 9]], np.float32)
-    real = np.array([[1, 1, 1], [1, 0, 0], [0, 0, 0]], bool)
-    np.testing.assert_allclose(_top2(scores, real), [0.4, 0.2, np.nan], rtol=1e-6)
-
-
-def test_logistic_agrees_with_scikit_learn() -> None:
+@pytest.mark.parametrize("ridge", [1e-3, 1e-6])
+def test_logistic_agrees_with_scikit_learn(ridge: float) -> None:
     linear = pytest.importorskip("sklearn.linear_model")
     draw = np.random.default_rng(0)
-    good, bad = draw.standard_normal((400, 3)) + np.array([1, 0, 0.5]), draw.standard_normal((300, 3))
-    weights = draw.random(400).astype(np.float32)
-    ours = logistic(good, bad, weights)
-    share = np.concatenate([0.5 * weights / weights.sum(), np.full(300, 0.5 / 300)])
-    theirs = linear.LogisticRegression(C=1 / 1e-3, tol=1e-10, max_iter=2000)
-    theirs.fit(np.concatenate([good, bad]), np.repeat([1, 0], [400, 300]), sample_weight=share)
+    rows = np.concatenate([draw.standard_normal((400, 3)) + np.array([1, 0, 0.5]), draw.standard_normal((300, 3))])
+    targets, weights = np.repeat([1.0, 0.0], [400, 300]), draw.random(700)
+    theirs = linear.LogisticRegression(C=1 / ridge, tol=1e-10, max_iter=2000)
+    theirs.fit(rows, targets, sample_weight=weights / weights.sum())
+    ours = logistic(rows, targets, weights, ridge=ridge)
     np.testing.assert_allclose(ours, [*theirs.intercept_, *theirs.coef_[0]], atol=1e-4)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import labelgen
 from labelgen import audit
 from labelgen.audit.checks.evidence import list_weights, set_aggregates
-from labelgen.audit.checks.false_negatives import TEXT_WEIGHTS, WEIGHTS, Judge, Scorer, random_pairs
+from labelgen.audit.checks.false_negatives import TEXT_WEIGHTS, WEIGHTS, Scorer, StoreScorer, random_pairs
 from labelgen.audit.corpus_view import View
 from labelgen.errors import ConfigError, UnknownIdError
 from labelgen.store.reader import Store
@@ -32,8 +32,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def judge(store: Store) -> Judge:
-    return Judge(store)
+def judge(store: Store) -> StoreScorer:
+    return StoreScorer(store)
 
 
 def unit(row: np.ndarray) -> np.ndarray:
@@ -42,7 +42,7 @@ def unit(row: np.ndarray) -> np.ndarray:
     return wide / length if length else wide
 
 
-def test_evidence_agrees_with_plain_loops(store: Store, judge: Judge) -> None:
+def test_evidence_agrees_with_plain_loops(store: Store, judge: StoreScorer) -> None:
     """Every caption with every image: similarities to the set, of the sets, of the photographs, across modalities."""
     offsets, owner = store.offsets, judge.view.image_of
     texts = [unit(row) for row in np.asarray(store.embeddings("text"))]
@@ -56,7 +56,7 @@ def test_evidence_agrees_with_plain_loops(store: Store, judge: Judge) -> None:
         own = [row for row in range(offsets[image], offsets[image + 1]) if row != caption]
         others = [row for row in own if texts[row].any() and texts[caption].any()]
         scores = sorted((float(texts[row] @ texts[caption]) for row in others), reverse=True)
-        want = {"set_max": scores[:1], "set_top2": scores[:2], "set_mean": scores}
+        want = {"caption_set_max": scores[:1], "caption_set_top2": scores[:2], "caption_set_mean": scores}
         for name, values in want.items():
             expected = np.mean(values) if values else np.nan
             np.testing.assert_allclose(found[name][place], expected, atol=2e-6, err_msg=f"{name} {image} {caption}")
@@ -73,22 +73,22 @@ def test_evidence_agrees_with_plain_loops(store: Store, judge: Judge) -> None:
         np.testing.assert_allclose(found["cross"][place], expected, atol=2e-6)
 
 
-def test_sets_of_an_own_pair_leave_the_caption_out(store: Store, judge: Judge) -> None:
+def test_sets_of_an_own_pair_leave_the_caption_out(store: Store, judge: StoreScorer) -> None:
     """Image 0 has captions 0, 1, 2: caption 0 is compared with the sum of the other two."""
     texts = [unit(row) for row in np.asarray(store.embeddings("text"))]
     found, _ = judge.of(np.array([0]), np.array([0]))
     np.testing.assert_allclose(found["sets"], [unit(texts[1] + texts[2]) @ texts[0]], atol=2e-6)
 
 
-def test_a_single_caption_has_no_evidence_of_its_own_set(judge: Judge) -> None:
+def test_a_single_caption_has_no_evidence_of_its_own_set(judge: StoreScorer) -> None:
     """Image 1 has caption 3 alone."""
     found, score = judge.of(np.array([1]), np.array([3]))
-    assert np.isnan(found["set_top2"]).all()
+    assert np.isnan(found["caption_set_top2"]).all()
     assert np.isnan(found["sets"]).all()
     assert np.isfinite(score).all(), "the cross-modal teacher knows the pair"
 
 
-def test_around_is_what_the_nearest_photographs_are_called(store: Store, judge: Judge) -> None:
+def test_around_is_what_the_nearest_photographs_are_called(store: Store, judge: StoreScorer) -> None:
     texts = np.array([unit(row) for row in np.asarray(store.embeddings("text"))])
     mean = texts[np.any(texts, axis=1)].mean(axis=0)
     lists = store.neighbors("i2i", rows=[2], alias="image")
@@ -100,24 +100,27 @@ def test_around_is_what_the_nearest_photographs_are_called(store: Store, judge: 
         total += weight
     expected = unit(called / total - mean) @ unit(texts[0] - mean)
     found, _ = judge.of(np.array([2]), np.array([0]))
-    np.testing.assert_allclose(found["around"], [expected], atol=1e-5)
+    np.testing.assert_allclose(found["neighbor_captions"], [expected], atol=1e-5)
 
 
 #: What the table of the evidence in docs/audit.md says of every piece, written here by hand: the weight of a pair with
 #: photographs, and the weight by texts alone. More of a similarity speaks for a pair; an image that is near to
 #: everything, and a caption that says much, speak against it.
 DOCUMENTED = {
-    "set_top2": (0.95, 1.08),
+    "caption_set_top2": (0.95, 1.08),
     "sets": (0.85, 1.00),
-    "around": (0.54, 0.0),
+    "neighbor_captions": (0.54, 0.0),
     "images": (0.09, 0.0),
-    "crowding": (-0.53, -0.48),
+    "hubness": (-0.53, -0.48),
     "length": (-0.52, -0.52),
     "cross": (0.50, 0.50),
 }
 
 evidence = st.fixed_dictionaries(
-    {name: st.floats(-1, 1, width=32) for name in ("set_top2", "sets", "images", "around", "crowding", "cross")}
+    {
+        name: st.floats(-1, 1, width=32)
+        for name in ("caption_set_top2", "sets", "images", "neighbor_captions", "hubness", "cross")
+    }
     | {"length": st.floats(0, 4, width=32)}
 )
 
@@ -130,7 +133,7 @@ def test_one_deviation_of_a_piece_moves_the_score_by_its_documented_weight(name:
     pairs = {piece: np.array([2.0, 2.5 if piece == name else 2.0], np.float32) for piece in DOCUMENTED}
     if not seen:
         pairs["images"][:] = np.nan
-        pairs["around"][:] = np.nan
+        pairs["neighbor_captions"][:] = np.nan
     before, after = scorer.score(pairs).tolist()
     assert before == 0
     assert after == pytest.approx(DOCUMENTED[name][0 if seen else 1], abs=1e-6)
@@ -141,7 +144,7 @@ def test_no_piece_is_weighted_that_is_not_documented() -> None:
     assert set(TEXT_WEIGHTS) == {name for name, (_, bare) in DOCUMENTED.items() if bare}
 
 
-def test_crowding_and_length_by_hand(store: Store, judge: Judge) -> None:
+def test_hubness_and_length_by_hand(store: Store, judge: StoreScorer) -> None:
     """Crowding of an image is the mean of its own list; length is the logarithm of one plus the caption's words."""
     lists = store.neighbors("i2t", alias="text")
     captions = np.arange(20)
@@ -149,7 +152,7 @@ def test_crowding_and_length_by_hand(store: Store, judge: Judge) -> None:
     for image, (ids, scores) in enumerate(zip(lists.ids.tolist(), lists.scores.tolist(), strict=True)):
         listed = [score for row, score in zip(ids, scores, strict=True) if row != 2**32 - 1]
         expected = sum(listed) / len(listed) if listed else np.nan
-        np.testing.assert_allclose(found["crowding"][image], expected, rtol=1e-5)
+        np.testing.assert_allclose(found["hubness"][image], expected, rtol=1e-5)
     words = [len(text.split()) for text in store.captions["text"][:20]]
     np.testing.assert_allclose(found["length"], np.log([1 + count for count in words]), rtol=1e-6)
 
@@ -174,7 +177,7 @@ def test_score_pairs_does_not_depend_on_the_other_pairs(store: Store) -> None:
     turned = audit.score_pairs(store, [images[i] for i in order], [captions[i] for i in order])
     np.testing.assert_allclose(whole["score"].to_numpy()[order], turned["score"].to_numpy(), rtol=1e-5)
     assert whole["image_id"].to_list() == images
-    assert whole["own"].to_list() == [False] * 5
+    assert whole["annotated"].to_list() == [False] * 5
 
 
 def test_score_pairs_refuses_what_it_cannot_pair(store: Store) -> None:
@@ -196,7 +199,7 @@ def test_false_negatives_are_the_best_scored_pairs_of_the_lists(store: Store) ->
     assert (found["score"].diff().drop_nulls() <= 0).all()
     again = audit.score_pairs(store, found["image_id"].to_list(), found["caption_id"].to_list())
     np.testing.assert_allclose(found["score"].to_numpy(), again["score"].to_numpy(), rtol=1e-5)
-    assert not again["own"].any()
+    assert not again["annotated"].any()
     first = found.row(0, named=True)
     place = i2t.ids[first["image_row"]].tolist()
     assert first["i2t_rank"] == (place.index(first["caption_row"]) + 1 if first["caption_row"] in place else None)
@@ -221,9 +224,9 @@ def test_aggregates_of_a_set_by_hand() -> None:
     found = set_aggregates(
         np.array([[0.5, 0.1, 0.3], [0.2, 9, 9], [9, 9, 9]]), np.array([[1, 1, 1], [1, 0, 0], [0, 0, 0]], bool)
     )
-    np.testing.assert_allclose(found["set_max"], [0.5, 0.2, np.nan], rtol=1e-6)
-    np.testing.assert_allclose(found["set_top2"], [0.4, 0.2, np.nan], rtol=1e-6)
-    np.testing.assert_allclose(found["set_mean"], [0.3, 0.2, np.nan], rtol=1e-6)
+    np.testing.assert_allclose(found["caption_set_max"], [0.5, 0.2, np.nan], rtol=1e-6)
+    np.testing.assert_allclose(found["caption_set_top2"], [0.4, 0.2, np.nan], rtol=1e-6)
+    np.testing.assert_allclose(found["caption_set_mean"], [0.3, 0.2, np.nan], rtol=1e-6)
 
 
 def test_weights_of_a_list_by_hand() -> None:

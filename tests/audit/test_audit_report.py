@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import labelgen
+from labelgen.audit.report import report
 from labelgen.audit.report.findings import findings_of, proposals
 from labelgen.audit.report.report import json_block, policy, render, write_report
 from labelgen.audit.report.sections import Section, audit_sections
@@ -47,12 +48,12 @@ def sections() -> list[Section]:
             "image_id": ["img-0", "img-1"],
             "caption_id": ["cap-12", "cap-22"],
             "text": [EVIL, "a plain dog"],
-            "own_image_id": [EVIL_FILE, "img-4"],
+            "annotated_image_id": [EVIL_FILE, "img-4"],
             "image_text": ["x", None],
-            "set_max": [0.75, 0.5],
+            "caption_set_max": [0.75, 0.5],
         }
     )
-    noisy = pairs.head(1).with_columns(image_id=pl.lit("img-2"), caption_id=pl.lit("cap-11")).drop("own_image_id")
+    noisy = pairs.head(1).with_columns(image_id=pl.lit("img-2"), caption_id=pl.lit("cap-11")).drop("annotated_image_id")
     group = pl.DataFrame(
         {"rank": [1] * 3, "score": [0.97] * 3, "group": [7] * 3, "image_id": ["img-5", "img-6", "img-7"]}
     )
@@ -103,7 +104,7 @@ def test_nothing_of_the_data_leaves_its_block(store: Store, sections: list[Secti
 def test_the_page_loads_nothing(store: Store, sections: list[Section]) -> None:
     page = page_of(store, sections)
     assert not re.search(r"""(?:src|href)\s*=\s*["']|url\(|@import|https?://""", page.replace(json_data(page), ""))
-    allowed = policy((Path(labelgen.audit.__file__).parent / "report.html").read_text(encoding="utf-8"))
+    allowed = policy((Path(report.__file__).with_name("report.html")).read_text(encoding="utf-8"))
     assert f'content="{allowed}"' in page
     assert "default-src 'none'" in allowed
     assert "unsafe" not in allowed

@@ -74,7 +74,7 @@ def test_from_finding_to_card(demo_store: Path, tmp_path: Path) -> None:
     wrong = next(row for row in doubted if row["caption_id"] != first["caption_id"])
     samples = [
         {"image_id": first["image_id"], "caption_id": own(store, first["image_id"])},
-        {"image_id": first["own_image_id"], "caption_id": first["caption_id"]},
+        {"image_id": first["annotated_image_id"], "caption_id": first["caption_id"]},
         {"image_id": wrong["image_id"], "caption_id": wrong["caption_id"]},
     ]
     soft = SoftLabelCollate(store, tensors=False, patch=tmp_path / "patch.json", collate=list)(samples)[-1]

@@ -18,7 +18,7 @@ from labelgen.audit.card.fusion import fitted_fusions, fused_values
 from labelgen.audit.card.labels import label_values, labels_of
 from labelgen.audit.card.measures import MEASURES, Figure, agreement_figures, draw_images
 from labelgen.audit.card.pairs import Half, JudgedPairs, resolve
-from labelgen.audit.card.patch import added, crosses, told_of
+from labelgen.audit.card.patch import added, crosses, decision_of
 from labelgen.audit.card.retrieval import RETRIEVAL_MEASURES, answers_of, retrieval_values
 from labelgen.audit.card.rows import AgreementCard, CardRow
 from labelgen.audit.judgements.judgements import Judgements, read_judgements
@@ -133,7 +133,7 @@ class _Maker:
         found = [_Values(str(_spec(label)), _kind_of(label), _values(store, label, pairs)) for label in labels]
         counted = np.ones(len(pairs), bool)
         if patch is not None and crosses(pairs):
-            told = told_of(pairs, patch)
+            told = decision_of(pairs, patch)
             counted = told.where
             found += [
                 _Values(f"{one.name} + patch", "patched", added(_values(store, label, pairs, patch), told))

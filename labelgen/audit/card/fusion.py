@@ -8,6 +8,7 @@ import numpy as np
 
 from labelgen.audit.card.labels import label_values, labels_of
 from labelgen.audit.card.pairs import JudgedPairs
+from labelgen.audit.checks.logistic import logistic
 from labelgen.errors import ConfigError
 from labelgen.relevance.base import BlockRequest
 from labelgen.relevance.fusion import Agreement, Fusion, Logistic, Maximum, Mean, ReciprocalRank, TextImageCross
@@ -15,7 +16,6 @@ from labelgen.store.reader import Store
 from labelgen.types import Float64, Int64, Relation
 
 _RIDGE = 1e-6
-_STEPS = 50
 
 
 def fused_values(by: Fusion, values: Sequence[Float64], pairs: JudgedPairs) -> Float64:
@@ -31,23 +31,16 @@ def fused_values(by: Fusion, values: Sequence[Float64], pairs: JudgedPairs) -> F
 
 
 def group_ranks(values: Float64, groups: Int64) -> Float64:
-    """Rank of every value within its group, 1 for the largest, equal values share their mean rank; NaN stays NaN."""
-    ranks = np.full(len(values), np.nan)
-    known = np.flatnonzero(~np.isnan(values))
-    order = known[np.lexsort((-values[known], groups[known]))]
-    group, value = groups[order], values[order]
-    new_group = np.diff(group, prepend=group[:1] - 1) != 0
-    new_value = new_group | (np.diff(value, prepend=np.nan) != 0)
-    begins = np.maximum.accumulate(np.where(new_group, np.arange(len(order)), 0))
-    run = np.cumsum(new_value) - 1
-    first = np.flatnonzero(new_value)
-    middle = (first + np.append(first[1:], len(order)) - 1) / 2  # mean position of a run of equal values
-    ranks[order] = middle[run] - begins + 1
-    return ranks
+    """Return the rank of every value within its group, 1 for the largest; ties share their mean rank, NaN stays NaN."""
+    import polars as pl
+
+    frame = pl.DataFrame({"value": values, "group": groups})
+    rank = pl.col("value").fill_nan(None).rank("average", descending=True).over("group")
+    return frame.select(rank.fill_null(float("nan")))["value"].to_numpy()
 
 
 def fit_logistic(of: Sequence[BlockRequest], values: Sequence[Float64], targets: Float64, weights: Float64) -> Logistic:
-    """The logistic fusion with the largest likelihood: Newton's method on weighted targets in [0, 1].
+    """Return the logistic fusion with the largest likelihood.
 
     Args:
         of: the inputs.
@@ -56,26 +49,14 @@ def fit_logistic(of: Sequence[BlockRequest], values: Sequence[Float64], targets:
         weights: of every pair, [n].
 
     Raises:
-        ConfigError: all targets are alike, or no pair has all inputs.
+        ConfigError: all targets are equal, or no pair has all inputs.
     """
     inputs = np.stack([np.asarray(value, np.float64) for value in values], axis=1)
     known = np.isfinite(inputs).all(axis=1)
     if not known.any() or np.ptp(targets[known]) == 0:
         raise ConfigError("judgements that are all alike fit no fusion", found=f"{int(known.sum())} pairs")
-    centre = inputs[known].mean(axis=0)
-    design = np.column_stack([inputs[known] - centre, np.ones(known.sum())])
-    share = weights[known] / weights[known].sum()
-    solution = np.zeros(design.shape[1])
-    for _ in range(_STEPS):
-        probability = 1 / (1 + np.exp(-np.clip(design @ solution, -30, 30)))
-        gradient = design.T @ (share * (targets[known] - probability)) - _RIDGE * solution
-        curvature = share * probability * (1 - probability)
-        step = np.linalg.solve(design.T @ (design * curvature[:, None]) + _RIDGE * np.eye(len(solution)), gradient)
-        solution += step * min(1.0, 5 / max(1e-12, float(np.abs(step).max())))
-        if np.abs(step).max() < 1e-9:
-            break
-    slopes, bias = solution[:-1], float(solution[-1] - solution[:-1] @ centre)
-    return Logistic(_names(of), tuple(round(float(slope), 4) for slope in slopes), round(bias, 4))
+    bias, *slopes = logistic(inputs[known], targets[known], weights[known], ridge=_RIDGE).tolist()
+    return Logistic(_names(of), tuple(round(slope, 4) for slope in slopes), round(bias, 4))
 
 
 def fitted_fusions(store: Store, judged: Sequence[JudgedPairs]) -> list[Fusion]:

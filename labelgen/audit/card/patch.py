@@ -14,7 +14,7 @@ def crosses(pairs: JudgedPairs) -> bool:
     return pairs.relation in (Relation.I2T, Relation.T2I)
 
 
-def told_of(pairs: JudgedPairs, patch: BoundPatch) -> PatchMasks:
+def decision_of(pairs: JudgedPairs, patch: BoundPatch) -> PatchMasks:
     """What the patch says about every pair, [n]; nothing about sentences that are no captions of the store."""
     images, captions = (pairs.left, pairs.right) if pairs.relation is Relation.I2T else (pairs.right, pairs.left)
     told = patch.pairs(images, np.maximum(captions, 0))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labelgen.audit.corpus_view import Lists, listed
+from labelgen.audit.corpus_view import NeighborLists, listed
 from labelgen.audit.frames import caption_columns, image_columns, ranked
 from labelgen.errors import ConfigError
 from labelgen.store import choose
@@ -50,7 +50,7 @@ def agreement(
     queries = np.arange(len(left.ids))
     if b is not None:
         queries, right = _matched(a, b, wanted, right)
-        left = Lists(left.ids[queries], left.scores[queries])
+        left = NeighborLists(left.ids[queries], left.scores[queries])
     overlap, correlation = compared(left.ids, right.ids)
     names = image_columns(a, queries) if wanted.query == "image" else caption_columns(a, queries)
     return ranked({"overlap": overlap, "correlation": correlation, **names}, 1 - overlap)
@@ -112,14 +112,14 @@ def _aliases(
     return names[0], names[1]
 
 
-def _matched(a: Store, b: Store, relation: Relation, lists: Lists) -> tuple[Int64, Lists]:
+def _matched(a: Store, b: Store, relation: Relation, lists: NeighborLists) -> tuple[Int64, NeighborLists]:
     """Queries of `a` that `b` knows, and the lists of `b` for them, in rows of `a` (-2: not in `a`)."""
     queries, candidates = _rows_in(a, b, relation.query), _rows_in(a, b, relation.candidate)
     known = np.flatnonzero(queries >= 0)
     known = known[np.argsort(queries[known])]
     named = np.where(candidates >= 0, candidates, -2) if len(candidates) else candidates
     ids = lists.ids[known]
-    return queries[known], Lists(np.where(ids < 0, ids, named[np.maximum(ids, 0)]), lists.scores[known])
+    return queries[known], NeighborLists(np.where(ids < 0, ids, named[np.maximum(ids, 0)]), lists.scores[known])
 
 
 def _rows_in(a: Store, b: Store, modality: Modality) -> Int64:

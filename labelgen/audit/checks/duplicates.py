@@ -1,4 +1,4 @@
-"""Duplicates: items that are the same, or nearly, on different images."""
+"""Duplicates: equal or nearly equal items on different images."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labelgen.audit.checks.components import components
-from labelgen.audit.corpus_view import Lists, read_lists
+from labelgen.audit.corpus_view import NeighborLists, read_lists
 from labelgen.audit.frames import caption_columns, image_columns
-from labelgen.errors import ConfigError
+from labelgen.errors import ConfigError, missing_extra
 from labelgen.store.reader import Store
 from labelgen.types import Float32, Int64, Modality, Relation
 
@@ -18,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def duplicates(store: Store, modality: Modality, *, threshold: float = 0.95) -> pl.DataFrame:
-    """Groups of captions (`"text"`) or images (`"image"`) of one split that are the same or nearly.
+    """Return groups of captions (`"text"`) or images (`"image"`) of one split that are equal or nearly equal.
 
-    Two captions are joined when their texts are equal (in all splits) or one lists the other with a similarity of at
-    least `threshold`; two images by the lists alone. Groups are what such joins connect, so the ends of a chain may be
-    less similar than the threshold. Captions of one image are joined only through other images.
+    Two captions are connected when their texts are equal (in all splits) or one lists the other with a similarity of at
+    least `threshold`; two images by the lists alone. Groups are connected components, so the ends of a chain may be
+    less similar than the threshold. Captions of one image are connected only through other images.
 
     Returns:
         One row a member, members of a group together: `rank` of the group, `score` (mean over the group of each
@@ -32,6 +31,7 @@ def duplicates(store: Store, modality: Modality, *, threshold: float = 0.95) -> 
 
     Raises:
         ConfigError: a threshold outside of (0, 1], or images without a list i2i.
+        MissingExtraError: scipy is not installed.
     """
     if not 0 < threshold <= 1:
         raise ConfigError(f"threshold={threshold}", expected="a similarity above 0, at most 1")
@@ -49,10 +49,9 @@ def duplicates(store: Store, modality: Modality, *, threshold: float = 0.95) -> 
     return _frame(store, "image", rows, label[rows], best[rows], rows)
 
 
-def edges(lists: Lists, threshold: float) -> tuple[Int64, Int64, Float32]:
-    """Listed pairs of at least a similarity: queries, candidates, scores."""
-    # lists are sorted: most of them end at their first entry
-    deep = 1
+def edges(lists: NeighborLists, threshold: float) -> tuple[Int64, Int64, Float32]:
+    """Return listed pairs of at least a similarity: queries, candidates, scores."""
+    deep = 1  # lists are sorted: most of them end at their first entry
     while deep < lists.scores.shape[1] and (lists.scores[:, deep] >= threshold).any():
         deep = min(2 * deep, lists.scores.shape[1])
     query, place = np.nonzero((lists.scores[:, :deep] >= threshold) & (lists.ids[:, :deep] >= 0))
@@ -75,7 +74,7 @@ def _captions(store: Store, threshold: float) -> pl.DataFrame:
 
 
 def same_text(texts: Int64) -> tuple[Int64, Int64]:
-    """Chains through the captions of every text: pairs of neighbours in row order. Texts below 0 are nobody's."""
+    """Return pairs that connect the captions of every text, consecutive in row order; texts below 0 are ignored."""
     order = np.argsort(texts, kind="stable")
     order = order[texts[order] >= 0]
     equal = texts[order[:-1]] == texts[order[1:]]
@@ -83,11 +82,25 @@ def same_text(texts: Int64) -> tuple[Int64, Int64]:
 
 
 def _grouped(count: int, left: Int64, right: Int64, scores: Float32) -> tuple[Int64, Float32]:
-    """Component of every item, and its best similarity with another one; 0 for items without an edge."""
+    """Return the component of every item, and its best similarity with another one; 0 for items without an edge."""
     best = np.zeros(count, np.float32)
     np.maximum.at(best, left, scores)
     np.maximum.at(best, right, scores)
     return components(count, left, right), best
+
+
+def components(count: int, left: Int64, right: Int64) -> Int64:
+    """Return the smallest item of the connected component of every item, [count]; `left`, `right` are edges."""
+    try:
+        from scipy.sparse import csr_matrix
+        from scipy.sparse.csgraph import connected_components
+    except ImportError as error:
+        raise missing_extra("scipy", "audit", "a search for duplicates") from error
+    graph = csr_matrix((np.ones(len(left), np.bool_), (left, right)), shape=(count, count))
+    _, label = connected_components(graph, directed=False)
+    _, first = np.unique(label, return_index=True)
+    smallest: Int64 = first[label].astype(np.int64)
+    return smallest
 
 
 def _frame(
@@ -106,12 +119,11 @@ def _frame(
     frame = pl.DataFrame(
         {"group": label, "similarity": best, "owner": owners, "text_row": owners if texts is None else texts, **names}
     )
-    over = "group"
     frame = frame.with_columns(
-        score=pl.col("similarity").mean().over(over),
-        size=pl.len().over(over),
-        images=pl.col("owner").n_unique().over(over),
-        kind=pl.when(same.over(over)).then(pl.lit("exact")).otherwise(pl.lit("near")),
+        score=pl.col("similarity").mean().over("group"),
+        size=pl.len().over("group"),
+        images=pl.col("owner").n_unique().over("group"),
+        kind=pl.when(same.over("group")).then(pl.lit("exact")).otherwise(pl.lit("near")),
     )
     ordered = frame.sort(["score", "size", "group"], descending=[True, True, False], maintain_order=True)
     ranked = ordered.with_columns(rank=pl.col("group").rle_id() + 1)

@@ -1,144 +1,120 @@
 """Evidence that a caption describes an image, for any pairs.
 
-==============  =====================================================================================================
-`set_top2`      mean of the two largest similarities of the caption with the image's captions, itself left out, of one
-                text teacher, or the mean over text teachers; `set_max` and `set_mean` beside it
-`sets`          similarity of the two images' caption sets: cosine of their mean rows (of an own pair: of the caption
-                with the mean of the others)
-`images`        similarity of the two photographs, after the mean of all photographs was taken away
-`around`        similarity of the caption with the captions of the photographs most similar to the image, both centred:
-                what the neighbours of the image, found by sight alone, are called
-`crowding`      how high the image's own list of captions is on average: an image that is near to everything (a hub)
-                is near to this caption too
-`length`        natural logarithm of one plus the words of the caption: the more it says, the more can be wrong
-`cross`         plain similarity by a cross-modal teacher, where there is one; the mean over such teachers
-==============  =====================================================================================================
+====================  ================================================================================================
+`caption_set_top2`    mean of the two largest similarities of the caption with the image's captions, itself left out;
+                      `caption_set_max` and `caption_set_mean` are the maximum and the mean
+`sets`                similarity of the two images' caption sets: cosine of their mean rows (of an annotated pair: of
+                      the caption with the mean of the other captions)
+`images`              similarity of the two images, rows centered
+`neighbor_captions`   similarity of the caption with the mean caption of the images most similar to the image, centered
+`hubness`             mean similarity in the image's own list of captions: an image that is similar to everything (a
+                      hub) is similar to this caption, too
+`length`              natural logarithm of one plus the number of words of the caption: longer captions have more
+                      details that can be wrong
+`cross`               similarity by a cross-modal teacher, or the mean over such teachers
+====================  ================================================================================================
 
-NaN stands for evidence that a pair does not have: no photograph, no second caption.
+With several text teachers, or image teachers, a piece is the mean over them. NaN stands for evidence that a pair does
+not have: no image embedding, no second caption.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import numpy as np
 
-from labelgen.audit.corpus_view import Lists, View, pieces, unit
+from labelgen.audit.corpus_view import Centered, NeighborLists, Source, View, pieces, unit
 from labelgen.types import Bool, Float32, Int64
 
 #: Name of a piece of evidence -> its values, float32 [n].
 Evidence: TypeAlias = Mapping[str, Float32]
 
-#: Photographs around an image whose captions are asked, and the temperature of their weights.
-AROUND, AROUND_TEMPERATURE = 32, 0.1
+#: Neighbors of an image whose captions are averaged, and the temperature of their weights.
+NEIGHBORS, NEIGHBOR_TEMPERATURE = 32, 0.1
 
 
-class Witness:
+class PairFeatures:
     """Computes evidence for pairs of a corpus; what all pairs share is computed once.
 
     Args:
         view: the corpus.
-        words: words of every caption, [n_captions].
-        i2t: lists of captions of every image, for `crowding`.
+        words: number of words of every caption, [n_captions].
+        i2t: lists of captions of every image, for `hubness`.
     """
 
-    def __init__(self, view: View, words: Int64, i2t: Lists | None) -> None:
+    def __init__(self, view: View, words: Int64, i2t: NeighborLists | None) -> None:
         self._view = view
         self._length = np.log1p(words).astype(np.float32)
-        self._crowding = None if i2t is None else _row_means(i2t)
+        self._hubness = None if i2t is None else _row_means(i2t)
         self._centroids = {alias: view.centroids(alias) for alias in view.text}
-        self._text_means = {alias: view.mean_row(rows) for alias, rows in view.text.items()}
-        self._image_means = {alias: view.mean_row(rows) for alias, rows in view.image.items()}
+        self._texts = {alias: Centered.of(rows) for alias, rows in view.text.items()}
+        self._images = {alias: Centered.of(rows) for alias, rows in view.image.items()}
 
     def of(self, images: Int64, captions: Int64) -> dict[str, Float32]:
-        """Evidence for pairs (images[n], captions[n]); every array is float32 [n]."""
-        found = self._set_similarities(images, captions)
-        found["sets"] = self._mean(self._sets(alias, images, captions) for alias in self._view.text)
-        found["images"] = self._mean(self._images(alias, images, captions) for alias in self._view.image)
-        found["around"] = self._mean(self._around(alias, images, captions) for alias in self._view.text)
-        found["crowding"] = _nothing(len(images)) if self._crowding is None else self._crowding[images]
-        found["length"] = self._length[captions]
-        found["cross"] = self._mean(self._cross(alias, images, captions) for alias in self._view.cross)
-        return {name: _nothing(len(images)) if values is None else values for name, values in found.items()}
+        """Return evidence for the pairs (images[n], captions[n]); every array is float32 [n]."""
+        owners = self._view.image_of[captions]
+        sets = [self._caption_sets(alias, images, captions) for alias in self._view.text]
+        found = {name: [one[name] for one in sets] for name in SET_AGGREGATES}
+        found["sets"] = [self._sets(alias, images, captions) for alias in self._view.text]
+        found["images"] = [_similarities(rows, images, rows, owners) for rows in self._images.values()]
+        found["neighbor_captions"] = [self._neighbors(alias, images, captions) for alias in self._texts]
+        found["hubness"] = [] if self._hubness is None else [self._hubness[images]]
+        found["length"] = [self._length[captions]]
+        found["cross"] = [_similarities(left, images, right, captions) for left, right in self._view.cross.values()]
+        nothing = np.full(len(images), np.nan, np.float32)
+        return {
+            name: np.mean(values, axis=0, dtype=np.float32) if values else nothing for name, values in found.items()
+        }
 
-    def _set_similarities(self, images: Int64, captions: Int64) -> dict[str, Float32 | None]:
-        by_teacher = [self._aggregated(alias, images, captions) for alias in self._view.text]
-        return {name: self._mean(found[name] for found in by_teacher) for name in ("set_max", "set_top2", "set_mean")}
-
-    def _aggregated(self, alias: str, images: Int64, captions: Int64) -> dict[str, Float32]:
-        """Maximum, mean of the two largest and mean over the image's captions, the caption itself left out."""
+    def _caption_sets(self, alias: str, images: Int64, captions: Int64) -> dict[str, Float32]:
+        """Return aggregates over the image's captions, the caption itself left out."""
         source = self._view.text[alias]
-        found = {name: _nothing(len(images)) for name in ("set_max", "set_top2", "set_mean")}
+        found = {name: np.empty(len(images), np.float32) for name in SET_AGGREGATES}
         for here in pieces(np.arange(len(images)), 2 * 4 * (self._view.width + 1) * source.shape[1]):
             rows, real = self._view.sets(images[here])
-            real = real & (rows != captions[here, None])
             members = unit(source.take(rows.ravel())).reshape(*rows.shape, -1)
             caption = unit(source.take(captions[here]))
-            real = real & np.any(members, axis=2) & np.any(caption, axis=1, keepdims=True)
-            scores = np.einsum("nkd,nd->nk", members, caption)
-            for name, values in set_aggregates(scores, real).items():
+            real = real & (rows != captions[here, None]) & np.any(members, axis=2) & caption.any(axis=1, keepdims=True)
+            for name, values in set_aggregates(np.einsum("nkd,nd->nk", members, caption), real).items():
                 found[name][here] = values
         return found
 
     def _sets(self, alias: str, images: Int64, captions: Int64) -> Float32:
-        """Cosine of the two mean rows; of an own pair, of the caption with the mean of its siblings."""
         centroids, source = self._centroids[alias], self._view.text[alias]
-        owners = self._view.image_of[captions]
         sizes = np.diff(self._view.offsets)
-        result = _nothing(len(images))
-        for here in pieces(np.arange(len(images)), 4 * 4 * centroids.shape[1]):
-            left, right = centroids[images[here]], centroids[owners[here]]
-            own = images[here] == owners[here]
-            if own.any():
-                alone = unit(source.take(captions[here][own]))
-                left, right = left.copy(), right.copy()
-                left[own] = left[own] * sizes[images[here][own], None] - alone  # the sum of the siblings
-                right[own] = alone
-                left[own] *= (sizes[images[here][own]] > 1)[:, None]
-            result[here] = _cosines(left, right)
-        return result
 
-    def _images(self, alias: str, images: Int64, captions: Int64) -> Float32:
-        source, mean = self._view.image[alias], self._image_means[alias]
-        owners = self._view.image_of[captions]
-        result = _nothing(len(images))
-        for here in pieces(np.arange(len(images)), 4 * 4 * source.shape[1]):
-            left, right = unit(source.take(images[here])), unit(source.take(owners[here]))
-            living = left.any(axis=1) & right.any(axis=1)
-            result[here] = np.where(living, _cosines(left - mean, right - mean), np.nan)
-        return result
+        def compute(here: Int64) -> Float32:
+            owners = self._view.image_of[captions[here]]
+            left, right = centroids[images[here]], centroids[owners]
+            annotated = images[here] == owners
+            if annotated.any():
+                alone = unit(source.take(captions[here][annotated]))
+                size = sizes[owners[annotated], None]
+                left[annotated] = (left[annotated] * size - alone) * (size > 1)  # the sum of the siblings
+                right[annotated] = alone
+            return cosines(left, right)
 
-    def _around(self, alias: str, images: Int64, captions: Int64) -> Float32 | None:
+        return in_pieces(len(images), 4 * centroids.shape[1], compute)
+
+    def _neighbors(self, alias: str, images: Int64, captions: Int64) -> Float32:
         if self._view.i2i is None:
-            return None
-        source, mean = self._view.text[alias], self._text_means[alias]
-        asked, place = np.unique(images, return_inverse=True)
-        called = called_around(self._view.i2i, self._centroids[alias], asked)
-        result = _nothing(len(images))
-        for here in pieces(np.arange(len(images)), 4 * 4 * source.shape[1]):
-            rows = called[place[here]]
-            result[here] = _cosines(
-                rows - mean * (rows != 0).any(axis=1)[:, None], unit(source.take(captions[here])) - mean
-            )
-        return result
+            return np.full(len(images), np.nan, np.float32)
+        source = self._texts[alias]
+        distinct, place = np.unique(images, return_inverse=True)
+        rows = neighbor_rows(self._view.i2i, self._centroids[alias], source.mean, distinct)
+        return in_pieces(
+            len(images), 4 * rows.shape[1], lambda here: cosines(rows[place[here]], source.take(captions[here]))
+        )
 
-    def _cross(self, alias: str, images: Int64, captions: Int64) -> Float32:
-        photographs, texts = self._view.cross[alias]
-        result = _nothing(len(images))
-        for here in pieces(np.arange(len(images)), 4 * 4 * texts.shape[1]):
-            result[here] = _cosines(unit(photographs.take(images[here])), unit(texts.take(captions[here])))
-        return result
 
-    @staticmethod
-    def _mean(parts: Iterable[Float32 | None]) -> Float32 | None:
-        """Mean over teachers; None where there is none."""
-        arrays = [part for part in parts if part is not None]
-        return None if not arrays else np.mean(arrays, axis=0, dtype=np.float32)
+#: Aggregates over the captions of an image.
+SET_AGGREGATES = ("caption_set_max", "caption_set_top2", "caption_set_mean")
 
 
 def set_aggregates(scores: Float32, real: Bool) -> dict[str, Float32]:
-    """Maximum, mean of the two largest and mean of the real entries of every row; NaN where there is none.
+    """Return maximum, mean of the two largest and mean of the real entries of every row; NaN where there is none.
 
     Args:
         scores: [n, k].
@@ -149,30 +125,30 @@ def set_aggregates(scores: Float32, real: Bool) -> dict[str, Float32]:
     first = ordered[:, 0]
     second = np.where(count > 1, ordered[:, min(1, ordered.shape[1] - 1)], first)
     with np.errstate(invalid="ignore"):
-        mean = np.where(real, scores, 0).sum(axis=1) / count
-        both = (first + second) / 2
-    none = count == 0
+        found = (first, (first + second) / 2, np.where(real, scores, 0).sum(axis=1) / count)
     return {
-        name: np.where(none, np.nan, values).astype(np.float32)
-        for name, values in (("set_max", first), ("set_top2", both), ("set_mean", mean))
+        name: np.where(count == 0, np.nan, values).astype(np.float32)
+        for name, values in zip(SET_AGGREGATES, found, strict=True)
     }
 
 
-def called_around(i2i: Lists, centroids: Float32, images: Int64) -> Float32:
-    """What the photographs around each image are called: weighted mean of their captions' mean rows, [n, d].
+def neighbor_rows(i2i: NeighborLists, centroids: Float32, mean: Float32, images: Int64) -> Float32:
+    """Return weighted means of the mean caption rows of each image's neighbors, centered unit rows [n, d].
 
-    Weights are exp(similarity / `AROUND_TEMPERATURE`) of the first `AROUND` of the list; zero rows where it is empty.
+    Weights are exp(similarity / `NEIGHBOR_TEMPERATURE`) of the first `NEIGHBORS` entries of the list; rows are zero
+    where it is empty.
     """
     result = np.zeros((len(images), centroids.shape[1]), np.float32)
-    for here in pieces(np.arange(len(images)), 4 * AROUND * centroids.shape[1]):
-        ids, scores = i2i.ids[images[here], :AROUND], i2i.scores[images[here], :AROUND]
-        weights = list_weights(ids >= 0, scores, AROUND_TEMPERATURE)
-        result[here] = np.einsum("nk,nkd->nd", weights, centroids[np.maximum(ids, 0)])
+    for here in pieces(np.arange(len(images)), 4 * NEIGHBORS * centroids.shape[1]):
+        ids, scores = i2i.ids[images[here], :NEIGHBORS], i2i.scores[images[here], :NEIGHBORS]
+        weights = list_weights(ids >= 0, scores, NEIGHBOR_TEMPERATURE)
+        rows = np.einsum("nk,nkd->nd", weights, centroids[np.maximum(ids, 0)])
+        result[here] = unit(rows - mean * rows.any(axis=1, keepdims=True))
     return result
 
 
 def list_weights(real: Bool, scores: Float32, temperature: float) -> Float32:
-    """Softmax of the real scores of every row, [n, k]; rows without a real entry are zero."""
+    """Return the softmax of the real scores of every row, [n, k]; rows without a real entry are zero."""
     best = np.max(np.where(real, scores, -np.inf), axis=1, keepdims=True, initial=-np.inf)
     shifted = np.where(real, scores - np.where(np.isfinite(best), best, 0), -np.inf)
     weights = np.exp(shifted / temperature)
@@ -181,21 +157,33 @@ def list_weights(real: Bool, scores: Float32, temperature: float) -> Float32:
     return result
 
 
-def _row_means(lists: Lists) -> Float32:
-    real = lists.ids >= 0
-    with np.errstate(invalid="ignore"):
-        means = np.where(real, lists.scores, 0).sum(axis=1) / real.sum(axis=1)
-    result: Float32 = means.astype(np.float32)
+def in_pieces(count: int, numbers: int, compute: Callable[[Int64], Float32]) -> Float32:
+    """Return float32 [count], computed for pieces of the places; `numbers` is how many floats a place needs."""
+    result = np.empty(count, np.float32)
+    for here in pieces(np.arange(count), 4 * numbers):
+        result[here] = compute(here)
     return result
 
 
-def _cosines(left: Float32, right: Float32) -> Float32:
-    """Cosine of left[i] with right[i]; NaN where a row is zero."""
+def cosines(left: Float32, right: Float32) -> Float32:
+    """Return the cosine of left[i] with right[i]; NaN where a row is zero."""
     products = np.einsum("nd,nd->n", left, right)
     lengths = np.sqrt(np.einsum("nd,nd->n", left, left) * np.einsum("nd,nd->n", right, right))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(lengths > 0, products / lengths, np.nan).astype(np.float32)
 
 
-def _nothing(count: int) -> Float32:
-    return np.full(count, np.nan, np.float32)
+def _similarities(left: Source, left_rows: Int64, right: Source, right_rows: Int64) -> Float32:
+    return in_pieces(
+        len(left_rows),
+        4 * left.shape[1],
+        lambda here: cosines(unit(left.take(left_rows[here])), unit(right.take(right_rows[here]))),
+    )
+
+
+def _row_means(lists: NeighborLists) -> Float32:
+    real = lists.ids >= 0
+    with np.errstate(invalid="ignore"):
+        means = np.where(real, lists.scores, 0).sum(axis=1) / real.sum(axis=1)
+    result: Float32 = means.astype(np.float32)
+    return result

@@ -1,15 +1,14 @@
 """False negatives: pairs of an image and a caption of another image that are probably right.
 
-A pair's score is a weighted sum of its evidence, each piece in standard deviations over random foreign pairs of the
-store::
+A pair's score is a weighted sum of its evidence, each piece in standard deviations over random unannotated pairs of
+the store::
 
     score = sum over e of  WEIGHTS[e] * (evidence_e - mean_e) / deviation_e
 
-It grows with every piece of weight above zero and falls with the others (`crowding`, `length`). The weights were chosen
-on the judgements of one half of the judged Flickr8k images (a logistic fit to experts and crowd; see
-docs/audit.md) and are given in units of the store's own random pairs, so that they carry over to other teachers.
-The score orders pairs. It is no probability: how often a pair of a given score is right depends on the data and
-on the teachers.
+It grows with every piece of positive weight and falls with the others (`hubness`, `length`). The weights were chosen
+on the judgements of one half of the judged Flickr8k images (a logistic fit to experts and crowd; see docs/audit.md)
+and are given in units of the store's own random pairs, so that they carry over to other teachers. The score ranks
+pairs. It is not a probability: how often a pair of a given score is right depends on the data and on the teachers.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labelgen.audit.checks.evidence import Evidence, Witness
-from labelgen.audit.corpus_view import Lists, View, need, read_lists, unit
+from labelgen.audit.checks.evidence import Evidence, PairFeatures
+from labelgen.audit.corpus_view import NeighborLists, View, need, read_lists, unit
 from labelgen.audit.frames import pair_columns, ranked, words
 from labelgen.errors import ConfigError
 from labelgen.store.items import Ids
@@ -31,17 +30,20 @@ from labelgen.types import Bool, Float32, Int64, Relation
 if TYPE_CHECKING:
     import polars as pl
 
-#: Weight of each piece of evidence for pairs with photographs, and for pairs known by texts alone.
+#: Weight of each piece of evidence for pairs with image embeddings, and for pairs known by texts alone.
 WEIGHTS: Mapping[str, float] = {
-    "set_top2": 0.95, "sets": 0.85, "around": 0.54, "images": 0.09, "crowding": -0.53, "length": -0.52, "cross": 0.5,
+    "caption_set_top2": 0.95, "sets": 0.85, "neighbor_captions": 0.54, "images": 0.09, "hubness": -0.53,
+    "length": -0.52, "cross": 0.5,
 }  # fmt: skip
-TEXT_WEIGHTS: Mapping[str, float] = {"set_top2": 1.08, "sets": 1.0, "crowding": -0.48, "length": -0.52, "cross": 0.5}
+TEXT_WEIGHTS: Mapping[str, float] = {
+    "caption_set_top2": 1.08, "sets": 1.0, "hubness": -0.48, "length": -0.52, "cross": 0.5,
+}  # fmt: skip
 
 #: Evidence without which a pair counts as known by texts alone.
-_SEEN = ("images", "around")
-#: Random foreign pairs that scale the evidence, and the seed they are drawn with.
+_VISUAL = ("images", "neighbor_captions")
+#: Random unannotated pairs that scale the evidence, and the seed they are drawn with.
 _RANDOM_PAIRS, _SEED = 20_000, 20221105
-#: Candidate pairs that are scored for each one that is asked for.
+#: Candidate pairs that are scored for each row of the frame.
 _POOL = 8
 
 
@@ -50,14 +52,14 @@ class Scorer:
     """Turns evidence into the score.
 
     Attributes:
-        moments: mean and standard deviation of every piece over random foreign pairs.
+        moments: mean and standard deviation of every piece over random unannotated pairs.
     """
 
     moments: Mapping[str, tuple[float, float]]
 
     @classmethod
     def of(cls, evidence: Evidence) -> Scorer:
-        """The scorer that the evidence of random pairs gives."""
+        """Take the moments of the evidence of random pairs."""
         moments = {}
         for name, values in evidence.items():
             known = values[~np.isnan(values)].astype(np.float64)
@@ -67,24 +69,24 @@ class Scorer:
         return cls(moments)
 
     def standard(self, evidence: Evidence) -> dict[str, Float32]:
-        """Evidence in standard deviations; pieces that do not vary in this store are left out."""
+        """Return evidence in standard deviations; pieces that do not vary in this store are left out."""
         return {
             name: ((evidence[name] - mean) / deviation).astype(np.float32)
             for name, (mean, deviation) in self.moments.items()
         }
 
     def score(self, evidence: Evidence) -> Float32:
-        """The score of the module, float32 [n]; -inf for a pair without any similarity of texts."""
+        """Return the score of the module, float32 [n]; -inf for a pair without any similarity of texts."""
         units = self.standard(evidence)
-        seen = np.all([~np.isnan(evidence[name]) for name in _SEEN], axis=0)
-        full, bare = weighted(units, WEIGHTS), weighted(units, TEXT_WEIGHTS)
-        known = ~(np.isnan(evidence["set_top2"]) & np.isnan(evidence["cross"]))
-        result: Float32 = np.where(known, np.where(seen, full, bare), -np.inf).astype(np.float32)
+        visual = np.all([~np.isnan(evidence[name]) for name in _VISUAL], axis=0)
+        known = ~(np.isnan(evidence["caption_set_top2"]) & np.isnan(evidence["cross"]))
+        score = np.where(visual, weighted(units, WEIGHTS), weighted(units, TEXT_WEIGHTS))
+        result: Float32 = np.where(known, score, -np.inf).astype(np.float32)
         return result
 
 
 def weighted(units: Evidence, weights: Mapping[str, float]) -> Float32:
-    """Sum of weight times evidence, float32 [n]; a missing piece counts as that of a random pair."""
+    """Return the sum of weight times evidence, float32 [n]; a missing piece counts as that of a random pair."""
     total = np.zeros(len(next(iter(units.values()), ())), np.float64)
     for name, weight in weights.items():
         if name in units:
@@ -93,41 +95,39 @@ def weighted(units: Evidence, weights: Mapping[str, float]) -> Float32:
     return result
 
 
-class Judge:
-    """Evidence and scores for pairs of a store, what all pairs share computed once."""
+class StoreScorer:
+    """Evidence and scores for pairs of a store; what all pairs share is computed once."""
 
     def __init__(self, store: Store) -> None:
         view = View.of(store)
         need(view.text or view.cross, "text teacher", "build it with one: --add-teacher text=minilm()")
         self.view = view
         self.i2t = read_lists(store, Relation.I2T)
-        self._witness = Witness(view, words(store), self.i2t)
-        images, captions = random_pairs(view, _RANDOM_PAIRS, _SEED)
-        self._scorer = Scorer.of(self._witness.of(images, captions))
+        self._features = PairFeatures(view, words(store), self.i2t)
+        self._scorer = Scorer.of(self._features.of(*random_pairs(view, _RANDOM_PAIRS, _SEED)))
 
     def of(self, images: Int64, captions: Int64) -> tuple[Evidence, Float32]:
-        """Evidence and score of every pair."""
-        evidence = self._witness.of(images, captions)
+        """Return evidence and score of every pair."""
+        evidence = self._features.of(images, captions)
         return evidence, self._scorer.score(evidence)
 
     def standard(self, images: Int64, captions: Int64) -> dict[str, Float32]:
-        """Evidence in standard deviations over random pairs: what the weights multiply."""
-        return self._scorer.standard(self._witness.of(images, captions))
+        """Return evidence in standard deviations over random pairs: what the weights multiply."""
+        return self._scorer.standard(self._features.of(images, captions))
 
 
 def false_negatives(store: Store, *, limit: int = 1000, split: str | None = None) -> pl.DataFrame:
-    """Foreign pairs that are probably right, the most probable first.
+    """Return unannotated pairs that are probably right, the most probable first.
 
-    Candidates are the pairs of the i2t and t2i lists; of them the `8 * limit` most similar ones are scored (all, where
-    there are fewer).
+    Candidates are the `8 * limit` most similar pairs of the i2t and t2i lists.
 
     Args:
-        limit: rows of the frame at most.
+        limit: maximum number of rows.
         split: only pairs of this split.
 
     Returns:
-        One row a pair: `rank`, `score` (of the module), `image_id`, `caption_id`, `text`, `split`, `own_image_id` (the
-        image the caption belongs to), `image_text` (the image's own caption that is most similar), `image_row`,
+        One row a pair: `rank`, `score` (of the module), `image_id`, `caption_id`, `text`, `split`, `annotated_image_id`
+        (the image of the caption), `image_text` (the most similar caption of the image), `image_row`,
         `caption_row`, the evidence (see `labelgen.audit.checks.evidence`), and `i2t_rank`, `t2i_rank`: places in the
         lists of the image and of the caption from 1, null where not listed. A pair with both is reciprocal.
 
@@ -135,18 +135,18 @@ def false_negatives(store: Store, *, limit: int = 1000, split: str | None = None
         ConfigError: no i2t or t2i list, or no such split.
     """
     t2i = read_lists(store, Relation.T2I)
-    judge = Judge(store)
-    need(judge.i2t or t2i, "list i2t or t2i", "build one: --add-relation i2t")
-    images, captions = _candidates(judge.i2t, t2i, _POOL * limit, _chosen(store, split), judge.view)
-    evidence, score = judge.of(images, captions)
+    scorer = StoreScorer(store)
+    need(scorer.i2t or t2i, "list i2t or t2i", "build one: --add-relation i2t")
+    images, captions = _candidates(scorer.i2t, t2i, _POOL * limit, _chosen(store, split), scorer.view)
+    evidence, score = scorer.of(images, captions)
     best = np.argsort(-score, kind="stable")[:limit]
     images, captions = images[best], captions[best]
     return ranked(
         {
             **pair_columns(store, images, captions),
-            "image_text": store.captions["text"].gather(_closest(judge.view, images, captions)),
+            "image_text": store.captions["text"].gather(_closest(scorer.view, images, captions)),
             **{name: values[best] for name, values in evidence.items()},
-            "i2t_rank": _places(judge.i2t, images, captions),
+            "i2t_rank": _places(scorer.i2t, images, captions),
             "t2i_rank": _places(t2i, captions, images),
         },
         score[best],
@@ -154,10 +154,10 @@ def false_negatives(store: Store, *, limit: int = 1000, split: str | None = None
 
 
 def score_pairs(store: Store, image_ids: Ids, caption_ids: Ids) -> pl.DataFrame:
-    """The score of false negatives for any pairs, in the given order; a caption is left out of its own image's set.
+    """Return the score of `false_negatives` for given pairs, in their order; a caption is left out of its image's set.
 
     Returns:
-        One row a pair: `score`, ids, rows, text, `own` (whether the pair is one of the data set), and the evidence.
+        One row a pair: `score`, ids, rows, text, `annotated` (whether the pair is in the data set), and the evidence.
 
     Raises:
         UnknownIdError: ids that the store does not hold.
@@ -172,26 +172,26 @@ def score_pairs(store: Store, image_ids: Ids, caption_ids: Ids) -> pl.DataFrame:
             found=f"{len(images)} image ids, {len(captions)} caption ids",
             expected="as many of both",
         )
-    judge = Judge(store)
-    evidence, score = judge.of(images, captions)
-    own = judge.view.image_of[captions] == images
-    return pl.DataFrame({"score": score, **pair_columns(store, images, captions), "own": own, **evidence})
+    scorer = StoreScorer(store)
+    evidence, score = scorer.of(images, captions)
+    annotated = scorer.view.image_of[captions] == images
+    return pl.DataFrame({"score": score, **pair_columns(store, images, captions), "annotated": annotated, **evidence})
 
 
 def random_pairs(view: View, count: int, seed: int) -> tuple[Int64, Int64]:
-    """Images and captions of other images of the same split, drawn uniformly by caption; at most `count`."""
+    """Draw images and captions of other images of the same split, uniformly by caption; at most `count`."""
     draw = np.random.default_rng(seed)
     captions = draw.integers(0, max(view.n_captions, 1), count if view.n_captions else 0)
     order = np.concatenate([np.asarray(rows, np.int64) for rows in view.splits.values()])
     sizes = np.array([len(rows) for rows in view.splits.values()])
     number = view.split_of[view.image_of[captions]]
     images = order[(np.cumsum(sizes) - sizes)[number] + (draw.random(len(captions)) * sizes[number]).astype(np.int64)]
-    foreign = images != view.image_of[captions]
-    return images[foreign], captions[foreign]
+    unannotated = images != view.image_of[captions]
+    return images[unannotated], captions[unannotated]
 
 
 def _chosen(store: Store, split: str | None) -> Bool | None:
-    """Which images are of the split, [n_images]; None for all."""
+    """Return a mask of the images of the split, [n_images]; None for all."""
     if split is None:
         return None
     if split not in store.splits:
@@ -202,9 +202,9 @@ def _chosen(store: Store, split: str | None) -> Bool | None:
 
 
 def _candidates(
-    i2t: Lists | None, t2i: Lists | None, limit: int, chosen: Bool | None, view: View
+    i2t: NeighborLists | None, t2i: NeighborLists | None, limit: int, chosen: Bool | None, view: View
 ) -> tuple[Int64, Int64]:
-    """The `limit` most similar different pairs of the lists, as images and captions, ascending by image, caption."""
+    """Return the `limit` most similar different pairs of the lists, ordered by image and caption."""
     keys, scores = [], []
     for lists, by_image in ((i2t, True), (t2i, False)):
         if lists is not None:
@@ -218,9 +218,11 @@ def _candidates(
     return pairs // view.n_captions, pairs % view.n_captions
 
 
-def _best_entries(lists: Lists, by_image: bool, limit: int, chosen: Bool | None, view: View) -> tuple[Int64, Float32]:
-    """Keys (image * captions + caption) and scores of the best entries of lists, row ranges at a time."""
-    kept_keys, kept_scores = np.empty(0, np.int64), np.empty(0, np.float32)
+def _best_entries(
+    lists: NeighborLists, by_image: bool, limit: int, chosen: Bool | None, view: View
+) -> tuple[Int64, Float32]:
+    """Return keys (image * captions + caption) and scores of the best entries of lists, row range by row range."""
+    best_keys, best_scores = np.empty(0, np.int64), np.empty(0, np.float32)
     for start in range(0, len(lists.ids), 1 << 15):
         ids, scores = lists.ids[start : start + (1 << 15)], lists.scores[start : start + (1 << 15)]
         queries = np.broadcast_to(np.arange(start, start + len(ids))[:, None], ids.shape)
@@ -229,15 +231,15 @@ def _best_entries(lists: Lists, by_image: bool, limit: int, chosen: Bool | None,
             wanted = wanted & chosen[queries if by_image else ids]
         found, listed = queries[wanted], ids[wanted]
         keys = (found if by_image else listed) * view.n_captions + (listed if by_image else found)
-        kept_keys, kept_scores = np.concatenate([kept_keys, keys]), np.concatenate([kept_scores, scores[wanted]])
-        if len(kept_keys) > limit:
-            best = np.argpartition(-kept_scores, limit)[:limit]
-            kept_keys, kept_scores = kept_keys[best], kept_scores[best]
-    return kept_keys, kept_scores
+        best_keys, best_scores = np.concatenate([best_keys, keys]), np.concatenate([best_scores, scores[wanted]])
+        if len(best_keys) > limit:
+            best = np.argpartition(-best_scores, limit)[:limit]
+            best_keys, best_scores = best_keys[best], best_scores[best]
+    return best_keys, best_scores
 
 
 def _closest(view: View, images: Int64, captions: Int64) -> Int64:
-    """The caption row of each image that is most similar to the caption by the first text teacher."""
+    """Return the caption row of each image that is most similar to the caption by the first text teacher."""
     rows, real = view.sets(images)
     if not view.text:
         return rows[:, 0]
@@ -249,8 +251,8 @@ def _closest(view: View, images: Int64, captions: Int64) -> Int64:
     return chosen
 
 
-def _places(lists: Lists | None, queries: Int64, candidates: Int64) -> Any:
-    """Place of each candidate in the list of its query, from 1; null where it is not listed."""
+def _places(lists: NeighborLists | None, queries: Int64, candidates: Int64) -> Any:
+    """Return the place of each candidate in the list of its query, from 1; null where it is not listed."""
     import polars as pl
 
     if lists is None:

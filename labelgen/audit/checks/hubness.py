@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labelgen.audit.checks.leakage import split_of
-from labelgen.audit.corpus_view import Lists, listed
+from labelgen.audit.corpus_view import NeighborLists, listed
 from labelgen.audit.frames import caption_columns, image_columns, ranked
 from labelgen.store import choose
 from labelgen.store.reader import Store
@@ -58,13 +58,13 @@ def isolated(store: Store, relation: str, *, alias: str | None = None, k: int = 
     return ranked({**columns, **_names(store, wanted.query, best)}, score)
 
 
-def listed_counts(lists: Lists, count: int) -> Int64:
+def listed_counts(lists: NeighborLists, count: int) -> Int64:
     """How many lists every candidate is in, [count]."""
     counts: Int64 = np.bincount(lists.ids[lists.ids >= 0], minlength=count).astype(np.int64)
     return counts
 
 
-def _lists(store: Store, relation: str, alias: str | None, k: int) -> tuple[Relation, Lists]:
+def _lists(store: Store, relation: str, alias: str | None, k: int) -> tuple[Relation, NeighborLists]:
     wanted = Relation(relation)
     if alias is None:
         able = (entry.alias for entry in store.manifest.neighbors if (entry.relation, entry.scope) == (wanted, "split"))

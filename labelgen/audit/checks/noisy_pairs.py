@@ -1,4 +1,4 @@
-"""Noisy pairs: captions that probably do not belong to their image."""
+"""Noisy pairs: annotated pairs whose caption probably does not describe the image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labelgen.audit.checks.mismatch import Findings, Replaced
+from labelgen.audit.checks.mismatch import Mismatches, MismatchModel
 from labelgen.audit.corpus_view import View
 from labelgen.audit.frames import pair_columns, ranked
 from labelgen.store.reader import Store
@@ -17,54 +17,48 @@ if TYPE_CHECKING:
 
 
 def noisy_pairs(store: Store, *, limit: int | None = None) -> pl.DataFrame:
-    """Own pairs by how much they look like replaced ones, the worst first.
+    """Return annotated pairs by how much they look like mismatched ones, the worst first.
 
-    See `labelgen.audit.checks.mismatch` for the score and the evidence. Works from the siblings of a caption, from
-    the photographs, or from both; with one caption an image it needs photographs.
+    See `labelgen.audit.checks.mismatch` for the score and the evidence. Uses the siblings of a caption, the images, or
+    both; with one caption an image it needs image embeddings.
 
     Args:
-        limit: rows at most; all pairs without it.
+        limit: maximum number of rows; all pairs by default.
 
     Returns:
-        One row a pair: `rank`, `score` (grows with doubt), `suspicion` (a monotone form of it in [0, 1]), ids, text,
-        rows, `siblings_text` (the other captions, one a line), and the evidence.
+        One row a pair: `rank`, `score` (larger is more suspect), `suspicion` (a monotone form of it in [0, 1]), ids,
+        text, rows, `siblings_text` (the other captions, one a line), and the evidence.
 
     Raises:
-        ConfigError: the store has no text teacher, or neither second captions nor photographs with lists.
+        ConfigError: the store has no text teacher, or neither second captions nor images with lists.
     """
-    return noise_frame(store, Replaced(View.of(store)).find(), limit=limit)
+    return noise_frame(store, MismatchModel(View.of(store)).find(), limit=limit)
 
 
-def noise_frame(store: Store, found: Findings, *, limit: int | None = None) -> pl.DataFrame:
-    """Findings named by ids and texts."""
+def noise_frame(store: Store, found: Mismatches, *, limit: int | None = None) -> pl.DataFrame:
+    """Return mismatches as a frame with ids and texts."""
     best = np.argsort(-found.score, kind="stable")[:limit]
     captions = found.captions[best]
-    images = np.asarray(store.captions["image_row"].gather(captions).to_numpy(), np.int64)
-    columns = pair_columns(store, images, captions)
-    del columns["own_image_id"]
-    return ranked(
-        {
-            "suspicion": found.suspicion[best],
-            **columns,
-            "siblings_text": _siblings(store, captions),
-            **{name: values[best] for name, values in found.evidence.items()},
-        },
-        found.score[best],
-    )
+    columns = pair_columns(store, store.image_of(captions), captions)
+    del columns["annotated_image_id"]
+    evidence = {name: values[best] for name, values in found.evidence.items()}
+    siblings = {"siblings_text": _siblings(store, captions)}
+    return ranked({"suspicion": found.suspicion[best], **columns, **siblings, **evidence}, found.score[best])
 
 
 def _siblings(store: Store, captions: Int64) -> pl.Series:
-    """The other captions of the same images, joined by line ends."""
+    """Return the other captions of the same images, joined by line breaks."""
     import polars as pl
 
     table = store.captions.select("image_row", "caption_row", "text")
-    asked = table.select("image_row", asked="caption_row").filter(pl.col("asked").is_in(captions.tolist()))
+    order = pl.DataFrame({"chosen": captions.astype(np.uint32)})
     others = (
-        asked.join(table, on="image_row")
-        .filter(pl.col("asked") != pl.col("caption_row"))
-        .sort("asked", "caption_row")
-        .group_by("asked", maintain_order=True)
+        table.select("image_row", chosen="caption_row")
+        .join(order, on="chosen", how="semi")
+        .join(table, on="image_row")
+        .filter(pl.col("chosen") != pl.col("caption_row"))
+        .sort("chosen", "caption_row")
+        .group_by("chosen", maintain_order=True)
         .agg(pl.col("text").str.join("\n"))
     )
-    order = pl.DataFrame({"asked": captions.astype(np.uint32)})
-    return order.join(others, on="asked", how="left", maintain_order="left")["text"].rename("siblings_text")
+    return order.join(others, on="chosen", how="left", maintain_order="left")["text"].rename("siblings_text")

@@ -23,7 +23,7 @@ from labelgen.types import Bool, Float32, Int64, Relation, Scope
 if TYPE_CHECKING:
     import polars as pl
 
-    from labelgen.audit.checks.mismatch import Findings
+    from labelgen.audit.checks.mismatch import Mismatches
     from labelgen.store.reader import Store
 
 #: Above it a pair is called an issue: more probably replaced than not, if errors are captions swapped at random.
@@ -106,13 +106,13 @@ def issues(store: Store, graph: KnnGraph, *, threshold: float = 0.95) -> pl.Data
     import polars as pl
 
     from labelgen.audit.checks.duplicates import duplicates
-    from labelgen.audit.checks.mismatch import Replaced
+    from labelgen.audit.checks.mismatch import MismatchModel
 
     if graph.relation is not Relation.T2T:
         raise ConfigError(
             "issues are about captions", found=f"a graph of {graph.relation}", expected="knn_graph(store, 't2t')"
         )
-    found: Findings = Replaced(View.of(store)).find()
+    found: Mismatches = MismatchModel(View.of(store)).find()
     count = store.manifest.corpus.n_captions
     suspicion, likeness = np.zeros(count, np.float32), np.zeros(count, np.float32)
     suspicion[found.captions] = found.suspicion

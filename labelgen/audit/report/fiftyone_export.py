@@ -27,7 +27,7 @@ _STRING = "fiftyone.core.fields.StringField"
 _FLOAT = "fiftyone.core.fields.FloatField"
 _LABELS = "fiftyone.core.labels.Classifications"
 #: Columns of a finding that its labels carry.
-_KEPT = ("caption_id", "own_image_id", "group", "rank", "score", "suspicion")
+_KEPT = ("caption_id", "annotated_image_id", "group", "rank", "score", "suspicion")
 #: Image id -> labels.
 ByImage: TypeAlias = dict[str, list[dict[str, Any]]]
 #: Name of a finding -> (its column of ids of images, the column that the label shows).
@@ -112,7 +112,7 @@ def _by_image(name: str, frame: pl.DataFrame) -> dict[str, list[dict[str, Any]]]
     image, label = FINDINGS[name]
     kept = [
         column
-        for column in ("caption_id", "own_image_id", "group", "rank", "score", "suspicion")
+        for column in ("caption_id", "annotated_image_id", "group", "rank", "score", "suspicion")
         if column in frame.columns
     ]
     found: dict[str, list[dict[str, Any]]] = {}

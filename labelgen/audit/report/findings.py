@@ -24,7 +24,7 @@ _LINES = {
     "siblings_text": "its other captions",
     "caption_id": "caption",
     "text": "text",
-    "own_image_id": "of image",
+    "annotated_image_id": "of image",
     "other_image_id": "other image",
     "other_caption_id": "other caption",
     "other_text": "other text",
@@ -67,7 +67,7 @@ def findings_of(section: Section, shown: int) -> Iterator[Finding]:
     for place, row in enumerate(section.frame.head(shown).to_dicts()):
         leader = first.setdefault(row.get("group"), row)
         decision, means = _decision(section.name, row, leader)
-        names = [row.get(name) for name in ("image_id", "own_image_id", "other_image_id")]
+        names = [row.get(name) for name in ("image_id", "annotated_image_id", "other_image_id")]
         lines = tuple((label, str(row[name])) for name, label in _LINES.items() if row.get(name) is not None)
         score = row.get("score", row.get("similarity"))
         yield Finding(

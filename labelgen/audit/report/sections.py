@@ -13,7 +13,7 @@ from labelgen.audit.checks.duplicates import duplicates
 from labelgen.audit.checks.false_negatives import false_negatives
 from labelgen.audit.checks.hubness import hubs, isolated
 from labelgen.audit.checks.leakage import leakage
-from labelgen.audit.checks.mismatch import Replaced
+from labelgen.audit.checks.mismatch import MismatchModel
 from labelgen.audit.checks.noisy_pairs import noise_frame
 from labelgen.audit.corpus_view import View
 from labelgen.errors import ConfigError
@@ -85,7 +85,7 @@ def _false_negatives(store: Store, limit: int) -> tuple[pl.DataFrame, str]:
 
 
 def _noisy_pairs(store: Store, limit: int) -> tuple[pl.DataFrame, str]:
-    found = Replaced(View.of(store)).find()
+    found = MismatchModel(View.of(store)).find()
     share = f"{found.noise:.2%} of the own pairs look like captions of other images"
     return noise_frame(store, found, limit=limit), share
 
