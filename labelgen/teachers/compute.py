@@ -11,7 +11,7 @@ from labelgen.errors import TeacherError
 from labelgen.fingerprint import TRANSIENT
 from labelgen.registry import unknown
 from labelgen.teachers.base import Precision
-from labelgen.teachers.failures import first_line, foreign, require_whole
+from labelgen.teachers.failures import first_line, foreign, require_least
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +40,8 @@ class Compute:
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise unknown("precision", str(self.precision), get_args(Precision))
-        require_whole("batch", self.batch)
-        require_whole("block", self.block)
+        require_least("batch", self.batch)
+        require_least("block", self.block)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -14,7 +14,7 @@ from typing import Any
 
 from labelgen.errors import TeacherError
 from labelgen.fingerprint import fingerprint
-from labelgen.teachers.failures import brief
+from labelgen.teachers.failures import first_line
 
 #: Facts that identities have not always had: a store that was sealed without them is compared without them.
 ADDED_FACTS = frozenset({"settings", "tokenizer"})
@@ -74,7 +74,7 @@ def file_settings(path: Path) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         raise TeacherError(
             f"cannot read the settings of a model in {path.name!r}",
-            found=brief(error),
+            found=first_line(error),
             expected=f"JSON of at most {_MAX_FILE >> 20} MiB",
         ) from error
 

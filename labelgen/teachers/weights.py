@@ -13,8 +13,8 @@ from urllib.request import getproxies
 
 from blake3 import blake3
 
-from labelgen.errors import LabelgenError, TeacherError
-from labelgen.teachers.failures import brief, reason_of, some_of
+from labelgen.errors import LabelgenError, TeacherError, shown, some
+from labelgen.teachers.failures import reason_of
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,7 @@ def loading(library: str, model: str) -> Iterator[None]:
     except Exception as error:
         reason = reason_of(error)
         raise TeacherError(
-            f"{library} cannot load {brief(model)!r}",
+            f"{library} cannot load {shown(model)}",
             found=f"{silent} cannot be reached, and the cache has no copy ({reason})" if silent else reason,
             expected="a local folder or file that exists, or a hub name that can be reached from here",
             todo=OFFLINE,
@@ -115,8 +115,8 @@ class Checkpoint:
         needed = [name for name in sorted(self.missing) if not may_lack(name)]
         if needed:
             raise TeacherError(
-                f"the checkpoint {brief(model)!r} lacks weights, which would be random",
-                found=f"no tensors {some_of(needed)}",
+                f"the checkpoint {shown(model)} lacks weights, which would be random",
+                found=f"no tensors {some(needed)}",
                 expected="a checkpoint of this network",
             )
 
@@ -128,7 +128,7 @@ class Checkpoint:
 def unused_notes(model: str, unused: Collection[str]) -> list[str]:
     """A sentence on tensors of a checkpoint that the network has no place for, if there are any."""
     tensors = "tensor is" if len(unused) == 1 else "tensors are"
-    told = f"{len(unused)} {tensors} not used of the checkpoint {brief(model)!r}: {some_of(sorted(unused), 3)}"
+    told = f"{len(unused)} {tensors} not used of the checkpoint {shown(model)}: {some(sorted(unused), 3)}"
     return [told] if unused else []
 
 

@@ -62,7 +62,7 @@ def conse(
         MissingExtraError: a package with weights is not installed.
         ConfigError: no such size or number of classes.
     """
-    if not isinstance(top, int) or isinstance(top, bool) or not 1 <= top <= 1000:
+    if not 1 <= top <= 1000:
         raise ConfigError(f"top is {top!r}", expected="a number of ImageNet classes, 1 to 1000")
     compute = Compute(precision, batch, block, device)
     texts_compute = replace(compute, block=_TEXT_BLOCK)

@@ -49,7 +49,7 @@ def lite_network(size: int) -> tuple[Any, dict[str, Any]]:
         ConfigError: no such size.
         MissingExtraError: the package with the weights, or timm, is not installed.
     """
-    if size not in _SIDE or isinstance(size, bool):
+    if size not in _SIDE:
         raise ConfigError(f"there is no efficientnet_lite of size {size!r}", expected="0, 1 or 2")
     with requires("timm", "build", f"the image teacher efficientnet_lite(size={size})"):
         import timm

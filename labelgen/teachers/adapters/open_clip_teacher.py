@@ -15,7 +15,7 @@ from labelgen.teachers.adapters.crossmodal import CrossModal
 from labelgen.teachers.adapters.vision import ImageTower, split
 from labelgen.teachers.base import Precision, TeacherInfo, described
 from labelgen.teachers.compute import Compute, unit
-from labelgen.teachers.failures import brief, foreign, require_text
+from labelgen.teachers.failures import foreign
 from labelgen.teachers.identity import settings, tokenizer_digest
 from labelgen.teachers.probe import probe_texts
 from labelgen.teachers.text import PROBES, text_step
@@ -62,11 +62,10 @@ def open_clip(
         TeacherError: the network cannot be loaded, or its activation is not the one the weights were trained with.
         UnknownNameError: an unknown side, text step or precision.
     """
-    require_text(model=model, pretrained=pretrained, text=text)
     compute = Compute(precision, batch, block, device)
     text_step(text)
     if side not in get_args(Side):
-        raise unknown("side", brief(side), get_args(Side))
+        raise unknown("side", str(side), get_args(Side))
     with requires("open_clip_torch", "build", f"the teacher {model!r}"):
         import open_clip as library
     if pretrained is None and ":" not in model:

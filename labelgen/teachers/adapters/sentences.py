@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from labelgen.errors import MissingExtraError, TeacherError, requires
+from labelgen.errors import MissingExtraError, TeacherError, requires, shown, some
 from labelgen.fingerprint import canonical, fingerprint
 from labelgen.registry import unknown
 from labelgen.teachers.base import Precision, TeacherInfo, described
 from labelgen.teachers.checks import unit_rows
 from labelgen.teachers.compute import Compute
-from labelgen.teachers.failures import brief, foreign, require_text, require_whole, some_of
+from labelgen.teachers.failures import foreign, require_least
 from labelgen.teachers.identity import file_settings, tokenizer_digest
 from labelgen.teachers.probe import probe_texts
 from labelgen.teachers.text import PROBES, text_step
@@ -157,11 +157,10 @@ def load_sentences(
         UnknownNameError: an unknown text step, or a prompt that the model does not list.
         ConfigError: max_tokens is not a number of tokens.
     """
-    require_text(model=model, text=text, prompt=prompt)
     text_step(text)
     if max_tokens is not None:
-        require_whole("max_tokens", max_tokens)
-    with requires("sentence-transformers", "build", f"the text teacher {brief(model)!r}"):
+        require_least("max_tokens", max_tokens)
+    with requires("sentence-transformers", "build", f"the text teacher {shown(model)}"):
         import sentence_transformers as library
     _refuse_old(str(library.__version__))
     with loading("sentence-transformers", model), without_bars(), reported() as checkpoint:
@@ -210,7 +209,7 @@ def _prompt_text(network: Any, model: str, prompt: str | None) -> str | None:
     if prompt in listed:
         return listed[prompt] or ""
     if re.fullmatch(r"[\w.-]+", prompt) and prompt not in listed.values():
-        raise unknown(f"prompt of {brief(model)!r} (and a text of one ends in a space or a sign)", prompt, listed)
+        raise unknown(f"prompt of {shown(model)} (and a text of one ends in a space or a sign)", prompt, listed)
     return prompt
 
 
@@ -219,9 +218,9 @@ def _prompt_notes(network: Any, model: str, prompt: str | None) -> list[str]:
     listed = {name: text for name, text in network.prompts.items() if text}
     if not listed or prompt is not None or network.prompts.get(network.default_prompt_name):
         return []
-    names = some_of(f"{name}: {text}" for name, text in listed.items())
+    names = some(f"{name}: {text}" for name, text in listed.items())
     return [
-        f"{brief(model)!r} lists prompts and none was chosen: {names}; prompt='{next(iter(listed))}' takes one, "
+        f"{shown(model)} lists prompts and none was chosen: {names}; prompt='{next(iter(listed))}' takes one, "
         "prompt='' says that none is wanted"
     ]
 
@@ -233,7 +232,7 @@ def _length_notes(network: Any, model: str) -> list[str]:
     if not isinstance(positions, int) or limit is None or positions < 1 or limit <= positions:
         return []
     return [
-        f"{brief(model)!r} takes {limit:,} tokens, and its network has {positions:,} positions: a longer text may end "
+        f"{shown(model)} takes {limit:,} tokens, and its network has {positions:,} positions: a longer text may end "
         f"the build; max_tokens={positions} truncates it"
     ]
 

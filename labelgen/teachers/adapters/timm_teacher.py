@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from labelgen.errors import TeacherError, requires
+from labelgen.errors import TeacherError, requires, shown, some
 from labelgen.teachers.adapters.vision import ImageTower, split
 from labelgen.teachers.base import Precision, TeacherInfo, described
 from labelgen.teachers.compute import Compute
-from labelgen.teachers.failures import brief, require_text, some_of
 from labelgen.teachers.identity import file_settings, settings
 from labelgen.teachers.weights import loading, unused_notes, weight_hash
 
@@ -43,7 +42,6 @@ def timm(
         TeacherError: the network or its weights cannot be loaded.
         UnknownNameError: an unknown precision.
     """
-    require_text(model=model, checkpoint=checkpoint)
     compute = Compute(precision, batch, block, device)
     with requires("timm", "build", f"the image teacher {model!r}"):
         import timm as library
@@ -86,8 +84,8 @@ def _load(network: Any, checkpoint: str) -> list[str]:
     missing = loaded.missing_keys
     if missing:
         raise TeacherError(
-            f"{brief(checkpoint)!r} does not hold the weights of this network",
-            found=f"no tensors {some_of(missing)}",
+            f"{shown(checkpoint)} does not hold the weights of this network",
+            found=f"no tensors {some(missing)}",
             expected=f"all {len(network.state_dict())} tensors of {type(network).__name__}",
         )
     return unused_notes(checkpoint, loaded.unexpected_keys)

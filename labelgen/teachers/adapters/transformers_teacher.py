@@ -10,7 +10,6 @@ from labelgen.registry import unknown
 from labelgen.teachers.adapters.vision import ImageTower
 from labelgen.teachers.base import Precision, TeacherInfo, described
 from labelgen.teachers.compute import Compute
-from labelgen.teachers.failures import brief, require_text
 from labelgen.teachers.identity import settings
 from labelgen.teachers.weights import Checkpoint, loading, weight_hash, without_bars
 
@@ -51,10 +50,9 @@ def transformers(
             gives other rows when it encodes an image again.
         UnknownNameError: an unknown precision or pool.
     """
-    require_text(model=model)
     compute = Compute(precision, batch, block, device)
     if pool not in get_args(Pool):
-        raise unknown("pool", brief(pool), get_args(Pool))
+        raise unknown("pool", str(pool), get_args(Pool))
     with requires("transformers", "build", f"the image teacher {model!r}"):
         from transformers import AutoImageProcessor, AutoModel
     checkpoint = Checkpoint()

@@ -31,8 +31,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.errors import LabelgenError, TeacherError
-from labelgen.teachers.failures import brief, first_line
+from labelgen.errors import LabelgenError, TeacherError, shown, some
+from labelgen.teachers.failures import first_line
 from labelgen.teachers.precomputed.feature_ids import as_ids, id_name_for, refuse_unnamed
 from labelgen.teachers.precomputed.feature_limits import npy_header, read_member
 from labelgen.teachers.precomputed.pickled import read_mapping
@@ -103,8 +103,8 @@ def open_features(path: Path, modality: Modality = "image") -> Source:
     reader = readers.get(path.suffix.lower())
     if reader is None or not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises on overlong names
         raise TeacherError(
-            f"no features at {brief(path)!r}",
-            found="no such file" if reader else f"a name that ends in {brief(path.suffix, 40)!r}",
+            f"no features at {shown(str(path))}",
+            found="no such file" if reader else f"a name that ends in {shown(path.suffix)}",
             expected=f"a file of one of the formats {', '.join(FORMATS)}",
         )
     with reading(path.name):
@@ -120,7 +120,7 @@ def reading(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # numpy, zipfile, json and arrow raise two dozen kinds between them
         raise TeacherError(
-            f"cannot read the features of {brief(name)!r}",
+            f"cannot read the features of {shown(name)}",
             found=first_line(error),
             expected="a whole file, as it was written",
             todo="save the file again",
@@ -134,7 +134,7 @@ def _npy(path: Path, modality: Modality) -> Source:
     if dtype.hasobject:
         return _pickle(path, modality, start)
     if not shape or dtype.names:
-        raise ValueError(f"an array of shape {list(shape)} and dtype {brief(dtype)}; expected rows of numbers")
+        raise ValueError(f"an array of shape {list(shape)} and dtype {dtype}; expected rows of numbers")
     return Matrix(None, np.load(path, mmap_mode="r", allow_pickle=False))
 
 
@@ -184,7 +184,7 @@ def _named(
         return Entries(names, lambda name: decode(name, load(name)))
     found = id_name_for([*lists, *(name for name in names if name not in lists and name != "features")], modality)
     if len(found) > 1 or any(name in lists and name in names for name in found):
-        raise ValueError(f"several lists of ids: {brief(', '.join(found))}; expected one")
+        raise ValueError(f"several lists of ids: {some(found)}; expected one")
     ids = as_ids(json.loads(lists[found[0]]) if found[0] in lists else load(found[0])) if found else None
     features = load("features")
     if not features.ndim:

@@ -18,8 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from labelgen.errors import TeacherError
-from labelgen.teachers.failures import brief, some_of
+from labelgen.errors import TeacherError, shown, some
+from labelgen.teachers.failures import first_line
 from labelgen.teachers.precomputed.pickled_arrays import (
     Name,
     Span,
@@ -44,8 +44,8 @@ def read_mapping(path: Path, start: int = 0) -> dict[str, StoredArray]:
         return _mapping(_Machine(data).run(start))
     except (LookupError, ValueError, TypeError, struct.error) as error:
         raise TeacherError(
-            f"cannot read {brief(path.name)!r} as a pickled dict of arrays",
-            found=brief(str(error) or type(error).__name__),
+            f"cannot read {shown(path.name)} as a pickled dict of arrays",
+            found=first_line(error),
             expected="{id: numpy array}, whole and pickled with protocol 2 or later",
             todo="save the features as .npz or .safetensors",
         ) from error
@@ -58,7 +58,7 @@ def _mapping(value: Any) -> dict[str, StoredArray]:
         raise TypeError("the pickle holds no dict")
     strange = [name for name, item in value.items() if not isinstance(item, StoredArray)]
     if strange:
-        raise TypeError(f"values that are not numpy arrays, under the keys {some_of(strange)}")
+        raise TypeError(f"values that are not numpy arrays, under the keys {some(strange)}")
     return value
 
 
@@ -191,7 +191,7 @@ def _set(machine: _Machine, items: list[Any]) -> None:
     target = expect(machine.stack[-1], dict)
     for name, value in zip(map(key, items[::2]), items[1::2], strict=True):
         if name in target:  # the text "7" and the number 7, say: the second would replace the first
-            raise ValueError(f"several values for the id {brief(name, 80)!r}")
+            raise ValueError(f"several values for the id {shown(name)}")
         target[name] = value
 
 

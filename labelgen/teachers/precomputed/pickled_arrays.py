@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.errors import TeacherError
-from labelgen.teachers.failures import brief
+from labelgen.errors import TeacherError, shown
 
 #: What stands for the call of each admitted name; numpy renamed `core` to `_core` in release 2.
 _CALLS: Mapping[str, str] = MappingProxyType(
@@ -60,7 +59,7 @@ class DType:
     def numpy(self, kinds: str) -> np.dtype[Any]:
         """The dtype, if it is one of the kinds (`f` float, `i` `u` integer, `b` boolean, `U` `S` text)."""
         if not re.fullmatch(rf"[{kinds}]\d{{1,6}}", self.code) or self.order not in ("<", ">", "=", "|"):
-            raise ValueError(f"an array of dtype {brief(self.code, 40)!r}")
+            raise ValueError(f"an array of dtype {shown(self.code)}")
         return np.dtype(self.order.replace("|", "=") + self.code)
 
 
@@ -104,7 +103,7 @@ def named(module: Any, attribute: Any) -> Name:
     name = f"{text(module)}.{text(attribute)}"
     if name not in _NAMES:
         raise TeacherError(
-            f"the pickle uses {brief(name)!r}, which is refused",
+            f"the pickle uses {shown(name)}, which is refused",
             found="more than a dict of numpy arrays (nothing of it was executed)",
             expected="numpy arrays and plain containers",
             todo="save the features as numpy arrays: numpy.savez(path, **{id: array})",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.teachers.failures import brief
+from labelgen.errors import shown
 
 #: As the format has it.
 _MAX_HEADER = 100 << 20
@@ -58,9 +58,9 @@ class Tensors:
         begin, end = entry["data_offsets"]
         shape, dtype = entry["shape"], np.dtype(_DTYPES[entry["dtype"]])
         if not 0 <= begin <= end <= len(self._data):
-            raise ValueError(f"the tensor {brief(name, 80)!r} is outside the file")
+            raise ValueError(f"the tensor {shown(name)} is outside the file")
         if any(type(size) is not int or size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != end - begin:
-            raise ValueError(f"the tensor {brief(name, 80)!r} has not the shape that its bytes have")
+            raise ValueError(f"the tensor {shown(name)} has not the shape that its bytes have")
         if begin == end:
             return np.empty(shape, dtype)
         return np.frombuffer(self._data, dtype, math.prod(shape), begin).reshape(shape)
@@ -78,5 +78,5 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the name {brief(twice, 80)!r} appears twice")
+        raise ValueError(f"the name {shown(twice)} appears twice")
     return made

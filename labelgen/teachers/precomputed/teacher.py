@@ -16,12 +16,11 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.errors import ConfigError, TeacherError
+from labelgen.errors import MAX_VALUE, ConfigError, TeacherError, shortened, shown, some
 from labelgen.fingerprint import digest_file
 from labelgen.registry import unknown
 from labelgen.teachers.base import TeacherInfo, described
 from labelgen.teachers.checks import check_rows, unit_rows
-from labelgen.teachers.failures import brief, require_text, some_of
 from labelgen.teachers.precomputed.feature_ids import loosely_equal, read_ids
 from labelgen.teachers.precomputed.feature_limits import MAX_WIDTH
 from labelgen.teachers.precomputed.features import Source, open_features, reading
@@ -72,13 +71,10 @@ def precomputed(
         TeacherError: a file is missing, damaged, of another format, or executes code; ids that appear twice.
     """
     del device  # every factory is called with it
-    require_text(path=path, ids=ids, image_path=image_path, image_ids=image_ids, text_path=text_path, text_ids=text_ids)
     if keys not in get_args(Keys):
-        raise unknown("kind of keys", brief(keys), get_args(Keys))
+        raise unknown("kind of keys", str(keys), get_args(Keys))
     if modality not in get_args(Modality):
-        raise unknown("modality", brief(modality), get_args(Modality))
-    if not isinstance(flatten, bool):
-        raise ConfigError(f"flatten is {brief(repr(flatten))}", expected="True or False")
+        raise unknown("modality", str(modality), get_args(Modality))
     single, double = (path, ids), (image_path, image_ids, text_path, text_ids)
     given: dict[Modality, tuple[str, str | None]]
     if path is not None and not any(double):
@@ -109,7 +105,7 @@ class Table:
     """One file of features with its index of ids."""
 
     def __init__(self, path: Path, ids: Path | None, keys: Keys, modality: Modality = "image") -> None:
-        self.name, self._paths, self._keys = brief(path.name), (path, ids), keys
+        self.name, self._paths, self._keys = shortened(path.name, MAX_VALUE), (path, ids), keys
         self.source: Source = open_features(path, modality)
         listed = self.source.keys if ids is None else self._own_ids(read_ids(ids))
         self.ids = None if listed is None else [_FORMS[keys](key) for key in listed]
@@ -118,7 +114,7 @@ class Table:
         self.index = {key: position for position, key in enumerate(self.ids or ())}
         if self.ids is not None and len(self.index) < len(self.ids):
             twice = [key for position, key in enumerate(self.ids) if self.index[key] != position]
-            raise TeacherError(f"{self.name!r} has several features for one id", found=some_of(twice))
+            raise TeacherError(f"{self.name!r} has several features for one id", found=some(twice))
         if not len(self.source):
             raise TeacherError(f"{self.name!r} holds no features")
 
@@ -165,12 +161,12 @@ class Table:
     def _refuse_strangers(self, ids: Sequence[str], found: Sequence[int]) -> None:
         absent = [name for name, position in zip(ids, found, strict=True) if position < 0]
         if len(ids) >= _MIN_JUDGED and 2 * len(absent) > len(ids):
-            near, examples = loosely_equal(absent, self.ids or ()), some_of(self.ids or (), 3)
-            alike = f"; {brief(near[1], 80)!r} there is not {brief(near[0], 80)!r} here" if near else ""
+            near, examples = loosely_equal(absent, self.ids or ()), some(self.ids or (), 3)
+            alike = f"; {shown(near[1])} there is not {shown(near[0])} here" if near else ""
             raise TeacherError(
                 f"the ids of {self.name!r} are not those of this dataset",
                 found=f"{len(absent)} of {len(ids)} ids without features; the file has {examples}{alike}",
-                expected=f"ids such as {some_of(absent, 3)}",
+                expected=f"ids such as {some(absent, 3)}",
                 todo="check dataset and splits; keys='name' or keys='stem' where the file's keys are paths",
             )
 
@@ -211,7 +207,7 @@ class Precomputed:
         if wrong:
             raise TeacherError(
                 f"{table.name!r} holds features of different lengths",
-                found=some_of(wrong),
+                found=some(wrong),
                 expected=f"{self.dim} numbers, as the first one has",
             )
         checked = found if len(present) == len(ids) else found[present]
@@ -239,7 +235,7 @@ class Precomputed:
         if array.dtype.kind not in "fiu" or not fitting:
             raise TeacherError(
                 f"{table.name!r} holds something that is not one vector per id",
-                found=f"shape {list(array.shape)}, dtype {brief(array.dtype, 80)}, for {brief(name, 80)!r}",
+                found=f"shape {list(array.shape)}, dtype {array.dtype}, for {shown(name)}",
                 expected="numbers of shape [D] or [1, D]",
                 todo="flatten=True makes one row of a grid" if size > 1 and array.ndim > 1 else "",
             )

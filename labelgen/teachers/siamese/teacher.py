@@ -15,7 +15,7 @@ import numpy as np
 from labelgen.errors import ConfigError, TeacherError
 from labelgen.registry import unknown
 from labelgen.teachers.base import TeacherInfo, described
-from labelgen.teachers.failures import require_whole
+from labelgen.teachers.failures import require_least
 from labelgen.teachers.siamese.pairs import Pairs, Positives, auc, divided, grouped, judged, require_pairs
 from labelgen.teachers.siamese.towers import Towers
 from labelgen.teachers.siamese.training import ROUND, Loss, Plan, train_towers
@@ -44,7 +44,7 @@ def siamese(
     hidden: int = Plan.hidden,
     dim: int = Plan.dim,
     margin: float = Plan.margin,
-    splits: Sequence[str] = (),
+    splits: str | Sequence[str] = (),
     holdout: float = 0.1,
     batch: int = Plan.batch,
     steps: int = Plan.steps,
@@ -174,12 +174,12 @@ def _cosines(rows: Float16 | Float32, left: Int64, right: Int64) -> Float64:
 def _check(plan: Plan, holdout: float) -> None:
     whole = {"hidden": 1, "dim": 2, "batch": 4, "steps": 1, "patience": 1, "seed": 0}
     for name, least in whole.items():
-        require_whole(name, getattr(plan, name), least, "a siamese network")
+        require_least(name, getattr(plan, name), least, "a siamese network")
     ranges = {"margin": (plan.margin, 0.0, 2.0), "rate": (plan.rate, 0.0, 1.0), "holdout": (holdout, 0.0, 0.5)}
     for name, (value, low, high) in ranges.items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or not low < value < high:
+        if not low < value < high:
             raise _wrong(name, value, f"between {low:g} and {high:g}")
-    if not isinstance(plan.decay, int | float) or not 0 <= plan.decay < 1:
+    if not 0 <= plan.decay < 1:
         raise _wrong("decay", plan.decay, "at least 0 and below 1")
 
 
