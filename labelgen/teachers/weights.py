@@ -44,7 +44,7 @@ def weight_hash(state: Mapping[str, torch.Tensor], *, without: Collection[str] =
 
 @contextmanager
 def loading(library: str, model: str) -> Iterator[None]:
-    """Turns whatever `library` raises while it loads `model` into one `TeacherError`; our own errors pass.
+    """Turn whatever `library` raises while it loads `model` into one `TeacherError`; errors of labelgen pass.
 
     Libraries raise a dozen kinds of exceptions here (missing folder, unreachable hub, wrong architecture, code that
     would have to be trusted), so all are caught. Where the hub does not answer they look into their cache only: left
@@ -68,7 +68,7 @@ def loading(library: str, model: str) -> Iterator[None]:
 
 
 def _silent_hub() -> str:
-    """Address of the hub if it does not answer within seconds; "" if it does, may (behind a proxy), or is not asked."""
+    """Address of the hub if it does not answer within seconds; "" if it does, may (behind a proxy), or is not used."""
     from huggingface_hub import constants
 
     address = urlsplit(constants.ENDPOINT)
@@ -83,7 +83,7 @@ def _silent_hub() -> str:
 
 @contextmanager
 def _cache_only() -> Iterator[None]:
-    """The hub's own offline mode, inside."""
+    """Offline mode of the hub, inside."""
     from huggingface_hub import constants
 
     before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
@@ -95,7 +95,7 @@ def _cache_only() -> Iterator[None]:
 
 @dataclass
 class Checkpoint:
-    """What transformers reported of the checkpoints that it loaded: tensors that were missing, tensors left over."""
+    """Report of transformers on the checkpoints that it loaded: missing tensors, unused tensors."""
 
     missing: set[str] = field(default_factory=set)
     unused: set[str] = field(default_factory=set)
@@ -128,15 +128,15 @@ class Checkpoint:
 def unused_notes(model: str, unused: Collection[str]) -> list[str]:
     """A sentence on tensors of a checkpoint that the network has no place for, if there are any."""
     tensors = "tensor is" if len(unused) == 1 else "tensors are"
-    told = f"{len(unused)} {tensors} not used of the checkpoint {shown(model)}: {some(sorted(unused), 3)}"
-    return [told] if unused else []
+    note = f"{len(unused)} {tensors} not used of the checkpoint {shown(model)}: {some(sorted(unused), 3)}"
+    return [note] if unused else []
 
 
 @contextmanager
 def reported() -> Iterator[Checkpoint]:
-    """What every `from_pretrained` of transformers inside reports, whichever library calls it.
+    """Collect the report of every `from_pretrained` of transformers inside, whichever library calls it.
 
-    sentence-transformers loads its networks without asking for the report, and says nothing of random weights.
+    sentence-transformers loads its networks without the report, and does not mention random weights.
     """
     from transformers import PreTrainedModel
 
@@ -156,7 +156,7 @@ def reported() -> Iterator[Checkpoint]:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """No progress bars of transformers inside: they would run through the build's own."""
+    """No progress bars of transformers inside: they would mix with those of the build."""
     from transformers.utils import logging
 
     enabled = logging.is_progress_bar_enabled()

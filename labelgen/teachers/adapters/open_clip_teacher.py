@@ -53,7 +53,7 @@ def open_clip(
 
     Args:
         model: open_clip's name (`ViT-B-32`), `hf-hub:owner/name` or `local-dir:folder`.
-        pretrained: tag or weight file where `model` is a plain name. There is no way to ask for random weights.
+        pretrained: tag or weight file where `model` is a plain name. Random weights are not offered.
         side: `both` makes a cross-modal teacher; the other two use one tower.
         text: preprocessing step of the captions, see `labelgen.teachers.text`.
         precision, batch, block, device: see `labelgen.teachers.compute.Compute`.

@@ -1,4 +1,4 @@
-"""The sentence-transformers library as text teachers. Models with code of their own are refused."""
+"""The sentence-transformers library as text teachers. Models that bring code are refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from labelgen.teachers.text import PROBES, text_step
 from labelgen.teachers.weights import loading, reported, weight_hash, without_bars
 from labelgen.types import Float32, Modality
 
-#: Releases before this one ran the Python files of a local model folder without being asked to.
+#: Releases before this one ran the Python files of a local model folder unconditionally.
 _LEAST = 6
 #: Files with settings of a module, in its folder; the third kind has one name for each architecture.
 _SETTINGS = ("config.json", "*tokenizer_config.json", "sentence_*_config.json")
@@ -74,7 +74,7 @@ class SentenceTower:
     """A sentence-transformers model as a text teacher.
 
     Attributes:
-        notes: sentences for whoever builds with it.
+        notes: sentences for the user of the build.
     """
 
     modalities: frozenset[Modality] = frozenset({"text"})
@@ -89,7 +89,7 @@ class SentenceTower:
         facts: Mapping[str, Any] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
-        """`prompt` is the text before every text, None for the model's own; `facts` are more facts of identity."""
+        """`prompt` is the text before every text, None for the model's default; `facts` are more facts of identity."""
         self._step = text_step(text)
         self._compute, self._prompt = compute, prompt
         with foreign("sentence-transformers cannot describe the model"):
@@ -126,7 +126,7 @@ class SentenceTower:
         return rows if self._compute.precision == "float32" else unit_rows(rows)
 
     def _advice(self, texts: Sequence[str]) -> str:
-        """What may help where the network fails: mostly a text longer than its positions."""
+        """Advice where the network fails: mostly a text longer than its positions."""
         limit = self._facts["max_tokens"]
         return (
             f"the longest of these {len(texts)} texts has {max(map(len, texts)):,} characters, and the model takes "
@@ -169,7 +169,7 @@ def load_sentences(
             return SentenceTower(network, text=text, compute=compute)
         if max_tokens is not None:
             _limit(network, max_tokens)
-    # Pooler weights of the inner transformer never reach the rows: pooling is a module of its own.
+    # Pooler weights of the inner transformer never reach the rows: pooling is a separate module.
     checkpoint.refuse_random(model, lambda name: "pooler." in name)
     chosen = _prompt_text(network, model, prompt)
     with loading("sentence-transformers", model):
@@ -214,7 +214,7 @@ def _prompt_text(network: Any, model: str, prompt: str | None) -> str | None:
 
 
 def _prompt_notes(network: Any, model: str, prompt: str | None) -> list[str]:
-    """A sentence where the model lists prompts and nobody, its author included, chose one."""
+    """A sentence where the model lists prompts and none was chosen, not even by its author."""
     listed = {name: text for name, text in network.prompts.items() if text}
     if not listed or prompt is not None or network.prompts.get(network.default_prompt_name):
         return []
@@ -242,7 +242,7 @@ def _facts(model: Any, prompt: str | None) -> dict[str, Any]:
     state, limit = model.state_dict(), model.max_seq_length
     ids = model.preprocess(list(PROBES)).get("input_ids")
     return {
-        # Pooler weights of the inner transformer never reach the rows (pooling is a module of its own), and where the
+        # Pooler weights of the inner transformer never reach the rows (pooling is a separate module), and where the
         # checkpoint lacks them the library fills in random numbers.
         "weights": weight_hash(state, without=[name for name in state if ".pooler." in name]),
         "modules": [type(module).__name__ for module in model],
@@ -254,7 +254,7 @@ def _facts(model: Any, prompt: str | None) -> dict[str, Any]:
 
 
 def _file_settings(library: Any, model: str) -> dict[str, Any]:
-    """Settings in the files of a model, by file: of its networks and of its modules; the same wherever it lies."""
+    """Settings in the files of a model, by file: of its networks and of its modules; the same in every folder."""
     listed = library.util.load_file_path(model, "modules.json", local_files_only=True)
     found = listed or library.util.load_file_path(model, "config.json", local_files_only=True)
     if found is None:

@@ -34,8 +34,8 @@ def timm(
 
     Args:
         model: timm's name (`vit_base_patch14_dinov2.lvd142m`), `hf-hub:owner/name` or `local-dir:folder`.
-        checkpoint: file with the weights (.safetensors, .pth); otherwise those that timm knows for `model`. There is
-            no way to ask for random weights: another process would draw others.
+        checkpoint: file with the weights (.safetensors, .pth); otherwise those that timm knows for `model`. Random
+            weights are not offered: another process would draw others.
         precision, batch, block, device: see `labelgen.teachers.compute.Compute`.
 
     Raises:
@@ -63,7 +63,7 @@ def timm(
 
 
 def _settings(model: str) -> dict[str, Any]:
-    """Settings in the file of a model that is not one of timm's own names, which decide theirs by themselves."""
+    """Settings in the file of a model that is not one of timm's names, which imply theirs."""
     kind, _, place = model.partition(":")
     if kind == "local-dir":
         return {"config.json": file_settings(Path(place) / "config.json")}

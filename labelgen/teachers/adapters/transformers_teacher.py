@@ -39,7 +39,7 @@ def transformers(
     """An image teacher.
 
     Args:
-        model: hub name or local folder with a network and its image processor. Code of its own is refused.
+        model: hub name or local folder with a network and its image processor. Code in the folder is refused.
         pool: `default`: the image features of a dual encoder (CLIP, SigLIP); else the network's pooled output where the
             checkpoint holds its weights; else the class token. `cls`: the class token. `mean`: the mean of all tokens
             but registers.
@@ -101,7 +101,7 @@ class _Features:
 
     @property
     def pooling(self) -> str:
-        """The pool as identities have it: registers were averaged once, and a store of then must not go on."""
+        """The pool as identities have it: registers were averaged once, such a store must not be resumed."""
         without = self._pool == "mean" and self._registers
         return f"mean without {self._registers} registers" if without else self._pool
 

@@ -64,7 +64,7 @@ class ImageTower:
         forward: floats [b, 3, h, w] -> features [b, dim], by a network that `compute` has placed.
         prepare: one RGB image -> uint8 [h, w, 3] (then `scaling` is given), or floats [3, h, w]; called in threads.
         facts: weight hash, image transform and the like, for `identity`.
-        notes: sentences for whoever builds with it.
+        notes: sentences for the user of the build.
 
     Raises:
         TeacherError: the network does not give one vector per image, or other rows for the same image again.
@@ -133,7 +133,7 @@ class ImageTower:
 
 
 def split(transform: Any) -> tuple[Callable[[Image], Any], Scaling | None]:
-    """Cuts a torchvision `Compose` before its closing `ToTensor`, `Normalize`, which then run on the device.
+    """Cut a torchvision `Compose` before its closing `ToTensor`, `Normalize`, which then run on the device.
 
     Any other transform is used as it is, and gives floats.
     """

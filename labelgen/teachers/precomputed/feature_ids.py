@@ -32,7 +32,7 @@ _PATHS = frozenset(
 
 
 def is_id_name(name: str) -> bool:
-    """Whether a column or array of this name says that it holds ids, of whichever items."""
+    """True if the name of a column or array says that it holds ids, of any items."""
     return bool(_forms(name) & (_ANY | _PATHS | _OF["image"] | _OF["text"]))
 
 
@@ -49,7 +49,7 @@ def id_name_for(names: Iterable[str], modality: Modality) -> list[str]:
     found = own or [name for name in listed if _forms(name) & _PATHS]
     if listed and not found:
         other = "captions" if modality == "image" else "images"
-        raise ValueError(f"ids of {other} ({some(listed)}), and features of {modality}s are wanted: see modality=")
+        raise ValueError(f"ids of {other} ({some(listed)}), and features of {modality}s are needed: see modality=")
     return found
 
 
@@ -97,7 +97,7 @@ def _as_id(value: Any) -> str:
 
 
 def read_ids(path: Path) -> list[str]:
-    """Ids in a file of their own: one per line, a JSON list, or an `.npy` of text or whole numbers.
+    """Ids in a separate file: one per line, a JSON list, or an `.npy` of text or whole numbers.
 
     Raises:
         TeacherError: no such file, or not ids.

@@ -11,8 +11,8 @@ file                   what it holds                                            
 `.parquet`             one column of lists, and one of ids                          a batch of rows at a time
 =====================  ==========================================================  =====================================
 
-Names that say ids (`ids`, `image_ids`, `caption_id`, `key` ..., see `feature_ids`) are ids: they are never passed over
-in favour of the order of the rows.
+Names that say ids (`ids`, `image_ids`, `caption_id`, `key` ..., see `feature_ids`) are ids, which always count before
+the order of the rows.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Entries:
-    """One array per key, each opened when it is asked for."""
+    """One array per key, each opened when it is needed."""
 
     keys: Sequence[str]
     load: Callable[[str], NDArray[Any]]

@@ -80,7 +80,7 @@ class ParquetRows:
         return rows
 
     def arrays(self, positions: Sequence[int]) -> Iterator[NDArray[Any]]:
-        """In the order asked for: rows are gathered in file order first, as the format is read forwards."""
+        """In the order of `positions`: rows are gathered in file order first, as the format is read forwards."""
         gathered = dict(self._gather(sorted(set(positions))))
         return (gathered[position] for position in positions)
 

@@ -1,4 +1,4 @@
-"""What a pickled dict of numpy arrays is made of, as plain descriptions: nothing here calls what a file names."""
+"""Parts of a pickled dict of numpy arrays, as plain descriptions: nothing here calls what a file names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from labelgen.errors import TeacherError, shown
 
-#: What stands for the call of each admitted name; numpy renamed `core` to `_core` in release 2.
+#: Replacement for the call of each admitted name; numpy renamed `core` to `_core` in release 2.
 _CALLS: Mapping[str, str] = MappingProxyType(
     {
         "numpy.core.multiarray._reconstruct": "array",
@@ -35,7 +35,7 @@ _NAMES = frozenset({*_CALLS, "numpy.ndarray"})
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Bytes of the file that nobody has read yet."""
+    """Bytes of the file that have not been read yet."""
 
     data: mmap.mmap
     start: int
@@ -79,7 +79,7 @@ class StoredArray:
         return self
 
     def numpy(self) -> NDArray[Any]:
-        """The array, read-only, as a view of the mapped file where its bytes lie there.
+        """The array, read-only, as a view of the mapped file where its bytes are there.
 
         Raises:
             ValueError: not numbers, or not as many bytes as the shape needs.
@@ -112,7 +112,7 @@ def named(module: Any, attribute: Any) -> Name:
 
 
 def call(function: Name, arguments: tuple[Any, ...]) -> Any:
-    """What a call of an admitted name stands for, as a description."""
+    """Description that replaces the call of an admitted name."""
     action = _CALLS.get(function.text)
     if action == "array":
         return StoredArray()

@@ -1,7 +1,7 @@
 """Features made elsewhere (Unicom's, a detector's, those of an unpublished network), looked up by id.
 
 A vector is what a file holds for one id: of shape [D] or [1, D]; both mean one row. A grid such as Unicom's
-[49, 768] becomes one row of 37,632 numbers with `flatten=True` only: whoever meant to average it should notice.
+[49, 768] becomes one row of 37,632 numbers with `flatten=True` only: a grid that should be averaged is refused.
 
 What goes wrong silently elsewhere is an error here, with ids in it: a missing file (never zeros), another D, a zero or
 non-finite vector, ids that are not those of the dataset. Single ids without features are reported to the caller.
@@ -28,7 +28,7 @@ from labelgen.types import Float32, Modality
 
 Keys: TypeAlias = Literal["id", "name", "stem"]
 
-#: So many ids are asked for before "most are missing" is taken to mean that the file belongs to another dataset.
+#: Number of ids from which on "most are missing" means that the file belongs to another dataset.
 _MIN_JUDGED = 8
 
 
@@ -119,7 +119,7 @@ class Table:
             raise TeacherError(f"{self.name!r} holds no features")
 
     def facts(self) -> dict[str, Any]:
-        """Hashes of the files, read when asked for: a worker that only looks up need not read 16 GB first."""
+        """Hashes of the files, read when called: a worker that only looks up need not read 16 GB first."""
         path, ids = self._paths
         return {
             "file": digest_file(path),
@@ -134,7 +134,7 @@ class Table:
             raise TeacherError(
                 f"the list of ids does not belong to {self.name!r}",
                 found=f"{len(listed)} ids for {len(self.source)} features"
-                + (" that have ids of their own" if self.source.keys is not None else ""),
+                + (" that have ids already" if self.source.keys is not None else ""),
                 expected="one id per row of an array that has none",
             )
         return listed
@@ -152,7 +152,7 @@ class Table:
         if rows and max(rows) >= len(self.source):
             raise TeacherError(
                 f"{self.name!r} has fewer rows than the corpus",
-                found=f"{len(self.source)} rows, and corpus row {max(rows)} was asked for",
+                found=f"{len(self.source)} rows; corpus row {max(rows)} is needed",
                 expected="one row per corpus row, in the order of the corpus",
                 todo="give the ids of the rows with ids='FILE'",
             )

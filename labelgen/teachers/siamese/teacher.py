@@ -1,7 +1,7 @@
 """A siamese network over the rows of another text teacher (method 4: Xu et al., ICCS 2019), trained in the build.
 
 Two weight-sharing towers (`labelgen.teachers.siamese.towers`) are trained on positive and negative pairs of the corpus'
-own texts. The paper says that much; architecture, pairs, losses and stopping are labelgen's own definition.
+texts. The paper says that much; architecture, pairs, losses and stopping are defined by labelgen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from labelgen.teachers.siamese.training import ROUND, Loss, Plan, train_towers
 from labelgen.teachers.trained import Arrays, Captions, Saved, SourceRows, Training
 from labelgen.types import Bool, Float16, Float32, Float64, Int64, Modality
 
-#: What is trained on when nobody says: the split of this name where there is one, else everything.
+#: Default of `splits`: the split of this name where there is one, else everything.
 _TRAIN = "train"
 _PIECE = 8192
 
@@ -150,13 +150,13 @@ def _usable(rows: SourceRows, captions: Captions) -> Bool:
 
 def _report(pairs: Pairs, rows: SourceRows, towers: Towers, captions: Captions) -> dict[str, Any]:
     """Numbers of images and pairs, and the AUC of both teachers on the same pairs."""
-    asked, places = np.unique(np.stack([pairs.left, pairs.right]), return_inverse=True)
+    requested, places = np.unique(np.stack([pairs.left, pairs.right]), return_inverse=True)
     left, right = places.reshape(2, -1)
-    source = rows.take(asked)
+    source = rows.take(requested)
     made = np.concatenate([towers.apply(source[start : start + _PIECE]) for start in range(0, len(source), _PIECE)])
     scores = {"frozen": _cosines(source, left, right), "trained": _cosines(made, left, right)}
     measured = {name: round(auc(values, pairs.positive), 6) for name, values in scores.items()}
-    images, positive = len(np.unique(captions.images[asked])), int(pairs.positive.sum())
+    images, positive = len(np.unique(captions.images[requested])), int(pairs.positive.sum())
     return {"images": images, "positive": positive, "negative": len(pairs) - positive, **measured}
 
 
