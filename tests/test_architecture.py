@@ -70,6 +70,8 @@ RUNNER = "stages.running.runner"
 #: Adapters are reached through the registry. The exceptions are built on a sibling of their own room.
 ADAPTER_SIBLINGS = {
     ("corpus.adapters.demo", "corpus.adapters.table"),
+    ("teachers.adapters.bundled", "teachers.adapters.sentences"),
+    ("teachers.adapters.conse", "teachers.adapters.sentences"),
     ("similarity.torch", "similarity.reference"),
     ("similarity.fallback", "similarity.reference"),
     ("similarity.tiled.engine", "similarity.torch"),
