@@ -1,4 +1,4 @@
-"""Decisions about the pairs of a data set: what they are, what they mean for a batch, a build and a file.
+"""Decisions about the pairs of a data set: patches, and their effect on a batch, a build and a file.
 
 The public names are loaded when they are first used.
 """
@@ -9,59 +9,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labelgen.patches.cleaned.cleaned import Cleaned, export_captions
-    from labelgen.patches.masks import BoundPatch, PatchMasks, bind, bound, masks, patched
-    from labelgen.patches.patch import Patch, compose, read, revert, validate, write
-    from labelgen.patches.remaining import carried
-    from labelgen.patches.removed import Removed
+    from labelgen.patches.batch_masks import BoundPatch, PatchMasks, bind, bound, masks, patched  # noqa: F401
+    from labelgen.patches.cleaned.cleaned import Cleaned, export_captions  # noqa: F401
+    from labelgen.patches.patch import Patch, compose, read, revert, validate, write  # noqa: F401
+    from labelgen.patches.removed import Removed, carried, remaining  # noqa: F401
 
-#: Public name -> where it lives.
-_PLACES: dict[str, str] = {
-    "BoundPatch": "labelgen.patches.masks:BoundPatch",
-    "Cleaned": "labelgen.patches.cleaned.cleaned:Cleaned",
-    "Patch": "labelgen.patches.patch:Patch",
-    "PatchMasks": "labelgen.patches.masks:PatchMasks",
-    "Removed": "labelgen.patches.removed:Removed",
-    "bind": "labelgen.patches.masks:bind",
-    "bound": "labelgen.patches.masks:bound",
-    "carried": "labelgen.patches.remaining:carried",
-    "compose": "labelgen.patches.patch:compose",
-    "export_captions": "labelgen.patches.cleaned.cleaned:export_captions",
-    "masks": "labelgen.patches.masks:masks",
-    "patched": "labelgen.patches.masks:patched",
-    "read": "labelgen.patches.patch:read",
-    "revert": "labelgen.patches.patch:revert",
-    "validate": "labelgen.patches.patch:validate",
-    "write": "labelgen.patches.patch:write",
+#: Module -> its public names.
+_NAMES: dict[str, tuple[str, ...]] = {
+    "labelgen.patches.cleaned.cleaned": ("Cleaned", "export_captions"),
+    "labelgen.patches.batch_masks": ("BoundPatch", "PatchMasks", "bind", "bound", "masks", "patched"),
+    "labelgen.patches.patch": ("Patch", "compose", "read", "revert", "validate", "write"),
+    "labelgen.patches.removed": ("Removed", "carried", "remaining"),
 }
 
-__all__ = [
-    "BoundPatch",
-    "Cleaned",
-    "Patch",
-    "PatchMasks",
-    "Removed",
-    "bind",
-    "bound",
-    "carried",
-    "compose",
-    "export_captions",
-    "masks",
-    "patched",
-    "read",
-    "revert",
-    "validate",
-    "write",
-]
+__all__ = sorted(name for names in _NAMES.values() for name in names)  # noqa: PLE0605 - the table is the list
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module 'labelgen.patches' has no attribute {name!r}")
-    module, _, attribute = _PLACES[name].partition(":")
-    value = globals()[name] = getattr(import_module(module), attribute)
-    return value
+    for module, names in _NAMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(module), name)
+            return value
+    raise AttributeError(f"module 'labelgen.patches' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PLACES})
+    return sorted({*globals(), *__all__})

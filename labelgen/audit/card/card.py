@@ -22,7 +22,7 @@ from labelgen.audit.card.retrieval import RETRIEVAL_MEASURES, SUBSETS, answers_o
 from labelgen.audit.card.rows import AgreementCard, CardRow
 from labelgen.audit.judgements.judgements import Judgements, read_judgements
 from labelgen.errors import ConfigError
-from labelgen.patches.masks import BoundPatch, PatchMasks, bind
+from labelgen.patches.batch_masks import BoundPatch, PatchMasks, bind
 from labelgen.patches.patch import Patch, read
 from labelgen.relevance.base import BlockRequest
 from labelgen.relevance.fusion import Fusion, fusion

@@ -22,7 +22,7 @@ from labelgen.corpus.files import read_bytes, relative_name
 from labelgen.corpus.ledger import Ledger
 from labelgen.errors import ConfigError, DatasetError
 from labelgen.patches.cleaned import formats
-from labelgen.patches.cleaned.formats import Columns, Numbered, keep
+from labelgen.patches.cleaned.formats import Columns, Entry, Numbered, keep
 from labelgen.patches.cleaned.tar import clean_tars
 from labelgen.patches.patch import Patch
 from labelgen.patches.removed import Removed
@@ -88,7 +88,7 @@ def export_sources(patch: Patch, dataset: str | Spec, root: str | Path | None, o
         sources: list[Path] = list(dict.fromkeys(adapter.read().sources))
         base = folder if folder is not None and folder.is_dir() else sources[0].parent
         counts = [
-            _clean_file(path, target / _place(path, base), excluded, _FILES[spec.name](adapter, path))
+            _clean_file(path, target / _place(path, base), excluded, _known(spec.name, adapter, path))
             for path in sources
         ]
     else:
@@ -108,11 +108,12 @@ def _clean_file(
     return kept, removed
 
 
-def _entries(form: formats.Format) -> Cleaner:
-    return lambda name, data, excluded: keep(form(name, data), excluded)
+def _cleaner(form: Callable[..., Iterable[Entry]], *arguments: Any, **options: Any) -> Cleaner:
+    """Return the cleaner of a format."""
+    return lambda name, data, excluded: keep(form(name, data, *arguments, **options), excluded)
 
 
-def _by_content(columns: Columns, **options: str) -> Cleaner:
+def _by_content(columns: Columns, options: Mapping[str, str] | None = None) -> Cleaner:
     """Return a cleaner that detects the format; `options` are those of CSV."""
 
     def clean(name: str, data: bytes, excluded: Removed) -> tuple[bytes, int, int]:
@@ -120,9 +121,9 @@ def _by_content(columns: Columns, **options: str) -> Cleaner:
         if data[:4] == b"PAR1":
             return _parquet(name, data, excluded, columns)
         if suffix in (".csv", ".tsv"):
-            return keep(formats.csv_table(columns, **options)(name, data), excluded)
+            return keep(formats.csv_table(name, data, columns, options=options), excluded)
         if suffix in (".jsonl", ".ndjson"):
-            return keep(formats.json_lines(columns)(name, data), excluded)
+            return keep(formats.json_lines(name, data, columns), excluded)
         if data.lstrip()[:1] in (b"{", b"["):
             return formats.clean_json(name, data, excluded)
         return keep(formats.tokens(name, data), excluded)
@@ -177,20 +178,19 @@ def _clean_folder(folder: Path, out: Path, excluded: Removed, adapter: Any) -> I
     """
     found, counts = folder_files(folder, adapter.suffix, Ledger()), Counter[str]()
     for photo, text in found.texts.items():
-        form = formats.text_file(photo, Numbered(counts), each_line=adapter.lines == "each")
-        yield _clean_file(folder / text, out / text, excluded, _entries(form), empty=False)
+        clean = _cleaner(formats.text_file, photo, Numbered(counts), each_line=adapter.lines == "each")
+        yield _clean_file(folder / text, out / text, excluded, clean, empty=False)
     for table in found.tables:
         if table.endswith(".parquet"):
             raise DatasetError(f"{table} cannot be cleaned", expected="metadata.jsonl or metadata.csv")
         numbered = Numbered(counts, partial(_photo_of, table, folder))
         if table.endswith(".csv"):
-            form = formats.csv_table(Columns("file_name", "file_name"), numbered)  # a row is a caption
-        elif table == CAPTIONS:
-            form = formats.json_lines(Columns("file", ("caption", "captions")), numbered, keep_images=True)
+            clean = _cleaner(formats.csv_table, Columns("file_name", "file_name"), numbered)  # a row is a caption
         else:
-            fields = (adapter.caption,) if adapter.caption else ("text", "caption", "captions")
-            form = formats.json_lines(Columns("file_name", fields), numbered, keep_images=True)
-        yield _clean_file(folder / table, out / table, excluded, _entries(form))
+            columns = Columns("file_name", adapter.caption or ("text", "caption", "captions"))
+            columns = Columns("file", ("caption", "captions")) if table == CAPTIONS else columns
+            clean = _cleaner(formats.json_lines, columns, numbered, keep_images=True)
+        yield _clean_file(folder / table, out / table, excluded, clean)
 
 
 def _photo_of(table: str, folder: Path, file: str) -> str:
@@ -200,34 +200,22 @@ def _photo_of(table: str, folder: Path, file: str) -> str:
     return name if name != file else below + name.removeprefix("./")
 
 
-def _text_files(_adapter: Any, path: Path) -> Cleaner:
-    """Return the cleaner of the Flickr sets and COCO: captions, or a list of the images of a split."""
-    lists = path.name.endswith(("train.txt", "val.txt", "test.txt", "Images.txt"))
-    return _entries(formats.names) if lists else _by_content(Columns())
-
-
-def _table_file(adapter: Any, _path: Path) -> Cleaner:
+def _known(dataset: str, adapter: Any, path: Path) -> Cleaner:
+    """Return the cleaner of a file of a data set of ours."""
+    if dataset == "wikipedia":  # the list of the names of categories is kept
+        is_list = "_img_cat" in path.name
+        return _cleaner(formats.document_pairs) if is_list else lambda _name, data, _excluded: (data, 0, 0)
+    if dataset not in ("demo", "table"):
+        is_list = path.name.endswith(("train.txt", "val.txt", "test.txt", "Images.txt"))
+        return _cleaner(formats.names) if is_list else _by_content(Columns())
     named = {**getattr(adapter, "required", {}), **getattr(adapter, "optional", {})}
     options = {name: getattr(adapter, name) for name in ("separator", "quoting") if hasattr(adapter, name)}
     columns = {name: column for name, column in named.items() if column and name in Columns._fields}
-    return _by_content(_columns(columns), **options)
+    return _by_content(_columns(columns), options)
 
 
-def _document_lists(_adapter: Any, path: Path) -> Cleaner:
-    """Return the cleaner of wikipedia: lists of documents; the names of the categories are kept."""
-    return _entries(formats.document_pairs) if "_img_cat" in path.name else lambda _name, data, _excluded: (data, 0, 0)
-
-
-#: Adapter -> cleaner of one of its files.
-_FILES: Mapping[str, Callable[[Any, Path], Cleaner]] = {
-    "coco": _text_files,
-    "cusa": _text_files,
-    "demo": _table_file,
-    "flickr30k": _text_files,
-    "flickr8k": _text_files,
-    "table": _table_file,
-    "wikipedia": _document_lists,
-}
+#: Adapters with files of captions.
+_FILES = ("coco", "cusa", "demo", "flickr30k", "flickr8k", "table", "wikipedia")
 #: Adapter -> cleaner of its whole folder.
 _FOLDERS: Mapping[str, Callable[[Path, Path, Removed, Any], Iterable[tuple[int, int]]]] = {
     "folder": _clean_folder,

@@ -5,10 +5,12 @@ An adapter's file is split the way the adapter reads it. Pieces that are kept ke
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from labelgen.corpus.adapters.tokens import token_line
 from labelgen.corpus.files import ANY_LINE, parse_json, split_lines
@@ -17,8 +19,6 @@ from labelgen.corpus.text.encodings import decode_text
 from labelgen.corpus.text.names import file_stem
 from labelgen.errors import DatasetError, shown
 from labelgen.patches.removed import Removed
-
-_MARK = "\ufeff"
 
 
 class Entry(NamedTuple):
@@ -35,10 +35,6 @@ class Entry(NamedTuple):
     image: str | None = None
     captions: tuple[str, ...] = ()
     rewrite: Callable[[list[bool]], str] | None = None
-
-
-#: Name of a file and its bytes -> its entries.
-Format: TypeAlias = Callable[[str, bytes], Iterable[Entry]]
 
 
 class Columns(NamedTuple):
@@ -91,103 +87,82 @@ def keep(entries: Iterable[Entry], excluded: Removed) -> tuple[bytes, int, int]:
 
 def tokens(name: str, data: bytes) -> Iterator[Entry]:
     """Yield lines `file#n<TAB>caption`; image ids are stems of the files."""
-    mark, text = _decoded(name, data)
-    yield mark
-    for number, line in enumerate(split_lines(text), start=1):
+    for where, line in _lines(name, data, split_lines):
         parts = token_line(line.removesuffix("\n").removesuffix("\r"))
-        if parts is None:
+        if where and parts is None:
             raise DatasetError(
-                f"line {number} of {name} is not a line of a token file",
+                f"{where} is not a line of a token file",
                 found=shown(line, 80),
                 expected="file#n<TAB>caption, or a file that ends in .csv, .tsv, .jsonl, .parquet or .json",
             )
-        yield Entry(line, file_stem(parts.file), (parts.caption_id,))
+        yield Entry(line, file_stem(parts.file), (parts.caption_id,)) if where and parts else Entry(line)
 
 
 def names(name: str, data: bytes) -> Iterator[Entry]:
     """Yield lines of a list of the images of a split, one file name each."""
-    mark, text = _decoded(name, data)
-    yield mark
-    for line in split_lines(text):
-        yield Entry(line, file_stem(line.strip()))
+    for where, line in _lines(name, data, split_lines):
+        yield Entry(line, file_stem(line.strip()) if where else None)
 
 
 def document_pairs(name: str, data: bytes) -> Iterator[Entry]:
     """Yield lines `text id, image id, category` of wikipedia: an image and its only text."""
-    mark, text = _decoded(name, data)
-    yield mark
-    for number, line in enumerate(split_lines(text), start=1):
-        parts = line.split()
+    for where, line in _lines(name, data, split_lines):
+        parts = line.split() if where else []
         if parts and len(parts) != 3:
-            raise DatasetError(f"line {number} of {name} is not an entry", found=shown(line, 80))
+            raise DatasetError(f"{where} is not an entry", found=shown(line, 80))
         yield Entry(line, parts[1], (parts[0],)) if parts else Entry(line)
 
 
-def text_file(image: str, numbered: Numbered, *, each_line: bool) -> Format:
-    """Return the format of a text beside a photograph: one caption, or one a line that is not blank."""
-
-    def entries(_name: str, data: bytes) -> Iterator[Entry]:
-        text = data.decode("utf-8", "surrogateescape")
-        lines = ANY_LINE.findall(text) if each_line else []
-        count = sum(bool(line.strip()) for line in lines)
-        if count < 2:
-            yield Entry(text, image, numbered.ids(image, [None]))
-            return
-        ids = iter(numbered.ids(image, [None] * count))
-        for line in lines:
-            yield Entry(line, image, (next(ids),)) if line.strip() else Entry(line)
-
-    return entries
+def text_file(_name: str, data: bytes, image: str, numbered: Numbered, *, each_line: bool) -> Iterator[Entry]:
+    """Yield the text beside a photograph: one caption, or one a line that is not blank."""
+    text = data.decode("utf-8", "surrogateescape")
+    lines = ANY_LINE.findall(text) if each_line else []
+    if sum(bool(line.strip()) for line in lines) < 2:
+        yield Entry(text, image, numbered.ids(image, [None]))
+        return
+    for line in lines:
+        yield Entry(line, image, numbered.ids(image, [None] if line.strip() else []))
 
 
-def csv_table(columns: Columns, numbered: Numbered | None = None, **options: str) -> Format:
-    """Return the format of CSV and TSV with a header; `options` are those of `read_csv`."""
-
-    def entries(name: str, data: bytes) -> Iterator[Entry]:
-        mark, text = _decoded(name, data)
-        yield mark
-        table, lines, place = read_csv(text, name, **options), physical_lines(text), 0
-        records = [dict(zip(table.header, row.fields, strict=True)) for row in table.rows]
-        for row, entry in zip(table.rows, table_entries(name, table.header, records, columns, numbered), strict=True):
-            yield Entry("".join(lines[place : row.line - 1]))
-            yield entry._replace(text="".join(lines[row.line - 1 : row.stop - 1]))
-            place = row.stop - 1
-        yield Entry("".join(lines[place:]))
-
-    return entries
+def csv_table(
+    name: str, data: bytes, columns: Columns, numbered: Numbered | None = None, options: Mapping[str, str] | None = None
+) -> Iterator[Entry]:
+    """Yield rows of CSV and TSV with a header; `options` are `separator` and `quoting` of `read_csv`."""
+    text = decode_text(data, name)
+    table, lines, place = read_csv(text, name, **(options or {})), physical_lines(text), 0
+    records = [dict(zip(table.header, row.fields, strict=True)) for row in table.rows]
+    yield Entry(_mark(data))
+    for row, entry in zip(table.rows, table_entries(name, table.header, records, columns, numbered), strict=True):
+        yield Entry("".join(lines[place : row.line - 1]))
+        yield entry._replace(text="".join(lines[row.line - 1 : row.stop - 1]))
+        place = row.stop - 1
+    yield Entry("".join(lines[place:]))
 
 
-def json_lines(columns: Columns, numbered: Numbered | None = None, *, keep_images: bool = False) -> Format:
-    """Return the format of one JSON object a line, whose captions may be lists.
+def json_lines(
+    name: str, data: bytes, columns: Columns, numbered: Numbered | None = None, *, keep_images: bool = False
+) -> Iterator[Entry]:
+    """Yield lines of one JSON object each, whose captions may be lists.
 
     Args:
         keep_images: keep a line whose captions are all removed, without them.
     """
+    lines = list(_lines(name, data, ANY_LINE.findall))
+    records = [_record(where, line) if where and line.strip() else {} for where, line in lines]
+    header = dict.fromkeys(key for record in records for key in record)
+    found = table_entries(name, header, filter(None, records), columns, numbered)
 
-    def entries(name: str, data: bytes) -> Iterator[Entry]:
-        mark, text = _decoded(name, data)
-        yield mark
-        lines = ANY_LINE.findall(text)
-        records = [_record(name, number, line) if line.strip() else {} for number, line in enumerate(lines, start=1)]
-        header = dict.fromkeys(key for record in records for key in record)
-        found = table_entries(name, header, filter(None, records), columns, numbered)
-        for line, record in zip(lines, records, strict=True):
-            yield next(found)._replace(text=line, rewrite=rewrites(line, record)) if record else Entry(line)
-
-    def rewrites(line: str, record: dict[str, Any]) -> Callable[[list[bool]], str]:
+    def rewrite(line: str, record: dict[str, Any], kept: list[bool]) -> str:
+        if not keep_images and not any(kept):
+            return ""
         end = line[len(line.rstrip("\r\n")) :]
+        return json.dumps(without_captions(record, columns, kept), ensure_ascii=False) + end
 
-        def rewrite(kept: list[bool]) -> str:
-            if not keep_images and not any(kept):
-                return ""
-            return json.dumps(without_captions(record, columns, kept), ensure_ascii=False) + end
-
-        return rewrite
-
-    return entries
+    for (_, line), record in zip(lines, records, strict=True):
+        yield next(found)._replace(text=line, rewrite=partial(rewrite, line, record)) if record else Entry(line)
 
 
-def without_captions(record: Mapping[str, Any], columns: Columns, kept: list[bool]) -> dict[str, Any]:
+def without_captions(record: Mapping[str, Any], columns: Columns, kept: Sequence[bool]) -> dict[str, Any]:
     """Return a record with those of its captions that are kept, and their ids; a single caption becomes null."""
     changed, left = dict(record), iter(kept)
     for name in columns.captions:
@@ -196,8 +171,9 @@ def without_captions(record: Mapping[str, Any], columns: Columns, kept: list[boo
             changed[name] = [one for one in value if next(left)]
         elif value is not None and not next(left):
             changed[name] = None
-    if isinstance(record.get(columns.caption_id), list):
-        changed[columns.caption_id] = [one for one, keep in zip(record[columns.caption_id], kept, strict=True) if keep]
+    ids = record.get(columns.caption_id)
+    if isinstance(ids, list):
+        changed[columns.caption_id] = [one for one, keeps in zip(ids, kept, strict=True) if keeps]
     return changed
 
 
@@ -228,70 +204,70 @@ def table_entries(
 
 
 def clean_json(name: str, data: bytes, excluded: Removed) -> tuple[bytes, int, int]:
-    """Return Karpathy's, COCO's or CUSA's JSON without what is excluded; and captions kept and removed.
+    """Return Karpathy's, COCO's or CUSA's JSON without what is excluded, and the numbers of captions kept and removed.
 
     Raises:
         DatasetError: JSON of another form.
     """
     document: Any = parse_json(decode_text(data, name), name)
+    counts, numbered = [0, 0], Numbered()
+
+    def left(items: list[Any], image_of: Callable[[Any], str], caption_of: Callable[[Any], str]) -> list[Any]:
+        found = [item for item in items if not excluded.has([image_of(item)], caption_of(item))]
+        counts[0] += len(found)
+        counts[1] += len(items) - len(found)
+        return found
+
     try:
         if isinstance(document, list):
-            kept, removed = _cusa(document, excluded)
+            document = left(document, _image_id, lambda entry: numbered.ids(_image_id(entry), [None])[0])
         elif "annotations" in document:
-            kept, removed = _coco(document, excluded)
+            document["annotations"] = left(document["annotations"], _image_id, lambda entry: str(entry["id"]))
+            images = document.get("images", [])
+            document["images"] = [entry for entry in images if str(entry["id"]) not in excluded.images]
         else:
-            kept, removed = _karpathy(document, excluded)
+            for entry in document["images"]:
+                sentences, image = entry["sentences"], _karpathy_id(entry)
+                entry["sentences"] = left(sentences, partial(_same, image), lambda sentence: str(sentence["sentid"]))
+                if "sentids" in entry:
+                    ids = {sentence["sentid"] for sentence in entry["sentences"]}
+                    entry["sentids"] = [sentid for sentid in entry["sentids"] if sentid in ids]
+            images = document["images"]
+            document["images"] = [entry for entry in images if _karpathy_id(entry) not in excluded.images]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(
             f"{name} is not of Karpathy, COCO or CUSA",
             found=f"{type(error).__name__}: {error}"[:400],
             expected="images with sentences, images and annotations, or a list of image_id and caption",
         ) from error
-    text = json.dumps(document, ensure_ascii=False)
-    return text.encode("utf-8", "surrogateescape"), kept, removed
+    return json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape"), counts[0], counts[1]
 
 
-def _cusa(entries: list[dict[str, Any]], excluded: Removed) -> tuple[int, int]:
-    numbered, before = Numbered(), len(entries)
-    ids = [(image := str(entry["image_id"]), numbered.ids(image, [None])[0]) for entry in entries]
-    entries[:] = [
-        entry for entry, (image, caption) in zip(entries, ids, strict=True) if not excluded.has([image], caption)
-    ]
-    return len(entries), before - len(entries)
+def _image_id(entry: Mapping[str, Any]) -> str:
+    return str(entry["image_id"])
 
 
-def _coco(document: dict[str, Any], excluded: Removed) -> tuple[int, int]:
-    before = document["annotations"]
-    after = [item for item in before if not excluded.has([str(item["image_id"])], str(item["id"]))]
-    document["annotations"] = after
-    document["images"] = [item for item in document.get("images", []) if str(item["id"]) not in excluded.images]
-    return len(after), len(before) - len(after)
+def _same(image: str, _sentence: Any) -> str:
+    return image
 
 
-def _karpathy(document: dict[str, Any], excluded: Removed) -> tuple[int, int]:
-    kept = removed = 0
-    images = []
-    for entry in document["images"]:
-        image = str(entry["cocoid"]) if "cocoid" in entry else file_stem(entry["filename"])
-        sentences = [item for item in entry["sentences"] if not excluded.has([image], str(item["sentid"]))]
-        kept, removed = kept + len(sentences), removed + len(entry["sentences"]) - len(sentences)
-        if image not in excluded.images:
-            ids = {item["sentid"] for item in sentences}
-            entry["sentences"] = sentences
-            if "sentids" in entry:
-                entry["sentids"] = [item for item in entry["sentids"] if item in ids]
-            images.append(entry)
-    document["images"] = images
-    return kept, removed
+def _karpathy_id(entry: Mapping[str, Any]) -> str:
+    return str(entry["cocoid"]) if "cocoid" in entry else file_stem(entry["filename"])
 
 
-def _decoded(name: str, data: bytes) -> tuple[Entry, str]:
-    """Return the byte order mark, if any, and the text."""
-    return Entry(_MARK if data.startswith(_MARK.encode()) else ""), decode_text(data, name)
+def _lines(name: str, data: bytes, split: Callable[[str], list[str]]) -> Iterator[tuple[str, str]]:
+    """Yield the byte order mark, if any, with an empty place, then places for messages and lines."""
+    yield "", _mark(data)
+    for number, line in enumerate(split(decode_text(data, name)), start=1):
+        yield f"line {number} of {name}", line
 
 
-def _record(name: str, number: int, line: str) -> dict[str, Any]:
-    record = parse_json(line, f"line {number} of {name}")
+def _mark(data: bytes) -> str:
+    return "\ufeff" if data.startswith(codecs.BOM_UTF8) else ""
+
+
+def _record(where: str, line: str) -> dict[str, Any]:
+    record = parse_json(line, where)
     if not isinstance(record, dict):
-        raise DatasetError(f"line {number} of {name} is not a JSON object", found=type(record).__name__)
+        raise DatasetError(f"{where} is not a JSON object", found=type(record).__name__)
     return record
