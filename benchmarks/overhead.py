@@ -33,8 +33,9 @@ import labelgen
 from labelgen import pipeline
 from labelgen.executors.base import cores
 from labelgen.stages.model import tables
+from labelgen.stages.model.lists import ListSpec
 from labelgen.stages.running import worker
-from labelgen.stages.work.search import ListSpec, plan_of
+from labelgen.stages.work.search import plan_of
 from labelgen.teachers.adapters.lite import lite_network
 from labelgen.types import Relation
 

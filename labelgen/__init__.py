@@ -5,8 +5,9 @@ The public names are loaded when they are first used: importing labelgen costs n
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from labelgen.lazy import lazy_names
 
 if TYPE_CHECKING:
     from labelgen.errors import LabelgenError
@@ -28,22 +29,7 @@ _PLACES = {
     "plan": "labelgen.pipeline:plan",
     "soft_labels": "labelgen.loader.blocks:soft_labels",
     "verify": "labelgen.pipeline:verify",
+    "__version__": "labelgen.registry:VERSION",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        value: Any = version("labelgen")
-    elif name in _PLACES:
-        module, _, attribute = _PLACES[name].partition(":")
-        value = getattr(import_module(module), attribute)
-    else:
-        raise AttributeError(f"module 'labelgen' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)

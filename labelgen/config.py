@@ -1,4 +1,4 @@
-"""A build, as data: recipe (TOML) <-> frozen dataclasses.
+"""A build, as data: recipe (TOML) -> frozen dataclasses.
 
 Fields marked transient cannot change a single byte of the result; all others are part of the fingerprint, and a resume
 with another value is refused.
@@ -127,19 +127,13 @@ class BuildConfig:
         return fingerprint(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, transient ones included: what `recipe` in the manifest and a saved TOML hold."""
+        """Every field, transient ones included: what `recipe` in the manifest holds."""
         return {
             "dataset": _plain(dataclasses.asdict(self.dataset)),
             "teachers": {alias: str(spec) for alias, spec in self.teachers.items()},
             "search": _plain(dataclasses.asdict(self.search)),
             "run": _plain(dataclasses.asdict(self.run)),
         }
-
-    def to_toml(self) -> str:
-        import tomli_w
-
-        text: str = tomli_w.dumps(self.to_dict())
-        return text
 
 
 def from_dict(data: Mapping[str, Any]) -> BuildConfig:
@@ -222,8 +216,14 @@ def override(data: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, A
             table = table.setdefault(key, {})
             if not isinstance(table, dict):
                 raise ConfigError(f"{key!r} in {assignment!r} is a field, not a table")
-        table[keys[-1]] = text.strip() if keys[0] == "teachers" else _value(text.strip())
+        table[keys[-1]] = spec_text(text) if keys[0] == "teachers" else _value(text.strip())
     return merged
+
+
+def spec_text(text: str) -> str:
+    """A spec as it stands in a recipe, `'minilm()'`, or bare, `minilm()`."""
+    value = _value(text.strip())
+    return value if isinstance(value, str) else text.strip()
 
 
 def changes(old: Any, new: Any, prefix: str = "") -> list[str]:
@@ -291,7 +291,7 @@ def _typed(path: str, kind: str, value: Any) -> Any:
     elif kind.startswith("Mapping"):
         if isinstance(value, Mapping):
             return dict(value)
-    elif isinstance(value, (str, int, float)):
+    elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
     raise ConfigError(f"{path} has the wrong type", found=repr(value), expected=kind)
 
@@ -312,6 +312,8 @@ def _check(config: BuildConfig) -> None:
         ("run.workers", run.workers, 1, MAX_WORKERS),
         ("run.threads", run.threads, 0, MAX_WORKERS),
     ):
+        if isinstance(value, bool):
+            raise ConfigError(f"{name} has the wrong type", found=repr(value), expected="a whole number")
         if value < least:
             raise ConfigError(f"{name} is too small", found=shown(value), expected=f"at least {least}")
         if value > most:

@@ -136,7 +136,7 @@ def build(
             refuse_foreign(root)
         sealed = load_manifest(root) if (root / layout.MANIFEST).exists() and not fresh else None
         if discard and sealed is not None:
-            lock.keep_only(root, sealed)
+            lock.remove_all_but(root, sealed)
         if sealed is None:
             if drop:
                 raise ConfigError("there is no sealed store to drop from", found=str(root), todo="leave --drop out")
@@ -173,7 +173,7 @@ def _run(work: Build) -> Manifest:
         if work.sealed is not None and not begun:
             cleanup.forget_change(root, work.sealed)
         raise
-    lock.keep_only(root, manifest)
+    lock.remove_all_but(root, manifest)
     return manifest
 
 
@@ -261,12 +261,12 @@ def append(
     with cleanup.locked(root):
         config, source = _append_configs(sealed, dataset, overrides)
         if discard:
-            lock.keep_only(root, sealed)
+            lock.remove_all_but(root, sealed)
         _refuse_other_work(root, lock.work_identity(config, source))
         joined = read_appended(root, sealed, source)
         added, skipped = len(joined.new.images), joined.skipped
         if not added:
-            lock.keep_only(root, sealed)
+            lock.remove_all_but(root, sealed)
             notes = [*known_already(joined), "nothing is new: the store stays as it is"]
             return report_of(root, sealed, changed=False, notes=notes, skipped=skipped)
         del joined  # read again by the build, which checks it against what was noted before
@@ -308,7 +308,7 @@ def _already_sealed(root: Path, sealed: Manifest, identity: Mapping[str, Any], n
     """Nothing to do, but perhaps to sweep up after a kill between the commit and the tidying."""
     _refuse_other_work(root, identity)
     if lock.read_pending(root) is not None:
-        lock.keep_only(root, sealed)
+        lock.remove_all_but(root, sealed)
     return report_of(root, sealed, changed=False, notes=notes)
 
 

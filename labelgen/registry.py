@@ -10,7 +10,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -26,10 +26,10 @@ GROUPS = {
     "scheme": "labelgen.schemes",
     "judgement": "labelgen.judgements",
 }
-
-
 #: Packages that are an extra of their own.
 _EXTRAS = {"faiss"}
+#: Of labelgen.
+VERSION = version("labelgen")
 
 
 @cache
@@ -121,7 +121,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin is Literal:
         return type(value) in {type(choice) for choice in parts}
     if kind in (str, int, bool, float, NoneType):
-        return isinstance(value, (int, float) if kind is float else kind)
+        return type(value) in ((int, float) if kind is float else (kind,))  # True is no number
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return isinstance(value, Mapping)
     if isinstance(origin, type) and issubclass(origin, Sequence):

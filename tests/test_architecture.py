@@ -59,7 +59,7 @@ ARROWS: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 
-KERNEL = {"errors", "types", "specs", "fingerprint", "foreign", "registry", "resources", "config", "progress"}
+KERNEL = {"errors", "types", "specs", "fingerprint", "foreign", "lazy", "registry", "resources", "config", "progress"}
 
 #: The floor of `stages`: what executors must know of a task, which is not what it does.
 TASKS = {"stages.running.task", "stages.running.worker", "stages.running.memory"}
@@ -125,7 +125,6 @@ LIBRARIES: dict[str, set[str]] = {
     "scipy": {"audit/card/measures.py", "audit/checks/duplicates.py", "audit/report/datalab.py"},
     "sentence_transformers": {"teachers/adapters/sentences.py"},
     "timm": {"teachers/adapters/timm_teacher.py", "teachers/adapters/lite.py", "teachers/adapters/conse.py"},
-    "tomli_w": {"config.py"},
     "torch": {
         *(
             "teachers/*",

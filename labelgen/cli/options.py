@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
+from labelgen.cli import completions
+from labelgen.cli.completions import registered
 from labelgen.cli.progress import MODES
 from labelgen.errors import ConfigError
 
@@ -42,45 +43,20 @@ FIELDS: Mapping[str, str] = {
 }
 
 
-def registered(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """Shell completion with the names of a registry (or of the shipped recipes)."""
-
-    def complete(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from labelgen import registry, resources
-
-        known = resources.recipe_names() if kind == "recipe" else registry.names(kind)
-        return [CompletionItem(name) for name in known if name.startswith(incomplete)]
-
-    return complete
-
-
-def teacher_words(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Shell completion of `alias=spec` after the equals sign."""
-    from labelgen import registry
-
-    alias, equals, begun = incomplete.partition("=")
-    if not equals:
-        return [CompletionItem(f"{word}=") for word in ("text", "image") if word.startswith(alias)]
-    return [CompletionItem(f"{alias}={name}()") for name in registry.names("teacher") if name.startswith(begun)]
-
-
 def common(command: Command) -> Command:
     """`--json` and `--debug`, which every command takes."""
-    command = click.option(
-        "--debug", is_flag=True, expose_value=False, callback=_note("debug"), help="Show the traceback of an error."
-    )(command)
-    return click.option(
-        "--json", "as_json", is_flag=True, callback=_note("json"), is_eager=True, help="Print JSON on stdout."
-    )(command)
+    command = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")(command)
 
 
 def progress_option(command: Command) -> Command:
+    """`--progress`, which every command that may take long takes."""
     return click.option(
         "--progress",
         type=click.Choice(MODES),
         default="auto",
         show_default=True,
-        help="On stderr: bars, JSON lines, or nothing. auto: bars on a terminal.",
+        help="On stderr: bars, plain lines, JSON lines, or nothing. auto: bars on a terminal, else plain lines.",
     )(command)
 
 
@@ -124,10 +100,10 @@ _RECIPE_OPTIONS = (
         shell_complete=registered("recipe"),
         help="A shipped recipe or a TOML file; without it the recipe of the data set's name. Options win over it.",
     ),
-    click.option("--root", metavar="FOLDER", type=click.Path(), help="Where the data set lies."),
+    click.option("--root", metavar="FOLDER", type=click.Path(), help="Folder of the data set."),
     click.option("--splits", metavar="A,B", help="Only these splits."),
     click.option("--limit", metavar="N", type=int, help="The first N images of each split; 0 for all."),
-    click.option("--patch", metavar="FILE", type=click.Path(), help="Leave out what a reviewed patch takes away."),
+    click.option("--patch", metavar="FILE", type=click.Path(), help="Leave out what a reviewed patch removes."),
     click.option(
         "--damaged",
         type=click.Choice(["refuse", "quarantine"]),
@@ -138,7 +114,7 @@ _RECIPE_OPTIONS = (
         "teachers",
         metavar="ALIAS=SPEC",
         multiple=True,
-        shell_complete=teacher_words,
+        shell_complete=completions.teachers,
         help="Set a teacher, for example text='minilm()'. Repeatable; replaces the recipe's of that alias.",
     ),
     click.option("--no-teacher", "dropped", metavar="ALIAS", multiple=True, help="Leave a teacher of the recipe out."),
@@ -149,11 +125,17 @@ _RECIPE_OPTIONS = (
         multiple=True,
         help="Train a teacher on the rows of another one, for example \"siamese(of='text')\". Repeatable.",
     ),
-    click.option("--relation", metavar="t2t|i2i|i2t|t2i", multiple=True, help="Repeatable; t2t.text for one teacher."),
+    click.option(
+        "--relation",
+        metavar="t2t|i2i|i2t|t2i",
+        multiple=True,
+        shell_complete=completions.relations,
+        help="Repeatable; t2t.text for one teacher.",
+    ),
     click.option("--k", metavar="N", type=int, help="Length of the neighbour lists (64)."),
     click.option("--aggregation", type=click.Choice(["max", "mean"]), help="Over the captions of an image (max)."),
     click.option("--cross-k", metavar="N", type=int, help="Length of second lists over the other splits (none)."),
-    click.option("--engine", metavar="NAME", shell_complete=registered("engine"), help="Who searches (tiled)."),
+    click.option("--engine", metavar="NAME", shell_complete=registered("engine"), help="The search engine (tiled)."),
     click.option(
         "--approximate",
         metavar="[SPEC]",
@@ -161,7 +143,7 @@ _RECIPE_OPTIONS = (
         flag_value="faiss()",
         help="Search an index that may miss neighbours, recall measured: faiss(), or faiss(recall=0.99) (no).",
     ),
-    click.option("--executor", type=click.Choice(["local", "dask"]), help="Who runs the tasks (local)."),
+    click.option("--executor", type=click.Choice(["local", "dask"]), help="Where tasks run (local)."),
     click.option("--workers", metavar="N", type=int, help="Processes at once; 1 works in this one (1)."),
     click.option("--threads", metavar="N", type=int, help="Threads of a worker (the cores divided by the workers)."),
     click.option("--memory", metavar="SIZE", help="Anonymous memory of all workers together, like 2GB (4GB)."),
@@ -200,9 +182,12 @@ def teacher_pairs(texts: tuple[str, ...]) -> dict[str, str]:
     Raises:
         ConfigError: no `alias=` before the spec, or an alias twice.
     """
+    from labelgen.config import spec_text
+
     pairs: dict[str, str] = {}
     for text in texts:
         alias, equals, spec = (part.strip() for part in text.partition("="))
+        spec = spec_text(spec)
         if not (equals and alias.isascii() and alias.replace("_", "").replace("-", "").isalnum() and spec):
             raise ConfigError("this names no teacher", found=repr(text), expected="alias=spec, like text='minilm()'")
         if alias in pairs:
@@ -217,13 +202,14 @@ def refined_pairs(texts: tuple[str, ...]) -> dict[str, str]:
     Raises:
         ConfigError: not a spec, an alias twice, or a teacher that is not trained.
     """
+    from labelgen.config import spec_text
     from labelgen.registry import load
     from labelgen.specs import Spec
 
     named = []
     for text in texts:
         spec = text.strip() if re.match(r"[\w-]+\s*=", text.strip()) is None else text.partition("=")[2].strip()
-        parsed = Spec.parse(spec)
+        parsed = Spec.parse(spec_text(spec))
         if not getattr(getattr(load("teacher", parsed.name), "info", None), "trained", False):
             raise ConfigError(
                 f"{parsed.name!r} is not trained in a build", todo="add it with --teacher or --add-teacher"
@@ -249,12 +235,3 @@ def config_of(options: Mapping[str, Any]) -> BuildConfig:
     if not left:
         raise ConfigError("no teacher is left", found=f"--no-teacher {' '.join(options['dropped'])}")
     return dataclasses.replace(config, teachers=left)
-
-
-def _note(word: str) -> Callable[[click.Context, click.Parameter, bool], bool]:
-    def remember(ctx: click.Context, _parameter: click.Parameter, value: bool) -> bool:
-        if value:
-            ctx.meta[f"labelgen.{word}"] = True
-        return value
-
-    return remember

@@ -1,4 +1,4 @@
-"""Progress of a long call: bars on a terminal, one JSON object a line elsewhere; always on stderr."""
+"""Progress of a long call on stderr: bars on a terminal, plain lines elsewhere, JSON lines on request."""
 
 from __future__ import annotations
 
@@ -6,36 +6,62 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from labelgen.cli import show
+from labelgen.errors import visible
 from labelgen.progress import Event, Listener, silent
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-MODES = ("auto", "rich", "json", "none")
+Item = TypeVar("Item")
+MODES = ("auto", "rich", "plain", "json", "none")
 #: Stages whose rows are bytes.
 BYTE_STAGES = frozenset({"verify"})
-#: Events that only move a bar are told at most this often as JSON; all others always.
-MOVE_SECONDS = 1.0
+#: Events that only move a bar are written at most this often; all others always.
+JSON_SECONDS, PLAIN_SECONDS = 1.0, 10.0
+#: Columns of a terminal below which bars leave out the rate and shrink.
+NARROW = 72
 
 
 @contextmanager
 def listening(mode: str, *, as_json: bool = False) -> Iterator[Listener]:
-    """A listener for the time of a call. `auto`: bars where stderr is a terminal and no JSON was asked for."""
+    """A listener for the time of a call.
+
+    `auto` is JSON where the command prints JSON, bars where stderr is a terminal, and plain lines elsewhere.
+    """
     if mode == "auto":
-        mode = "rich" if sys.stderr.isatty() and not as_json else "json"
+        mode = "json" if as_json else "rich" if sys.stderr.isatty() else "plain"
     if mode == "none":
         yield silent
     elif mode == "json":
         yield JsonLines(sys.stderr)
+    elif mode == "plain":
+        yield PlainLines(sys.stderr)
     else:
         with Bars(show.console(stderr=True)) as bars:
             yield bars
+
+
+@contextmanager
+def stage(progress: Listener, name: str) -> Iterator[None]:
+    """Report a call that sends no events of its own as one stage."""
+    progress(Event("start", name))
+    yield
+    progress(Event("end", name))
+
+
+def counted(items: Iterable[Item], total: int, name: str, progress: Listener) -> Iterator[Item]:
+    """The items, their number reported as the rows of one stage."""
+    progress(Event("start", name, 0, total))
+    for done, item in enumerate(items, 1):
+        progress(Event("task", name, done, total))
+        yield item
+    progress(Event("end", name, total, total))
 
 
 class JsonLines:
@@ -44,17 +70,53 @@ class JsonLines:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._began = time.monotonic()
-        self._moved = -MOVE_SECONDS
+        self._moved = -JSON_SECONDS
 
     def __call__(self, event: Event) -> None:
         seconds = time.monotonic() - self._began
         if event.kind == "task" and not event.task:
-            if seconds - self._moved < MOVE_SECONDS:
+            if seconds - self._moved < JSON_SECONDS:
                 return
             self._moved = seconds
         line = {"seconds": round(seconds, 3), **dataclasses.asdict(event)}
         self._stream.write(json.dumps(line) + "\n")
         self._stream.flush()
+
+
+class PlainLines:
+    """Writes when a stage begins and ends, notes, and every ten seconds how far a stage is."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._began: dict[str, float] = {}
+        self._written = 0.0
+
+    def __call__(self, event: Event) -> None:
+        now = time.monotonic()
+        began = self._began.setdefault(event.stage, now)
+        if event.kind == "task" and now - self._written < PLAIN_SECONDS:
+            return
+        self._written = now
+        parts = ["note", event.text] if event.kind == "note" else [event.stage, _amounts(event, now - began)]
+        self._stream.write(visible(": ".join(parts)) + "\n")
+        self._stream.flush()
+
+
+def _amounts(event: Event, seconds: float) -> str:
+    """`500/1,000, 412/s, 1:15 min left`; `begins` where nothing is known yet."""
+    found = _words(event, seconds)
+    return ", ".join(text for text in (found["rows"], found["rate"], found["rest"]) if text) or "begins"
+
+
+def _words(event: Event, seconds: float) -> dict[str, str]:
+    """Rows, rate and time of an event as people read them; `seconds` since its stage began."""
+    number = show.size if event.stage in BYTE_STAGES else show.count
+    rows = f"{number(event.done)}/{number(event.total)}" if event.total else ""
+    if event.kind == "end":
+        rest = f"in {show.duration(seconds)}"
+    else:
+        rest = f"{show.duration(event.eta_seconds)} left" if event.eta_seconds >= 0 else ""
+    return {"rows": rows, "rate": show.rate(event.rows_per_second), "rest": rest}
 
 
 class Bars:
@@ -65,13 +127,16 @@ class Bars:
 
         self._tasks: dict[str, TaskID] = {}
         self._began: dict[str, float] = {}
+        narrow = console.width < NARROW
+        rate = [] if narrow else [TextColumn("{task.fields[rate]:>10}", style="dim")]
         self._progress = Progress(
-            TextColumn("{task.description:<9}", style="bold"),
-            BarColumn(bar_width=32),
-            TextColumn("{task.fields[rows]:>17}", justify="right"),
-            TextColumn("{task.fields[rate]:>10}", style="dim"),
-            TextColumn("{task.fields[rest]:<16}", style="cyan"),
+            TextColumn("{task.description}" if narrow else "{task.description:<9}", style="bold"),
+            BarColumn(bar_width=None if narrow else min(32, console.width - 60)),
+            TextColumn("{task.fields[rows]}" if narrow else "{task.fields[rows]:>17}", justify="right"),
+            *rate,
+            TextColumn("{task.fields[rest]}" if narrow else "{task.fields[rest]:<16}", style="cyan"),
             console=console,
+            expand=narrow,
         )
 
     def __enter__(self) -> Bars:
@@ -91,13 +156,5 @@ class Bars:
         # A bar without a length would pulse for ever: a stage without rows is full when it ends.
         total = max(event.total, event.done) or (1 if event.kind == "end" else None)
         done = total if event.kind == "end" else event.done
-        self._progress.update(self._tasks[event.stage], total=total, completed=done, **self._words(event))
-
-    def _words(self, event: Event) -> dict[str, Any]:
-        number = show.size if event.stage in BYTE_STAGES else show.count
-        rows = f"{number(event.done)}/{number(event.total)}" if event.total else ""
-        if event.kind == "end":
-            rest = f"in {show.duration(time.monotonic() - self._began[event.stage])}"
-        else:
-            rest = f"{show.duration(event.eta_seconds)} left" if event.eta_seconds >= 0 else ""
-        return {"rows": rows, "rate": show.rate(event.rows_per_second), "rest": rest}
+        words = _words(event, time.monotonic() - self._began[event.stage])
+        self._progress.update(self._tasks[event.stage], total=total, completed=done, **words)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Records of a data set -> rows: the one place that decides order, limits and what is quarantined at ingest."""
+"""Arrange the records of a data set into rows: order, limits and the quarantine of the ingest are decided here."""
 
 from __future__ import annotations
 
@@ -96,25 +96,21 @@ def _ordered_captions(
 def _accounts(
     before: Records, records: Records, images: Sequence[ImageRecord], captions: Sequence[CaptionRecord], limit: int
 ) -> tuple[Account, ...]:
-    """What became of every image and caption that an adapter found; blank captions are booked by their quarantine."""
+    """Account of every image and caption that an adapter found; blank captions are booked by their quarantine."""
     ledger = Ledger()
-    left = {image.image_id: image.split for image in records.images}
-    chosen, taken = {image.image_id for image in images}, {item.caption_id for item in captions}
-    splits = {image.split for image in images}
-    known = {item.caption_id for item in records.captions}
-    ledger.seen("images", len(before.images))
-    for image in before.images:
-        if image.image_id in chosen:
-            ledger.used("images")
-        else:
-            ledger.skipped("images", _why_left_out(left.get(image.image_id), splits, limit), image.image_id)
-    ledger.seen("captions", len(before.captions))
-    for item in before.captions:
-        if item.caption_id in taken:
-            ledger.used("captions")
-        else:
-            split = left.get(item.image_id) if item.caption_id in known else None
-            ledger.skipped("captions", _why_left_out(split, splits, limit), item.caption_id)
+    chosen = {image.split for image in images}
+    of_image = {image.image_id: image.split for image in records.images}
+    of_caption = {item.caption_id: of_image.get(item.image_id) for item in records.captions}
+    for unit, found, split_of, taken in (
+        ("images", [image.image_id for image in before.images], of_image, {image.image_id for image in images}),
+        ("captions", [item.caption_id for item in before.captions], of_caption, {item.caption_id for item in captions}),
+    ):
+        ledger.seen(unit, len(found))
+        for name in found:
+            if name in taken:
+                ledger.used(unit)
+            else:
+                ledger.skipped(unit, _why_left_out(split_of.get(name), chosen, limit), name)
     return ledger.closed()
 
 
@@ -148,7 +144,10 @@ def _caption_frame(captions: Sequence[CaptionRecord], image_rows: Int64, images:
         "caption_id": [caption.caption_id for caption in captions],
         "image_row": image_rows.astype(np.uint32),
         "split": [images[row].split for row in image_rows.tolist()],
-        "text": [_stored(caption.text, state) for caption, state in zip(captions, status, strict=True)],
+        "text": [
+            caption.text if state == OK else repaired(caption.text)
+            for caption, state in zip(captions, status, strict=True)
+        ],
         "text_row": numbered_texts((caption.text for caption in captions), (state == OK for state in status)),
         "source_row": [caption.source_row for caption in captions],
         "status": status,
@@ -160,10 +159,6 @@ def _status(text: str) -> str:
     if not text.strip():
         return BLANK
     return OK if text.isascii() or is_utf8(text) else NOT_UTF8
-
-
-def _stored(text: str, status: str) -> str:
-    return text if status == OK else repaired(text)
 
 
 def _quarantine(captions: pl.DataFrame) -> pl.DataFrame:

@@ -15,7 +15,7 @@ from labelgen import foreign
 from labelgen.corpus.base import ImageRecord
 from labelgen.corpus.ledger import Ledger
 from labelgen.corpus.text.encodings import decode_text
-from labelgen.corpus.text.names import INSIDE, is_unsafe
+from labelgen.corpus.text.names import INSIDE, is_unsafe, text_of
 from labelgen.errors import DatasetError, shown, some
 
 #: Suffixes of photographs, in lower case.
@@ -52,13 +52,10 @@ def data_folder(root: Path | None, dataset: str, expects: str) -> Path:
     """
     if root is None:
         raise DatasetError(f"dataset {dataset!r} needs a root", expected=expects, todo="give the folder with --root")
-    if not root.exists():
-        raise DatasetError(
-            f"the root of dataset {dataset!r} does not exist", found=str(root), expected=expects, todo="check --root"
-        )
     if not root.is_dir():
+        problem = "is not a folder" if root.exists() else "does not exist"
         raise DatasetError(
-            f"the root of dataset {dataset!r} is not a folder", found=str(root), expected=expects, todo="check --root"
+            f"the root of dataset {dataset!r} {problem}", found=str(root), expected=expects, todo="check --root"
         )
     try:
         with os.scandir(root):
@@ -71,17 +68,13 @@ def data_folder(root: Path | None, dataset: str, expects: str) -> Path:
 def not_this(dataset: str, folder: Path, expects: str) -> DatasetError:
     """The error for a folder that holds something else; names the adapters that would fit."""
     names = sorted(path.name for path in folder.iterdir())
-    fits = [name for name, signs in _SIGNS.items() if name != dataset and any(_any(folder, sign) for sign in signs)]
+    fits = [name for name, signs in _SIGNS.items() if name != dataset and any(any(folder.glob(sign)) for sign in signs)]
     return DatasetError(
         f"this is not a data set of {dataset!r}",
         found=f"{folder} holds {some(names)}" if names else f"{folder} is empty",
         expected=expects,
         todo=f"try dataset {' or '.join(repr(name) for name in fits)}" if fits else "check --root",
     )
-
-
-def _any(folder: Path, pattern: str) -> bool:
-    return next(folder.glob(pattern), None) is not None
 
 
 def find_file(folder: Path, name: str, ledger: Ledger | None = None) -> Path | None:
@@ -212,6 +205,17 @@ def items(value: Any, where: str) -> Sequence[Any]:
     if isinstance(value, list):
         return value
     raise DatasetError(f"{where} is not a list", found=f"a {type(value).__name__}")
+
+
+def texts_of(value: Any, where: str) -> list[str]:
+    """The captions in a field of parsed JSON or of a table: one text, a list of texts, or None for none.
+
+    Raises:
+        DatasetError: another type.
+    """
+    if value is None:
+        return []
+    return [text_of(text, where) for text in ([value] if isinstance(value, str) else items(value, where))]
 
 
 def below_photos(images: Sequence[ImageRecord], root: Path, given: str) -> list[ImageRecord]:

@@ -1,8 +1,8 @@
-"""Account of a data set: everything that was read is used, quarantined or skipped, and counted.
+"""Account of a data set: everything that was read is counted as used, quarantined or skipped.
 
 A reader calls `Ledger.seen` where it takes bytes apart (members of an archive, lines and rows of a table, files of a
 folder, entries of a JSON list); whoever decides what becomes of an item calls `used`, `quarantined` or `skipped`.
-`Ledger.closed` refuses an account that does not balance, so nothing can vanish without a word.
+`Ledger.closed` refuses an account that does not balance, so that no item is lost without an entry.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from labelgen.corpus.text.names import repaired
 
 #: Longest example that is kept: a name, not the bytes of a picture.
 _EXAMPLE_CHARACTERS = 200
@@ -99,10 +101,9 @@ class Ledger:
     def _book(self, unit: str, fate: str, kind: str, tally: Tally) -> None:
         if not tally.count:
             return
-        old = self._booked.get((unit, fate, kind))
-        example = old.example if old else tally.example[:_EXAMPLE_CHARACTERS]
-        total = tally.count + (old.count if old else 0)
-        self._booked[unit, fate, kind] = Tally(total, example, tally.loud or (old is not None and old.loud))
+        first = Tally(0, repaired(tally.example[:_EXAMPLE_CHARACTERS]), tally.loud)
+        old = self._booked.get((unit, fate, kind), first)
+        self._booked[unit, fate, kind] = Tally(old.count + tally.count, old.example, old.loud or tally.loud)
 
     def closed(self) -> tuple[Account, ...]:
         """The accounts, one a unit.

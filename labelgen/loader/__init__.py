@@ -5,8 +5,9 @@ The names below are loaded when they are first used: none of them imports a fram
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from labelgen.lazy import lazy_names
 
 if TYPE_CHECKING:
     from labelgen.loader.batches import AddSoftLabels
@@ -65,14 +66,4 @@ _PLACES = {
     "to_jax": "labelgen.loader.frameworks.jax_arrays:to_jax",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module 'labelgen.loader' has no attribute {name!r}")
-    module, _, attribute = _PLACES[name].partition(":")
-    value = globals()[name] = getattr(import_module(module), attribute)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)

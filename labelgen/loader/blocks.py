@@ -7,14 +7,16 @@ once: `SoftLabeler` holds the store, the scheme and its quantile tables, is pick
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from labelgen.errors import ConfigError, some
-from labelgen.loader.pairs import Batch
+from labelgen.loader.aggregations import first, max_other, reader_of
 from labelgen.loader.quantiles import quantile_table
 from labelgen.patches.batch_masks import BoundPatch, PatchMasks, bound, patched
 from labelgen.patches.patch import Patch
@@ -22,7 +24,7 @@ from labelgen.relevance.base import BlockRequest, Blocks, Quantiles, Scheme, Sof
 from labelgen.specs import Spec
 from labelgen.store.items import Ids
 from labelgen.store.reader import Store
-from labelgen.types import Bool, Float32, Relation
+from labelgen.types import PAD_SCORE, Bool, Float32, Int64, Relation
 
 Missing: TypeAlias = Literal["raise", "mask"]
 Repeats: TypeAlias = Literal["raise", "allow"]
@@ -31,6 +33,42 @@ PatchLike: TypeAlias = str | Path | Patch | BoundPatch
 
 #: What a batch gets when nothing is said: the pseudo labels of BCLS, which are the plain i2t block.
 DEFAULT_SCHEME = "bcls()"
+
+
+class Reader(Protocol):
+    """What makes the blocks of a request: a `BlockReader` of the store, or the same on a device."""
+
+    def similarities(self, images: Int64 | None, captions: Int64 | None, *, exact: bool) -> Float32:
+        """As `BlockReader.similarities`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A images and B captions of a batch.
+
+    Attributes:
+        images, captions: rows that can be read, int64 [A], [B]; row 0 stands in for an unknown id.
+        known_images, known_captions: which of them the store holds.
+        image_rows, caption_images: as in `Blocks`: image rows, and the image row of every caption. Unknown ids have
+            made-up negative rows, which equal no other, except that in a batch of pairs the two halves of a pair
+            keep the same one.
+        all_known: whether the store holds all of them.
+    """
+
+    images: Int64
+    captions: Int64
+    known_images: Bool
+    known_captions: Bool
+    image_rows: Int64
+    caption_images: Int64
+    all_known: bool
+
+    @property
+    def known(self) -> Bool:
+        """Which pairs have both sides in the store, [A, B]."""
+        both: Bool = self.known_images[:, None] & self.known_captions[None, :]
+        return both
 
 
 def soft_labels(
@@ -91,7 +129,7 @@ class SoftLabeler:
         self.store, self.missing, self.repeats, self.exact = store, missing, repeats, exact
         self.scheme = scheme(scheme_)
         self.quantiles: dict[BlockRequest, Quantiles] = {
-            need: quantile_table(store, need) for need in self.scheme.quantiles
+            request: quantile_table(store, request) for request in self.scheme.quantiles
         }
         self.patch = None if patch is None else bound(patch, store)
 
@@ -102,68 +140,103 @@ class SoftLabeler:
         """Soft labels of a batch."""
         return self.labels(self.batch(image_ids, caption_ids))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "readers"}
+
+    @cached_property
+    def readers(self) -> Mapping[BlockRequest, Reader]:
+        """What makes the block of every request of the scheme, in a fixed order."""
+        return {request: reader_of(self.store, request) for request in sorted(self.scheme.needs, key=str)}
+
     def batch(self, image_ids: Ids, caption_ids: Ids) -> Batch:
-        """The rows of a batch; repeated captions are refused here."""
-        batch = Batch.of(self.store, image_ids, caption_ids, missing_ok=self.missing == "mask")
+        """The rows of a batch; repeated captions are refused here.
+
+        Raises:
+            UnknownIdError: ids that the store does not hold, unless `missing` is `mask`.
+        """
+        missing_ok = self.missing == "mask"
+        images = self.store.image_index.rows(image_ids, missing_ok=missing_ok)
+        captions = self.store.caption_index.rows(caption_ids, missing_ok=missing_ok)
+        known_images, known_captions = images >= 0, captions >= 0
+        all_known = bool(known_images.all() and known_captions.all())
+        if not all_known:
+            images, captions = np.maximum(images, 0), np.maximum(captions, 0)
+        owners = self.store.owners.take(captions).astype(np.int64)
+        rows = images
+        if not all_known:
+            rows, owners = _stand_ins(images, owners, known_images, known_captions)
+        batch = Batch(images, captions, known_images, known_captions, rows, owners, all_known)
         if self.repeats == "raise":
-            _refuse_repeats(self.store, batch)
+            present = captions if all_known else captions[known_captions]
+            if len(np.unique(present)) < len(present):
+                _refuse_repeats(self.store, batch)
         return batch
 
     def labels(self, batch: Batch) -> SoftLabels:
-        """What the scheme and the patch make of a batch."""
+        """Soft labels of a batch, by the scheme and the patch."""
         made = self.scheme.relevance(self.blocks(batch))
         if self.patch is None:
             return made
-        # Row 0 stands in for unknown ids: nothing of a patch is about them, and they do not count already.
+        # Row 0 stands in for unknown ids: no decision applies to it, and its entries do not count already.
         found = self.patch.masks(batch.images, batch.captions)
         return patched(made, PatchMasks(found.positive & batch.known, found.where | ~batch.known))
 
     def blocks(self, batch: Batch) -> Blocks:
-        """The blocks that the scheme needs, before it sees them."""
-        where = batch.known
+        """The blocks that the scheme requests."""
+        where = None if batch.all_known else batch.known
         similarities = {}
-        for need in sorted(self.scheme.needs, key=str):
-            block, there = _block(self.store, need, batch, self.missing, self.exact)
-            similarities[need] = block
-            where = where & there
-        for need, block in similarities.items():
-            _blank_unknown(block, need.relation, batch)
-        return Blocks(
-            similarities, batch.image_rows, batch.caption_images, None if where.all() else where, self.quantiles
-        )
+        for request, reader in self.readers.items():
+            images = None if request.relation is Relation.T2T else batch.images
+            captions = None if request.relation is Relation.I2I else batch.captions
+            block = reader.similarities(images, captions, exact=self.exact)
+            alive = block > PAD_SCORE
+            if self.missing == "raise" and not alive.all():
+                self.store.block(request.relation, image_rows=images, caption_rows=captions, alias=request.alias)
+            if request.aggregation in ("max_other", "first"):
+                block = self._other(request, block, batch)
+                alive = block > PAD_SCORE
+            if not alive.all():
+                block[~alive] = 0
+                if request.relation is not Relation.I2T:  # whether an item has an embedding is on the diagonal
+                    alive = alive.diagonal()[None, :] if images is None else alive.diagonal()[:, None]
+                where = alive & batch.known if where is None else where & alive
+            if not batch.all_known:
+                _blank_unknown(block, request.relation, batch)
+            similarities[request] = block
+        return Blocks(similarities, batch.image_rows, batch.caption_images, where, self.quantiles)
 
-
-def _block(store: Store, need: BlockRequest, batch: Batch, missing: Missing, exact: bool) -> tuple[Float32, Bool]:
-    """The block of a need, and which entries it lets be compared, of a shape that broadcasts to [A, B]."""
-    if need.aggregation in ("max_other", "first"):
-        from labelgen.loader.aggregations import set_block
-
-        return set_block(store, need, batch, missing, exact=exact)
-    sides: dict[str, Any] = {} if need.relation is Relation.T2T else {"image_rows": batch.images}
-    sides |= {} if need.relation is Relation.I2I else {"caption_rows": batch.captions}
-    aggregation: Literal["max", "mean"] = "mean" if need.aggregation == "mean" else "max"
-    sides |= {"alias": need.alias, "aggregation": aggregation, "exact": exact}
-    if missing == "raise":
-        return store.block(need.relation, **sides), np.ones((1, 1), np.bool_)
-    block, there = store.block(need.relation, missing="mask", **sides)
-    if need.relation is Relation.T2T:
-        return block, there.diagonal()[None, :]
-    return block, there.diagonal()[:, None] if need.relation is Relation.I2I else there
+    def _other(self, request: BlockRequest, block: Float32, batch: Batch) -> Float32:
+        """The block by an aggregation that the store does not have; computed on the host, from mapped rows."""
+        reader, offsets = reader_of(self.store, request), self.store.offsets
+        if request.aggregation == "first":
+            return first(offsets, reader.captions, batch.images, batch.captions, exact=self.exact)
+        same = batch.image_rows[:, None] == batch.caption_images[None, :]
+        return max_other(reader, offsets, block, batch.images, batch.captions, same)
 
 
 def _blank_unknown(block: Float32, relation: Relation, batch: Batch) -> None:
     """Zeros where a stand-in was compared for an id that the store does not hold."""
-    if batch.all_known:
-        return
     block[~(batch.known_captions if relation is Relation.T2T else batch.known_images)] = 0
     block[:, ~(batch.known_images if relation is Relation.I2I else batch.known_captions)] = 0
 
 
+def _stand_ins(images: Int64, owners: Int64, known_images: Bool, known_captions: Bool) -> tuple[Int64, Int64]:
+    """Image rows of images and of captions, with negative numbers for what is unknown.
+
+    Pairs stay pairs: where all known positions agree, the batch is one of pairs, and an unknown half takes the row of
+    the other half, so that its position does not turn the diagonal of the whole batch into something else.
+    """
+    made_up = -1 - np.arange(len(images)), -1 - len(images) - np.arange(len(owners))
+    if len(images) == len(owners):
+        both = known_images & known_captions
+        if (images[both] == owners[both]).all():
+            either = np.where(known_images, images, np.where(known_captions, owners, made_up[0]))
+            return either, either.copy()
+    return np.where(known_images, images, made_up[0]), np.where(known_captions, owners, made_up[1])
+
+
 def _refuse_repeats(store: Store, batch: Batch) -> None:
-    rows = batch.captions[batch.known_captions]
-    if len(np.unique(rows)) == len(rows):
-        return
-    values, counts = np.unique(rows, return_counts=True)
+    values, counts = np.unique(batch.captions[batch.known_captions], return_counts=True)
     twice: Sequence[str] = store.caption_ids(values[counts > 1])
     raise ConfigError(
         f"{len(twice)} captions are there more than once in a batch of {len(batch.captions)}",

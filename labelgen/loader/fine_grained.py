@@ -15,12 +15,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from labelgen.errors import ConfigError, MissingItemError, some
+from labelgen.loader.aggregations import reader_of
 from labelgen.loader.listed_pairs import ListedPairs, read_pairs
 from labelgen.relevance.base import BlockRequest, Scheme, SetAggregation, scheme
 from labelgen.relevance.pair_weights import pair_targets, pair_weights
 from labelgen.specs import Spec
-from labelgen.store import blocks, choose
-from labelgen.store.disk.mapped import MappedArray
+from labelgen.store.blocks import BlockReader, aggregate, has_embedding, pair_similarities
 from labelgen.store.reader import Store
 from labelgen.types import PAD_SCORE, Float16, Float32, Int64
 
@@ -83,13 +83,13 @@ def pair_labels(
     Raises:
         DatasetError, UnknownIdError: the list is wrong.
         MissingItemError: items without an embedding, with the ids.
-        ConfigError: another scheme, or a need that no teacher of the store serves.
+        ConfigError: another scheme, or a request that no teacher of the store serves.
     """
     if missing not in ("raise", "mask"):
         raise ConfigError(f"missing={missing!r} is unknown", expected="raise or mask")
-    need, gamma = _fine_grained(scheme)
+    request, gamma = _fine_grained(scheme)
     listed = pairs if isinstance(pairs, ListedPairs) else read_pairs(store, pairs)
-    similarity = _similarities(store, need, listed, refuse=missing == "raise")
+    similarity = _similarities(store, request, listed, refuse=missing == "raise")
     where = similarity > PAD_SCORE
     similarity[~where] = 0
     weights = pair_weights(similarity, listed.positives, gamma)
@@ -98,7 +98,7 @@ def pair_labels(
 
 
 def _fine_grained(text: str | Spec | Scheme) -> tuple[BlockRequest, float]:
-    """What the scheme asks for, and its gamma."""
+    """The block that the scheme requests, and its gamma."""
     made: Any = scheme(text)
     if made.spec.name != "fine_grained":
         raise ConfigError(
@@ -109,55 +109,40 @@ def _fine_grained(text: str | Spec | Scheme) -> tuple[BlockRequest, float]:
     return next(iter(made.needs)), float(made.gamma)
 
 
-def _similarities(store: Store, need: BlockRequest, pairs: ListedPairs, *, refuse: bool) -> Float32:
+def _similarities(store: Store, request: BlockRequest, pairs: ListedPairs, *, refuse: bool) -> Float32:
     """[n], -inf where nothing can be compared."""
-    alias, cross = choose.teacher_for(store.manifest, need.relation, need.alias)
-    if cross and need.aggregation != "max":
-        raise ConfigError(
-            f"i2t of teacher {alias!r} compares single rows: there is nothing to aggregate",
-            found=f"aggregation={need.aggregation!r}",
-        )
-    texts, offsets = store.embeddings(alias, "text"), np.asarray(store.offsets, np.int64)
+    reader = reader_of(store, request)
     found = np.empty(len(pairs), np.float32)
-    for piece in _pieces(len(pairs), int(texts.shape[1])):
+    for piece in _pieces(len(pairs), int(reader.captions.shape[1])):
         captions, images = pairs.captions[piece], pairs.images[piece]
-        queries = texts.take(captions)
-        if cross:
-            found[piece] = blocks.paired(queries, store.embeddings(alias, "image").take(images))
+        queries = reader.captions.take(captions)
+        if reader.offsets is None:
+            found[piece] = pair_similarities(queries, reader.images.take(images))
         else:
-            starts, sizes = offsets[images], offsets[images + 1] - offsets[images]
-            found[piece] = _Members(starts, sizes, captions, queries, texts).aggregated(need.aggregation)
-        if refuse:
-            _refuse_missing(store, alias, queries, captions)
-    if refuse and not (found > PAD_SCORE).all() and need.aggregation != "max_other":
-        lost = pairs.images[~(found > PAD_SCORE)]
-        _missing("images", alias, store.image_ids(np.unique(lost)))
+            found[piece] = _aggregated(reader, store.offsets, request.aggregation, queries, captions, images)
+        if refuse and not (alive := has_embedding(queries)).all():
+            _refuse("captions", reader.alias, store.caption_ids(np.unique(captions[~alive])))
+    lost = ~(found > PAD_SCORE)
+    if refuse and lost.any() and request.aggregation != "max_other":
+        _refuse("images", reader.alias, store.image_ids(np.unique(pairs.images[lost])))
     return found
 
 
-@dataclass(frozen=True)
-class _Members:
-    """The captions of the image of every pair are the rows `starts` to `starts + sizes` of `texts`; compared with them
-    are the captions `captions`, whose rows are `queries`."""
-
-    starts: Int64
-    sizes: Int64
-    captions: Int64
-    queries: Float16
-    texts: MappedArray
-
-    def aggregated(self, how: SetAggregation) -> Float32:
-        """One number a pair, member after member in the order of the captions, as the store aggregates."""
-        members = [np.full(len(self.starts), PAD_SCORE)]  # of images without captions
-        last = min(1, int(self.sizes.max(initial=0))) if how == "first" else int(self.sizes.max(initial=0))
-        for number in range(last):
-            taken = number < self.sizes
-            if how == "max_other":
-                taken &= self.starts + number != self.captions
-            here = np.flatnonzero(taken)
-            members.append(np.full(len(self.starts), PAD_SCORE))
-            members[-1][here] = blocks.paired(self.queries[here], self.texts.take(self.starts[here] + number))
-        return blocks.aggregated(members, "mean" if how == "mean" else "max")
+def _aggregated(
+    reader: BlockReader, offsets: Int64, how: SetAggregation, queries: Float16, captions: Int64, images: Int64
+) -> Float32:
+    """One number a pair, member after member in the order of the captions, as the store aggregates."""
+    starts, sizes = offsets[images], offsets[images + 1] - offsets[images]
+    members = [np.full(len(images), PAD_SCORE)]  # of images without captions
+    last = int(sizes.max(initial=0))
+    for number in range(min(1, last) if how == "first" else last):
+        taken = number < sizes
+        if how == "max_other":
+            taken &= starts + number != captions
+        here = np.flatnonzero(taken)
+        members.append(np.full(len(images), PAD_SCORE))
+        members[-1][here] = pair_similarities(queries[here], reader.captions.take(starts[here] + number))
+    return aggregate(members, "mean" if how == "mean" else "max")
 
 
 def _pieces(count: int, dim: int) -> Iterator[slice]:
@@ -165,13 +150,7 @@ def _pieces(count: int, dim: int) -> Iterator[slice]:
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
-def _refuse_missing(store: Store, alias: str, rows: Any, captions: Int64) -> None:
-    dead = ~blocks.has_embedding(rows)
-    if dead.any():
-        _missing("captions", alias, store.caption_ids(np.unique(captions[dead])))
-
-
-def _missing(kind: str, alias: str, ids: list[str]) -> None:
+def _refuse(kind: str, alias: str, ids: list[str]) -> None:
     raise MissingItemError(
         f"{kind} of the list have no embedding of teacher {alias!r}",
         found=some(ids),

@@ -5,8 +5,9 @@ The public names are loaded when they are first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from labelgen.lazy import lazy_names
 
 if TYPE_CHECKING:
     from labelgen.patches.batch_masks import BoundPatch, PatchMasks, bind, bound, masks, patched  # noqa: F401
@@ -14,24 +15,15 @@ if TYPE_CHECKING:
     from labelgen.patches.patch import Patch, compose, read, revert, validate, write  # noqa: F401
     from labelgen.patches.removed import Removed, carried, remaining  # noqa: F401
 
-#: Module -> its public names.
-_NAMES: dict[str, tuple[str, ...]] = {
-    "labelgen.patches.cleaned.cleaned": ("Cleaned", "export_captions"),
-    "labelgen.patches.batch_masks": ("BoundPatch", "PatchMasks", "bind", "bound", "masks", "patched"),
-    "labelgen.patches.patch": ("Patch", "compose", "read", "revert", "validate", "write"),
-    "labelgen.patches.removed": ("Removed", "carried", "remaining"),
+_MODULES: dict[str, tuple[str, ...]] = {
+    "batch_masks": ("BoundPatch", "PatchMasks", "bind", "bound", "masks", "patched"),
+    "cleaned.cleaned": ("Cleaned", "export_captions"),
+    "patch": ("Patch", "compose", "read", "revert", "validate", "write"),
+    "removed": ("Removed", "carried", "remaining"),
 }
+#: Public name -> module and attribute.
+_PLACES = {name: f"labelgen.patches.{module}:{name}" for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted(name for names in _NAMES.values() for name in names)  # noqa: PLE0605 - the table is the list
+__all__ = sorted(_PLACES)  # noqa: PLE0605 - the table is the list
 
-
-def __getattr__(name: str) -> Any:
-    for module, names in _NAMES.items():
-        if name in names:
-            value = globals()[name] = getattr(import_module(module), name)
-            return value
-    raise AttributeError(f"module 'labelgen.patches' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)

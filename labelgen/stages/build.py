@@ -19,6 +19,7 @@ from labelgen.executors.base import Executor, worker_settings
 from labelgen.progress import Event, Listener
 from labelgen.stages.ingest.corpus_source import Ingest, Ingested, Read
 from labelgen.stages.model.facts import CorpusFacts, TeacherFacts
+from labelgen.stages.model.lists import ListSpec, SealedList
 from labelgen.stages.plan import approximate
 from labelgen.stages.plan.build_plan import EmbeddingPlan, ProductPlan, embedding_plans, measure_tasks, product_plans
 from labelgen.stages.plan.change import NO_CHANGE, Change, generation_after, lists_after
@@ -31,7 +32,6 @@ from labelgen.stages.running.memory import PeakMeter
 from labelgen.stages.running.stage_runner import Runner
 from labelgen.stages.running.task import Receipt, Task, find_receipt, outstanding, receipt_path
 from labelgen.stages.running.worker import search_memory
-from labelgen.stages.work.search import ListSpec, SealedList
 from labelgen.store import layout
 from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.disk.shards import write_array_metadata
@@ -127,7 +127,7 @@ class Build:
     def _begin(self, runner: Runner, new: bool) -> None:
         """From here on the folder is changed: the note of the work, and the receipts of what teachers said."""
         if self.fresh:
-            lock.start_anew(self.root)
+            lock.remove_store(self.root)
         elif new:
             inventory.remove_work(self.root)
         lock.write_pending(self.root, self.pending)

@@ -15,12 +15,12 @@ from labelgen.fingerprint import digest
 from labelgen.stages.build import Built
 from labelgen.stages.ingest.final_corpus import SealedCorpus, move_into_place, seal_corpus
 from labelgen.stages.model.facts import TeacherFacts
+from labelgen.stages.model.lists import ListSpec
 from labelgen.stages.plan.approximate import approximate_facts
 from labelgen.stages.plan.build_plan import ProductPlan, list_fingerprint
 from labelgen.stages.running.environment import libraries, machine
 from labelgen.stages.running.lock import changed_fields
 from labelgen.stages.running.task import Receipt, receipt_path
-from labelgen.stages.work.search import ListSpec
 from labelgen.store import layout
 from labelgen.store.disk.atomic import FileFact, write_atomic
 from labelgen.store.disk.files import read_below, status_below

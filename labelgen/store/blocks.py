@@ -1,72 +1,71 @@
-"""Blocks of similarities, computed from mapped embeddings. Pure: arrays in, arrays out."""
+"""Blocks of similarities of mapped rows, and the arithmetic of single pairs that goes with them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from labelgen.similarity.base import Rows
 from labelgen.similarity.exact import aggregate, block_group_similarity, block_similarity, pair_similarities
 from labelgen.similarity.groups import rows_of
 from labelgen.similarity.single_precision import block_group_similarity32, block_similarity32
-from labelgen.types import Aggregation, Bool, Float16, Float32, Int64
+from labelgen.store.disk.mapped import MappedArray
+from labelgen.types import Aggregation, Bool, Float16, Float32, Int64, Relation
+
+__all__ = ["BlockReader", "aggregate", "block_similarity", "block_similarity32", "has_embedding", "pair_similarities"]
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side of a block: n entries, each a single row, or with `sizes` a set of consecutive rows.
+class BlockReader:
+    """Blocks of one relation by one teacher, with everything looked up that does not depend on the batch.
 
     Attributes:
-        rows: embedding rows; zero rows are items without an embedding.
-        sizes: how many rows each entry has, [n]; None where it is one.
+        alias: the teacher.
+        aggregation: of an image's captions.
+        images, captions: the rows that images and captions are compared by.
+        offsets: where an image is the set of its captions, which are its rows; None where it has one row.
     """
 
-    rows: Float16
-    sizes: Int64 | None = None
+    relation: Relation
+    alias: str
+    aggregation: Aggregation
+    images: MappedArray
+    captions: MappedArray
+    offsets: MappedArray | None
 
-    @property
-    def alive(self) -> Bool:
-        """Which entries can be compared: those with at least one row that is not zero, [n]."""
-        present = has_embedding(self.rows)
-        if self.sizes is None:
+    def members(self, images: Int64) -> tuple[Int64, Int64 | None]:
+        """Rows of the given images, and how many each has, [n]; None where it is one."""
+        if self.offsets is None:
+            return images, None
+        starts = self.offsets.take(images)
+        sizes = self.offsets.take(images + 1) - starts
+        return rows_of(starts, sizes), sizes
+
+    def similarities(self, images: Int64 | None, captions: Int64 | None, *, exact: bool) -> Float32:
+        """The block of the given rows as in `Store.block`, -inf where an item has no embedding.
+
+        Without `exact` they are float32 products within 1e-6 of the definition, see `similarity.single_precision`.
+        """
+        rows, sizes = (captions, None) if images is None else self.members(images)
+        x: Any = (self.captions if images is None else self.images).take(rows)
+        y: Any = x if images is None or captions is None else self.captions.take(captions)
+        if sizes is None:
+            block = (block_similarity if exact else block_similarity32)(x, y)
+        else:
+            grouped = block_group_similarity if exact else block_group_similarity32
+            block = grouped(x, sizes, y, self.aggregation)
+        return np.ascontiguousarray(block.T) if self.relation is Relation.T2I else block
+
+    def living(self, images: Int64) -> Bool:
+        """Which images have a row that is not zero, [n]."""
+        rows, sizes = self.members(images)
+        present = has_embedding(self.images.take(rows))
+        if sizes is None:
             return present
-        owner = np.repeat(np.arange(len(self.sizes)), self.sizes)
-        counted: Bool = np.bincount(owner[present], minlength=len(self.sizes)) > 0
-        return counted
-
-
-def single(embeddings: Rows, rows: Int64) -> Side:
-    """A side whose entries are the given rows."""
-    return Side(embeddings.take(rows))
-
-
-def sets(embeddings: Rows, starts: Int64, sizes: Int64) -> Side:
-    """A side whose entries are the row ranges of the given starts and sizes."""
-    return Side(embeddings.take(rows_of(starts, sizes)), sizes)
-
-
-def compare(queries: Side, candidates: Side, aggregation: Aggregation, *, exact: bool = True) -> Float32:
-    """[n_queries, n_candidates] similarities, -inf where an entry is not alive. Only queries may be sets.
-
-    Without `exact` they are float32 products within 1e-6 of the definition, see `similarity.single_precision`.
-    """
-    if queries.sizes is None:
-        one = block_similarity if exact else block_similarity32
-        return one(queries.rows, candidates.rows)
-    many = block_group_similarity if exact else block_group_similarity32
-    return many(queries.rows, queries.sizes, candidates.rows, aggregation)
-
-
-def paired(rows: Float16, others: Float16) -> Float32:
-    """Similarity of rows[i] with others[i], [n]; -inf where either has no embedding."""
-    return pair_similarities(rows, others)
-
-
-def aggregated(members: Sequence[Float32], aggregation: Aggregation) -> Float32:
-    """Max or mean over sets whose j-th members are members[j]; -inf stands for a member that is not there."""
-    return aggregate(members, aggregation)
+        owners = np.repeat(np.arange(len(sizes)), sizes)
+        living: Bool = np.bincount(owners[present], minlength=len(sizes)) > 0
+        return living
 
 
 def has_embedding(rows: Float16) -> Bool:

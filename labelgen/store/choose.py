@@ -87,7 +87,7 @@ def neighbor_list(
         )
     if k is None:
         return lists[-1]
-    if k < 1 or k > lists[-1].k:
+    if isinstance(k, bool) or k < 1 or k > lists[-1].k:
         raise ConfigError(
             f"k is {k}", expected=f"1 to {lists[-1].k}", todo="a larger k can be built into the sealed store"
         )

@@ -8,6 +8,7 @@ million ids); an id that the store does not hold is taken for another with a cha
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -47,40 +48,51 @@ def build_index(ids: Sequence[str]) -> tuple[UInt64, UInt32]:
     return ordered, rows
 
 
-def lookup(hashes: UInt64, rows: UInt32, ids: Iterable[Any], *, what: str = "id", missing_ok: bool = False) -> Int64:
-    """Rows of `ids`, [n] int64. Whole numbers stand for their decimal text (COCO's ids); arrays and tensors do too.
+@dataclass(frozen=True)
+class IdIndex:
+    """From ids to rows.
 
-    Args:
-        hashes, rows: what `build_index` returned.
-        what: how an error calls the ids.
-        missing_ok: give -1 for an id that is not there instead of raising.
-
-    Raises:
-        UnknownIdError: ids that are not there, with some of them in the message.
-        ConfigError: a single id instead of several, or ids that are no text and no whole numbers.
+    Attributes:
+        hashes, row_numbers: what `build_index` returned.
+        what: how errors name an id.
     """
-    texts = id_texts(ids, what)
-    wanted = hash_ids(texts)
-    if not len(hashes):
-        found, hit = np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
-    else:
-        places = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
-        found, hit = rows[places].astype(np.int64), hashes[places] == wanted
-    if hit.all():
-        return found
-    if missing_ok:
-        return np.where(hit, found, -1)
-    absent = [texts[position] for position in np.flatnonzero(~hit)]
-    raise UnknownIdError(
-        f"{len(absent)} of {len(texts)} {what}s are not in this store",
-        found=some(absent),
-        expected=f"ids as the adapter of the data set makes them; the store has {len(hashes)} {what}s",
-        todo="compare with store.images or store.captions; was the store made from the same splits?",
-    )
+
+    hashes: UInt64
+    row_numbers: UInt32
+    what: str = "id"
+
+    def rows(self, ids: Iterable[Any], *, missing_ok: bool = False) -> Int64:
+        """Rows of `ids`, [n]. Whole numbers stand for their decimal text (COCO's ids); arrays and tensors do too.
+
+        Args:
+            missing_ok: give -1 for an unknown id instead of raising.
+
+        Raises:
+            UnknownIdError: unknown ids, with some of them in the message.
+            ConfigError: a single id instead of several, or ids that are neither text nor whole numbers.
+        """
+        texts = id_texts(ids, self.what)
+        wanted = hash_ids(texts)
+        if len(self.hashes):
+            places = np.minimum(np.searchsorted(self.hashes, wanted), len(self.hashes) - 1)
+            found, hit = self.row_numbers[places].astype(np.int64), self.hashes[places] == wanted
+        else:
+            found, hit = np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+        if hit.all():
+            return found
+        if missing_ok:
+            return np.where(hit, found, -1)
+        absent = [texts[position] for position in np.flatnonzero(~hit)]
+        raise UnknownIdError(
+            f"{len(absent)} of {len(texts)} {self.what}s are not in this store",
+            found=some(absent),
+            expected=f"ids as the adapter of the data set makes them; the store has {len(self.hashes)} {self.what}s",
+            todo="compare with store.images or store.captions; was the store made from the same splits?",
+        )
 
 
 def id_texts(ids: Iterable[Any], what: str = "id") -> list[str]:
-    """Ids as text: what `lookup` compares."""
+    """Ids as the texts that are hashed."""
     if isinstance(ids, (str, bytes, int)):
         raise ConfigError(f"one {what} where several are expected", found=repr(ids), todo=f"write [{ids!r}]")
     to_list = getattr(ids, "tolist", None)

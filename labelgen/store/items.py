@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,7 +15,7 @@ from labelgen.similarity.groups import rows_of
 from labelgen.store import layout
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.guard import Guard, Stamp
-from labelgen.store.index import lookup
+from labelgen.store.index import IdIndex
 from labelgen.store.manifest import Manifest
 from labelgen.store.splits import SplitRows
 from labelgen.types import Int64, Modality
@@ -41,6 +42,7 @@ class Items:
         self._arrays: dict[str, MappedArray] = {}
         self._frames: dict[str, pl.DataFrame] = {}
         self._ids: dict[Modality, StringColumn] = {}
+        self._index_specs = manifest.corpus.arrays()
 
     @property
     def images(self) -> pl.DataFrame:
@@ -65,10 +67,25 @@ class Items:
         """
         return dict(self.manifest.corpus.splits)
 
-    @property
+    @cached_property
     def offsets(self) -> Int64:
         """The captions of image v are caption rows offsets[v]:offsets[v + 1]; int64 [n_images + 1], mapped."""
         return self._index("offsets").slice(0, self.manifest.corpus.n_images + 1)
+
+    @cached_property
+    def image_index(self) -> IdIndex:
+        """From image ids to rows, mapped."""
+        return self._id_index("image")
+
+    @cached_property
+    def caption_index(self) -> IdIndex:
+        """From caption ids to rows, mapped."""
+        return self._id_index("caption")
+
+    @cached_property
+    def owners(self) -> MappedArray:
+        """The image row of every caption row, uint32 [n_captions]."""
+        return self._index("caption_image")
 
     def image_rows(self, ids: Ids, *, missing_ok: bool = False) -> Int64:
         """Rows of image ids, [n]; whole numbers stand for their text. -1 for unknown ones with `missing_ok`.
@@ -76,7 +93,7 @@ class Items:
         Raises:
             UnknownIdError: ids that the store does not hold.
         """
-        return self._lookup("image", ids, missing_ok)
+        return self.image_index.rows(ids, missing_ok=missing_ok)
 
     def caption_rows(self, ids: Ids, *, missing_ok: bool = False) -> Int64:
         """Rows of caption ids, [n]; whole numbers stand for their text. -1 for unknown ones with `missing_ok`.
@@ -84,7 +101,7 @@ class Items:
         Raises:
             UnknownIdError: ids that the store does not hold.
         """
-        return self._lookup("text", ids, missing_ok)
+        return self.caption_index.rows(ids, missing_ok=missing_ok)
 
     def image_ids(self, rows: RowNumbers) -> list[str]:
         """Ids of image rows."""
@@ -107,7 +124,7 @@ class Items:
 
     def image_of(self, caption_rows: RowNumbers) -> Int64:
         """The image row of every caption row, [n]."""
-        return self._index("caption_image").take(self._checked(caption_rows, "text")).astype(np.int64)
+        return self.owners.take(self._checked(caption_rows, "text")).astype(np.int64)
 
     def array(self, spec: layout.ArraySpec) -> MappedArray:
         """Any array that the manifest names, mapped."""
@@ -159,14 +176,11 @@ class Items:
         return self._ids[modality]
 
     def _index(self, name: str) -> MappedArray:
-        return self.array(self.manifest.corpus.arrays()[name])
+        return self.array(self._index_specs[name])
 
-    def _lookup(self, modality: Modality, ids: Ids, missing_ok: bool) -> Int64:
-        kind = KINDS[modality]
+    def _id_index(self, kind: str) -> IdIndex:
         hashes, rows = self._index(f"{kind}_hash"), self._index(f"{kind}_row")
-        return lookup(
-            hashes.slice(0, len(hashes)), rows.slice(0, len(rows)), ids, what=f"{kind} id", missing_ok=missing_ok
-        )
+        return IdIndex(hashes.slice(0, len(hashes)), rows.slice(0, len(rows)), f"{kind} id")
 
     def _checked(self, rows: RowNumbers, modality: Modality) -> Int64:
         count = self.manifest.corpus.n_images if modality == "image" else self.manifest.corpus.n_captions
@@ -185,6 +199,8 @@ def checked_rows(rows: RowNumbers, count: int, what: str) -> Int64:
         raise IndexError(f"{what}s must be a list of whole numbers") from error
     if array.size == 0:
         return np.empty(0, np.int64)
+    if isinstance(rows, (list, tuple)) and bool in map(type, rows):
+        array = array.astype(bool)  # numpy takes True among numbers for 1
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise IndexError(f"{what}s must be a list of whole numbers, not {array.dtype} {list(array.shape)}")
     if array.min() < 0 or array.max() >= count:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
 from labelgen.errors import ConfigError, MissingItemError, StoreMismatchError, some
-from labelgen.store import blocks, choose, describe
+from labelgen.store import choose, describe
+from labelgen.store.blocks import BlockReader, has_embedding
 from labelgen.store.disk.mapped import MappedArray
-from labelgen.store.guard import stamp_of
+from labelgen.store.guard import Stamp, stamp_of
 from labelgen.store.items import KINDS, Ids, Items, RowNumbers
-from labelgen.store.manifest import load_manifest
+from labelgen.store.manifest import Manifest, load_manifest
 from labelgen.types import PAD_SCORE, Aggregation, Bool, Float32, Int64, Modality, Relation, Scope, UInt32
 
 
@@ -60,6 +60,10 @@ class Store(Items):
     processes share. Frames (`images`, `captions`, `quarantine`) are read into memory when first asked for; do that
     before workers are forked.
     """
+
+    def __init__(self, path: Path, manifest: Manifest, *, stamp: Stamp | None = None, check: bool = False) -> None:
+        super().__init__(path, manifest, stamp=stamp, check=check)
+        self._readers: dict[tuple[Relation, str | None, Aggregation], BlockReader] = {}
 
     def __reduce__(self) -> tuple[object, tuple[str, str, bool]]:
         return _reopen, (str(self.path), self.manifest.content_digest, self._guard.hashed)
@@ -151,23 +155,36 @@ class Store(Items):
             ConfigError: an argument too few or too many for the relation, or an ambiguous teacher.
         """
         wanted = _relation(relation)
-        name, cross = choose.teacher_for(self.manifest, wanted, alias)
-        plain = cross or wanted.query == wanted.candidate
-        _check_choices(wanted, name, plain, aggregation, missing)
+        reader = self.block_reader(wanted, alias, aggregation)
+        if missing not in ("raise", "mask"):
+            raise ConfigError(f"missing={missing!r} is unknown", expected="raise or mask")
         images = self._batch(wanted, "image", image_ids, image_rows)
         captions = self._batch(wanted, "text", caption_ids, caption_rows)
-        sides = self._sides(name, plain, images, captions)
-        first, *others = sides.values()
-        block = blocks.compare(first, others[0] if others else first, aggregation, exact=exact)
-        if wanted is Relation.T2I:
-            block = np.ascontiguousarray(block.T)
+        block = reader.similarities(images, captions, exact=exact)
         where = block > PAD_SCORE
         if missing == "mask":
             block[~where] = 0
             return block, where
         if not where.all():
-            self._refuse_missing(name, sides, {"image": images, "text": captions})
+            self._refuse_missing(reader, images, captions)
         return block
+
+    def block_reader(self, relation: Relation, alias: str | None, aggregation: Aggregation = "max") -> BlockReader:
+        """What makes the blocks of a relation, for callers that make many.
+
+        Raises:
+            ConfigError: no such aggregation, or an ambiguous teacher or one that cannot serve the relation.
+        """
+        key = relation, alias, aggregation
+        if key not in self._readers:
+            name, cross = choose.teacher_for(self.manifest, relation, alias)
+            single = cross or relation.query == relation.candidate
+            _check_aggregation(relation, name, single, aggregation)
+            images = self.embeddings(name, "image" if single and relation is not Relation.T2T else "text")
+            captions = images if relation is Relation.I2I else self.embeddings(name, "text")
+            offsets = None if single else self._index("offsets")
+            self._readers[key] = BlockReader(relation, name, aggregation, images, captions, offsets)
+        return self._readers[key]
 
     def neighbors(
         self,
@@ -195,7 +212,10 @@ class Store(Items):
         """
         wanted = _relation(relation)
         entry = choose.neighbor_list(self.manifest, wanted, alias=alias, scope=scope, aggregation=aggregation, k=k)
-        queries = self._queries(wanted.query, ids, rows, entry.rows)
+        if ids is not None and rows is not None:
+            raise ConfigError("both ids and rows are given", expected="one of them, or neither for all rows")
+        every = range(entry.rows) if ids is None and rows is None else rows
+        queries = self._rows(wanted.query, ids, every)
         found = {name: self.array(spec).take(queries) for name, spec in entry.arrays().items()}
         if k is None or k == entry.k:
             return Neighbors(**found)
@@ -213,48 +233,24 @@ class Store(Items):
                 f"a block of {relation} takes {'one' if needed else 'none'} of {kind}_ids and {kind}_rows",
                 found=" and ".join(given) or "neither",
             )
-        if rows is not None:
-            return self._checked(rows, modality)
-        return self._lookup(modality, ids, False) if ids is not None else None
+        return None if ids is None and rows is None else self._rows(modality, ids, rows)
 
-    def _sides(
-        self, alias: str, plain: bool, images: Int64 | None, captions: Int64 | None
-    ) -> dict[Modality, blocks.Side]:
-        """What a block compares: images before texts, one of them where the relation has only one."""
-        sides: dict[Modality, blocks.Side] = {}
-        if images is not None:
-            sides["image"] = (
-                blocks.single(self.embeddings(alias, "image"), images) if plain else self._caption_sets(alias, images)
-            )
-        if captions is not None:
-            sides["text"] = blocks.single(self.embeddings(alias, "text"), captions)
-        return sides
+    def _rows(self, modality: Modality, ids: Ids | None, rows: RowNumbers | None) -> Int64:
+        if ids is None:
+            return self._checked(() if rows is None else rows, modality)
+        return self.image_rows(ids) if modality == "image" else self.caption_rows(ids)
 
-    def _queries(self, modality: Modality, ids: Ids | None, rows: RowNumbers | None, count: int) -> Int64:
-        if ids is not None and rows is not None:
-            raise ConfigError("both ids and rows are given", expected="one of them, or neither for all rows")
-        if ids is not None:
-            return self._lookup(modality, ids, False)
-        return np.arange(count, dtype=np.int64) if rows is None else self._checked(rows, modality)
-
-    def _caption_sets(self, alias: str, images: Int64) -> blocks.Side:
-        offsets = self._index("offsets")
-        starts = offsets.take(images)
-        sizes = offsets.take(images + 1) - starts
-        return blocks.sets(self.embeddings(alias, "text"), starts, sizes)
-
-    def _refuse_missing(
-        self, alias: str, sides: Mapping[Modality, blocks.Side], rows: Mapping[Modality, Int64 | None]
-    ) -> None:
-        for modality, side in sides.items():
-            asked, alive = rows[modality], side.alive
-            if asked is None or alive.all():
+    def _refuse_missing(self, reader: BlockReader, images: Int64 | None, captions: Int64 | None) -> None:
+        for kind, rows in (("image", images), ("caption", captions)):
+            if rows is None:
                 continue
-            dead = asked[~alive]
-            named = self.image_ids(dead) if modality == "image" else self.caption_ids(dead)
+            living = reader.living(rows) if kind == "image" else has_embedding(reader.captions.take(rows))
+            if living.all():
+                continue
+            dead = rows[~living]
             raise MissingItemError(
-                f"{len(dead)} of {len(asked)} {KINDS[modality]}s have no embedding by {alias!r}",
-                found=some(named),
+                f"{len(dead)} of {len(rows)} {kind}s have no embedding by {reader.alias!r}",
+                found=some(self.image_ids(dead) if kind == "image" else self.caption_ids(dead)),
                 todo='see store.quarantine for the reasons; missing="mask" computes the rest of the block',
             )
 
@@ -279,14 +275,10 @@ def _relation(name: str) -> Relation:
         raise ConfigError(f"there is no relation {name!r}", expected=", ".join(Relation)) from error
 
 
-def _check_choices(relation: Relation, alias: str, plain: bool, aggregation: str, missing: str) -> None:
-    for name, value, allowed in (
-        ("aggregation", aggregation, ("max", "mean")),
-        ("missing", missing, ("raise", "mask")),
-    ):
-        if value not in allowed:
-            raise ConfigError(f"{name}={value!r} is unknown", expected=" or ".join(allowed))
-    if plain and aggregation != "max":
+def _check_aggregation(relation: Relation, alias: str, single: bool, aggregation: str) -> None:
+    if aggregation not in ("max", "mean"):
+        raise ConfigError(f"aggregation={aggregation!r} is unknown", expected="max or mean")
+    if single and aggregation != "max":
         raise ConfigError(
             f"{relation} of teacher {alias!r} compares single rows: there is nothing to aggregate",
             found=f"aggregation={aggregation!r}",

@@ -1,4 +1,4 @@
-"""`build`, `plan` and `status` are translations: what they hand to the library, what they show of its answer."""
+"""`build`, `plan` and `status`: what they pass to the library, what they show of its result."""
 
 from __future__ import annotations
 
@@ -151,9 +151,9 @@ def test_notes_of_a_build_are_shown(run: Run, build: Calls) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fresh", "again"), [([], "the same command goes on"), (["--fresh"], "without --fresh goes on")]
+    ("fresh", "again"), [([], "the same command resumes"), (["--fresh"], "without --fresh resumes")]
 )
-def test_an_interrupted_build_tells_how_to_go_on(run: Run, build: Calls, fresh: list[str], again: str) -> None:
+def test_an_interrupted_build_says_how_to_resume(run: Run, build: Calls, fresh: list[str], again: str) -> None:
     build.error = KeyboardInterrupt()
     result = run("build", "--dataset", "demo", "--progress", "none", *fresh)
     assert result.exit_code == 130
@@ -205,7 +205,9 @@ def test_additions_find_the_store_of_a_data_set(run: Run, add: Calls) -> None:
 def test_contradictions_are_usage_errors(run: Run, arguments: str) -> None:
     result = run("build", *arguments.split())
     assert result.exit_code == 2
-    assert "Usage: labelgen build" in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert "what to do: " in result.stderr
+    assert "Usage" not in result.stderr
 
 
 def test_plan_shows_stages_and_totals(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +239,7 @@ def test_plan_without_calibration_leaves_times_open(run: Run, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("state", "words"), [("sealed", "sealed"), ("unfinished", "goes on"), ("changing", "a change")]
+    ("state", "words"), [("sealed", "sealed"), ("unfinished", "to resume"), ("changing", "a change")]
 )
 def test_status_shows_state_and_holder(run: Run, monkeypatch: pytest.MonkeyPatch, state: Any, words: str) -> None:
     recipe = {"dataset": {"name": "demo"}, "teachers": {"text": "minilm()"}}
@@ -248,3 +250,12 @@ def test_status_shows_state_and_holder(run: Run, monkeypatch: pytest.MonkeyPatch
     assert "process 7 on here" in shown
     assert ["embed", "3", "5", "1,200"] in [line.split() for line in shown.splitlines()]
     assert json.loads(run("status", "s", "--json").stdout)["state"] == state
+
+
+def test_status_lists_stages_in_the_order_of_a_build(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = {"describe": 2, "embed": 3, "measure": 1, "search": 2}
+    totals = {"measure": 1, "search": 4, "describe": 2, "embed": 3, "assemble": 1}
+    status = Status(Path("s"), "unfinished", {}, done, done, totals, None, [])
+    monkeypatch.setattr("labelgen.pipeline.status", lambda _path: status)
+    first = [line.split()[0] for line in run("status", "s").stdout.splitlines() if line.strip()]
+    assert first[-5:] == ["describe", "embed", "assemble", "search", "measure"]

@@ -66,6 +66,11 @@ def test_every_option_says_what_it_does(name: str) -> None:
     assert silent == []
 
 
+@pytest.mark.parametrize("name", ["plan", "build", "verify", "diff", "audit", "card", "export", "doctor"])
+def test_every_long_command_has_progress(name: str) -> None:
+    assert "--progress" in options_of(name)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_has_a_section_with_its_examples(name: str) -> None:
     section = sections()[f"labelgen {name}"]

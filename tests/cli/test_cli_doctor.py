@@ -65,6 +65,14 @@ def test_an_absent_extra_is_a_note_and_one_out_of_range_a_problem(versions: dict
     assert "torch 2.3.0 is not" in found["[build]"].found
 
 
+def test_every_extra_for_users_is_checked() -> None:
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(checks.EXTRAS) == set(project["optional-dependencies"]) - {"dev", "docs", "all"}
+    assert "[audit]" in by_name(checks.package_checks())
+
+
 def test_weights_of_the_demo_extra_are_looked_for() -> None:
     demo = {package.name for package in checks.packages("demo")}
     assert demo <= {name for names in checks.WEIGHTS.values() for name in names}
@@ -157,13 +165,13 @@ def test_self_test_reports_what_was_built_and_what_failed(run: Run, monkeypatch:
 
     monkeypatch.setattr(checks, "all_checks", lambda _out: iter(()))
     built = SimpleNamespace(path=Path("x"), images=3, captions=15, seconds=2.0)
-    monkeypatch.setattr("labelgen.pipeline.build", lambda *_: built)
+    monkeypatch.setattr("labelgen.pipeline.build", lambda *_, **__: built)
     monkeypatch.setattr("labelgen.pipeline.verify", lambda _path: SimpleNamespace(ok=True))
     result = run("doctor", "--self-test")
     assert result.exit_code == 0
     assert "3 images and 15 captions built and verified in 2.0 s" in result.stdout
 
-    def failing(*_: Any) -> None:
+    def failing(*_: Any, **__: Any) -> None:
         raise TeacherError("it returns nonsense", todo="use another")
 
     monkeypatch.setattr("labelgen.pipeline.build", failing)

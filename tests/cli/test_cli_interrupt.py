@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a real build: a line, exit code 130, and the same command goes on."""
+"""Ctrl-C and SIGTERM during a real build: a line, exit code 130, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 _PROGRAM = [sys.executable, "-c", "from labelgen.cli.main import main; main()"]
 _BUILD = [
     *("build", "--dataset", "table", "--root", ".", "--engine", "numpy", "--out", "store"),
+    *("--progress", "json"),
     *("--teacher", "text=precomputed(path='rows.npy', modality='text')"),
 ]
 _CAPTIONS = 2500
@@ -55,13 +56,13 @@ def program(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_after_ctrl_c_the_same_command_goes_on(folder: Path) -> None:
+def test_after_ctrl_c_the_same_command_resumes(folder: Path) -> None:
     code, said, seconds = stopped_in_search(folder, signal.SIGINT)
     assert code == 130
     assert seconds < 5  # two are promised; a loaded machine gets some more
     words = [line for line in said.splitlines() if line and not line.startswith("{")]
     assert len(words) == 1
-    assert words[0].startswith("interrupted: finished tasks are kept, the same command goes on")
+    assert words[0].startswith("interrupted: finished tasks are kept, the same command resumes")
     status = json.loads(program(folder, "status", "store", "--json").stdout)
     assert (status["state"], status["holder"]) == ("unfinished", None)
     again = program(folder, *_BUILD, "--json")

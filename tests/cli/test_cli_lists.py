@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import select
 import shutil
+import signal
 import subprocess
+import sys
+import time
 import tomllib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.testing import Result
@@ -16,6 +23,8 @@ from labelgen.cli import checks
 from labelgen.cli.commands import extensions
 
 Run = Callable[..., Result]
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("kind", ["dataset", "teacher"])
@@ -116,17 +125,82 @@ def test_completion_scripts(run: Run, shell: str) -> None:
 
 
 def test_commands_and_names_complete() -> None:
-    from click.shell_completion import BashComplete
-
+    from labelgen.cli.completions import BashWords
     from labelgen.cli.main import cli
 
     def completions(words: list[str], incomplete: str) -> list[str]:
-        found = BashComplete(cli, {}, "labelgen", "_LABELGEN_COMPLETE").get_completions(words, incomplete)
+        found = BashWords(cli, {}, "labelgen", "_LABELGEN_COMPLETE").get_completions(words, incomplete)
         return [item.value for item in found]
 
     assert completions([], "d") == ["diff", "datasets", "doctor"]
     assert completions(["build", "--dataset"], "fl") == ["flickr30k", "flickr8k"]
     assert completions(["build", "--recipe"], "d") == ["demo"]
-    assert completions(["build", "--teacher"], "text=mini") == ["text=minilm()"]
+    assert completions(["build", "--teacher"], "text=mini") == ["text=minilm"]
+    assert completions(["build", "--add-teacher"], "clip=cons") == ["clip=conse"]
     assert completions(["datasets"], "cu") == ["cusa"]
     assert completions(["recipes"], "wi") == ["wikipedia"]
+
+
+def test_values_complete() -> None:
+    from labelgen.audit.report.sections import SECTIONS
+    from labelgen.cli.completions import BashWords
+    from labelgen.cli.main import cli
+
+    def values(*words: str) -> set[str]:
+        found = BashWords(cli, {}, "labelgen", "_LABELGEN_COMPLETE").get_completions(list(words), "")
+        return {item.value for item in found}
+
+    relations = {"t2t", "i2i", "i2t", "t2i"}
+    for words in (
+        ("build", "--relation"),
+        ("plan", "--relation"),
+        ("build", "--add-relation"),
+        ("inspect", "--relation"),
+    ):
+        assert values(*words) == relations
+    assert values("audit", "--section") == set(SECTIONS)
+    assert values("export", "--scheme") == set(registry.names("scheme"))
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash on this machine")
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("build --teacher text=mini", "build --teacher text=minilm "),
+        ("build --teacher tex", "build --teacher text="),
+        ("build --teacher text=minilm --recipe wi", "build --teacher text=minilm --recipe wikipedia "),
+        ("build --recipe=wi", "build --recipe=wikipedia "),
+        ("audit stores/demo --section noi", "audit stores/demo --section noisy_pairs "),
+    ],
+)
+def test_bash_completes_with_tab(tmp_path: Path, run: Run, typed: str, completed: str) -> None:
+    """A real bash breaks words at `=`: type, press tab, and print the line instead of running it."""
+    (program := tmp_path / "labelgen").write_text(
+        f"#!{sys.executable}\nfrom labelgen.cli.main import main\nmain()\n", encoding="utf-8"
+    )
+    program.chmod(0o755)
+    (tmp_path / "rc").write_text(
+        run("completion", "bash").stdout + 'bind -x \'"\\C-x": printf "<%s>" "$READLINE_LINE"\'\nPS1=ready\n',
+        encoding="utf-8",
+    )
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TERM": "dumb", "PYTHONPATH": str(ROOT)}
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execvpe("bash", ["bash", "--noprofile", "--rcfile", str(tmp_path / "rc"), "-i"], environment)  # noqa: S606
+    try:
+        read_until(terminal, b"ready")
+        os.write(terminal, f"labelgen {typed}\t\x18".encode())
+        assert read_until(terminal, b">").endswith(f"<labelgen {completed}>".encode())
+    finally:
+        os.close(terminal)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def read_until(terminal: int, mark: bytes) -> bytes:
+    """What a terminal shows up to a mark; 60 seconds at most."""
+    shown, end = b"", time.monotonic() + 60
+    while not shown.endswith(mark) and time.monotonic() < end:
+        if select.select([terminal], [], [], 1)[0]:
+            shown += os.read(terminal, 1)
+    return shown

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-import click
 import pytest
 from click.testing import Result
 
@@ -149,11 +148,38 @@ def test_an_interrupt_ends_with_130(run: Run, failing: Callable[..., None]) -> N
     assert result.stderr.strip() == "interrupted"
 
 
-def test_click_exceptions_of_a_command_stay_clicks(run: Run, failing: Callable[..., None]) -> None:
-    failing(click.UsageError("not like this"))
-    result = run("status", "x")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--verison",), "there is no option '--verison'"),
+        (("build", "--datset", "demo"), "there is no option '--datset'"),
+        (("build", "--k", "x"), "invalid value for '--k': 'x' is not a valid integer"),
+        (("build", "--executor", "x"), "invalid value for '--executor': 'x' is not one of 'local', 'dask'"),
+        (("build", "--k"), "option '--k' requires an argument"),
+        (("export", "s", "--out", "x"), "missing option '--for'. Choose from: listwise-itr, itm-cls,"),
+        (("status",), "missing argument 'PATH'"),
+        (("status", "a", "b"), "got unexpected extra argument (b)"),
+    ],
+)
+def test_usage_errors_look_like_all_others(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    result = run(*arguments)
     assert result.exit_code == exits.USAGE
-    assert "not like this" in result.stderr
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"error: {message}")
+    assert result.stderr.splitlines()[-1].startswith("  what to do: ")
+    assert "Usage:" not in result.stderr
+    assert "\\t" not in result.stderr
+
+
+def test_usage_errors_obey_json_and_debug(run: Run) -> None:
+    answer = json.loads(run("build", "--json", "--datset", "demo").stderr)
+    assert (answer["error"], answer["exit_code"]) == ("ConfigError", 2)
+    assert answer["todo"].startswith("did you mean --dataset")
+    assert "Traceback" in run("build", "--datset", "--debug").stderr
+
+
+def test_without_a_command_the_help_is_shown(run: Run) -> None:
+    assert "Make a store:" in run().output
 
 
 def test_the_real_program_shows_no_traceback(shell: Shell) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelgen import config as configs
-from labelgen.cli import options
+from labelgen.cli import completions, options
 from labelgen.config import BuildConfig, DatasetConfig, RunConfig, SearchConfig
 from labelgen.errors import ConfigError, SpecError, UnknownNameError
 from labelgen.specs import Spec
@@ -93,6 +93,20 @@ def test_a_teacher_replaces_that_of_its_alias() -> None:
     }
 
 
+@pytest.mark.parametrize("quote", ["", "'", '"', "'''"])
+@pytest.mark.parametrize("option", ["--set teachers.text=", "--teacher text="])
+def test_a_teacher_may_be_quoted_as_in_a_recipe(option: str, quote: str) -> None:
+    name, _, rest = option.partition(" ")
+    spec = "minilm(text='cusa')" if quote == '"' else 'minilm(text="cusa")'
+    config = config_of("--dataset", "demo", name, f"{rest}{quote}{spec}{quote}")
+    assert config.teachers["text"] == Spec.parse("minilm(text='cusa')")
+
+
+def test_added_and_refined_teachers_may_be_quoted() -> None:
+    assert options.teacher_pairs(('clip="conse()"',)) == {"clip": "conse()"}
+    assert options.refined_pairs(("small='siamese(of=\"text\")'",)) == {"small": 'siamese(of="text")'}
+
+
 def test_a_teacher_can_be_left_out() -> None:
     assert list(config_of("--dataset", "demo", "--no-teacher", "image", "--relation", "t2t").teachers) == ["text"]
 
@@ -128,10 +142,10 @@ def test_names_complete() -> None:
     context = click.Context(click.Command("x"))
     parameter = click.Option(["--x"])
     words = {
-        kind: [item.value for item in options.registered(kind)(context, parameter, "c")]
+        kind: [item.value for item in completions.registered(kind)(context, parameter, "c")]
         for kind in ("dataset", "recipe")
     }
     assert words["dataset"] == ["coco", "cusa"]
     assert words["recipe"] == ["coco", "cusa"]
-    assert [item.value for item in options.teacher_words(context, parameter, "te")] == ["text="]
-    assert [item.value for item in options.teacher_words(context, parameter, "text=mi")] == ["text=minilm()"]
+    assert [item.value for item in completions.teachers(context, parameter, "te")] == ["text="]
+    assert [item.value for item in completions.teachers(context, parameter, "text=mi")] == ["text=minilm"]

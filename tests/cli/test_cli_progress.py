@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from labelgen.cli import progress
-from labelgen.cli.progress import Bars, JsonLines, listening
+from labelgen.cli.progress import Bars, JsonLines, PlainLines, counted, listening, stage
 from labelgen.progress import Event, silent
 
 
@@ -55,9 +55,9 @@ def test_mere_movement_is_told_once_a_second_and_everything_else_always(monkeypa
     ]  # fmt: skip
 
 
-def drawn(*events: Event) -> str:
+def drawn(*events: Event, width: int = 100) -> str:
     stream = io.StringIO()
-    with Bars(Console(file=stream, force_terminal=True, width=100, color_system=None)) as bars:
+    with Bars(Console(file=stream, force_terminal=True, width=width, color_system=None)) as bars:
         for event in events:
             bars(event)
     return stream.getvalue()
@@ -84,7 +84,10 @@ def test_notes_stand_above_the_bars_as_they_are() -> None:
 
 @pytest.mark.parametrize(
     ("mode", "as_json", "kind"),
-    [("auto", False, JsonLines), ("auto", True, JsonLines), ("json", False, JsonLines), ("rich", True, Bars)],
+    [
+        *(("auto", False, PlainLines), ("auto", True, JsonLines), ("json", False, JsonLines)),
+        *(("plain", True, PlainLines), ("rich", True, Bars)),
+    ],
 )
 def test_the_listener_of_a_mode(mode: str, as_json: bool, kind: type) -> None:
     with listening(mode, as_json=as_json) as listener:  # stderr is no terminal in tests
@@ -104,3 +107,48 @@ def test_auto_is_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(listener, Bars)
     with listening("auto", as_json=True) as listener:
         assert isinstance(listener, JsonLines)
+
+
+@pytest.mark.parametrize("width", [50, 60, 80])
+def test_bars_fit_narrow_terminals(width: int) -> None:
+    text = drawn(
+        Event("start", "assemble", 0, 616_767), Event("task", "assemble", 314_000, 616_767, 41_200.0, 75.0), width=width
+    )
+    line = next(line for line in text.splitlines() if "314,000" in line)
+    for part in ("assemble", "314,000/616,767", "1:15 min left", "\u2501" * 4):
+        assert part in line, line
+
+
+def test_plain_lines_say_when_a_stage_begins_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    stream = io.StringIO()
+    lines = PlainLines(stream)
+    lines(Event("start", "embed", 0, 1000))
+    for done in (100, 500, 600, 900):
+        now += 6
+        lines(Event("task", "embed", done, 1000, 16.7, 60.0, f"embed/{done}"))
+    lines(Event("note", "embed", text="a \x1b[1mnote"))
+    lines(Event("end", "embed", 1000, 1000, 40.0))
+    lines(Event("start", "seal"))
+    lines(Event("end", "seal"))
+    assert stream.getvalue().splitlines() == [
+        "embed: 0/1,000",
+        "embed: 500/1,000, 17/s, 1:00 min left",
+        "embed: 900/1,000, 17/s, 1:00 min left",
+        "note: a \\x1b[1mnote",
+        "embed: 1,000/1,000, 40/s, in 24 s",
+        "seal: begins",
+        "seal: in 0.0 s",
+    ]
+
+
+def test_calls_without_events_are_one_stage() -> None:
+    events: list[Event] = []
+    with stage(events.append, "export"):
+        pass
+    assert list(counted("ab", 2, "audit", events.append)) == ["a", "b"]
+    assert [(event.kind, event.stage, event.done) for event in events] == [
+        *(("start", "export", 0), ("end", "export", 0)),
+        *(("start", "audit", 0), ("task", "audit", 1), ("task", "audit", 2), ("end", "audit", 2)),
+    ]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from labelgen.corpus.adapters.flickr30k import Flickr30k
+from labelgen.corpus.adapters.flickr import Flickr30k
 from labelgen.corpus.adapters.folder import Folder
 from labelgen.corpus.adapters.table import Table
 from labelgen.corpus.base import Dataset, Records

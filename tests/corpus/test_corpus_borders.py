@@ -14,8 +14,7 @@ import pytest
 from labelgen.config import DatasetConfig
 from labelgen.corpus.adapters.coco import Coco
 from labelgen.corpus.adapters.cusa import Cusa
-from labelgen.corpus.adapters.flickr8k import Flickr8k
-from labelgen.corpus.adapters.flickr30k import Flickr30k
+from labelgen.corpus.adapters.flickr import Flickr8k, Flickr30k
 from labelgen.corpus.adapters.folder import Folder
 from labelgen.corpus.adapters.wikipedia import Wikipedia
 from labelgen.corpus.arrange import arrange

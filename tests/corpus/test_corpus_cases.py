@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from labelgen.corpus.adapters.coco import Coco
-from labelgen.corpus.adapters.flickr30k import Flickr30k
+from labelgen.corpus.adapters.flickr import Flickr30k
 from labelgen.corpus.adapters.folder import Folder
 from labelgen.corpus.adapters.table import Table
 from labelgen.corpus.arrange import arrange

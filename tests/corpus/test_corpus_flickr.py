@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labelgen.corpus.adapters.flickr8k import Flickr8k
-from labelgen.corpus.adapters.flickr30k import Flickr30k
+from labelgen.corpus.adapters.flickr import Flickr8k, Flickr30k
 from labelgen.corpus.arrange import arrange
 from labelgen.corpus.base import Dataset
 from labelgen.errors import DatasetError, UnknownNameError

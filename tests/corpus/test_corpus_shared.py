@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from labelgen.corpus.adapters.cusa import Cusa
-from labelgen.corpus.adapters.flickr8k import Flickr8k
+from labelgen.corpus.adapters.flickr import Flickr8k
 from labelgen.corpus.adapters.table import Table
 from labelgen.corpus.adapters.wikipedia import Wikipedia
 from labelgen.corpus.arrange import arrange

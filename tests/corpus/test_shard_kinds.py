@@ -311,7 +311,7 @@ def test_texts_of_several_lines(tmp_path: Path) -> None:
     [
         (b"{", "is not JSON"),
         (b"[" * 200_000, "is not JSON"),
-        (b'{"caption": "a", "caption": "b"}', "has the field 'caption' twice"),
+        (b'{"caption": "a", "caption": "b"}', "'caption' occurs twice"),
         (b'{"caption": 7}', "is not a list"),
         (b'{"caption": [7]}', "not text"),
     ],

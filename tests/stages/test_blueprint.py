@@ -8,18 +8,18 @@ import pytest
 
 from labelgen.config import SearchConfig
 from labelgen.errors import ConfigError
-from labelgen.stages.model.facts import CorpusFacts, Part, TeacherFacts
+from labelgen.stages.model.facts import CorpusFacts, CorpusPart, TeacherFacts
+from labelgen.stages.model.lists import ListSpec, lists_for, product_of
 from labelgen.stages.plan.build_plan import EmbeddingPlan, embedding_plans, list_fingerprint, product_plans
 from labelgen.stages.running.task import Task
-from labelgen.stages.work.search import ListSpec, lists_for, product_of
 from labelgen.types import Relation
 
 TEXT, IMAGE, BOTH = frozenset({"text"}), frozenset({"image"}), frozenset({"text", "image"})
 CORPUS = CorpusFacts(
     "corpus", n_images=100, n_captions=500, n_texts=430, fingerprint="c", photos_fingerprint="p",
-    parts=(Part(photos="/photos"),),
+    parts=(CorpusPart(photos="/photos"),),
 )  # fmt: skip
-MOVED = replace(CORPUS, parts=(Part(photos="/moved"),))
+MOVED = replace(CORPUS, parts=(CorpusPart(photos="/moved"),))
 WORDS = TeacherFacts("text", "minilm()", TEXT, 384, {"weights": "w"}, "content", 64, 0)
 PIXELS = TeacherFacts("image", "timm()", IMAGE, 1280, {"weights": "v"}, "content", 0, 32)
 KEYED = TeacherFacts("grid", "precomputed()", IMAGE, 37_632, {}, "keyed", 0, 0)
@@ -66,7 +66,7 @@ def test_every_ingredient_of_rows_is_in_their_fingerprint() -> None:
         replace(plan, sealed="other"),
     ]
     assert len({one.fingerprint for one in plans}) == len(plans)
-    appended = replace(CORPUS, parts=(Part(), Part(image=60, caption=300, text=250)), kept=1)
+    appended = replace(CORPUS, parts=(CorpusPart(), CorpusPart(image=60, caption=300, text=250)), kept=1)
     behind = [EmbeddingPlan(both, "image", appended, sealed=sealed).fingerprint for sealed in ("", "before", "other")]
     assert len(set(behind)) == 3, "rows behind sealed ones depend on those"
     keyed = replace(both, kind="keyed")

@@ -119,14 +119,14 @@ def test_a_plan_names_every_stage_that_takes_time(tmp_path: Any) -> None:
 
 def test_a_large_corpus_is_told_how_far_it_can_go() -> None:
     pytest.importorskip("faiss", reason="needs the extra labelgen[faiss]")
+    from labelgen.stages.model.lists import ListSpec
     from labelgen.stages.plan.build_plan import CorpusFacts, ProductPlan
-    from labelgen.stages.work.search import ListSpec
 
     corpus = CorpusFacts("", "", 20_000, 100_000, 100_000, "", "")
     item = ListSpec(Relation.T2T, "text", 5, "max", "split")
     product = ProductPlan("text", "text", 16, corpus, (item,), "")
     plan = SearchPlan(
-        "text", ShapeOnly((100_000, 16)), None, np.arange(20_001) * 5, ((0, 20_000),), (item.want,), 1 << 30
+        "text", ShapeOnly((100_000, 16)), None, np.arange(20_001) * 5, ((0, 20_000),), (item.request,), 1 << 30
     )
     seconds, notes = crossover.outlook(product, plan, Rates(1e-9, 1e-5, 0), 11.0, 100_000)
     assert seconds is None

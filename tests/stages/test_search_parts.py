@@ -10,6 +10,7 @@ import pytest
 
 from labelgen.similarity.base import ListRequest, SearchPlan
 from labelgen.similarity.sort_keys import TopK
+from labelgen.stages.model.lists import ListSpec
 from labelgen.stages.work import search
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.manifest import load_manifest
@@ -22,7 +23,7 @@ from labelgen.types import Relation
 def test_lists_made_of_several_strips_are_those_of_a_brute_force(tmp_path: Path, relation: Relation) -> None:
     store = make_store(tmp_path / "store", n_images=24, k=5)
     manifest = load_manifest(store)
-    item = search.ListSpec(relation, "text", 5, "max", "split")
+    item = ListSpec(relation, "text", 5, "max", "split")
     arguments = {
         "corpus": "corpus",
         "alias": "text",

@@ -11,17 +11,17 @@ import pytest
 from labelgen.errors import CorruptStoreError
 from labelgen.stages.running import lock, runner, task
 from labelgen.stages.running.runner import WORK, run_task
-from labelgen.stages.running.task import Output, Result, Task, find_receipt, outstanding, receipt_path
+from labelgen.stages.running.task import Output, Task, TaskResult, find_receipt, outstanding, receipt_path
 from labelgen.store.disk.atomic import write_atomic
 
 CALLS: list[str] = []
 
 
-def write(root: Path, *, text: str, where: str = "") -> Result:
+def write(root: Path, *, text: str, where: str = "") -> TaskResult:
     """The work of the tasks below."""
     CALLS.append(text)
     fact = write_atomic(root / "parts" / text, text.encode())
-    return Result((Output(f"parts/{text}", *fact),), {"where": where})
+    return TaskResult((Output(f"parts/{text}", *fact),), {"where": where})
 
 
 def _task(text: str = "a", **changes: Any) -> Task:

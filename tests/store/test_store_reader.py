@@ -69,7 +69,7 @@ def test_ids_and_rows(store: Store) -> None:
 def test_unknown_ids_and_rows(store: Store) -> None:
     with pytest.raises(UnknownIdError, match="1 of 2 caption ids"):
         store.caption_rows(["cap-0", "img-0"])
-    for rows in ([8], [-1], [0.5], [[0]]):
+    for rows in ([8], [-1], [0.5], [[0]], [True], [True, 2]):
         with pytest.raises(IndexError):
             store.image_ids(rows)  # type: ignore[arg-type]
     with pytest.raises(IndexError, match="image row 8 does not exist: there are 8"):
@@ -108,6 +108,8 @@ def test_a_shorter_list_is_bounded_by_the_first_entry_left_out(store: Store) -> 
     np.testing.assert_array_equal(short.ids, full.ids[:, :3])
     np.testing.assert_array_equal(short.scores, full.scores[:, :3])
     np.testing.assert_array_equal(short.next, full.scores[:, 3])
+    with pytest.raises(ConfigError, match="k is True"):
+        store.neighbors("t2t", alias="text", k=True)
 
 
 def test_a_bound_of_an_approximate_list_stays_unknown(broken: Path) -> None:

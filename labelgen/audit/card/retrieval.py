@@ -22,7 +22,7 @@ from labelgen.audit.card.labels import image_caption_values
 from labelgen.audit.card.pairs import JudgedPairs
 from labelgen.relevance.base import BlockRequest
 from labelgen.relevance.fusion import Fusion, row_ranks
-from labelgen.store import blocks
+from labelgen.similarity.exact import block_similarity
 from labelgen.store.reader import Store
 from labelgen.store.splits import split_numbers
 from labelgen.types import Aggregation, Bool, Float64, Int64, Relation
@@ -155,6 +155,6 @@ def _photographs(store: Store, need: BlockRequest, forward: bool, queries: Int64
     others = store.image_of(candidates) if forward else candidates
     distinct, place = np.unique(others, return_inverse=True)
     rows = store.embeddings(need.alias or "", "image")
-    scores = blocks.compare(blocks.single(rows, images), blocks.single(rows, distinct), "max")
+    scores = block_similarity(rows.take(images), rows.take(distinct))
     found: Float64 = scores[:, place].astype(np.float64)
     return found

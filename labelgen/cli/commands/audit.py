@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from labelgen.cli import show
-from labelgen.cli.options import common
+from labelgen.cli import completions, show
+from labelgen.cli.options import common, progress_option
+from labelgen.cli.progress import counted, listening
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +29,14 @@ _SHOWN = (
 
 @click.command("audit", short_help="What is probably wrong with the labels.")
 @click.argument("store", type=click.Path())
-@click.option("--section", "names", metavar="NAME", multiple=True, help="Only this finding. Repeatable.")
+@click.option(
+    "--section",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=completions.sections,
+    help="Only this finding. Repeatable.",
+)
 @click.option(
     "--top", metavar="N", type=click.IntRange(min=0), default=5, show_default=True, help="Rows printed of each."
 )
@@ -46,6 +54,7 @@ _SHOWN = (
 @click.option("--patch", metavar="FILE", type=click.Path(), help="Write what the findings propose as a patch.")
 @click.option("--check", metavar="FILE", type=click.Path(), help="Only check that a patch fits the store.")
 @click.option("--clean", metavar="DIR", type=click.Path(), help="With --check: write cleaned captions.")
+@progress_option
 @common
 def command(
     store: str,
@@ -58,6 +67,7 @@ def command(
     patch: str | None,
     check: str | None,
     clean: str | None,
+    progress: str,
     as_json: bool,
 ) -> None:
     """Show what is probably wrong with the labels of a store: missed positives, noisy pairs, duplicates, leaks between
@@ -72,7 +82,7 @@ def command(
       labelgen audit stores/coco --check patch.json --clean data/coco-clean
     """
     from labelgen import open as open_store
-    from labelgen.audit.report.sections import audit_sections
+    from labelgen.audit.report.sections import SECTIONS, audit_sections
     from labelgen.store.disk.atomic import write_atomic
 
     if clean is not None and check is None:
@@ -83,7 +93,10 @@ def command(
         return
     console = show.console()
     found, kept = [], []
-    for section in audit_sections(opened, names, limit=limit):
+    with listening(progress, as_json=as_json) as listener:
+        made = audit_sections(opened, names, limit=limit)
+        sections = list(counted(made, len(names or SECTIONS), "audit", listener))
+    for section in sections:
         if out is not None and section.frame is not None:
             folder = Path(out)
             folder.mkdir(parents=True, exist_ok=True)

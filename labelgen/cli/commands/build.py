@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from labelgen.cli import exits, show
+from labelgen.cli import completions, exits, show
 from labelgen.cli.options import (
     Sectioned,
     common,
@@ -18,38 +18,51 @@ from labelgen.cli.options import (
     teacher_pairs,
 )
 from labelgen.cli.progress import listening
+from labelgen.errors import ConfigError
 
 if TYPE_CHECKING:
     from labelgen.pipeline import BuildReport
     from labelgen.progress import Listener
 
 
-@click.command("build", cls=Sectioned, short_help="Make a store, or go on where one was stopped.")
+@click.command("build", cls=Sectioned, short_help="Make a store, or resume one that was stopped.")
 @recipe_options
 @click.option("--out", metavar="FOLDER", type=click.Path(), help="The store (stores/<dataset>).")
-@click.option("--fresh", is_flag=True, help="Throw away what lies in --out, sealed or not, and start anew.")
-@click.option("--discard", is_flag=True, help="Throw away unfinished work in --out; what is sealed stays.")
-@click.option("--update", is_flag=True, help="Add to the sealed store in --out what this recipe has beyond it.")
+@click.option("--fresh", is_flag=True, help="Delete the store in --out, sealed or not, and build it again.")
+@click.option("--discard", is_flag=True, help="Delete unfinished work in --out; what is sealed stays.")
+@click.option("--update", is_flag=True, help="Add to the sealed store in --out what this recipe has and it lacks.")
 @click.option("--append", is_flag=True, help="Append the new images of a data set to the sealed store in --out.")
 @click.option(
-    "--add-teacher", "added", metavar="ALIAS=SPEC", multiple=True, help="Add a teacher to the sealed store. Repeatable."
+    "--add-teacher",
+    "added",
+    metavar="ALIAS=SPEC",
+    multiple=True,
+    shell_complete=completions.teachers,
+    help="Add a teacher to the sealed store. Repeatable.",
 )
-@click.option("--add-relation", "added_relations", metavar="NAME", multiple=True, help="Add a relation to it.")
+@click.option(
+    "--add-relation",
+    "added_relations",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=completions.relations,
+    help="Add a relation to it. Repeatable.",
+)
 @click.option(
     "--drop",
     metavar="NAME",
     multiple=True,
     help="Drop a teacher (by alias) or lists (t2t, t2t.text, t2t.text.k64) from it. Repeatable.",
 )
-@click.option("--allow-other-machine", is_flag=True, help="Go on with work begun on another kind of machine.")
+@click.option("--allow-other-machine", is_flag=True, help="Resume work begun on another kind of machine.")
 @progress_option
 @common
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
     """Embed every caption and image, find the neighbours of every row, seal the store.
 
-    What is not given comes from the recipe, then from the defaults in parentheses. Stopped at any moment and run
-    again, the same command goes on where it was; on a finished store it compares the data set and returns.
+    Options that are not given come from the recipe, then from the defaults in parentheses. A build that was stopped
+    is resumed by the same command; on a finished store it compares the data set and returns.
 
     \b
     Examples:
@@ -78,26 +91,26 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
 
 def _is_addition(options: dict[str, Any]) -> bool:
-    """A change of the store's own recipe, not a build from one that is named."""
+    """Whether the options change the store's own recipe, and build from no other."""
     named = options["dataset"] or options["recipe"]
-    asked = options["update"] or options["refined"]
+    updated = options["update"] or options["refined"]
     dropped = options["drop"] and not options["update"]
-    return bool(options["added"] or options["added_relations"] or dropped or (asked and not named))
+    return bool(options["added"] or options["added_relations"] or dropped or (updated and not named))
 
 
 def _check(options: dict[str, Any]) -> None:
     if options["append"] and (
         options["update"] or options["recipe"] or options["dropped"] or options["drop"] or _is_addition(options)
     ):
-        raise click.UsageError("--append takes the store's recipe as it is: change the store before or after it.")
+        raise ConfigError("--append takes the store's recipe as it is", todo="change the store before or after it")
     if options["append"] and not options["out"]:
-        raise click.UsageError("--append needs the store: name it with --out.")
+        raise ConfigError("--append needs the store", todo="name it with --out")
     if options["fresh"] and (options["update"] or options["discard"] or options["append"] or _is_addition(options)):
-        raise click.UsageError("--fresh throws the store away: it goes with no option that keeps it.")
+        raise ConfigError("--fresh deletes the store", todo="leave out the options that keep or change it")
     if _is_addition(options) and not (options["out"] or options["dataset"]):
-        raise click.UsageError("A change needs the store: name it with --out.")
+        raise ConfigError("a change needs the store", todo="name it with --out")
     if _is_addition(options) and options["dropped"]:
-        raise click.UsageError("--no-teacher takes a teacher out of a recipe; --drop takes one out of a sealed store.")
+        raise ConfigError("--no-teacher leaves a teacher out of a recipe", todo="remove one from a store with --drop")
 
 
 def _built(ctx: click.Context, options: dict[str, Any], progress: Listener) -> BuildReport:
@@ -157,7 +170,7 @@ def _appended(ctx: click.Context, options: dict[str, Any], progress: Listener) -
 def _note_resume(ctx: click.Context, out: str, fresh: bool) -> None:
     again = "the same command without --fresh" if fresh else "the same command"
     left = f"labelgen status {show.shell_path(out)}"
-    ctx.meta["labelgen.resume"] = f"finished tasks are kept, {again} goes on (`{left}` shows how far it came)"
+    ctx.meta["labelgen.resume"] = f"finished tasks are kept, {again} resumes (`{left}` shows what is done)"
 
 
 def _print(report: BuildReport) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelgen.cli import show
-from labelgen.cli.options import common
+from labelgen.cli.options import common, progress_option
+from labelgen.cli.progress import listening, stage
 
 if TYPE_CHECKING:
     from labelgen.audit.card.rows import AgreementCard, CardRow
@@ -42,6 +43,7 @@ _HEADS = {
     "--bootstrap", metavar="N", type=click.IntRange(min=1), default=200, show_default=True, help="Replicates."
 )
 @click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Which images are drawn.")
+@progress_option
 @common
 def command(
     stores: tuple[str, ...],
@@ -53,6 +55,7 @@ def command(
     patch: str | None,
     bootstrap: int,
     seed: int,
+    progress: str,
     as_json: bool,
 ) -> None:
     """Tell how well the labels of stores agree with people: rank correlation, AUC and average precision, by relation,
@@ -68,17 +71,18 @@ def command(
     """
     from labelgen.audit.card.card import agreement_card
 
-    made = agreement_card(
-        stores,
-        against,
-        fusions=fusions,
-        fit=fit,
-        half=half,
-        aggregations=aggregation or ("max", "mean"),
-        patch=patch,
-        replicates=bootstrap,
-        seed=seed,
-    )
+    with listening(progress, as_json=as_json) as listener, stage(listener, "card"):
+        made = agreement_card(
+            stores,
+            against,
+            fusions=fusions,
+            fit=fit,
+            half=half,
+            aggregations=aggregation or ("max", "mean"),
+            patch=patch,
+            replicates=bootstrap,
+            seed=seed,
+        )
     show.emit_json(made.to_json()) if as_json else _print(made, several=len(stores) > 1)
 
 

@@ -6,6 +6,7 @@ import click
 
 from labelgen.cli import show
 from labelgen.cli.options import common
+from labelgen.errors import ConfigError
 
 _VARIABLE = "_LABELGEN_COMPLETE"
 _FILES = {
@@ -32,7 +33,7 @@ def command(ctx: click.Context, shell: str, as_json: bool) -> None:
 
     kind = get_completion_class(shell)
     if kind is None:
-        raise click.UsageError(f"this version of click completes no {shell}")
+        raise ConfigError(f"this version of click has no completion for {shell}")
     script = kind(ctx.find_root().command, {}, "labelgen", _VARIABLE).source()
     if as_json:
         show.emit_json({"shell": shell, "file": _FILES[shell], "script": script})

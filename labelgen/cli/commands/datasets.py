@@ -8,7 +8,8 @@ import click
 
 from labelgen.cli import show
 from labelgen.cli.commands import extensions
-from labelgen.cli.options import common, registered
+from labelgen.cli.completions import registered
+from labelgen.cli.options import common
 
 
 @click.command("datasets", short_help="What labelgen reads, and what it expects on disk.")

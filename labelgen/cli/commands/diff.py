@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from labelgen.cli import exits, show
-from labelgen.cli.options import common
+from labelgen.cli.options import common, progress_option
+from labelgen.cli.progress import listening, stage
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 @click.command("diff", short_help="What differs between two stores.")
 @click.argument("a", type=click.Path())
 @click.argument("b", type=click.Path())
+@progress_option
 @common
 @click.pass_context
-def command(ctx: click.Context, a: str, b: str, as_json: bool) -> None:
-    """Tell what differs between two stores: recipe, teachers, corpus, rows of embeddings and neighbour lists.
+def command(ctx: click.Context, a: str, b: str, progress: str, as_json: bool) -> None:
+    """Show what differs between two stores: recipe, teachers, corpus, rows of embeddings and neighbour lists.
 
     Items are matched by id. Exit code 0 where the contents are equal byte for byte, 1 where they are not.
 
@@ -32,7 +34,8 @@ def command(ctx: click.Context, a: str, b: str, as_json: bool) -> None:
     """
     from labelgen.store.diff import diff
 
-    found = diff(a, b)
+    with listening(progress, as_json=as_json) as listener, stage(listener, "diff"):
+        found = diff(a, b)
     if as_json:
         show.emit_json(found.to_json())
     else:

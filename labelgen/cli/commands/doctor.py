@@ -9,23 +9,25 @@ import click
 
 from labelgen.cli import checks, exits, show
 from labelgen.cli.checks import Check
-from labelgen.cli.options import common
+from labelgen.cli.options import common, progress_option
+from labelgen.cli.progress import listening
 
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLEM", "bold red")}
 
 
-@click.command("doctor", short_help="Look at this machine and its packages.")
+@click.command("doctor", short_help="Check this machine and its packages.")
 @click.option(
     "--out", metavar="FOLDER", type=click.Path(), default="stores", show_default=True, help="Where stores go."
 )
 @click.option("--self-test", is_flag=True, help="Also build and verify four demo photographs (half a minute).")
+@progress_option
 @common
 @click.pass_context
-def command(ctx: click.Context, out: str, self_test: bool, as_json: bool) -> None:
-    """Look at this machine: Python, memory, disk, packages and their versions, devices, weights, environment.
+def command(ctx: click.Context, out: str, self_test: bool, progress: str, as_json: bool) -> None:
+    """Check this machine: Python, memory, disk, packages and their versions, devices, weights, environment.
 
-    Every finding that is not fine comes with the line that repairs it. Exit code 1 where something needed is broken;
-    an absent extra is only a note.
+    Every problem comes with the command that repairs it. Exit code 1 where something needed is broken;
+    a missing extra is only a note.
 
     \b
     Examples:
@@ -34,7 +36,8 @@ def command(ctx: click.Context, out: str, self_test: bool, as_json: bool) -> Non
     """
     found = list(checks.all_checks(Path(out)))
     if self_test:
-        found.append(checks.self_test())
+        with listening(progress, as_json=as_json) as listener:
+            found.append(checks.self_test(listener))
     broken = any(check.state == "problem" for check in found)
     if as_json:
         show.emit_json({"ok": not broken, "checks": [dataclasses.asdict(check) for check in found]})

@@ -6,16 +6,17 @@ from typing import Any
 
 import click
 
-from labelgen.cli import show
-from labelgen.cli.options import common
+from labelgen.cli import completions, show
+from labelgen.cli.options import common, progress_option
+from labelgen.cli.progress import listening, stage
 
 #: Written out: `--help` imports nothing. A test compares it with `labelgen.export.targets.TARGETS`.
 TARGETS = ("listwise-itr", "itm-cls", "cusa", "csr", "parquet", "npz", "hf", "fine-grained")
 
 
-@click.command("export", short_help="Write a store as the files that another code reads.")
+@click.command("export", short_help="Write a store as the files that other code reads.")
 @click.argument("store", type=click.Path())
-@click.option("--for", "target", type=click.Choice(TARGETS), required=True, help="Whose files; see docs/export.md.")
+@click.option("--for", "target", type=click.Choice(TARGETS), required=True, help="The format; see docs/export.md.")
 @click.option(
     "--out", metavar="FOLDER", type=click.Path(), required=True, help="A new, empty or earlier export folder."
 )
@@ -34,13 +35,17 @@ TARGETS = ("listwise-itr", "itm-cls", "cusa", "csr", "parquet", "npz", "hf", "fi
 @click.option(
     "--scheme",
     metavar="SPEC",
+    shell_complete=completions.registered("scheme"),
     default="fine_grained()",
     show_default=True,
     help="How they are labelled (fine-grained).",
 )
+@progress_option
 @common
-def command(store: str, target: str, out: str, as_json: bool, splits: str | None, **options: Any) -> None:
-    """Write what the data loaders of a released training code read, or a neutral format.
+def command(
+    store: str, target: str, out: str, progress: str, as_json: bool, splits: str | None, **options: Any
+) -> None:
+    """Write the files that the data loaders of a released training code read, or a neutral format.
 
     \b
     Examples:
@@ -54,7 +59,8 @@ def command(store: str, target: str, out: str, as_json: bool, splits: str | None
     from labelgen.export.targets import export
 
     chosen = tuple(name.strip() for name in splits.split(",")) if splits else ()
-    written = export(labelgen.open(store), target, out, Options(splits=chosen, **options))
+    with listening(progress, as_json=as_json) as listener, stage(listener, "export"):
+        written = export(labelgen.open(store), target, out, Options(splits=chosen, **options))
     if as_json:
         show.emit_json(written.to_json())
         return

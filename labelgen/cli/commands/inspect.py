@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from labelgen.cli import show
+from labelgen.cli import completions, show
 from labelgen.cli.options import common
 
 if TYPE_CHECKING:
@@ -22,7 +22,13 @@ _CAPTION_WIDTH = 88
 @click.argument("path", type=click.Path())
 @click.option("--image", metavar="ID", help="An image: its captions, its neighbours.")
 @click.option("--caption", metavar="ID", help="A caption: its image, its neighbours.")
-@click.option("--relation", metavar="NAME", multiple=True, help="Only this list: i2t, or i2t.text. Repeatable.")
+@click.option(
+    "--relation",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=completions.relations,
+    help="Only this list: i2t, or i2t.text. Repeatable.",
+)
 @click.option("--k", metavar="N", type=int, help="Neighbours of each list (5).")
 @click.option("--examples", metavar="N", type=click.IntRange(min=0), help="Random images without an id (3).")
 @click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Which examples are drawn.")

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 @progress_option
 @common
 def command(calibrate: bool, as_json: bool, progress: str, **options: Any) -> None:
-    """Tell what a build would cost: rows, bytes, minutes on this machine and peak memory, by stage.
+    """Estimate what a build costs: rows, bytes, minutes on this machine and peak memory, by stage.
 
-    Takes the options of `build` and writes nothing. Times come from a short calibration with the teachers
-    themselves; without it they are left open.
+    Takes the options of `build` and writes nothing. Times come from a short calibration with the teachers;
+    without it they are left open.
 
     \b
     Examples:

@@ -9,7 +9,8 @@ import click
 
 from labelgen.cli import show
 from labelgen.cli.commands import extensions
-from labelgen.cli.options import common, registered
+from labelgen.cli.completions import registered
+from labelgen.cli.options import common
 
 
 @click.command("recipes", short_help="The recipes that ship with labelgen.")

@@ -12,18 +12,20 @@ from labelgen.cli.options import common
 if TYPE_CHECKING:
     from labelgen.pipeline import Status
 
+#: Stages in the order of a build.
+_ORDER = ("describe", "ingest", "embed", "assemble", "train", "search", "merge", "measure")
 _WORDS = {
     "sealed": ("finished and sealed", "green"),
-    "unfinished": ("not finished: the `labelgen build` that began it goes on where it was stopped", "yellow"),
+    "unfinished": ("not finished: run its `labelgen build` again to resume", "yellow"),
     "changing": ("sealed, and a change of it is not finished", "yellow"),
 }
 
 
-@click.command("status", short_help="How far a build has come.")
+@click.command("status", short_help="Progress of a build.")
 @click.argument("path", type=click.Path())
 @common
 def command(path: str, as_json: bool) -> None:
-    """Tell how far a build or a change has come: tasks and rows done by stage, and who is at work in the folder.
+    """Show how far a build or a change is: tasks and rows done by stage, and the process at work in the folder.
 
     \b
     Example:
@@ -48,7 +50,7 @@ def _print(status: Status) -> None:
         ("at work", status.holder or "nobody"),
     ]
     console.print(show.facts(facts))
-    stages = list(dict.fromkeys([*status.done, *status.totals]))
+    stages = sorted({*status.done, *status.totals}, key=lambda stage: [*_ORDER, stage].index(stage))
     if not stages:
         return
     console.print()

@@ -8,7 +8,8 @@ import click
 
 from labelgen.cli import checks, show
 from labelgen.cli.commands import extensions
-from labelgen.cli.options import common, registered
+from labelgen.cli.completions import registered
+from labelgen.cli.options import common
 
 
 @click.command("teachers", short_help="Encoders: example specs, offline or not, installed or not.")

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @click.command("verify", short_help="Check every byte against what was sealed.")
 @click.argument("path", type=click.Path())
-@click.option("--deep", is_flag=True, help="Also compute a sample of rows again, with the teachers where possible.")
+@click.option("--deep", is_flag=True, help="Also recompute a sample of rows, with the teachers where possible.")
 @click.option("--sample", metavar="N", type=int, default=64, show_default=True, help="Rows of each kind with --deep.")
-@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Which rows are drawn.")
-@click.option("--root", metavar="FOLDER", type=click.Path(), help="The data set, where it moved (for --deep).")
+@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the sample.")
+@click.option("--root", metavar="FOLDER", type=click.Path(), help="The data set, if it moved (for --deep).")
 @progress_option
 @common
 @click.pass_context
@@ -33,10 +33,10 @@ def command(
     progress: str,
     as_json: bool,
 ) -> None:
-    """Check every file of a sealed store against what was sealed; name file and rows of what is wrong.
+    """Compare every file of a sealed store with its checksum; name file and rows of every difference.
 
-    With --deep neighbours of a sample of rows are searched again in the stored embeddings (equal bits), and where
-    teacher and data are at hand a sample is embedded again (within a tolerance). Exit code 1 with problems.
+    With --deep the neighbours of a sample of rows are searched again in the stored embeddings (equal bits), and
+    where teacher and data are available a sample is embedded again (within a tolerance). Exit code 1 with problems.
 
     \b
     Examples:

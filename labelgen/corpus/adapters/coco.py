@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from labelgen.corpus.adapters.coco_photos import locate
 from labelgen.corpus.adapters.karpathy import find_karpathy, karpathy_records
 from labelgen.corpus.base import CaptionRecord, DatasetInfo, ImageRecord, Records
 from labelgen.corpus.files import (
@@ -16,6 +17,7 @@ from labelgen.corpus.files import (
     find_file,
     items,
     not_this,
+    photo_folder,
     read_json,
     text_field,
 )
@@ -25,6 +27,10 @@ from labelgen.registry import unknown
 
 _KARPATHY = "dataset_coco.json"
 _KINDS = ("auto", "karpathy", "2014", "2017")
+
+# 2014 and 2017 are the same pictures in other folders under other names.
+_FOLDERS = {"2014": ("train2014", "val2014"), "2017": ("train2017", "val2017")}
+_NUMBER = re.compile(r"(\d{12})\.jpg$")
 
 
 class Coco:
@@ -64,11 +70,14 @@ class Coco:
             ledger = Ledger()
             sources = _sources(folder, kind, ledger)
             if sources:
-                images, captions = _karpathy(sources[0], ledger) if kind == "karpathy" else _own(sources, kind, ledger)
-                for name in (_KARPATHY, *_own_names("2014"), *_own_names("2017")):
+                if kind == "karpathy":
+                    images, captions = karpathy_records(sources[0], ledger, id_field="cocoid", folder_field="filepath")
+                else:
+                    images, captions = _records(sources, kind, ledger)
+                for name in (_KARPATHY, *_file_names("2014"), *_file_names("2017")):
                     if name not in {path.name for path in sources}:
                         book_other(folder, name, sources[0], ledger)
-                photos, images = locate(folder, self.photos, below_photos(images, folder, self.photos))
+                photos, images = _located(folder, self.photos, below_photos(images, folder, self.photos))
                 return Records(images, captions, photos, sources, ledger.closed())
         raise not_this("coco", folder, self.info.expects)
 
@@ -77,18 +86,14 @@ def _sources(folder: Path, kind: str, ledger: Ledger) -> list[Path]:
     if kind == "karpathy":
         path = find_karpathy(folder, _KARPATHY, ledger)
         return [] if path is None else [path]
-    return [path for name in _own_names(kind) if (path := find_file(folder, name, ledger)) is not None]
+    return [path for name in _file_names(kind) if (path := find_file(folder, name, ledger)) is not None]
 
 
-def _own_names(year: str) -> list[str]:
+def _file_names(year: str) -> list[str]:
     return [f"captions_{split}{year}.json" for split in ("train", "val")]
 
 
-def _karpathy(path: Path, ledger: Ledger) -> tuple[list[ImageRecord], list[CaptionRecord]]:
-    return karpathy_records(path, ledger, id_field="cocoid", folder_field="filepath")
-
-
-def _own(paths: list[Path], year: str, ledger: Ledger) -> tuple[list[ImageRecord], list[CaptionRecord]]:
+def _records(paths: list[Path], year: str, ledger: Ledger) -> tuple[list[ImageRecord], list[CaptionRecord]]:
     images: list[ImageRecord] = []
     captions: list[CaptionRecord] = []
     for path in paths:
@@ -118,3 +123,46 @@ def _caption(entry: Any, row: int, path: Path) -> CaptionRecord:
     caption_id, image_id = field(entry, "id", where), field(entry, "image_id", where)
     text = text_of(field(entry, "caption", where), where)
     return CaptionRecord(text_id(caption_id, where), text_id(image_id, where), text, row)
+
+
+def _located(root: Path, given: str, images: Sequence[ImageRecord]) -> tuple[Path | None, list[ImageRecord]]:
+    """The folder of the photographs and the images with `file` relative to it.
+
+    Names of the annotations (`val2014/COCO_val2014_000000000042.jpg`) stay where their folders are there, or nothing
+    is. Where only the other year's folders are, or all photographs lie flat in one folder, they are renamed.
+
+    Raises:
+        DatasetError: `given` does not exist.
+    """
+    usual: tuple[str, ...] = (".", "images")
+    if given:
+        photo_folder(root, given, (), ())  # refuses a folder that is not there
+        usual = (given,)
+    named = {str(image.file).partition("/")[0] for image in images}
+    bases = [root / name for name in usual]
+    for base in bases:
+        if any((base / folder).is_dir() for folder in named):
+            return base, list(images)
+    for base in bases:
+        for year, folders in _FOLDERS.items():
+            if any((base / folder).is_dir() for folder in folders):
+                return base, _renamed(base, year, images)
+    flat = [image._replace(file=str(image.file).partition("/")[2] or image.file) for image in images]
+    alone = usual if flat == list(images) else usual[-1:]  # without folders of its own a set may lie in the root
+    photos = photo_folder(root, given, alone, (image.file for image in flat))
+    return photos, list(images) if photos is None else flat
+
+
+def _renamed(base: Path, year: str, images: Sequence[ImageRecord]) -> list[ImageRecord]:
+    train, val = _FOLDERS[year]
+    in_val = {path.name for path in (base / val).iterdir()} if (base / val).is_dir() else set()
+    return [image._replace(file=_other_name(str(image.file), year, train, val, in_val)) for image in images]
+
+
+def _other_name(file: str, year: str, train: str, val: str, in_val: set[str]) -> str:
+    match = _NUMBER.search(file)
+    if match is None:
+        return file
+    prefix = {"2014": (f"COCO_{train}_", f"COCO_{val}_"), "2017": ("", "")}[year]
+    name = f"{prefix[1]}{match[1]}.jpg"
+    return f"{val}/{name}" if name in in_val else f"{train}/{prefix[0]}{match[1]}.jpg"

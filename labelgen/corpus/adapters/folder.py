@@ -11,10 +11,10 @@ from typing import Any
 
 from labelgen.corpus.adapters.folder_files import CAPTIONS, METADATA, FolderFiles, folder_files
 from labelgen.corpus.base import CaptionRecord, DatasetInfo, ImageRecord, Records
-from labelgen.corpus.files import LINE_ENDS, data_folder, items, not_this, read_bytes, relative_name
+from labelgen.corpus.files import LINE_ENDS, data_folder, not_this, read_bytes, relative_name, texts_of
 from labelgen.corpus.ledger import Ledger
-from labelgen.corpus.text.encodings import refuse_other_encoding, wide_encoding
-from labelgen.corpus.text.names import is_unsafe, is_utf8, repaired, text_of
+from labelgen.corpus.text.encodings import decode_part, refuse_other_encoding
+from labelgen.corpus.text.names import is_unsafe, is_utf8, repaired
 from labelgen.corpus.text.table_files import TableFile
 from labelgen.errors import ConfigError, DatasetError, shown
 from labelgen.registry import unknown
@@ -88,7 +88,7 @@ class Folder:
         listed: list[tuple[str, str | None]] = []
         for row, (line, (file, *values)) in enumerate(table.rows([file_field, *fields]), start=1):
             where = f"line {line} of {name}" if line else f"row {row} of {name}"
-            texts: list[str | None] = [text for value in values for text in _texts(value, where)]
+            texts: list[str | None] = [text for value in values for text in texts_of(value, f"'captions' of {where}")]
             listed += [(_safe(file, folder, below, where), text) for text in texts or [None]]
             ledger.used("rows")
         return listed
@@ -128,7 +128,9 @@ def _safe(file: Any, folder: Path, below: str, where: str) -> str:
 
 def _text_captions(folder: Path, files: FolderFiles, lines: str, ledger: Ledger) -> list[tuple[str, str | None]]:
     """(photograph, caption) of every photograph with a text file beside it."""
-    texts = [(photo, file, _text(folder / file, file)) for photo, file in files.texts.items()]
+    texts = [
+        (photo, file, decode_part(read_bytes(folder / file), repaired(file))) for photo, file in files.texts.items()
+    ]
     damaged = [file for _, file, text in texts if not is_utf8(text)]
     if damaged:
         others = f" and {len(damaged) - 1} other text files" if len(damaged) > 1 else ""
@@ -148,19 +150,6 @@ def split_text(text: str, lines: str) -> list[str]:
     return [text.removesuffix("\n").removesuffix("\r")]
 
 
-def _text(path: Path, name: str) -> str:
-    data = read_bytes(path)
-    encoding = wide_encoding(data)
-    if encoding:
-        raise DatasetError(
-            f"{repaired(name)} is not in UTF-8 but in {encoding}",
-            found=f"it begins with {data[:16]!r}",
-            expected="UTF-8",
-            todo=f"convert all texts, for example with: iconv -f {encoding} -t UTF-8 FILE > CONVERTED",
-        )
-    return data.decode("utf-8-sig", "surrogateescape")
-
-
 def _book_lines(ledger: Ledger, text: str, file: str, *, each: bool) -> None:
     lines = LINE_ENDS.split(text)
     lines = lines if lines[-1] else lines[:-1]
@@ -168,16 +157,9 @@ def _book_lines(ledger: Ledger, text: str, file: str, *, each: bool) -> None:
     further = 0 if each else max(0, filled - 1)
     ledger.seen("lines of texts", len(lines))
     ledger.used("lines of texts", filled - further)
-    ledger.skipped("lines of texts", "blank line", repaired(file), len(lines) - filled)
+    ledger.skipped("lines of texts", "blank line", file, len(lines) - filled)
     kind = "further lines of a text, kept inside of its one caption (lines='each' makes captions of them)"
-    ledger.skipped("lines of texts", kind, repaired(file), further, loud=True)
-
-
-def _texts(value: Any, where: str) -> list[str]:
-    if value is None:
-        return []
-    listed = [value] if isinstance(value, str) else items(value, f"'captions' of {where}")
-    return [text_of(text, where) for text in listed]
+    ledger.skipped("lines of texts", kind, file, further, loud=True)
 
 
 def _split(file: str) -> str:

@@ -51,16 +51,15 @@ class FolderFiles:
         used = len(self.photos) + len(self.texts) + len(self.tables)
         ledger.seen("files", used + len(self.others))
         ledger.used("files", used)
-        silent = {_stem(photo) for photo in self.photos if photo not in captioned}
+        without = [photo for photo in self.photos if photo not in captioned]
+        silent = set(map(_stem, without))
         for file in self.others:
             kind, loud = _kind(folder, file, suffix, silent)
-            ledger.skipped("files", kind, repaired(file), loud=loud)
-        without = [photo for photo in self.photos if photo not in captioned]
+            ledger.skipped("files", kind, file, loud=loud)
         ledger.seen("photographs", len(self.photos))
         ledger.used("photographs", len(self.photos) - len(without))
-        example = repaired(without[0]) if without else ""
         kind = "without a caption (they stay images)"
-        ledger.skipped("photographs", kind, example, len(without), loud=True)
+        ledger.skipped("photographs", kind, next(iter(without), ""), len(without), loud=True)
 
 
 def folder_files(folder: Path, suffix: str, ledger: Ledger) -> FolderFiles:
@@ -116,14 +115,14 @@ def _walk(folder: Path, ledger: Ledger) -> list[str]:
         below = Path(parent).relative_to(folder)
         ledger.seen("folders")
         if real in seen:
-            ledger.skipped("folders", "entered before through a link", repaired(below.as_posix()))
+            ledger.skipped("folders", "entered before through a link", below.as_posix())
             folders.clear()
             continue
         seen.add(real)
         ledger.used("folders")
         hidden = [name for name in folders if name.startswith(".")]
         ledger.seen("folders", len(hidden))
-        ledger.skipped("folders", "hidden", repaired((below / hidden[0]).as_posix()) if hidden else "", len(hidden))
+        ledger.skipped("folders", "hidden", (below / next(iter(hidden), "")).as_posix(), len(hidden))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [(below / name).as_posix() for name in names]
     return found

@@ -13,7 +13,7 @@ from labelgen.corpus.shards.files import FILES, TAR, shards_of
 from labelgen.corpus.shards.samples import ShardReader
 from labelgen.corpus.shards.tar_members import Damage
 from labelgen.corpus.text.encodings import refuse_other_encoding
-from labelgen.corpus.text.names import INSIDE, repaired
+from labelgen.corpus.text.names import INSIDE
 from labelgen.errors import DatasetError, some
 from labelgen.registry import unknown
 
@@ -110,7 +110,7 @@ def _book(ledger: Ledger, shard: str, damage: Damage | None) -> None:
         ledger.used(FILES)
     else:
         reason = f"damaged at byte {damage.offset:,} and read up to there ({damage.what})"
-        ledger.quarantined(FILES, reason, repaired(shard))
+        ledger.quarantined(FILES, reason, shard)
 
 
 def _refuse_repeated(images: list[ImageRecord]) -> None:

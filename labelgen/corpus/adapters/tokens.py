@@ -10,7 +10,7 @@ from typing import NamedTuple
 from labelgen.corpus.base import CaptionRecord, ImageRecord
 from labelgen.corpus.files import PHOTO_SUFFIXES, read_lines
 from labelgen.corpus.ledger import Ledger
-from labelgen.corpus.text.names import file_stem, repaired
+from labelgen.corpus.text.names import file_stem
 from labelgen.errors import DatasetError, shown
 
 #: Split of an image that no list names.
@@ -108,7 +108,7 @@ def _book_listed(
     ledger.seen("listed images", len(splits))
     ledger.used("listed images", len(splits) - len(without))
     kind = f"no caption in {path.name} (the image stays, without captions)"
-    ledger.skipped("listed images", kind, repaired(without[0]) if without else "", len(without), loud=True)
+    ledger.skipped("listed images", kind, next(iter(without), ""), len(without), loud=True)
 
 
 def _read_lists(lists: Mapping[str, Path], ledger: Ledger) -> dict[str, tuple[str, str]]:

@@ -11,7 +11,6 @@ from xml.etree import ElementTree as ET
 from labelgen.corpus.base import CaptionRecord, DatasetInfo, ImageRecord, Records
 from labelgen.corpus.files import PHOTO_SUFFIXES, data_folder, not_this, photo_folder, read_bytes, read_lines
 from labelgen.corpus.ledger import Ledger
-from labelgen.corpus.text.names import repaired
 from labelgen.errors import DatasetError, shown
 
 _LISTS = {"train": "trainset_txt_img_cat.list", "test": "testset_txt_img_cat.list"}
@@ -126,7 +125,7 @@ def _book_photos(ledger: Ledger, found: Sequence[tuple[str, str]], images: Seque
             ledger.used("photographs")
         else:
             kind = "another one has the same id" if image_id in named else "named by no list"
-            ledger.skipped("photographs", kind, repaired(file), loud=True)
+            ledger.skipped("photographs", kind, file, loud=True)
 
 
 def _document(texts: Path, text_id: str) -> str:

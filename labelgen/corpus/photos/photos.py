@@ -12,7 +12,7 @@ import stat
 import struct
 import warnings
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, TypeVar
@@ -46,11 +46,7 @@ class PhotoError(DatasetError):
         super().__init__(what, found=found)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return _rebuild, (self.reason, self.what, self.found)
-
-
-def _rebuild(reason: Reason, what: str, found: str) -> PhotoError:
-    return PhotoError(reason, what, found=found)
+        return partial(PhotoError, found=self.found), (self.reason, self.what)
 
 
 def read_photo(root: Path, file: str) -> bytes:
@@ -82,7 +78,7 @@ def probe_photo(root: Path, file: str) -> tuple[int, int]:
             width, height = _stored_size(image)
             return (height, width) if orientation(image) >= 5 else (width, height)
         except Exception as error:  # headers are damaged in every way
-            raise _photo_error(error) from error
+            raise photo_error(error) from error
 
 
 def photo_digest(root: Path, file: str) -> str:
@@ -92,13 +88,9 @@ def photo_digest(root: Path, file: str) -> str:
         PhotoError: missing, empty, not a regular file, unreadable, or larger than 1 GiB.
         DatasetError: the name would leave `root`.
     """
-    if is_unsafe(file):
-        raise DatasetError(f"the file name {file!r} is not safe", expected=f"a relative path below {root}")
-    outer, inside, member = file.partition(INSIDE)
-    status = _regular(root / outer, limited=not inside)
-    offset, size = _member_place(root / outer, member, status) if inside else (0, status.st_size)
+    path, offset, size = _located(root, file)
     try:
-        return digest_file(root / outer, offset, size)
+        return digest_file(path, offset, size)
     except OSError as error:
         raise PhotoError("unreadable", f"cannot read {file}", found=str(error)) from error
 
@@ -128,7 +120,7 @@ def with_photo(data: bytes, work: Callable[[Image.Image], Made]) -> Made:
         try:
             decoded = upright(image)
         except Exception as error:  # decoders raise anything on damaged bytes, and one bad photograph never stops a run
-            raise _photo_error(error) from error
+            raise photo_error(error) from error
         return work(decoded)
 
 
@@ -138,16 +130,25 @@ def black_photo() -> Image.Image:
 
 
 def _stream(root: Path, file: str) -> IO[bytes]:
+    path, offset, size = _located(root, file)
+    try:
+        if not offset:
+            return path.open("rb")
+        with path.open("rb") as shard:
+            shard.seek(offset)
+            return BytesIO(shard.read(size))
+    except OSError as error:
+        raise PhotoError("unreadable", f"cannot open {path}", found=str(error)) from error
+
+
+def _located(root: Path, file: str) -> tuple[Path, int, int]:
+    """The file that holds a photograph, its first byte there (0 outside of shards) and its length."""
     if is_unsafe(file):
         raise DatasetError(f"the file name {file!r} is not safe", expected=f"a relative path below {root}")
     outer, inside, member = file.partition(INSIDE)
-    status = _regular(root / outer, limited=not inside)
-    try:
-        if not inside:
-            return (root / outer).open("rb")
-        return BytesIO(_member_bytes(root / outer, member, status))
-    except OSError as error:
-        raise PhotoError("unreadable", f"cannot open {root / outer}", found=str(error)) from error
+    path = root / outer
+    status = _regular(path, limited=not inside)
+    return (path, *_member_place(path, member, status)) if inside else (path, 0, status.st_size)
 
 
 def _regular(path: Path, *, limited: bool) -> os.stat_result:
@@ -167,13 +168,6 @@ def _regular(path: Path, *, limited: bool) -> os.stat_result:
     return status
 
 
-def _member_bytes(shard: Path, member: str, status: os.stat_result) -> bytes:
-    offset, size = _member_place(shard, member, status)
-    with shard.open("rb") as file:
-        file.seek(offset)
-        return file.read(size)
-
-
 def _member_place(shard: Path, member: str, status: os.stat_result) -> tuple[int, int]:
     """First byte and length of a member that has bytes, and not too many."""
     index = _tar_index(shard, status.st_size, status.st_mtime_ns)
@@ -189,7 +183,7 @@ def _member_place(shard: Path, member: str, status: os.stat_result) -> tuple[int
 
 @lru_cache(maxsize=16)  # rows follow the source, so neighbouring reads share a shard
 def _tar_index(shard: Path, size: int, changed: int) -> Mapping[str, tuple[int, int]]:
-    """member -> (offset, bytes) of an uncompressed tar; size and time make a shard that changed be indexed anew.
+    """member -> (offset, bytes) of an uncompressed tar; `size` and `changed` are part of the key of the cache.
 
     Whether a damaged shard may be used at all, the data set says; here its whole members are there.
     """
@@ -220,7 +214,7 @@ def _opened(stream: IO[bytes]) -> Image.Image:
         image: Image.Image = factory(stream, "")
         problem = size_problem(image)
     except Exception as error:  # see with_photo
-        raise _photo_error(error) from error
+        raise photo_error(error) from error
     if problem:
         raise PhotoError("too_large", problem)
     return image
@@ -262,10 +256,8 @@ def _stored_size(image: Image.Image) -> tuple[int, int]:
 
 def photo_error(error: Exception) -> PhotoError:
     """The quarantine entry of whatever was raised while a photograph was read, decoded or prepared."""
-    return error if isinstance(error, PhotoError) else _photo_error(error)
-
-
-def _photo_error(error: Exception) -> PhotoError:
+    if isinstance(error, PhotoError):
+        return error
     text = (str(error) or type(error).__name__)[:200]
     if isinstance(error, (Image.DecompressionBombError, MemoryError)):
         return PhotoError("too_large", "the picture is too large", found=text)

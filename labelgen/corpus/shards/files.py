@@ -9,7 +9,7 @@ from pathlib import Path
 
 from labelgen.corpus.ledger import Ledger
 from labelgen.corpus.shards.keys import looks_used
-from labelgen.corpus.text.names import INSIDE, repaired
+from labelgen.corpus.text.names import INSIDE
 from labelgen.errors import DatasetError, some
 
 #: The unit in which files are counted.
@@ -38,14 +38,14 @@ def shards_of(folder: Path, ledger: Ledger) -> list[Path]:
             continue
         ledger.seen(FILES)
         if linked:
-            ledger.skipped(FILES, "linked folders, which are not followed", repaired(name), loud=True)
+            ledger.skipped(FILES, "linked folders, which are not followed", name, loud=True)
         elif TAR.search(name) and path.is_dir():
-            ledger.skipped(FILES, "folders with the name of a shard", repaired(name), loud=True)
+            ledger.skipped(FILES, "folders with the name of a shard", name, loud=True)
         elif TAR.search(name):
             shards.append(path)
         else:
             kind, loud = _other_file(name)
-            ledger.skipped(FILES, kind, repaired(name), loud=loud)
+            ledger.skipped(FILES, kind, name, loud=loud)
     if packed:
         raise DatasetError(
             f"{len(packed)} compressed shards lie in {folder}",

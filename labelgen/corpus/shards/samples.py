@@ -5,20 +5,19 @@ The data set `webdataset` and the writer of cleaned shards share this reader, so
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from labelgen.corpus.files import items
+from labelgen.corpus.files import LINE_ENDS, parse_json, texts_of
 from labelgen.corpus.ledger import Ledger
 from labelgen.corpus.shards.keys import Keys, Sample, Skipped, keys_of, kind_of, looks_used, other_suffix
 from labelgen.corpus.shards.tar_members import Archive, Damage
-from labelgen.corpus.text.encodings import wide_encoding
-from labelgen.corpus.text.names import INSIDE, repaired, text_of
+from labelgen.corpus.text.encodings import decode_part
+from labelgen.corpus.text.names import INSIDE, repaired
 from labelgen.errors import DatasetError, some
 
 MEMBERS = "members"
@@ -32,7 +31,6 @@ _MAX_KINDS = 50
 
 _INTERNAL = re.compile(r"__.*__(?:\..*)?")
 _FOREIGN_FOLDER = re.compile(r"(?:^|/)(?:__MACOSX|PaxHeaders?(?:\.\d+)?|@PaxHeader)(?:/|$)")
-_LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 class Caption(NamedTuple):
@@ -124,7 +122,7 @@ class ShardReader:
             )
         if damage.cut:
             self.ledger.seen(MEMBERS)
-            self.ledger.quarantined(MEMBERS, "bytes are missing", f"{shard}{INSIDE}{repaired(damage.cut)}")
+            self.ledger.quarantined(MEMBERS, "bytes are missing", f"{shard}{INSIDE}{damage.cut}")
 
     def _skip(self, reason: Skipped, example: str, *, seen: bool = True) -> None:
         kind = reason.kind
@@ -132,7 +130,7 @@ class ShardReader:
             kind = "further kinds, not read"
         self._kinds.add(kind)
         self.ledger.seen(MEMBERS, int(seen))
-        self.ledger.skipped(MEMBERS, kind, repaired(example), loud=reason.loud)
+        self.ledger.skipped(MEMBERS, kind, example, loud=reason.loud)
 
 
 @dataclass
@@ -160,7 +158,7 @@ class _Texts:
 
     def _captions(self, number: int) -> list[str]:
         text = self._text(number).removesuffix("\n").removesuffix("\r")
-        lines = [line for line in _LINE_END.split(text) if line.strip()]
+        lines = [line for line in LINE_ENDS.split(text) if line.strip()]
         if self.reader.lines:
             return lines or [text]
         if len(lines) > 1:
@@ -197,13 +195,7 @@ class _Texts:
         return captions
 
     def _text(self, number: int) -> str:
-        data = self.archive.data(self.members[number], MAX_TEXT)
-        wide = wide_encoding(data)
-        if wide:
-            raise DatasetError(
-                f"{self._where(number)} is not in UTF-8 but in {wide}", expected="UTF-8", todo="convert the texts"
-            )
-        return data.decode("utf-8-sig", "surrogateescape")
+        return decode_part(self.archive.data(self.members[number], MAX_TEXT), self._where(number))
 
     def _where(self, number: int) -> str:
         return repaired(f"{self.shard}{INSIDE}{self.members[number].name}")
@@ -213,35 +205,17 @@ def captions_of_json(text: str, name: str, where: str, ledger: Ledger | None = N
     """Captions of the JSON of a sample and the field that has them: `name`, or its plural.
 
     Raises:
-        DatasetError: not JSON, a field twice in one object, or captions that are not texts.
+        DatasetError: not JSON, a key twice in one object, or captions that are not texts.
     """
-    try:
-        pairs: Any = json.loads(text, object_pairs_hook=_Pairs)
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{where} is not JSON", found=str(error)[:200]) from error
-    if not isinstance(pairs, _Pairs):
-        return [], ""
-    record, names = dict(pairs), [key for key, _ in pairs]
-    twice = [item for item in (name, f"{name}s") if names.count(item) > 1]
-    if twice:
-        raise DatasetError(f"{where} has the field {twice[0]!r} twice", expected="one field, with a text or a list")
-    fields = [item for item in (name, f"{name}s") if record.get(item) is not None]
+    record = parse_json(text, where)
+    fields = [item for item in (name, f"{name}s") if isinstance(record, dict) and record.get(item) is not None]
     if not fields:
         return [], ""
-    found = [_texts(record[item], f"{item!r} of {where}") for item in fields]
+    found = [texts_of(record[item], f"{item!r} of {where}") for item in fields]
     if ledger is not None and any(set(texts) - set(found[0]) for texts in found[1:]):
         ledger.seen(_FIELDS)
         ledger.skipped(_FIELDS, f"{fields[1]!r} beside {fields[0]!r}, which counts", where, loud=True)
     return found[0], fields[0]
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as it is written: a dictionary would keep the last of two equal fields without a word."""
-
-
-def _texts(value: Any, where: str) -> list[str]:
-    listed = [value] if isinstance(value, str) else items(value, where)
-    return [text_of(text, where) for text in listed]
 
 
 def _unreadable(member: tarfile.TarInfo) -> Skipped | None:

@@ -1,4 +1,4 @@
-"""Rows of comma- and tab-separated text, read strictly: a quote never swallows the rows behind it.
+"""Rows of comma- and tab-separated text, read strictly: a quote never takes in the rows behind it.
 
 Two readings of a file are possible: with quotes (RFC 4180: a quote that opens a field closes it before the next
 separator, quotes inside are doubled), and with quotes as plain text, as many TSV files mean them. The first is taken
@@ -10,10 +10,10 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from labelgen.corpus.files import LINE_ENDS
+from labelgen.corpus.files import ANY_LINE, LINE_ENDS
 from labelgen.corpus.ledger import Ledger
 from labelgen.errors import ConfigError, DatasetError, shown
 from labelgen.registry import unknown
@@ -81,7 +81,7 @@ def read_csv(text: str, name: str, *, separator: str = "", quoting: str = "auto"
     """
     character = _character(separator) or _sniffed(text, name)
     spaces = _spaces_behind(text, character)
-    rows = _without_swallowed(text, name, character, spaces, quoting)
+    rows = _rows(text, name, character, spaces, quoting)
     _refuse_mixed_ends(text, name, rows)
     table = _sorted_out(rows, name)
     _refuse_ragged(name, table)
@@ -93,14 +93,6 @@ def book_rows(ledger: Ledger, table: CsvTable, name: str) -> None:
     ledger.seen("rows", len(table.rows) + len(table.other))
     for kind, row in table.other:
         ledger.skipped("rows", kind, f"line {row.line} of {name}", loud=kind == "repeated header")
-
-
-def without_rows(text: str, gone: Iterable[CsvRow]) -> list[str]:
-    """The lines of a file, with their ends, less those of some rows."""
-    lines = physical_lines(text)
-    for row in gone:
-        lines[row.line - 1 : row.stop - 1] = [""] * (row.stop - row.line)
-    return lines
 
 
 def _character(separator: str) -> str:
@@ -125,20 +117,19 @@ def _spaces_behind(text: str, separator: str) -> bool:
     return separator != " " and bool(names) and all(name.startswith(" ") for name in names)
 
 
-def _without_swallowed(text: str, name: str, separator: str, spaces: bool, quoting: str) -> list[CsvRow]:
+def _rows(text: str, name: str, separator: str, spaces: bool, quoting: str) -> list[CsvRow]:
     if quoting == "none" or '"' not in text:
         return list(_parsed(text, name, separator, spaces, quoted=False))
     rows, problem = _quoted(text, name, separator, spaces)
-    if problem is None and quoting == "auto":
-        swallowed = _swallowed(rows, separator, spaces)
-        if swallowed is not None:
-            raise _not_csv(name, swallowed, "both readings fit")
-    if problem is None:
-        return rows
-    literal = _literal(text, name, separator, spaces) if quoting == "auto" else None
-    if literal is None:
-        raise _not_csv(name, problem, "it does not fit")
-    return literal
+    if problem is not None:
+        literal = _literal(text, name, separator, spaces) if quoting == "auto" else None
+        if literal is None:
+            raise _not_csv(name, problem, both=False)
+        return literal
+    enclosed = _enclosed_rows(rows, separator, spaces) if quoting == "auto" else None
+    if enclosed is not None:
+        raise _not_csv(name, enclosed, both=True)
+    return rows
 
 
 def _quoted(text: str, name: str, separator: str, spaces: bool) -> tuple[list[CsvRow], _Problem | None]:
@@ -149,12 +140,11 @@ def _quoted(text: str, name: str, separator: str, spaces: bool) -> tuple[list[Cs
     except DatasetError as error:
         return rows, _Problem(rows[-1].stop if rows else 1, error.found)
     width = next((len(row.fields) for row in rows if row.fields), 0)
-    for row in rows:
-        if row.fields and len(row.fields) != width:
-            raw = "".join(physical_lines(text)[row.line - 1 : row.stop - 1])
-            if '"' in raw:
-                return rows, _Problem(row.line, f"{len(row.fields)} fields: {shown(raw)}")
-            break  # refused as it is
+    ragged = next((row for row in rows if row.fields and len(row.fields) != width), None)
+    if ragged is not None:
+        raw = "".join(ANY_LINE.findall(text)[ragged.line - 1 : ragged.stop - 1])
+        if '"' in raw:  # others are refused later, without advice on quotes
+            return rows, _Problem(ragged.line, f"{len(ragged.fields)} fields: {shown(raw)}")
     return rows, None
 
 
@@ -162,14 +152,14 @@ def _literal(text: str, name: str, separator: str, spaces: bool) -> list[CsvRow]
     """The reading with quotes as text, if every line is a row of the header's width and nothing says that they are
     quotes: a quoted name of a column, a doubled quote inside a quoted field, or, where fields often hold the separator
     and are quoted for it, any field that is quoted as it should be."""
-    rows = [row for row in _parsed(text, name, separator, spaces, quoted=False) if row.fields]
-    if not rows or any('"' in field for field in rows[0].fields):
+    rows = list(_parsed(text, name, separator, spaces, quoted=False))
+    header = next((row.fields for row in rows if row.fields), [])
+    if not header or any('"' in field for field in header):
         return None
-    width = len(rows[0].fields)
     for row in rows:
-        if len(row.fields) != width or any(_is_quoted(field, separator) for field in row.fields):
+        if row.fields and (len(row.fields) != len(header) or any(_is_quoted(field, separator) for field in row.fields)):
             return None
-    return list(_parsed(text, name, separator, spaces, quoted=False))
+    return rows
 
 
 def _is_quoted(field: str, separator: str) -> bool:
@@ -194,18 +184,13 @@ def _parsed(text: str, name: str, separator: str, spaces: bool, *, quoted: bool)
             yield CsvRow(line, stop, fields)
             line = stop
     except csv.Error as error:
-        part = shown(physical_lines(text)[line - 1])
+        part = shown(ANY_LINE.findall(text)[line - 1])
         raise DatasetError(
             f"line {line} of {name} is not CSV", found=f"{error} (read to line {reader.line_num}): {part}"
         ) from error
 
 
-def physical_lines(text: str) -> list[str]:
-    """Lines of a text with their ends, as rows count them."""
-    return list(io.StringIO(text, newline=""))
-
-
-def _swallowed(rows: Sequence[CsvRow], separator: str, spaces: bool) -> _Problem | None:
+def _enclosed_rows(rows: Sequence[CsvRow], separator: str, spaces: bool) -> _Problem | None:
     """The first row with a quoted field whose lines would be rows by themselves."""
     width = next((len(row.fields) for row in rows if row.fields), 0)
     lined = [row for row in rows if row.stop - row.line > 1]
@@ -233,16 +218,15 @@ def _holds_rows(field: str, place: int, width: int, separator: str, *, sentences
     return width - 1 in counts[1:-1] or (counts[0] == width - 1 - place and counts[-1] == place)
 
 
-def _not_csv(name: str, problem: _Problem, why: str) -> DatasetError:
+def _not_csv(name: str, problem: _Problem, *, both: bool) -> DatasetError:
+    """Neither reading fits, or both do."""
     return DatasetError(
-        f"line {problem.line} of {name} is not CSV that can be read in one way only"
-        if why == "both readings fit"
-        else f"line {problem.line} of {name} is not CSV",
+        f"line {problem.line} of {name} is not CSV{' that can be read in one way only' if both else ''}",
         found=problem.found,
         expected="a quote that opens a field closes it before the next separator; quotes inside are doubled: "
         '"a ""big"" dog"',
         todo="mend the line, or set quoting='none' if quotes are plain text in this file"
-        + (", quoting='csv' if the field is one caption of several lines" if why == "both readings fit" else ""),
+        + (", quoting='csv' if the field is one caption of several lines" if both else ""),
     )
 
 
@@ -250,7 +234,7 @@ def _refuse_mixed_ends(text: str, name: str, rows: Sequence[CsvRow]) -> None:
     """Rows that end with a lone carriage return in a file whose other rows end with a newline, or the reverse."""
     if "\n" not in text or _LONE_CR.search(text) is None:
         return
-    lines = [*physical_lines(text), ""]
+    lines = [*ANY_LINE.findall(text), ""]
     first = ""
     for row in rows:
         last, behind = lines[row.stop - 2], lines[row.stop - 1]

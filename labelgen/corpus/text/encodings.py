@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from labelgen.errors import DatasetError, shown
 
@@ -18,7 +18,7 @@ _MARKS = (
 
 # Which of every four bytes are mostly zero at the beginning of a file without a mark. Metadata begins with ASCII: names
 # of columns, brackets, names of files.
-_ZEROS = {
+_ZEROS: Mapping[tuple[bool, ...], str] = {
     (False, True, True, True): "UTF-32LE",
     (True, True, True, False): "UTF-32BE",
     (False, True, False, True): "UTF-16LE",
@@ -42,18 +42,32 @@ def decode_text(data: bytes, name: str) -> str:
     Raises:
         DatasetError: the whole file is in another encoding.
     """
-    wide = wide_encoding(data)
-    if wide:
-        raise _other_encoding(name, wide, f"it begins with {data[:16]!r}")
+    _refuse_wide(data, name)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = data.decode("utf-8-sig", "surrogateescape")
+        text = decode_part(data, name)
     refuse_other_encoding([text], name)
     return text
 
 
-def wide_encoding(data: bytes) -> str:
+def decode_part(data: bytes, name: str) -> str:
+    """The text of one of many small files, which `refuse_other_encoding` then judges together.
+
+    Raises:
+        DatasetError: UTF-16 or UTF-32.
+    """
+    _refuse_wide(data, name)
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
+def _refuse_wide(data: bytes, name: str) -> None:
+    wide = _wide_encoding(data)
+    if wide:
+        raise _other_encoding(name, wide, f"it begins with {data[:16]!r}")
+
+
+def _wide_encoding(data: bytes) -> str:
     """The form of UTF-16 or UTF-32 that a file begins in, "" for all others."""
     for mark, name in _MARKS:
         if data.startswith(mark):
@@ -61,8 +75,8 @@ def wide_encoding(data: bytes) -> str:
     beginning = data[: min(_BEGINNING, len(data) // 4 * 4)]
     if not beginning or 0 not in beginning:
         return ""
-    share = [beginning[place::4].count(0) / (len(beginning) // 4) for place in range(4)]
-    return _ZEROS.get((share[0] >= _MOSTLY, share[1] >= _MOSTLY, share[2] >= _MOSTLY, share[3] >= _MOSTLY), "")
+    mostly = tuple(beginning[place::4].count(0) >= _MOSTLY * (len(beginning) // 4) for place in range(4))
+    return _ZEROS.get(mostly, "")
 
 
 def refuse_other_encoding(texts: Sequence[str], name: str) -> None:

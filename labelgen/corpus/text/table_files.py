@@ -12,7 +12,6 @@ from labelgen.corpus.files import LINE_ENDS, parse_json, read_bytes
 from labelgen.corpus.ledger import Ledger
 from labelgen.corpus.text.csv_rows import CsvTable, book_rows, check_options, read_csv
 from labelgen.corpus.text.encodings import decode_text
-from labelgen.corpus.text.names import repaired
 from labelgen.errors import DatasetError, some
 
 #: Suffixes of the formats that are read.
@@ -144,8 +143,7 @@ class TableFile:
         named = [str(path) for path in paths if path is not None]
         self._ledger.seen("pictures inside the table", len(named))
         kind = f"column {name!r}: photographs are read from files, write them to the folder of photographs"
-        example = repaired(named[0]) if named else ""
-        self._ledger.skipped("pictures inside the table", kind, example, len(named), loud=True)
+        self._ledger.skipped("pictures inside the table", kind, next(iter(named), ""), len(named), loud=True)
 
 
 def column_names(path: Path) -> list[str]:

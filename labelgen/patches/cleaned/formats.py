@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from labelgen.corpus.adapters.tokens import token_line
 from labelgen.corpus.files import ANY_LINE, parse_json, split_lines
-from labelgen.corpus.text.csv_rows import physical_lines, read_csv
+from labelgen.corpus.text.csv_rows import read_csv
 from labelgen.corpus.text.encodings import decode_text
 from labelgen.corpus.text.names import file_stem
 from labelgen.errors import DatasetError, shown
@@ -128,14 +128,13 @@ def csv_table(
     name: str, data: bytes, columns: Columns, numbered: Numbered | None = None, options: Mapping[str, str] | None = None
 ) -> Iterator[Entry]:
     """Yield rows of CSV and TSV with a header; `options` are `separator` and `quoting` of `read_csv`."""
-    text = decode_text(data, name)
-    table, lines, place = read_csv(text, name, **(options or {})), physical_lines(text), 0
+    table, place = read_csv(decode_text(data, name), name, **(options or {})), 0
+    lines = [line for _, line in _lines(name, data, ANY_LINE.findall)]  # the mark, then lines from 1
     records = [dict(zip(table.header, row.fields, strict=True)) for row in table.rows]
-    yield Entry(_mark(data))
     for row, entry in zip(table.rows, table_entries(name, table.header, records, columns, numbered), strict=True):
-        yield Entry("".join(lines[place : row.line - 1]))
-        yield entry._replace(text="".join(lines[row.line - 1 : row.stop - 1]))
-        place = row.stop - 1
+        yield Entry("".join(lines[place : row.line]))
+        yield entry._replace(text="".join(lines[row.line : row.stop]))
+        place = row.stop
     yield Entry("".join(lines[place:]))
 
 
@@ -257,13 +256,9 @@ def _karpathy_id(entry: Mapping[str, Any]) -> str:
 
 def _lines(name: str, data: bytes, split: Callable[[str], list[str]]) -> Iterator[tuple[str, str]]:
     """Yield the byte order mark, if any, with an empty place, then places for messages and lines."""
-    yield "", _mark(data)
+    yield "", "\ufeff" if data.startswith(codecs.BOM_UTF8) else ""
     for number, line in enumerate(split(decode_text(data, name)), start=1):
         yield f"line {number} of {name}", line
-
-
-def _mark(data: bytes) -> str:
-    return "\ufeff" if data.startswith(codecs.BOM_UTF8) else ""
 
 
 def _record(where: str, line: str) -> dict[str, Any]:

@@ -29,12 +29,13 @@ from labelgen.stages.estimate.calibrate import ShapeOnly, exact_rates, made_plan
 from labelgen.stages.estimate.crossover import outlook
 from labelgen.stages.ingest import ingest
 from labelgen.stages.model.facts import CorpusFacts, TeacherFacts
+from labelgen.stages.model.lists import lists_for
 from labelgen.stages.model.part_files import write_part
 from labelgen.stages.plan.build_plan import EmbeddingPlan, ProductPlan, embedding_plans, product_plans
 from labelgen.stages.running import worker
 from labelgen.stages.running.memory import PeakMeter
 from labelgen.stages.work.embed import describe_teacher
-from labelgen.stages.work.search import assemble_neighbors, lists_for
+from labelgen.stages.work.search import assemble_neighbors
 from labelgen.stages.work.stats import sample_pairs
 from labelgen.store import layout
 
@@ -162,7 +163,7 @@ def _unbuilt(product: ProductPlan, corpus: Corpus) -> SearchPlan:
         image=None if product.product == "text" else image,
         offsets=corpus.offsets,
         splits=tuple(corpus.splits.values()),
-        wants=tuple(item.want for item in product.lists),
+        wants=tuple(item.request for item in product.lists),
         memory=worker.search_memory(worker.settings().memory),
     )
 
@@ -182,7 +183,7 @@ def _merge_seconds(k: int) -> float:
 
 def _measure_seconds(product: ProductPlan) -> float:
     """Seconds a split of the statistics of all lists of a product."""
-    plan = made_plan(_MERGED_ROWS, product.dim, [item.want for item in product.lists], product.product)
+    plan = made_plan(_MERGED_ROWS, product.dim, [item.request for item in product.lists], product.product)
     tables = {layout.stats_path(item.relation, item.alias, item.aggregation): item for item in product.lists}
     return sum(
         timed(partial(sample_pairs, plan, item.relation, item.aggregation), warm=False) for item in tables.values()

@@ -103,7 +103,7 @@ def approximate_rates(product: ProductPlan, spec: str) -> ApproximateRates:
         MissingExtraError: the library of the engine is not installed.
     """
     engine = engine_of(spec)
-    wants = [item.want for item in product.lists if item.scope == product.lists[0].scope]
+    wants = [item.request for item in product.lists if item.scope == product.lists[0].scope]
     plan = made_plan(_ROWS, product.dim, [want for want in wants if want.scope == "split"] or wants, product.product)
     modality = searched_rows(plan, plan.wants[0].relation)[1]
     rows = plan.text if modality == "text" else plan.image

@@ -13,7 +13,7 @@ from labelgen.errors import StoreMismatchError
 from labelgen.stages.ingest import ingest
 from labelgen.stages.ingest.corpus_source import dataset_of, sealed_corpus
 from labelgen.stages.ingest.photo_identity import OLD_IDENTITY, is_old, photo_identity
-from labelgen.stages.model.facts import Part, sealed_parts
+from labelgen.stages.model.facts import CorpusPart, sealed_parts
 from labelgen.store.manifest import Manifest
 
 
@@ -28,7 +28,7 @@ def compare_sources(root: Path, sealed: Manifest, config: BuildConfig) -> list[s
     """
     notes: list[str] = []
     old = sealed_corpus(root, sealed)
-    parts = (*sealed_parts(sealed), Part(len(old.images), len(old.captions), sealed.corpus.n_texts))
+    parts = (*sealed_parts(sealed), CorpusPart(len(old.images), len(old.captions), sealed.corpus.n_texts))
     for number, (part, behind) in enumerate(pairwise(parts)):
         dataset = dataset_of(sealed, config, number)
         absent = _absent(dataset)

@@ -18,7 +18,7 @@ from labelgen.corpus.ledger import Account, ledger_notes
 from labelgen.fingerprint import fingerprint
 from labelgen.stages.ingest import ingest
 from labelgen.stages.ingest.photo_identity import OLD_IDENTITY, is_old, joined_identity, photo_identity
-from labelgen.stages.model.facts import CorpusFacts, Part, sealed_parts
+from labelgen.stages.model.facts import CorpusFacts, CorpusPart, sealed_parts
 from labelgen.stages.running import lock
 from labelgen.store import layout
 from labelgen.store.disk.parquet import read_frame
@@ -117,7 +117,7 @@ class Ingest:
         photos = self._identified(seen, range(len(seen.images)), self._pending.get("photos", "")) if look else ""
         self._written(seen, content, photos)
         about, notes = ingest.known_facts(self._config.dataset, corpus)
-        facts = _facts(seen, content, photos, (Part(photos=_folder(corpus.photos)),))
+        facts = _facts(seen, content, photos, (CorpusPart(photos=_folder(corpus.photos)),))
         splits = splits_of(seen.images["split"].to_list())
         notes += [OLD_IDENTITY] if is_old(photos) else []
         return Ingested(facts, splits, about, (), (*notes, *ledger_notes(seen.ledger)), ledger=seen.ledger)
@@ -133,7 +133,7 @@ class Ingest:
         corpus = ingest.without_photographs(old)
         roots, prints = [], []
         before = sealed.corpus.parts or (_first_part(sealed),)
-        parts = (*sealed_parts(sealed), Part(len(old.images), len(old.captions), sealed.corpus.n_texts))
+        parts = (*sealed_parts(sealed), CorpusPart(len(old.images), len(old.captions), sealed.corpus.n_texts))
         for number, (part, behind) in enumerate(pairwise(parts)):
             with self._timed("ingest", 0, 1) as tell:
                 read = ingest.read_corpus(dataset_of(sealed, self._config, number))
@@ -160,7 +160,7 @@ class Ingest:
         corpus = self._probed(joined.corpus, rows) if look else joined.corpus
         photos = self._identified(corpus, rows, self._pending.get("photos", "")) if look else ""
         self._written(corpus, new, photos)
-        first = Part(joined.first_image, joined.first_caption, joined.first_text, _folder(corpus.photos))
+        first = CorpusPart(joined.first_image, joined.first_caption, joined.first_text, _folder(corpus.photos))
         before = sealed.corpus.parts or (_first_part(sealed),)
         parts = (*sealed_parts(sealed), first)
         facts = replace(
@@ -181,7 +181,9 @@ class Ingest:
         history = _history(entry, joined)
         return Ingested(facts, splits, sealed.corpus.about, (*before, entry), notes, history, ledger=joined.new.ledger)
 
-    def _refuse_changed(self, old: Corpus, read: Corpus, sealed: Manifest, part: Part, behind: Part) -> None:
+    def _refuse_changed(
+        self, old: Corpus, read: Corpus, sealed: Manifest, part: CorpusPart, behind: CorpusPart
+    ) -> None:
         """Refuse a data set that is not the one that a part of the store was made of.
 
         A whole store is compared by its fingerprint. The data set of a part may hold other images by now: that it still
@@ -214,7 +216,7 @@ class Ingest:
         lock.note(self._root, self._pending, corpus=content, photos=photos)
 
 
-def _facts(corpus: Corpus, content: str, photos: str, parts: tuple[Part, ...]) -> CorpusFacts:
+def _facts(corpus: Corpus, content: str, photos: str, parts: tuple[CorpusPart, ...]) -> CorpusFacts:
     return CorpusFacts(
         folder=layout.INGEST,
         n_images=len(corpus.images),

@@ -12,7 +12,7 @@ import numpy as np
 
 from labelgen.corpus.ledger import Account, with_quarantine
 from labelgen.stages.ingest.ingest import quarantined, quarantined_captions
-from labelgen.stages.model.facts import Part
+from labelgen.stages.model.facts import CorpusPart
 from labelgen.stages.plan.build_plan import EmbeddingPlan
 from labelgen.stages.running.task import Receipt
 from labelgen.store import layout
@@ -46,7 +46,7 @@ class SealedCorpus:
         """The folder that the tables are below now."""
         return root / layout.SEALING if self.new else root
 
-    def ledger(self, accounts: Sequence[Account], first: Part) -> tuple[Mapping[str, Any], ...]:
+    def ledger(self, accounts: Sequence[Account], first: CorpusPart) -> tuple[Mapping[str, Any], ...]:
         """Accounts of the data set whose rows begin at `first` and end with the corpus, with the final quarantine."""
         starts = {"image": first.image, "caption": first.caption}
         rows = [entry for entry in self.quarantine if entry[1] >= starts[entry[0]]]

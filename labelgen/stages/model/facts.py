@@ -14,7 +14,7 @@ Kind: TypeAlias = Literal["content", "keyed", "trained"]
 
 
 @dataclass(frozen=True)
-class Part:
+class CorpusPart:
     """Images that entered a corpus together: their first rows, and the folder of their photographs ("" for none)."""
 
     image: int = 0
@@ -44,7 +44,7 @@ class CorpusFacts:
     n_texts: int
     fingerprint: str
     photos_fingerprint: str
-    parts: tuple[Part, ...] = (Part(),)
+    parts: tuple[CorpusPart, ...] = (CorpusPart(),)
     kept: int = 0
     generation: int = 1
 
@@ -52,7 +52,7 @@ class CorpusFacts:
         return self.n_images if modality == "image" else self.n_captions
 
     @property
-    def new(self) -> Part:
+    def new(self) -> CorpusPart:
         """The first part whose rows are made; its first rows are the numbers of rows that are there already."""
         return self.parts[self.kept]
 
@@ -73,12 +73,12 @@ class CorpusFacts:
         )
 
 
-def sealed_parts(manifest: Manifest) -> tuple[Part, ...]:
+def sealed_parts(manifest: Manifest) -> tuple[CorpusPart, ...]:
     """The parts of a sealed corpus, without their photographs."""
-    starts = [Part()]
+    starts = [CorpusPart()]
     for part in manifest.corpus.parts[:-1]:
         last = starts[-1]
-        starts.append(Part(last.image + part.images, last.caption + part.captions, last.text + part.texts))
+        starts.append(CorpusPart(last.image + part.images, last.caption + part.captions, last.text + part.texts))
     return tuple(starts)
 
 

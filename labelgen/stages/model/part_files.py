@@ -22,7 +22,7 @@ def part_path(alias: str, modality: Modality, block: int) -> str:
 
 
 @dataclass(frozen=True)
-class Blocks:
+class BlockRanges:
     """How texts, or images, are cut into the blocks that are encoded together: `size` each, and never across a border.
 
     Attributes:
@@ -49,7 +49,7 @@ class Blocks:
         return np.concatenate([[0], np.cumsum(counts)])[group] + inside // self.size, inside % self.size
 
     @classmethod
-    def of(cls, size: int, firsts: Sequence[int], stop: int) -> Blocks:
+    def of(cls, size: int, firsts: Sequence[int], stop: int) -> BlockRanges:
         """Blocks of groups, empty ones left out."""
         kept = [first for first, after in zip(firsts, [*firsts[1:], stop], strict=True) if first < after]
         return cls(size, tuple(kept), stop)

@@ -17,10 +17,11 @@ from labelgen.fingerprint import fingerprint
 from labelgen.similarity.ann.recall import Sampled, drawn
 from labelgen.similarity.base import SearchPlan
 from labelgen.similarity.groups import cut, searched_rows
+from labelgen.stages.model.lists import ListSpec
 from labelgen.stages.plan.build_plan import ProductPlan
 from labelgen.stages.running.task import Receipt, Task, find_receipt, outstanding
 from labelgen.stages.work.approximate import engine_of
-from labelgen.stages.work.search import ListSpec, plan_of
+from labelgen.stages.work.search import plan_of
 from labelgen.store import layout
 from labelgen.types import Modality, Scope
 
@@ -246,7 +247,7 @@ class ApproximateSearch:
         return [item for item in self._product.lists if item.scope == scope]
 
     def _plan_of(self, lists: Sequence[ListSpec]) -> SearchPlan:
-        return replace(self._plan, wants=tuple(item.want for item in lists))
+        return replace(self._plan, wants=tuple(item.request for item in lists))
 
     def _folder(self, name: str) -> str:
         return f"{layout.PARTS}/search/{self._product.name}/{name}"

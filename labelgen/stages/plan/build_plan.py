@@ -13,9 +13,9 @@ from labelgen.errors import ConfigError, DatasetError
 from labelgen.fingerprint import fingerprint
 from labelgen.similarity.base import Product, Strip
 from labelgen.stages.model.facts import CorpusFacts, TeacherFacts
-from labelgen.stages.model.part_files import Blocks
+from labelgen.stages.model.lists import ListSpec, SealedList, product_of
+from labelgen.stages.model.part_files import BlockRanges
 from labelgen.stages.running.task import Receipt, Task
-from labelgen.stages.work.search import ListSpec, SealedList, product_of
 from labelgen.store import layout
 from labelgen.teachers.checks import check_row_count
 from labelgen.types import Modality
@@ -51,12 +51,12 @@ class EmbeddingPlan:
         return self.modality == "text" and self.teacher.kind == "content"
 
     @property
-    def blocks(self) -> Blocks:
+    def blocks(self) -> BlockRanges:
         """What is really encoded, texts or rows, in blocks that never hold items of two parts."""
         parts = self.corpus.parts[self.corpus.kept :]
         firsts = [part.text if self.by_text else part.row(self.modality) for part in parts]
         stop = self.corpus.n_texts if self.by_text else self.corpus.rows(self.modality)
-        return Blocks.of(self.block, firsts, stop)
+        return BlockRanges.of(self.block, firsts, stop)
 
     @property
     def units(self) -> int:

@@ -14,7 +14,7 @@ from labelgen import config as configs
 from labelgen.config import BuildConfig, SearchConfig
 from labelgen.errors import ConfigError
 from labelgen.registry import unknown
-from labelgen.stages.work.search import ListSpec, lists_for
+from labelgen.stages.model.lists import ListSpec, lists_for
 from labelgen.store.manifest import Manifest, NeighborEntry
 from labelgen.types import Modality
 
@@ -165,7 +165,7 @@ def _without_dropped(sealed: Manifest, before: SearchConfig, search: SearchConfi
 
 
 @dataclass(frozen=True)
-class Lists:
+class ListChange:
     """The lists of a store after a build or change, and which sealed ones longer lists take the place of."""
 
     wanted: Sequence[ListSpec]
@@ -179,7 +179,7 @@ def lists_after(
     n_splits: int,
     generation: int,
     change: Change,
-) -> Lists:
+) -> ListChange:
     """Sealed lists that stay, and those that the recipe asks for beyond the sealed recipe.
 
     A list is not made where a sealed one holds all of it, and takes the place of sealed ones that it holds all of.
@@ -189,7 +189,7 @@ def lists_after(
     """
     asked = lists_for(search, modalities, n_splits, generation)
     if sealed is None:
-        return Lists(asked)
+        return ListChange(asked)
     kept = [_listed(entry, generation) for entry in sealed.neighbors if entry.path not in change.paths]
     known = {_key(item) for item in _asked_before(sealed)}
     new = [
@@ -200,7 +200,9 @@ def lists_after(
     gone = [old for old in kept if any(_holds(item, old) for item in new)]
     if change.paths and not (kept or new):
         raise ConfigError("no neighbour list would be left", found=f"--drop {' '.join(change.names)}")
-    return Lists([*(item for item in kept if item not in gone), *new], [item.path.partition("/")[2] for item in gone])
+    return ListChange(
+        [*(item for item in kept if item not in gone), *new], [item.path.partition("/")[2] for item in gone]
+    )
 
 
 def _asked_before(sealed: Manifest) -> list[ListSpec]:

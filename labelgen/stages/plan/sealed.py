@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from labelgen.errors import CorruptStoreError, some
+from labelgen.stages.model.lists import ListSpec
 from labelgen.stages.plan.build_plan import EmbeddingPlan
 from labelgen.stages.running.task import Output, is_whole
-from labelgen.stages.work.search import ListSpec
 from labelgen.store import layout
 from labelgen.store.manifest import Manifest
 

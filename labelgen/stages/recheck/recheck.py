@@ -27,8 +27,9 @@ from labelgen.stages.ingest import ingest
 from labelgen.stages.ingest.corpus_source import dataset_of
 from labelgen.stages.model import tables
 from labelgen.stages.model.facts import sealed_parts
+from labelgen.stages.model.lists import product_of
 from labelgen.stages.recheck.approximate import check_again
-from labelgen.stages.work.search import load_plan, product_of
+from labelgen.stages.work.search import load_plan
 from labelgen.stages.work.train import rows_again
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.manifest import EmbeddingEntry, Manifest, NeighborEntry, load_manifest

@@ -221,7 +221,7 @@ def refuse_other_corpus(root: Path, found: str, expected: str, *, changing: bool
         )
 
 
-def start_anew(root: Path) -> None:
+def remove_store(root: Path) -> None:
     """Throw away everything that was built here, sealed or not; the manifest goes first.
 
     Files that no build wrote stay; see `labelgen.stages.running.inventory`.
@@ -233,7 +233,7 @@ def start_anew(root: Path) -> None:
     clean_temporaries(root)
 
 
-def keep_only(root: Path, manifest: Manifest) -> None:
+def remove_all_but(root: Path, manifest: Manifest) -> None:
     """Remove what earlier manifests and receipts of a sealed store name and its own does not, and the work in progress.
 
     The inventory of a change goes last: killed in between, the same call ends it.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from labelgen.stages.running.memory import PeakMeter
-from labelgen.stages.running.task import Receipt, Result, Task, find_receipt, receipt_path
+from labelgen.stages.running.task import Receipt, Task, TaskResult, find_receipt, receipt_path
 from labelgen.store.disk.atomic import write_atomic
 
 #: Names of the functions that tasks call. They are part of fingerprints: a file may move, a name stays.
@@ -56,7 +56,7 @@ def run_task(root: Path, task: Task) -> Receipt:
     return receipt
 
 
-def _function(name: str) -> Callable[..., Result]:
+def _function(name: str) -> Callable[..., TaskResult]:
     module, _, attribute = WORK[name].partition(":")
-    function: Callable[..., Result] = getattr(importlib.import_module(module), attribute)
+    function: Callable[..., TaskResult] = getattr(importlib.import_module(module), attribute)
     return function

@@ -34,7 +34,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Result:
+class TaskResult:
     """What the function of a task returns; `facts` must be plain JSON data."""
 
     outputs: tuple[Output, ...]

@@ -25,7 +25,7 @@ from labelgen.specs import Spec
 from labelgen.stages.model import tables
 from labelgen.stages.model.part_files import read_part, write_part
 from labelgen.stages.running import worker
-from labelgen.stages.running.task import Output, Result
+from labelgen.stages.running.task import Output, TaskResult
 from labelgen.stages.work.search import plan_of, write_partials
 from labelgen.store import layout
 from labelgen.store.disk.atomic import atomic_file
@@ -43,7 +43,7 @@ def engine_of(spec: str) -> ApproximateEngine:
 
 def train(
     root: Path, *, corpus: str, spec: str, alias: str, modality: Modality, dim: int, span: list[int], folder: str
-) -> Result:
+) -> TaskResult:
     """Centres and codebook for the rows of the images `span`."""
     rows, start, stop = _rows(root, corpus, alias, modality, dim, span)
     trained = engine_of(spec).train(rows, start, stop)
@@ -51,7 +51,7 @@ def train(
         write_part(root, f"{folder}/{name}", array)
         for name, array in ((CENTRES, trained.centres), (CODEBOOK, trained.codebook))
     ]
-    return Result(tuple(outputs), {"lists": len(trained.centres)})
+    return TaskResult(tuple(outputs), {"lists": len(trained.centres)})
 
 
 def assign(
@@ -65,20 +65,20 @@ def assign(
     span: list[int],
     folder: str,
     trained: str,
-) -> Result:
+) -> TaskResult:
     """The list of every row of the images `span`, which are some of those of the index."""
     rows, start, stop = _rows(root, corpus, alias, modality, dim, span)
     owner = engine_of(spec).assign(_trained(root, trained), rows, start, stop)
-    return Result((write_part(root, f"{folder}/lists/{start:010d}.npy", owner.astype(np.int32)),), {"start": start})
+    return TaskResult((write_part(root, f"{folder}/lists/{start:010d}.npy", owner.astype(np.int32)),), {"start": start})
 
 
-def divide(root: Path, *, spec: str, dim: int, trained: str, assigned: list[str]) -> Result:
+def divide(root: Path, *, spec: str, dim: int, trained: str, assigned: list[str]) -> TaskResult:
     """Cut the lists of an index into parts that a worker can hold."""
     counts = np.zeros(len(_trained(root, trained).centres), np.int64)
     for path in assigned:
         owner = read_part(root, path)
         counts += np.bincount(owner[owner >= 0], minlength=len(counts))
-    return Result((), {"ranges": [list(span) for span in engine_of(spec).ranges(counts, dim)]})
+    return TaskResult((), {"ranges": [list(span) for span in engine_of(spec).ranges(counts, dim)]})
 
 
 def pack(
@@ -94,7 +94,7 @@ def pack(
     assigned: list[str],
     path: str,
     lists: list[int],
-) -> Result:
+) -> TaskResult:
     """One part of an index: the rows that lie in a range of its lists."""
     low, high = lists
     rows, start, _ = _rows(root, corpus, alias, modality, dim, span)
@@ -107,7 +107,7 @@ def pack(
     part = engine.pack(_trained(root, trained), rows, (low, high), np.concatenate(chosen))
     with atomic_file(root / path) as file:
         engine.write(part, file)
-    return Result((Output(path, *file.fact),))
+    return TaskResult((Output(path, *file.fact),))
 
 
 def search_exactly(
@@ -121,12 +121,12 @@ def search_exactly(
     images: list[int],
     span: list[int],
     path: str,
-) -> Result:
+) -> TaskResult:
     """Exact lists of some images among those of `span`, one part file a list."""
     plan = _plan(root, corpus, alias, product, lists, dim)
     found = Sampled(plan, np.array(images)).search(worker.engine(), 0, len(images), (span[0], span[1]))
     outputs = [write_part(root, f"{path}.{number}.npy", keys) for number, keys in enumerate(found)]
-    return Result(tuple(outputs))
+    return TaskResult(tuple(outputs))
 
 
 def tune(
@@ -143,7 +143,7 @@ def tune(
     span: list[int],
     index: dict[str, Any],
     samples: list[dict[str, Any]],
-) -> Result:
+) -> TaskResult:
     """How one index, of rows of the images `span`, must be searched for queries of the split `own`.
 
     `samples` are exactly searched queries of it.
@@ -156,7 +156,7 @@ def tune(
     held = _index(str(root), _Where(index), spec)
     how = engine_of(spec).tune(plan, images, held, exact)
     about = {"rows": modality, "queries": own, "among": span, "lists": len(held.trained.centres), "images": len(images)}
-    return Result((), {**about, "how": vars(how)})
+    return TaskResult((), {**about, "how": vars(how)})
 
 
 def search_lists(
@@ -174,7 +174,7 @@ def search_lists(
     last: int,
     candidates: list[list[int]],
     indexes: list[dict[str, Any]],
-) -> Result:
+) -> TaskResult:
     """Partial lists of the images [first, last), which lie in the split `own`, from the indexes of the candidates."""
     plan = _plan(root, corpus, alias, product, lists, dim)
     engine = engine_of(spec)
@@ -198,7 +198,7 @@ def measure_recall(
     number: int,
     samples: list[dict[str, Any]],
     parts: list[dict[str, Any]],
-) -> Result:
+) -> TaskResult:
     """Recall@k of one list, from images that were searched exactly."""
     plan = _plan(root, corpus, alias, product, lists, dim)
     want = plan.wants[number]
@@ -211,7 +211,7 @@ def measure_recall(
     mean = float(means.mean()) if len(means) else None
     low, high = wilson(mean or 0.0, len(means))
     recall = {"k": want.k, "mean": mean, "low": low, "high": high, "images": len(means)}
-    return Result((), {"list": lists[number], "recall": recall})
+    return TaskResult((), {"list": lists[number], "recall": recall})
 
 
 def _rows(

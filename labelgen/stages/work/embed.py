@@ -23,9 +23,9 @@ from labelgen.corpus.photos.photos import black_photo, photo_error, read_photo, 
 from labelgen.fingerprint import canonical
 from labelgen.specs import Spec
 from labelgen.stages.model import tables
-from labelgen.stages.model.part_files import Blocks, part_path, read_part, write_part
+from labelgen.stages.model.part_files import BlockRanges, part_path, read_part, write_part
 from labelgen.stages.running import worker
-from labelgen.stages.running.task import Output, Result
+from labelgen.stages.running.task import Output, TaskResult
 from labelgen.store import layout
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.disk.shards import write_shard
@@ -39,9 +39,9 @@ from labelgen.types import Float16, Float32, Int64, Modality
 _SHARD_PIECE_BYTES = 8 << 20
 
 
-def describe(root: Path, *, spec: str, alias: str) -> Result:
+def describe(root: Path, *, spec: str, alias: str) -> TaskResult:
     """What a teacher says of itself, as the facts of a receipt that every build writes anew."""
-    return Result((), describe_teacher(spec, alias))
+    return TaskResult((), describe_teacher(spec, alias))
 
 
 def describe_teacher(spec: str, alias: str) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def describe_teacher(spec: str, alias: str) -> dict[str, Any]:
     }
 
 
-def embed_texts(root: Path, *, corpus: str, spec: str, alias: str, start: int, stop: int, block: int) -> Result:
+def embed_texts(root: Path, *, corpus: str, spec: str, alias: str, start: int, stop: int, block: int) -> TaskResult:
     """Encode the distinct texts [start, stop) and write their rows as one part."""
     teacher = worker.teacher(spec)
     texts = tables.distinct_texts(root / corpus)[start:stop]
@@ -86,7 +86,7 @@ def embed_texts(root: Path, *, corpus: str, spec: str, alias: str, start: int, s
 
 def embed_images(
     root: Path, *, corpus: str, photos: str, spec: str, alias: str, start: int, stop: int, block: int
-) -> Result:
+) -> TaskResult:
     """Encode the images [start, stop); decoding runs in threads ahead of the model."""
     teacher = worker.teacher(spec)
     files = tables.image_files(root / corpus)[start:stop]
@@ -110,7 +110,7 @@ def embed_images(
 
 def embed_keyed(
     root: Path, *, corpus: str, modality: Modality, spec: str, alias: str, start: int, stop: int, block: int
-) -> Result:
+) -> TaskResult:
     """Look up the features of the corpus rows [start, stop); rows without features stay zero."""
     teacher = worker.teacher(spec)
     ids = tables.ids(root / corpus, modality)[start:stop]
@@ -140,11 +140,11 @@ def assemble_embedding(
     shard: int,
     generation: int = 1,
     kept: int = 0,
-) -> Result:
+) -> TaskResult:
     """Gather one zarr shard from the parts; `by_text` parts are rows of distinct texts, others corpus rows.
 
     Args:
-        firsts: see `Blocks`; what comes before the first of them is not in the parts.
+        firsts: see `BlockRanges`; what comes before the first of them is not in the parts.
         generation: of the array that is written.
         kept: rows that the array of the generation before has already: they, and texts that they hold, are copied.
     """
@@ -157,12 +157,12 @@ def assemble_embedding(
         again = (own >= kept) & (sources >= 0) & (sources < (firsts or [rows])[0])
         known[again] = tables.first_captions(root / corpus)[sources[again]]
     old = MappedArray(root, layout.embedding_spec(alias, modality, kept, dim, generation - 1)) if kept else None
-    blocks = Blocks(block, tuple(firsts), rows)
+    blocks = BlockRanges(block, tuple(firsts), rows)
     fact = write_shard(root, spec, shard, _gathered(root, alias, modality, sources, known, dim, blocks, old))
-    return Result((Output(spec.shard_path(shard), *fact),))
+    return TaskResult((Output(spec.shard_path(shard), *fact),))
 
 
-def deviation(root: Path, *, corpus: str, photos: str, spec: str, reference: str, modality: Modality) -> Result:
+def deviation(root: Path, *, corpus: str, photos: str, spec: str, reference: str, modality: Modality) -> TaskResult:
     """How far a reduced precision moves the rows: cosines between both on a sample, as facts of the receipt."""
     low, full = worker.teacher(spec), worker.teacher(reference)
     if modality == "text":
@@ -182,7 +182,7 @@ def deviation(root: Path, *, corpus: str, photos: str, spec: str, reference: str
         "mean_cosine": round(float(cosines.mean()), 6),
         "largest_similarity_change": round(float(moved.max()), 6),
     }
-    return Result((), facts)
+    return TaskResult((), facts)
 
 
 @dataclass(frozen=True)
@@ -258,8 +258,10 @@ def _first_of_each(contents: Iterable[bytes]) -> list[int]:
     return list(first.values())
 
 
-def _write_part(root: Path, alias: str, modality: Modality, block: int, rows: Float16, facts: dict[str, Any]) -> Result:
-    return Result((write_part(root, part_path(alias, modality, block), rows),), facts)
+def _write_part(
+    root: Path, alias: str, modality: Modality, block: int, rows: Float16, facts: dict[str, Any]
+) -> TaskResult:
+    return TaskResult((write_part(root, part_path(alias, modality, block), rows),), facts)
 
 
 def _gathered(
@@ -269,7 +271,7 @@ def _gathered(
     sources: Int64,
     known: Int64,
     dim: int,
-    blocks: Blocks,
+    blocks: BlockRanges,
     old: MappedArray | None,
 ) -> Iterator[Float16]:
     """Rows in pieces of bounded size: `known` ones of the old array, else `sources` of the parts; -1 is none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,116 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.config import SearchConfig
-from labelgen.errors import ConfigError, CorruptStoreError
+from labelgen.errors import CorruptStoreError
 from labelgen.fingerprint import fingerprint
 from labelgen.similarity.base import ListRequest, Partial, Product, SearchPlan, Strip
 from labelgen.similarity.row_order import lay_out, layouts, put_back
 from labelgen.similarity.sort_keys import PAD_KEY, TopK, merge
 from labelgen.similarity.tiled.compiling import compile_meter
 from labelgen.stages.model import tables
+from labelgen.stages.model.lists import ListSpec, SealedList
 from labelgen.stages.model.part_files import read_part, write_part
 from labelgen.stages.running import worker
-from labelgen.stages.running.task import Output, Result
+from labelgen.stages.running.task import Output, TaskResult
 from labelgen.store import layout
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.disk.shards import write_shard
-from labelgen.types import Aggregation, Modality, Relation, Scope, UInt64
+from labelgen.types import Modality, UInt64
 
 _MERGE_PIECE_BYTES = 16 << 20
-
-
-@dataclass(frozen=True)
-class ListSpec:
-    """One neighbour list of the store; `approximate` is the spec of the engine that may miss some, empty for none."""
-
-    relation: Relation
-    alias: str
-    k: int
-    aggregation: Aggregation
-    scope: Scope
-    approximate: str = ""
-    generation: int = 1
-
-    @property
-    def path(self) -> str:
-        approximate = fingerprint(self.approximate)[:6] if self.approximate else ""
-        return layout.neighbors_path(
-            self.relation, self.alias, self.aggregation, self.scope, self.k, approximate, self.generation
-        )
-
-    @property
-    def want(self) -> ListRequest:
-        return ListRequest(self.relation, self.k, self.aggregation, self.scope)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "relation": self.relation.value,
-            "alias": self.alias,
-            "k": self.k,
-            "aggregation": self.aggregation,
-            "scope": self.scope,
-            **({"approximate": self.approximate} if self.approximate else {}),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ListSpec:
-        named = {**data, "relation": Relation(data["relation"])}
-        return cls(**named)
-
-
-def product_of(relation: Relation, modalities: frozenset[Modality]) -> Product | None:
-    """The product of a teacher that serves a relation, None where it has not the rows for it."""
-    if relation is Relation.I2I:
-        return "image" if "image" in modalities else None
-    if relation is Relation.T2T or modalities == frozenset({"text"}):
-        return "text" if "text" in modalities else None
-    return "cross" if modalities == frozenset({"text", "image"}) else None
-
-
-def lists_for(
-    search: SearchConfig, modalities: Mapping[str, frozenset[Modality]], n_splits: int, generation: int = 1
-) -> list[ListSpec]:
-    """The lists that a recipe asks of the teachers (alias -> modalities), in a fixed order.
-
-    Raises:
-        ConfigError: a relation that was named and that no teacher can serve.
-    """
-    kinds: list[tuple[int, Scope]] = [(search.k, "split")]
-    kinds += [(search.cross_k, "cross")] if search.cross_k and n_splits > 1 else []
-    lists = [
-        ListSpec(
-            relation=relation,
-            alias=alias,
-            k=k,
-            aggregation=search.aggregation if _is_set(relation, sides) else "max",
-            scope=scope,
-            approximate=search.approximate,
-            generation=generation,
-        )
-        for k, scope in kinds
-        for alias, sides in modalities.items()
-        for relation in Relation
-        if product_of(relation, sides) is not None and _is_asked(search.relations, relation, alias)
-    ]
-    served = {item.relation.value for item in lists} | {f"{item.relation.value}.{item.alias}" for item in lists}
-    unserved = [relation for relation in search.relations if relation not in served]
-    if unserved:
-        raise ConfigError(
-            f"no teacher can serve {', '.join(unserved)}",
-            found=", ".join(f"{alias} ({' and '.join(sorted(sides))})" for alias, sides in modalities.items()),
-            todo="add a teacher of the missing side, or leave the relation out",
-        )
-    return lists
-
-
-def _is_asked(relations: Sequence[str], relation: Relation, alias: str) -> bool:
-    return not relations or relation.value in relations or f"{relation.value}.{alias}" in relations
-
-
-def _is_set(relation: Relation, sides: frozenset[Modality]) -> bool:
-    """Whether the relation compares an image as its caption set, so that an aggregation means something."""
-    return relation in (Relation.I2T, Relation.T2I) and product_of(relation, sides) == "text"
 
 
 def load_plan(
@@ -163,7 +70,7 @@ def plan_of(
     embeddings = {
         side: MappedArray(root, layout.embedding_spec(alias, side, counts[side], dim, generation)) for side in sides
     }
-    wants = [ListSpec.from_json(item).want for item in lists]
+    wants = [ListSpec.from_json(item).request for item in lists]
     return load_plan(folder, embeddings, product, wants, memory)
 
 
@@ -182,7 +89,7 @@ def search_strip(
     mutual: bool = False,
     layout_number: int = 0,
     generation: int = 1,
-) -> Result:
+) -> TaskResult:
     """Partial lists of the images [first, last) and of mutual candidates, one part file a list and range of rows.
 
     Args:
@@ -208,7 +115,7 @@ def write_partials(
     lists: Sequence[Mapping[str, Any]],
     folder: str,
     layout_number: int = 0,
-) -> Result:
+) -> TaskResult:
     """The result of a search task: one part file a partial list."""
     candidates = [list(span) for span in strip.candidates]
     # strips of the same queries may differ in their candidates, or in their layout, alone
@@ -221,23 +128,7 @@ def write_partials(
         parts.append(
             {"list": number, "first_row": partial.first_row, "rows": len(partial.keys), "path": path, **partial.facts}
         )
-    return Result(tuple(outputs), {"lists": list(lists), "parts": parts})
-
-
-@dataclass(frozen=True)
-class SealedList:
-    """The list of a sealed store that new candidates are merged into: its folder, its rows, the first new candidate."""
-
-    path: str
-    rows: int
-    later: int
-
-    def keys(self, root: Path, start: int, stop: int, k: int) -> UInt64:
-        """Sorted keys of the rows [start, stop), [stop - start, k + 1]."""
-        specs = layout.neighbor_specs(self.path, self.rows, k)
-        return TopK(**{name: MappedArray(root, spec).slice(start, stop) for name, spec in specs.items()}).to_keys(
-            self.later
-        )
+    return TaskResult(tuple(outputs), {"lists": list(lists), "parts": parts})
 
 
 def assemble_neighbors(
@@ -251,7 +142,7 @@ def assemble_neighbors(
     parts: list[dict[str, Any]],
     approximate: bool = False,
     base: dict[str, Any] | None = None,
-) -> Result:
+) -> TaskResult:
     """Merge the partial lists of the rows of one shard and write it: `array` is ids, scores or next.
 
     Nothing bounds what an approximate search left out: its `next` is NaN. `base` are the fields of a `SealedList` that
@@ -263,7 +154,7 @@ def assemble_neighbors(
     if approximate and array == "next":
         pieces = (np.full_like(piece, np.nan) for piece in pieces)
     fact = write_shard(root, spec, shard, pieces)
-    return Result((Output(spec.shard_path(shard), *fact),))
+    return TaskResult((Output(spec.shard_path(shard), *fact),))
 
 
 def _merged_pieces(

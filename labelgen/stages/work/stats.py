@@ -19,7 +19,7 @@ from labelgen.similarity.base import Product, SearchPlan
 from labelgen.similarity.exact import aggregate, pair_similarities
 from labelgen.similarity.row_order import lay_out, layouts
 from labelgen.stages.model import tables
-from labelgen.stages.running.task import Output, Result
+from labelgen.stages.running.task import Output, TaskResult
 from labelgen.stages.work.search import plan_of
 from labelgen.store import layout
 from labelgen.store.disk.atomic import write_atomic
@@ -45,7 +45,7 @@ def measure(
     relation: str,
     aggregation: Aggregation,
     generation: int = 1,
-) -> Result:
+) -> TaskResult:
     """Sample pairs of one relation, score them exactly and write the table."""
     plan = plan_of(root, corpus, alias, product, [], dim, _PIECE_BYTES, generation)
     plan = lay_out(plan, layouts(tables.split_spans(root / corpus), ["split"])[0])
@@ -70,7 +70,7 @@ def measure(
     }
     data = json.dumps(table, indent=1).encode()
     path = layout.stats_path(Relation(relation), alias, aggregation, generation)
-    return Result((Output(path, *write_atomic(root / path, data)),))
+    return TaskResult((Output(path, *write_atomic(root / path, data)),))
 
 
 def sample_pairs(plan: SearchPlan, relation: Relation, aggregation: Aggregation) -> tuple[Float32, Float32]:

@@ -23,7 +23,7 @@ from labelgen.specs import Spec
 from labelgen.stages.model import tables
 from labelgen.stages.model.part_files import part_path, write_part
 from labelgen.stages.running import worker
-from labelgen.stages.running.task import Output, Result
+from labelgen.stages.running.task import Output, TaskResult
 from labelgen.store import layout
 from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.disk.mapped import MappedArray
@@ -57,7 +57,7 @@ def check_sources(teachers: Mapping[str, Spec]) -> None:
             )
 
 
-def train(root: Path, *, corpus: str, spec: str, alias: str, source: Mapping[str, Any], inputs: str) -> Result:
+def train(root: Path, *, corpus: str, spec: str, alias: str, source: Mapping[str, Any], inputs: str) -> TaskResult:
     """Train and write the network; the report is the facts of the receipt."""
     teacher: TrainedTeacher = worker.teacher(spec)
     rows = MappedArray(root, ArraySpec.from_json(source))
@@ -65,12 +65,12 @@ def train(root: Path, *, corpus: str, spec: str, alias: str, source: Mapping[str
     training = teacher.train(rows, captions_of(root / corpus), saved)
     path = layout.model_path(alias)
     fact = write_atomic(root / path, _packed(training.arrays))
-    return Result((Output(path, *fact),), dict(training.report))
+    return TaskResult((Output(path, *fact),), dict(training.report))
 
 
 def embed_trained(
     root: Path, *, corpus: str, spec: str, alias: str, source: Mapping[str, Any], by_text: bool, **block: int
-) -> Result:
+) -> TaskResult:
     """Rows [start, stop) of a trained teacher as one part; `by_text`: of distinct texts, else of captions."""
     start, stop = block["start"], block["stop"]
     folder, rows = root / corpus, MappedArray(root, ArraySpec.from_json(source))
@@ -79,7 +79,7 @@ def embed_trained(
     unit = _refined(worker.teacher(spec), taken, read_network(root / layout.model_path(alias)), f"teacher {spec}")
     lost = np.flatnonzero(~taken.any(axis=1) & (tables.text_rows(folder)[places] >= 0))
     facts = {"quarantined": {str(start + place): "no_features" for place in lost.tolist()}}
-    return Result((write_part(root, part_path(alias, "text", block["block"]), unit),), facts)
+    return TaskResult((write_part(root, part_path(alias, "text", block["block"]), unit),), facts)
 
 
 def rows_again(root: Path, manifest: Manifest, entry: EmbeddingEntry, rows: Int64) -> Float16:

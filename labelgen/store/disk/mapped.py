@@ -109,11 +109,10 @@ class MappedArray:
         return taken
 
     def _take_of(self, shard: int, rows: Int64) -> Array:
-        view = self._shard(shard)
-        if len(view) == 1:
-            taken: Array = view[0][rows]
-        else:
-            taken = view[rows >> self._chunk_bits, rows & self._chunk_mask]
+        view = self._shards.get(shard)
+        if view is None:
+            view = self._shard(shard)
+        taken: Array = view[0][rows] if len(view) == 1 else view[rows >> self._chunk_bits, rows & self._chunk_mask]
         return taken
 
     def _chunk(self, number: int) -> Array:
