@@ -70,9 +70,8 @@ RUNNER = "stages.running.runner"
 #: Adapters are reached through the registry. The exceptions are built on a sibling of their own room.
 ADAPTER_SIBLINGS = {
     ("corpus.adapters.demo", "corpus.adapters.table"),
-    ("similarity.torch", "similarity.reference"),
     ("similarity.fallback", "similarity.reference"),
-    ("similarity.tiled.engine", "similarity.torch"),
+    ("similarity.tiled.engine", "similarity.reference"),
     ("similarity.ann.faiss_engine", "similarity.reference"),
     ("relevance.rsc", "relevance.bcls"),
 }
@@ -128,7 +127,6 @@ LIBRARIES: dict[str, set[str]] = {
     "torch": {
         *(
             "teachers/*",
-            "similarity/torch*.py",
             "similarity/tiled/*",
             "similarity/ann/faiss_engine.py",
             "stages/running/worker.py",
@@ -136,7 +134,7 @@ LIBRARIES: dict[str, set[str]] = {
         *("losses/_torch.py", "losses/modules.py", "loader/collate.py", "loader/ddp.py"),
     },
     "llvmlite": {"similarity/tiled/bits.py"},
-    "numba": {"similarity/tiled/bits.py", "similarity/tiled/compiling.py"},
+    "numba": {"similarity/tiled/bits.py", "stages/work/search.py"},
     "threadpoolctl": {
         "stages/work/train.py",
         "similarity/tiled/engine.py",

@@ -265,6 +265,8 @@ class Build:
                 runner.remember(kept)
             else:
                 needed += strips
+        if needed and self.config.search.engine == "torch":
+            self._tell("the engine 'torch' was removed: 'tiled' searches, which finds the same", stage="search")
         receipts = self._run(runner, "search", needed)
         compiled = sum(receipt.facts.get("compile_seconds", 0.0) for receipt in receipts)
         if compiled > _LONG_COMPILE:
