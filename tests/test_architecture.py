@@ -70,11 +70,12 @@ RUNNER = "stages.running.runner"
 #: Adapters are reached through the registry. The exceptions are built on a sibling of their own package.
 ADAPTER_SIBLINGS = {
     ("corpus.adapters.demo", "corpus.adapters.table"),
-    ("similarity.torch", "similarity.reference"),
+    ("teachers.adapters.bundled", "teachers.adapters.sentences"),
+    ("teachers.adapters.conse", "teachers.adapters.sentences"),
+    ("loader.fine_grained", "relevance.fine_grained"),
     ("similarity.fallback", "similarity.reference"),
-    ("similarity.tiled.engine", "similarity.torch"),
+    ("similarity.tiled.engine", "similarity.reference"),
     ("similarity.ann.faiss_engine", "similarity.reference"),
-    ("relevance.rsc", "relevance.bcls"),
 }
 
 #: Third-party package -> the only files of labelgen/ that may import it (numpy may be used everywhere).
@@ -118,7 +119,6 @@ LIBRARIES: dict[str, set[str]] = {
         "teachers/precomputed/parquet_features.py",
         "export/parquet.py",
         "export/hf.py",
-        "export/fine_grained.py",
     },
     "rich": {"cli/*"},
     "safetensors": {"stages/work/train.py"},
@@ -128,15 +128,14 @@ LIBRARIES: dict[str, set[str]] = {
     "torch": {
         *(
             "teachers/*",
-            "similarity/torch*.py",
             "similarity/tiled/*",
             "similarity/ann/faiss_engine.py",
             "stages/running/worker.py",
         ),
-        *("losses/_torch.py", "losses/modules.py", "loader/collate.py", "loader/ddp.py"),
+        *("losses/_torch.py", "losses/modules.py", "loader/collate.py", "loader/ddp.py", "loader/on_device.py"),
     },
     "llvmlite": {"similarity/tiled/bits.py"},
-    "numba": {"similarity/tiled/bits.py", "similarity/tiled/compiling.py"},
+    "numba": {"similarity/tiled/bits.py", "stages/work/search.py"},
     "threadpoolctl": {
         "stages/work/train.py",
         "similarity/tiled/engine.py",
