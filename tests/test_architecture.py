@@ -67,7 +67,7 @@ TASKS = {"stages.running.task", "stages.running.worker", "stages.running.memory"
 #: Names of tasks -> functions, called by executors; what a task does is behind its name.
 RUNNER = "stages.running.runner"
 
-#: Adapters are reached through the registry. The exceptions are built on a sibling of their own package.
+#: Adapters are reached through the registry. The exceptions are built on another one, of the same package or one below.
 ADAPTER_SIBLINGS = {
     ("corpus.adapters.demo", "corpus.adapters.table"),
     ("teachers.adapters.bundled", "teachers.adapters.sentences"),
@@ -383,7 +383,7 @@ def test_adapters_are_reached_through_the_registry() -> None:
     assert adapters() <= set(sources()), "an entry point names a module that is not there"
     used = {(module.name, target) for module in modules() for target in module.ours & adapters()}
     assert {pair for pair in used if package_of(pair[0]) != "testing"} == ADAPTER_SIBLINGS
-    assert all(package_of(module) == package_of(target) for module, target in ADAPTER_SIBLINGS)
+    assert all(allowed(package_of(module), target) for module, target in ADAPTER_SIBLINGS)
 
 
 def test_one_library_lives_in_its_files() -> None:
