@@ -97,7 +97,7 @@ def test_nothing_of_the_data_leaves_its_block(store: Store, sections: list[Secti
     assert not [tag for tag, _ in parsed.tags if tag in ("img", "iframe", "object", "link", "base", "form")]
     assert not [name for _, attributes in parsed.tags for name in attributes if name.startswith("on")]
     data = json.loads(parsed.scripts[0])
-    texts = [dict(finding["lines"]).get("text") for finding in data["findings"]]
+    texts = [dict(finding["lines"]).get("caption") for finding in data["findings"]]
     assert EVIL in texts
 
 

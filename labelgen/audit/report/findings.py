@@ -22,12 +22,12 @@ _LINES = {
     "image_id": "image",
     "image_text": "nearest caption of the image",
     "siblings_text": "other captions of the image",
-    "caption_id": "caption",
-    "text": "text",
+    "caption_id": "caption id",
+    "text": "caption",
     "annotated_image_id": "annotated image",
     "other_image_id": "other image",
-    "other_caption_id": "other caption",
-    "other_text": "other text",
+    "other_caption_id": "other caption id",
+    "other_text": "other caption",
 }
 _HIDDEN = ("rank", "score", "group", "image_row", "caption_row", "other_image_row", "other_caption_row")
 
