@@ -74,6 +74,8 @@ def _rebuild(cls: type[LabelgenError], what: str, found: str, expected: str, tod
 
 
 class ConfigError(LabelgenError, ValueError):
+    """A recipe, option or spec is wrong."""
+
     exit_code = 2
 
 
@@ -90,14 +92,20 @@ class BudgetError(ConfigError):
 
 
 class DatasetError(LabelgenError, ValueError):
+    """The data set is not what its adapter expects."""
+
     exit_code = 3
 
 
 class TeacherError(LabelgenError, RuntimeError):
+    """A teacher cannot be loaded, or returns unusable rows."""
+
     exit_code = 4
 
 
 class StoreError(LabelgenError, OSError):
+    """Anything about the folder of a store."""
+
     exit_code = 5
 
 
@@ -122,6 +130,8 @@ class CorruptStoreError(StoreError):
 
 
 class UnknownIdError(LabelgenError, KeyError):
+    """Ids that the store does not hold."""
+
     exit_code = 5
 
 
@@ -140,6 +150,8 @@ class WorkerError(LabelgenError, RuntimeError):
 
 
 class DiskError(LabelgenError, OSError):
+    """The disk is full or read-only."""
+
     exit_code = 6
 
 

@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -123,22 +124,28 @@ def read_json(path: Path, drop: Collection[str] = ()) -> Any:
 
 def parse_json(text: str, where: str, drop: Collection[str] = ()) -> Any:
     """JSON of a text, as `read_json` reads it."""
-
-    def entry(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-            raise ValueError(f"the key {shown(twice)} occurs twice in one object")
-        for name in drop:
-            made.pop(name, None)
-        return made
-
     try:
-        return json.loads(text, object_pairs_hook=entry)
+        if drop:
+            return json.loads(text, object_pairs_hook=partial(_json_object, drop=drop))
+        return _JSON.decode(text)
     except (ValueError, RecursionError) as error:
         raise DatasetError(
             f"{where} is not JSON", found=str(error)[:400], todo="download it again, or mend it"
         ) from error
+
+
+def _json_object(pairs: list[tuple[str, Any]], drop: Collection[str] = ()) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise ValueError(f"the key {shown(twice)} occurs twice in one object")
+    for name in drop:
+        made.pop(name, None)
+    return made
+
+
+#: Made once: a table has a line of JSON for every caption.
+_JSON = json.JSONDecoder(object_pairs_hook=_json_object)
 
 
 def read_lines(path: Path) -> list[str]:

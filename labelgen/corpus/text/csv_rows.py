@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from labelgen.corpus.files import ANY_LINE, LINE_ENDS
@@ -93,14 +93,6 @@ def book_rows(ledger: Ledger, table: CsvTable, name: str) -> None:
     ledger.seen("rows", len(table.rows) + len(table.other))
     for kind, row in table.other:
         ledger.skipped("rows", kind, f"line {row.line} of {name}", loud=kind == "repeated header")
-
-
-def without_rows(text: str, excluded: Iterable[CsvRow]) -> list[str]:
-    """The lines of a file, with their ends, less those of the excluded rows."""
-    lines = ANY_LINE.findall(text)
-    for row in excluded:
-        lines[row.line - 1 : row.stop - 1] = [""] * (row.stop - row.line)
-    return lines
 
 
 def _character(separator: str) -> str:
