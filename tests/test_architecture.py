@@ -72,7 +72,7 @@ ADAPTER_SIBLINGS = {
     ("corpus.adapters.demo", "corpus.adapters.table"),
     ("similarity.fallback", "similarity.reference"),
     ("similarity.tiled.engine", "similarity.reference"),
-    ("similarity.ann.faiss_engine", "similarity.reference"),
+    ("similarity.ann.recall", "similarity.reference"),
     ("relevance.rsc", "relevance.bcls"),
 }
 

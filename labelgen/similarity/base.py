@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-from labelgen.types import Aggregation, Float16, Int64, Modality, Relation, Scope, UInt64
+from labelgen.types import Aggregation, Float16, Int64, Relation, Scope, UInt64
 
 Product: TypeAlias = Literal["text", "image", "cross"]
 
@@ -141,63 +141,6 @@ class Engine(Protocol):
 
     def search(self, plan: SearchPlan, strip: Strip) -> Iterator[Partial]:
         """Partial lists of one strip. Those of all strips hold every query row of every want."""
-        ...
-
-
-class ApproximateEngine(Engine, Protocol):
-    """An engine that may miss candidates: it looks into an index, and its recall is measured.
-
-    Registered and made as other engines are, with the arguments of its spec; asked for by name only, as
-    `search.approximate` of a recipe. The index is made in steps that a build runs as tasks.
-
-    Attributes:
-        approximate: True; other engines have no such attribute.
-        target: the recall to reach on a calibration sample.
-        sample: images that are searched exactly to measure the recall of finished lists.
-        seed: of every random choice.
-        library: name and version of what makes the index.
-    """
-
-    approximate: bool
-    target: float
-    sample: int
-    seed: int
-    library: str
-
-    def train(self, rows: Rows, start: int, stop: int) -> Any:
-        """What an index of the embedding rows [start, stop) is made with: `ivf.Trained`."""
-        ...
-
-    def assign(self, trained: Any, rows: Rows, start: int, stop: int) -> Int64:
-        """The list of each of the embedding rows [start, stop), -1 for dead rows."""
-        ...
-
-    def ranges(self, counts: Int64, dim: int) -> list[tuple[int, int]]:
-        """The ranges of lists that make the parts of an index, from the rows of every list."""
-        ...
-
-    def pack(self, trained: Any, rows: Rows, span: tuple[int, int], chosen: Int64) -> Any:
-        """One part: the embedding rows `chosen`, which lie in the lists [span[0], span[1])."""
-        ...
-
-    def write(self, part: Any, file: Any) -> None:
-        """Write a part to a binary file."""
-        ...
-
-    def read(self, file: Any) -> Any:
-        """Read what `write` wrote."""
-        ...
-
-    def calibration_images(self, plan: SearchPlan, own: tuple[int, int]) -> Int64:
-        """Images of the split `own` to calibrate with."""
-        ...
-
-    def tune(self, plan: SearchPlan, images: Int64, index: Any, exact: Mapping[ListRequest, UInt64]) -> Any:
-        """How an index (`ivf.Index`) is searched (`ivf.Tuning`) so that a sample with known lists has the recall."""
-        ...
-
-    def adopt(self, modality: Modality, own: tuple[int, int], span: tuple[int, int], index: Any, how: Any) -> None:
-        """Search queries of the split `own` among the images of `span`, made of rows of `modality`, this way."""
         ...
 
 
