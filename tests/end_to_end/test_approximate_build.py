@@ -26,7 +26,7 @@ from labelgen.testing.engines import clustered_rows
 from labelgen.types import Relation
 
 IMAGES, CAPTIONS, K = 400, 3, 10
-SPEC = "faiss(recall=0.9, sample=120)"
+SPEC = "faiss(lists=30, recall=0.9, sample=120)"
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,7 @@ def wilson(mean: float, count: int) -> tuple[float, float]:
     scale = 1 + _Z**2 / count
     middle = (mean + _Z**2 / (2 * count)) / scale
     half = _Z / scale * (mean * (1 - mean) / count + _Z**2 / (4 * count**2)) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, middle - half), min(1.0, max(mean, middle + half))
 
 
 def drawn(splits: Sequence[Span], count: int, seed: int, purpose: int) -> Int64:
