@@ -17,10 +17,10 @@ from labelgen.similarity.tiles import row_weights
 from labelgen.stages.estimate import calibrate, cost
 from labelgen.stages.estimate.calibrate import Rates, ShapeOnly, exact_rates, made_plan, makespan, search_all
 from labelgen.stages.running import worker
-from labelgen.testing.engines import TEXT_RELATIONS, wants_of
+from labelgen.testing.engines import TEXT_RELATIONS, requests_of
 from labelgen.types import Relation
 
-T2T = wants_of([Relation.T2T], (10,))
+T2T = requests_of([Relation.T2T], (10,))
 
 
 class MadeEngine:
@@ -92,8 +92,8 @@ def test_rows_that_are_not_there_are_not_read() -> None:
 @pytest.mark.parametrize("scope", ["split", "cross"])
 def test_made_plans_can_be_searched(product: Any, scope: Any) -> None:
     relations = {"text": TEXT_RELATIONS, "image": [Relation.I2I], "cross": [Relation.I2T, Relation.T2I]}[product]
-    wants: tuple[ListRequest, ...] = wants_of(relations, (3,), scope=scope)
-    plan = made_plan(200, 16, wants, product)
+    requests: tuple[ListRequest, ...] = requests_of(relations, (3,), scope=scope)
+    plan = made_plan(200, 16, requests, product)
     search_all(ReferenceEngine(), plan)
     assert len(plan.splits) == (2 if scope == "cross" else 1)
 

@@ -134,14 +134,14 @@ class FaissEngine:
         return faiss.read_index(str(path))
 
     def search(
-        self, plan: SearchPlan, images: Int64, wants: Sequence[ListRequest], index: Any, probes: int
+        self, plan: SearchPlan, images: Int64, requests: Sequence[ListRequest], index: Any, probes: int
     ) -> list[UInt64]:
-        """Sorted keys [queries, k + 1] of the query rows of ascending images, for every want.
+        """Sorted keys [queries, k + 1] of the query rows of ascending images, for every request.
 
         Args:
-            wants: whose queries are rows of one modality, and whose candidates are all in the index.
+            requests: whose queries are rows of one modality, and whose candidates are all in the index.
         """
-        modality = searched_rows(plan, wants[0].relation)[0]
+        modality = searched_rows(plan, requests[0].relation)[0]
         source: Any = plan.text if modality == "text" else plan.image
         sizes = np.diff(plan.offsets)[images] if modality == "text" else np.ones(len(images), np.int64)
         if hasattr(index, "nprobe"):
@@ -152,26 +152,26 @@ class FaissEngine:
             counts = sizes[slice(*span)]
             rows = np.arange(plan.offsets[-1])[:0] if not counts.sum() else _rows(plan, here, modality)
             unit = _unit(source.take(rows))
-            _, ids = index.search(unit, self.fetch(plan, wants)) if len(rows) else (None, np.empty((0, 1), np.int64))
+            _, ids = index.search(unit, self.fetch(plan, requests)) if len(rows) else (None, np.empty((0, 1), np.int64))
             ids[~unit.any(axis=1)] = -1
             found = []
-            for want in wants:
-                by_image = want.relation.query == "image"
+            for request in requests:
+                by_image = request.relation.query == "image"
                 owner = np.repeat(np.arange(len(here)), counts) if by_image else np.arange(len(rows))
-                found.append(scored(plan, want, here if by_image else rows, owner, ids))
+                found.append(scored(plan, request, here if by_image else rows, owner, ids))
             return found
 
         with threadpool_limits(1, user_api="blas"), _pool() as pool:
             found = list(pool.map(piece, cut(np.maximum(sizes, 1), 0, len(images), _PIECE)))
         return [
-            np.concatenate([np.empty((0, want.k + 1), np.uint64), *(keys[number] for keys in found)])
-            for number, want in enumerate(wants)
+            np.concatenate([np.empty((0, request.k + 1), np.uint64), *(keys[number] for keys in found)])
+            for number, request in enumerate(requests)
         ]
 
-    def fetch(self, plan: SearchPlan, wants: Sequence[ListRequest]) -> int:
+    def fetch(self, plan: SearchPlan, requests: Sequence[ListRequest]) -> int:
         """Rows that are fetched for a query."""
         own = int(np.diff(plan.offsets).max(initial=1)) if plan.text is not None else 1
-        return _FETCHED * (max(want.k for want in wants) + 1 + min(max(own, 1), _MOST_OWN))
+        return _FETCHED * (max(request.k for request in requests) + 1 + min(max(own, 1), _MOST_OWN))
 
     def calibrate(
         self, plan: SearchPlan, images: Int64, index: Any, exact: Mapping[ListRequest, UInt64]
@@ -182,17 +182,19 @@ class FaissEngine:
             images: ascending; the sample.
             exact: the lists of its query rows, of one modality.
         """
-        wants, lists = list(exact), getattr(index, "nlist", 1)
+        requests, lists = list(exact), getattr(index, "nlist", 1)
         probes, before = min(self._probes or _FIRST_PROBES, lists), -1.0
         while True:
-            found = self.search(plan, images, wants, index, probes)
+            found = self.search(plan, images, requests, index, probes)
             means = [
-                recall_by_image(decode(keys[:, : want.k])[0], exact[want], query_rows_of(plan, want, images)[1])
-                for want, keys in zip(wants, found, strict=True)
+                recall_by_image(
+                    decode(keys[:, : request.k])[0], exact[request], query_rows_of(plan, request, images)[1]
+                )
+                for request, keys in zip(requests, found, strict=True)
             ]
             recall = min((float(mean.mean()) for mean in means if len(mean)), default=1.0)
             if self._probes or recall >= self.target or probes == lists or recall - before < _GAIN:
-                return {"probes": probes, "fetch": self.fetch(plan, wants), "recall": recall, "lists": lists}
+                return {"probes": probes, "fetch": self.fetch(plan, requests), "recall": recall, "lists": lists}
             probes, before = min(lists, int(probes * _GROWTH) + 1), recall
 
 

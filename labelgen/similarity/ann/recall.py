@@ -27,7 +27,7 @@ _UNIT_BITS = 32
 Span = tuple[int, int]
 
 
-def scored(plan: SearchPlan, want: ListRequest, queries: Int64, owner: Int64, rows: Int64) -> UInt64:
+def scored(plan: SearchPlan, request: ListRequest, queries: Int64, owner: Int64, rows: Int64) -> UInt64:
     """Sorted keys [queries, k + 1] of the candidates that embedding rows stand for, without the query's own image.
 
     Args:
@@ -35,7 +35,7 @@ def scored(plan: SearchPlan, want: ListRequest, queries: Int64, owner: Int64, ro
         owner: the place in `queries` that every line of `rows` was found for, [m].
         rows: embedding rows of the candidate side, -1 where there is none, [m, any].
     """
-    query, candidate = sides(plan, want.relation)
+    query, candidate = sides(plan, request.relation)
     there = rows >= 0
     places, units = np.broadcast_to(owner[:, None], rows.shape)[there], rows[there]
     images = np.searchsorted(plan.offsets, units, side="right") - 1 if candidate.rows is plan.text else units
@@ -63,21 +63,21 @@ def scored(plan: SearchPlan, want: ListRequest, queries: Int64, owner: Int64, ro
     members = np.full(len(units), -1) if query.grouped or candidate.grouped else units
     nothing = np.empty(0, np.float32)
     at_once = max(64, _PAIR_BYTES // (4 * plan.dim))
-    rescorer = Rescorer(plan, want, left_dots, right_dots, Errors(0.0), at_once, dots)
+    rescorer = Rescorer(plan, request, left_dots, right_dots, Errors(0.0), at_once, dots)
     return rescorer.listed(Candidates(queries, places, units, members, nothing, nothing))
 
 
-def query_rows_of(plan: SearchPlan, want: ListRequest, images: Int64) -> tuple[Int64, Int64]:
+def query_rows_of(plan: SearchPlan, request: ListRequest, images: Int64) -> tuple[Int64, Int64]:
     """The query rows that images stand for in a relation, and the image of each."""
-    if want.relation.query == "image":
+    if request.relation.query == "image":
         return images, images
     sizes = np.diff(plan.offsets)[images]
     return rows_of(plan.offsets[images], sizes), np.repeat(images, sizes)
 
 
-def exact_keys(plan: SearchPlan, want: ListRequest, images: Int64, own: Span, spans: Sequence[Span]) -> UInt64:
+def exact_keys(plan: SearchPlan, request: ListRequest, images: Int64, own: Span, spans: Sequence[Span]) -> UInt64:
     """Exact lists [queries, k + 1] of images of the split `own` among those of some image ranges."""
-    return exact_lists(plan, Strip(*own, tuple(spans)), want, query_rows_of(plan, want, images)[0])
+    return exact_lists(plan, Strip(*own, tuple(spans)), request, query_rows_of(plan, request, images)[0])
 
 
 def recall_by_image(scores: Float32, exact: UInt64, images: Int64) -> Float64:

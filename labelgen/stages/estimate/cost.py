@@ -142,7 +142,7 @@ def _search_costs(
     searched = int(row_weights(plan).sum())
     if not calibrate or not searched:
         return [StageCost("search", names, searched, size, None, 0)], []
-    rates = exact_rates(product.dim, plan.wants, product.product)
+    rates = exact_rates(product.dim, plan.requests, product.product)
     exact = rates.seconds(plan, worker.engine(), workers)
     largest = max(int(row_weights(plan)[start:stop].sum()) for start, stop in plan.splits)
     seconds = None if product.lists[0].approximate else exact  # an index is calibrated by the build
@@ -174,7 +174,7 @@ def _unbuilt(product: ProductPlan, corpus: Corpus) -> SearchPlan:
         image=None if product.product == "text" else image,
         offsets=corpus.offsets,
         splits=tuple(corpus.splits.values()),
-        wants=tuple(item.request for item in product.lists),
+        requests=tuple(item.request for item in product.lists),
         memory=worker.search_memory(worker.settings().memory),
     )
 

@@ -68,8 +68,8 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
     if product is None:
         found.add(entry.path, f"teacher {entry.alias} has not the rows for {entry.relation}")
         return
-    want = ListRequest(entry.relation, entry.k, entry.aggregation, entry.scope)
-    plan = load_plan(root / manifest.corpus.path, sides, product, [want], _MEMORY)
+    request = ListRequest(entry.relation, entry.k, entry.aggregation, entry.scope)
+    plan = load_plan(root / manifest.corpus.path, sides, product, [request], _MEMORY)
     orders = layouts(tables.split_spans(root / manifest.corpus.path), [entry.scope])
     split_of = split_numbers(manifest.corpus.splits, manifest.corpus.n_images)
     engine = registry.create("engine", Spec("numpy"), device="cpu")
@@ -78,7 +78,7 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
         return
     stored = {name: MappedArray(root, spec) for name, spec in entry.arrays().items()}
     for image in images.tolist():
-        start, stop = query_rows(plan, want, image, image + 1)
+        start, stop = query_rows(plan, request, image, image + 1)
         if start == stop:
             continue
         order = orders[split_of[image] if orders[0].scope == "cross" else 0]
@@ -96,15 +96,15 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
 
 def _check_approximate(root: Path, entry: NeighborEntry, plan: SearchPlan, images: Int64, found: Findings) -> None:
     """Score the lists of some images again (equal scores), and compare their recall with that of the manifest."""
-    (want,) = plan.wants
+    (request,) = plan.requests
     stored = {name: MappedArray(root, spec) for name, spec in entry.arrays().items()}
     means = [np.empty(0)]
     for own in plan.splits:
         here = images[(own[0] <= images) & (images < own[1])]
         means.append(recall_of(root, entry.path, plan, here, own, _candidates(plan.splits, own[0], entry.scope)))
-        for row in query_rows_of(plan, want, here)[0].tolist():
+        for row in query_rows_of(plan, request, here)[0].tolist():
             ids, scores = (stored[name].slice(row, row + 1)[0] for name in ("ids", "scores"))
-            again = _scores(plan, want, row, ids[ids != PAD_ROW].astype(np.int64))
+            again = _scores(plan, request, row, ids[ids != PAD_ROW].astype(np.int64))
             if scores[: len(again)].tobytes() != again.tobytes():
                 what = "scores are not the similarities of the stored embeddings"
                 found.add(f"{entry.path}/scores", what, (row, row + 1))
@@ -113,17 +113,17 @@ def _check_approximate(root: Path, entry: NeighborEntry, plan: SearchPlan, image
         return
     mean, claimed = float(recalls.mean()), (entry.facts.get("recall") or {}).get("low", 0.0)
     if wilson(mean, len(recalls))[1] < claimed:
-        found.add(entry.path, f"recall@{want.k} is {mean:.3f}, the manifest says at least {claimed:.3f}", None)
-    searched = f"{len(recalls)} images searched exactly, recall@{want.k} {mean:.3f}"
+        found.add(entry.path, f"recall@{request.k} is {mean:.3f}, the manifest says at least {claimed:.3f}", None)
+    searched = f"{len(recalls)} images searched exactly, recall@{request.k} {mean:.3f}"
     found.notes.append(f"{entry.path}: approximate; {searched}; equal scores")
 
 
-def _scores(plan: SearchPlan, want: ListRequest, query: int, ids: Int64) -> Float32:
+def _scores(plan: SearchPlan, request: ListRequest, query: int, ids: Int64) -> Float32:
     """Similarity of a query with some candidates."""
-    (left, right), queries = both_sides(plan, want.relation), np.array([query])
+    (left, right), queries = both_sides(plan, request.relation), np.array([query])
     scores = block_similarity(left.rows.take(left.members(queries)), right.rows.take(right.members(ids)))
-    scores = aggregate_groups(scores, left.sizes(queries), want.aggregation)
-    return aggregate_groups(scores.T, right.sizes(ids), want.aggregation)[:, 0]
+    scores = aggregate_groups(scores, left.sizes(queries), request.aggregation)
+    return aggregate_groups(scores.T, right.sizes(ids), request.aggregation)[:, 0]
 
 
 def _candidates(splits: tuple[tuple[int, int], ...], image: int, scope: str) -> tuple[tuple[int, int], ...]:

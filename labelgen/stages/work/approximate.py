@@ -66,7 +66,9 @@ def calibrate(
     """How the index of the images `span` must be searched for queries of the split `own`, from a sample of them."""
     plan, engine = _plan(root, corpus, alias, product, lists, dim), engine_of(spec)
     images = drawn([(own[0], own[1])], max(_CALIBRATED, engine.sample // 8), engine.seed, _PURPOSE)
-    exact = {want: exact_keys(plan, want, images, (own[0], own[1]), [(span[0], span[1])]) for want in plan.wants}
+    exact = {
+        request: exact_keys(plan, request, images, (own[0], own[1]), [(span[0], span[1])]) for request in plan.requests
+    }
     how = engine.calibrate(plan, images, _index(str(root), **index), exact)
     return TaskResult((), {"rows": modality, "queries": own, "among": span, "images": len(images), **how})
 
@@ -88,21 +90,21 @@ def search_lists(
     """Lists of the images [first, last), which lie in one split, from the indexes of their candidates."""
     plan, engine = _plan(root, corpus, alias, product, lists, dim), engine_of(spec)
     found: dict[ListRequest, UInt64] = {}
-    for want in plan.wants:
-        start, stop = query_rows(plan, want, first, last)
-        found[want] = np.full((stop - start, want.k + 1), PAD_KEY)
+    for request in plan.requests:
+        start, stop = query_rows(plan, request, first, last)
+        found[request] = np.full((stop - start, request.k + 1), PAD_KEY)
     for item in indexes:
         low, high = item["span"]
         scope = "split" if low <= first < high else "cross"
-        wants = [
-            want
-            for want in plan.wants
-            if want.scope == scope and searched_rows(plan, want.relation)[1] == item["modality"]
+        requests = [
+            request
+            for request in plan.requests
+            if request.scope == scope and searched_rows(plan, request.relation)[1] == item["modality"]
         ]
-        keys = engine.search(plan, np.arange(first, last), wants, _index(str(root), **item["index"]), item["probes"])
-        for want, more in zip(wants, keys, strict=True):
-            found[want] = merge([found[want], more], want.k + 1)
-    partials = [Partial(want, query_rows(plan, want, first, last)[0], keys) for want, keys in found.items()]
+        keys = engine.search(plan, np.arange(first, last), requests, _index(str(root), **item["index"]), item["probes"])
+        for request, more in zip(requests, keys, strict=True):
+            found[request] = merge([found[request], more], request.k + 1)
+    partials = [Partial(request, query_rows(plan, request, first, last)[0], keys) for request, keys in found.items()]
     return write_partials(root, plan, Strip(first, last, ()), partials, lists, folder)
 
 
@@ -140,11 +142,11 @@ def recall_of(
         plan: of this list alone.
         spans: ranges of candidate images.
     """
-    (want,) = plan.wants
-    queries, owners = query_rows_of(plan, want, np.asarray(images, np.int64))
-    rows = query_rows(plan, want, 0, len(plan.offsets) - 1)[1]
-    scores = MappedArray(root, layout.neighbor_specs(path, rows, want.k)["scores"]).take(queries)
-    return recall_by_image(scores, exact_keys(plan, want, np.asarray(images, np.int64), own, spans), owners)
+    (request,) = plan.requests
+    queries, owners = query_rows_of(plan, request, np.asarray(images, np.int64))
+    rows = query_rows(plan, request, 0, len(plan.offsets) - 1)[1]
+    scores = MappedArray(root, layout.neighbor_specs(path, rows, request.k)["scores"]).take(queries)
+    return recall_by_image(scores, exact_keys(plan, request, np.asarray(images, np.int64), own, spans), owners)
 
 
 def _plan(
