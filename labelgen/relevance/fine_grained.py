@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from labelgen.errors import ConfigError
-from labelgen.relevance.assemble import soft_labels
+from labelgen.relevance.assemble import Pipeline, soft_labels
 from labelgen.relevance.base import BlockRequest, Blocks, SetAggregation, SoftLabels, spec_of
-from labelgen.relevance.pair_weights import pair_targets, pair_weights
-from labelgen.relevance.transforms import Pipeline
+from labelgen.relevance.transforms import pair_targets, pair_weights
 from labelgen.specs import Spec
 from labelgen.types import Relation
-
-__all__ = ["MODES", "FineGrained", "pair_targets", "pair_weights"]
 
 MODES = ("weight", "target")
 
@@ -30,7 +28,7 @@ class FineGrained:
     Attributes:
         text: alias of the text teacher; None for the only one.
         aggregation: the text of an image: the most similar of its captions (`max`), their `mean`, the `first`, or the
-            most similar but the caption itself (`max_other`), which makes own pairs differ.
+            most similar but the caption itself (`max_other`), which makes pairs of the batch differ.
         gamma: how much the label changes a weight.
         mode: `weight` or `target`.
     """
@@ -45,7 +43,7 @@ class FineGrained:
             raise ConfigError(f"mode={self.mode!r} is unknown", expected=" or ".join(MODES))
         if not self.gamma >= 0:
             raise ConfigError(f"gamma is {self.gamma}", expected="0 or more")
-        _ = self.needs
+        _ = self._request
 
     @property
     def spec(self) -> Spec:
@@ -53,10 +51,10 @@ class FineGrained:
 
     @property
     def needs(self) -> frozenset[BlockRequest]:
-        return frozenset({self._need})
+        return frozenset({self._request})
 
-    @property
-    def _need(self) -> BlockRequest:
+    @cached_property
+    def _request(self) -> BlockRequest:
         return BlockRequest(Relation.I2T, self.text, self.aggregation)
 
     @property
@@ -64,9 +62,9 @@ class FineGrained:
         return frozenset()
 
     def relevance(self, blocks: Blocks) -> SoftLabels:
-        similarity = blocks.get(self._need)
+        similarity = blocks.get(self._request)
         positives = blocks.same_image
         if self.mode == "target":
-            return soft_labels(blocks, pair_targets(similarity, positives), Pipeline(()), i2t=similarity)
+            return soft_labels(blocks, pair_targets(similarity, positives), Pipeline(), i2t=similarity)
         weights = pair_weights(similarity, positives, self.gamma)
         return soft_labels(blocks, similarity, Pipeline.parse("clip"), i2t=similarity, weights=weights)

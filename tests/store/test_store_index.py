@@ -34,7 +34,7 @@ def test_case_and_whole_numbers() -> None:
     assert IdIndex(hashes, rows).rows([391895]).tolist() == [2]
     assert IdIndex(hashes, rows).rows(np.array([391895, 391895])).tolist() == [2, 2]
     assert IdIndex(hashes, rows).rows(np.array(["a", "0391895"])).tolist() == [1, 3]
-    assert IdIndex(hashes, rows).rows((item for item in ("a", 391895))).tolist() == [1, 2]
+    assert IdIndex(hashes, rows).rows(item for item in ("a", 391895)).tolist() == [1, 2]
 
 
 def test_unknown_ids_are_named() -> None:

@@ -27,7 +27,7 @@ from labelgen.similarity.row_order import lay_out, layouts, put_back
 from labelgen.similarity.sort_keys import TopK, merge
 from labelgen.specs import Spec
 from labelgen.stages.ingest import ingest
-from labelgen.stages.ingest.corpus_source import dataset_of
+from labelgen.stages.ingest.corpus_source import sealed_sources
 from labelgen.stages.model import tables
 from labelgen.stages.model.facts import sealed_parts
 from labelgen.stages.model.lists import product_of
@@ -37,7 +37,7 @@ from labelgen.stages.work.train import rows_again
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.manifest import EmbeddingEntry, Manifest, NeighborEntry, load_manifest
 from labelgen.store.splits import split_numbers
-from labelgen.store.verify.findings import Findings
+from labelgen.store.verify.findings import ProblemList
 from labelgen.teachers.base import KeyedTeacher
 from labelgen.teachers.checks import normalise
 from labelgen.teachers.trained import TrainedTeacher
@@ -49,11 +49,11 @@ TOLERANCE = 1e-3
 _MEMORY = 1 << 30
 
 
-def verify_deep(root: Path, *, sample: int, seed: int, data_root: str) -> Findings:
+def verify_deep(root: Path, *, sample: int, seed: int, data_root: str) -> ProblemList:
     """Recompute `sample` queries of every list, and embed about `sample` rows of every array again."""
     manifest = load_manifest(root)
     draw = np.random.default_rng(seed)
-    found = Findings()
+    found = ProblemList()
     for entry in manifest.neighbors:
         images = np.sort(draw.permutation(manifest.corpus.n_images)[:sample])
         _search_again(root, manifest, entry, images, found)
@@ -62,7 +62,7 @@ def verify_deep(root: Path, *, sample: int, seed: int, data_root: str) -> Findin
     return found
 
 
-def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: Int64, found: Findings) -> None:
+def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: Int64, found: ProblemList) -> None:
     sides = {e.modality: MappedArray(root, e.array) for e in manifest.embeddings if e.alias == entry.alias}
     product = product_of(entry.relation, frozenset(manifest.teachers[entry.alias].modalities))
     if product is None:
@@ -94,7 +94,7 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
     found.notes.append(f"{entry.path}: {len(images)} images searched again, equal bits required")
 
 
-def _check_approximate(root: Path, entry: NeighborEntry, plan: SearchPlan, images: Int64, found: Findings) -> None:
+def _check_approximate(root: Path, entry: NeighborEntry, plan: SearchPlan, images: Int64, found: ProblemList) -> None:
     """Score the lists of some images again (equal scores), and compare their recall with that of the manifest."""
     (request,) = plan.requests
     stored = {name: MappedArray(root, spec) for name, spec in entry.arrays().items()}
@@ -132,7 +132,7 @@ def _candidates(splits: tuple[tuple[int, int], ...], image: int, scope: str) -> 
 
 
 def _embed_again(
-    root: Path, manifest: Manifest, entry: EmbeddingEntry, sample: int, data_root: str, found: Findings
+    root: Path, manifest: Manifest, entry: EmbeddingEntry, sample: int, data_root: str, found: ProblemList
 ) -> None:
     name = entry.array.path
     try:
@@ -190,8 +190,8 @@ def _photo_folders(manifest: Manifest, data_root: str) -> list[Path | None]:
     """Where the photographs of what was there first, and of every append, lie now."""
     config = configs.from_dict(configs.override(manifest.recipe, [f'dataset.root="{data_root}"'] if data_root else []))
     # the patch may be gone by now, and photographs lie where they lay
-    read = [replace(dataset_of(manifest, config, number), patch="") for number in range(len(sealed_parts(manifest)))]
-    return [ingest.read_corpus(dataset).photos for dataset in read]
+    datasets = [replace(source.dataset, patch="") for source in sealed_sources(manifest, config)]
+    return [ingest.read_corpus(dataset).photos for dataset in datasets]
 
 
 def _photos_again(
