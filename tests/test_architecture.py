@@ -74,7 +74,7 @@ ADAPTER_SIBLINGS = {
     ("teachers.adapters.conse", "teachers.adapters.sentences"),
     ("similarity.fallback", "similarity.reference"),
     ("similarity.tiled.engine", "similarity.reference"),
-    ("similarity.ann.faiss_engine", "similarity.reference"),
+    ("similarity.ann.recall", "similarity.reference"),
 }
 
 #: Third-party package -> the only files of labelgen/ that may import it (numpy may be used everywhere).
