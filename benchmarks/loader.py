@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 import labelgen
-from labelgen.loader import SoftLabelCollate, SoftLabeler
+from labelgen.loader import OnDevice, SoftLabelCollate, SoftLabeler
 
 BATCH = 256
 TEXT = ["bcls()", "rsc()", "language_margin()", "fine_grained()"]
@@ -83,6 +83,7 @@ def _schemes(path: Path, schemes: list[str], repeats: int) -> None:
         seconds = _median(lambda made=labeller: made(images, captions), repeats)
         needs = ", ".join(sorted(map(str, labeller.scheme.needs)))
         print(f"| `{text}` | {needs} | {_ms(seconds)} | 4 ms |")
+    _on_devices(store, schemes[0], images, captions, repeats)
     for name, call in {
         "ids to rows": lambda: (store.image_rows(images), store.caption_rows(captions)),
         "block t2t": lambda: store.block("t2t", caption_ids=captions),
@@ -91,6 +92,21 @@ def _schemes(path: Path, schemes: list[str], repeats: int) -> None:
         "numpy float32 i2t": _numpy_i2t(store, images, captions),
     }.items():
         print(f"| ({name} alone) | | {_ms(_median(call, repeats))} | |")
+
+
+def _on_devices(store: labelgen.Store, scheme: str, images: list[str], captions: list[str], repeats: int) -> None:
+    """The same labels by `OnDevice`, on the CPU device and on CUDA where there is one."""
+    expected = SoftLabeler(store, scheme, exact=True)(images, captions).relevance
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        for dtype, tolerance in {"float32": 1e-6, "float16": 1e-3}.items():
+            labeler = OnDevice(store, scheme, device, dtype=dtype)
+            relevance = labeler(images, captions).relevance.cpu().numpy()
+            np.testing.assert_allclose(relevance, expected, atol=tolerance, rtol=0)
+
+            def call(labeler: OnDevice = labeler) -> None:
+                labeler(images, captions).relevance[0, 0].item()  # waits for the device
+
+            print(f"| `{scheme}`, `OnDevice` {device} {dtype} | | {_ms(_median(call, repeats))} | |")
 
 
 def _numpy_i2t(store: labelgen.Store, images: list[str], captions: list[str]) -> Callable[[], Any]:

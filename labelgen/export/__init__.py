@@ -1,1 +1,1 @@
-"""What the data loaders of released training codes read, and neutral formats; see `labelgen.export.targets`."""
+"""Files for the data loaders of released training codes, and neutral formats; see `labelgen.export.targets`."""

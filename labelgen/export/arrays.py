@@ -1,4 +1,4 @@
-"""numpy's own files, written piece by piece: `.npy`, `.npz` and a pickled dict of arrays inside an `.npy`."""
+"""numpy's files, written piece by piece: `.npy`, `.npz` and a pickled dict of arrays inside an `.npy`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def write_pickled_dict(path: Path, items: Iterator[tuple[str, NDArray[Any]]]) ->
 
 
 class _Lazy:
-    """Pickles as a dict whose items are asked for one by one."""
+    """Pickles as a dict whose items are made one by one."""
 
     def __init__(self, items: Iterator[tuple[str, NDArray[Any]]]) -> None:
         self.items = items

@@ -1,4 +1,4 @@
-"""What every target is made with: options, the report of what was written, and rows in pieces."""
+"""Shared by all targets: options, the report of an export, and rows in pieces."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PIECE_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Options:
-    """What a target may be told; each looks at what concerns it.
+    """Options of an export; a target reads those that concern it.
 
     Attributes:
         text, image: aliases of the teachers; None for the only one there is.
@@ -48,7 +48,7 @@ class Options:
 
 @dataclass
 class Written:
-    """What an export wrote.
+    """The report of an export.
 
     Attributes:
         files: size and checksum by path relative to the folder.

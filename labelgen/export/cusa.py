@@ -32,10 +32,10 @@ def write(store: Store, options: Options, written: Written) -> None:
         captioned = np.isin(rows, store.image_of(_usable_captions(store, rows)))
         written.leave_out(f"{split}: without a row of the image teacher", store.image_ids(rows[~there]))
         written.leave_out(f"{split}: without captions", store.image_ids(rows[there & ~captioned]))
-        kept = rows[there & captioned]
-        written.add(f"new_{split}.json", _write_json(store, split, kept, options, written))
+        written_rows = rows[there & captioned]
+        written.add(f"new_{split}.json", _write_json(store, split, written_rows, options, written))
         name = f"{split}_unicom.npy"
-        written.add(name, write_pickled_dict(written.path(name), _features(store, embeddings, kept)))
+        written.add(name, write_pickled_dict(written.path(name), _features(store, embeddings, written_rows)))
 
 
 def _usable_captions(store: Store, images: Int64) -> Int64:
@@ -47,7 +47,7 @@ def _usable_captions(store: Store, images: Int64) -> Int64:
 
 
 def _features(store: Store, embeddings: MappedArray, images: Int64) -> Iterator[tuple[str, Any]]:
-    """(image id, float32 [1, dim]); rows as they are stored, which is what cosines ask for."""
+    """(image id, float32 [1, dim]); rows as they are stored, as cosines do not depend on length."""
     for low, high in pieces(len(images), 4 * embeddings.shape[1]):
         block = embeddings.take(images[low:high]).astype(np.float32)
         for image_id, row in zip(store.image_ids(images[low:high]), block, strict=True):

@@ -1,4 +1,4 @@
-"""Five captions an image, because two released codes divide by five.
+"""The released codes of Listwise ITR (arXiv 2305.16566) and ITM_CLS (by the author of BCLS): five captions an image.
 
 Both index captions with `caption_id // 5` and `5 * image_id`, so every image must have exactly five lines. An image
 with more keeps its first five. One with fewer gets its captions again in turn until there are five: the labels of these
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -28,13 +28,43 @@ from labelgen.types import Int64
 CAPTIONS = 5
 #: The released codes call it `dev`.
 SPLIT_NAMES = {"val": "dev"}
+_EMPTY, _SHORT = "without a caption that has an embedding", "with fewer than five captions"
+_NO_PHOTO = "without a row of the image teacher"
 
 
-class Arranged(NamedTuple):
-    """Image rows [n] and caption rows [5 n] of one split, in the order of the files."""
+def write_listwise_itr(store: Store, options: Options, written: Written) -> None:
+    """Listwise ITR: `{train,dev,test}_caps.txt`, `_text_emb.npy` and `_ids.txt` for every split."""
+    _write(store, options, written, None)
 
-    images: Int64
-    captions: Int64
+
+def write_itm_cls(store: Store, options: Options, written: Written) -> None:
+    """ITM_CLS: the files of Listwise ITR, and `_image_emb.npy`, one row an image.
+
+    Its loss multiplies rows without normalising them, so they are of unit length; images without a row are left out.
+    """
+    _write(store, options, written, rows_of_teacher(store, "image", options.image)[1])
+
+
+def _write(store: Store, options: Options, written: Written, photos: MappedArray | None) -> None:
+    texts = rows_of_teacher(store, "text", options.text)[1]
+    for split, rows in splits_of(store, options).items():
+        name = SPLIT_NAMES.get(split, split)
+        keep = None if photos is None else alive(photos, np.asarray(rows))
+        images, captions = arrange(store, rows, texts, options, written, split, keep)
+        lines = store.strings(layout.CAPTIONS, "text")
+        every = (" ".join(text.splitlines()) for piece in _chunks(captions) for text in lines.take(piece))
+        written.add(f"{name}_caps.txt", _write_lines(written.path(f"{name}_caps.txt"), every))
+        ids = (_one_line(item) for piece in _chunks(images) for item in store.image_ids(piece))
+        written.add(f"{name}_ids.txt", _write_lines(written.path(f"{name}_ids.txt"), ids))
+        _write_rows(f"{name}_text_emb.npy", texts, captions, written)
+        if photos is not None:
+            _write_rows(f"{name}_image_emb.npy", photos, images, written)
+
+
+def _write_rows(name: str, embeddings: MappedArray, rows: Int64, written: Written) -> None:
+    """Rows as float32 of unit length, [len(rows), dim]."""
+    stream = Stream((len(rows), embeddings.shape[1]), np.dtype("<f4"), unit_rows(embeddings, rows))
+    written.add(name, write_npy(written.path(name), stream))
 
 
 def arrange(
@@ -45,72 +75,37 @@ def arrange(
     written: Written,
     split: str,
     keep: Any = None,
-) -> Arranged:
-    """The images of a split that can be written, with five captions each.
+) -> tuple[Int64, Int64]:
+    """Image rows [n] of a split that can be written, and caption rows [5 n], in the order of the files.
 
     Args:
-        keep: which of the images may be there at all, bool; None for all.
+        keep: which of the images may be written at all, bool; None for all.
     """
     every = store.captions_in(images)
     living = every[alive(embeddings, every)]
     rows, captions = [], []
-    gone: dict[str, list[int]] = {"empty": [], "short": [], "unkept": []}
+    excluded: dict[str, list[int]] = {reason: [] for reason in (_EMPTY, _SHORT, _NO_PHOTO)}
     cut = repeated = 0
     for place, image in enumerate(images):
-        own = living[slice(*np.searchsorted(living, store.offsets[image : image + 2]))]
+        members = living[slice(*np.searchsorted(living, store.offsets[image : image + 2]))]
         if keep is not None and not keep[place]:
-            gone["unkept"].append(image)
-        elif not len(own):
-            gone["empty"].append(image)
-        elif len(own) < CAPTIONS and options.short == "drop":
-            gone["short"].append(image)
+            excluded[_NO_PHOTO].append(image)
+        elif not len(members):
+            excluded[_EMPTY].append(image)
+        elif len(members) < CAPTIONS and options.short == "drop":
+            excluded[_SHORT].append(image)
         else:
-            cut += len(own) > CAPTIONS
-            repeated += len(own) < CAPTIONS
+            cut += len(members) > CAPTIONS
+            repeated += len(members) < CAPTIONS
             rows.append(image)
-            captions.append(np.resize(own, CAPTIONS))
-    _note(store, written, split, gone, cut, repeated)
-    return Arranged(np.array(rows, np.int64), np.concatenate(captions) if captions else np.empty(0, np.int64))
-
-
-def write_split(store: Store, name: str, arranged: Arranged, embeddings: MappedArray, written: Written) -> None:
-    """`<name>_caps.txt`, `<name>_ids.txt` and `<name>_text_emb.npy`."""
-    texts = store.strings(layout.CAPTIONS, "text")
-    lines = (" ".join(text.splitlines()) for piece in _chunks(arranged.captions) for text in texts.take(piece))
-    written.add(f"{name}_caps.txt", _write_lines(written.path(f"{name}_caps.txt"), lines))
-    ids = (_one_line(item) for piece in _chunks(arranged.images) for item in store.image_ids(piece))
-    written.add(f"{name}_ids.txt", _write_lines(written.path(f"{name}_ids.txt"), ids))
-    write_rows(f"{name}_text_emb.npy", embeddings, arranged.captions, written)
-
-
-def write_rows(name: str, embeddings: MappedArray, rows: Int64, written: Written) -> None:
-    """Rows as float32 of unit length, [len(rows), dim]."""
-    stream = Stream((len(rows), embeddings.shape[1]), np.dtype("<f4"), unit_rows(embeddings, rows))
-    written.add(name, write_npy(written.path(name), stream))
-
-
-def each_split(store: Store, options: Options) -> Iterator[tuple[str, str, SplitRows]]:
-    """(split, its name in the files, image rows)."""
-    for split, images in splits_of(store, options).items():
-        yield split, SPLIT_NAMES.get(split, split), images
-
-
-def text_teacher(store: Store, options: Options) -> MappedArray:
-    return rows_of_teacher(store, "text", options.text)[1]
-
-
-def _note(store: Store, written: Written, split: str, gone: dict[str, list[int]], cut: int, repeated: int) -> None:
-    reasons = {
-        "empty": "without a caption that has an embedding",
-        "short": "with fewer than five captions",
-        "unkept": "without a row of the image teacher",
-    }
-    for key, rows in gone.items():
-        written.leave_out(f"{split}: {reasons[key]}", store.image_ids(rows))
+            captions.append(np.resize(members, CAPTIONS))
+    for reason, left_out in excluded.items():
+        written.leave_out(f"{split}: {reason}", store.image_ids(left_out))
     if cut:
         written.notes.append(f"{split}: of {cut} images with more than five captions the first five are written")
     if repeated:
         written.notes.append(f"{split}: {repeated} images with fewer than five captions have theirs again in turn")
+    return np.array(rows, np.int64), np.concatenate(captions) if captions else np.empty(0, np.int64)
 
 
 def _one_line(image_id: str) -> str:

@@ -18,7 +18,7 @@ from labelgen.store.readme.readme import markdown_cell
 from labelgen.store.splits import SplitRows
 from labelgen.types import Modality
 
-#: The hub's word for it.
+#: Its name on the hub.
 SPLIT_NAMES = {"val": "validation"}
 
 
@@ -105,7 +105,7 @@ def _card(store: Store, configs: list[str], splits: list[str]) -> str:
             f"(content {store.manifest.content_digest}).", "",
             *teachers, "",
             "`pairs` are the captions with their images, `<teacher>.<modality>` embedding rows by id, the others",
-            "neighbour lists: `score` is the similarity, `rank` 1 the nearest; nothing of the query's own image is",
+            "neighbour lists: `score` is the similarity, `rank` 1 the nearest; nothing of the query's image is",
             "listed.", "",
         ]
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Long-form parquet: one row a listed pair, with ids; for DuckDB, polars, Spark and people."""
+"""Long-form parquet, one row a pair with ids: the neighbour lists, and the labels of an explicit list of pairs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from labelgen.errors import ConfigError
 from labelgen.export.base import Options, Written, pieces, splits_of
+from labelgen.loader.fine_grained import pair_labels
 from labelgen.store import layout
 from labelgen.store.disk.atomic import FileFact, atomic_file
 from labelgen.store.disk.files import open_below
@@ -29,6 +31,40 @@ def write(store: Store, options: Options, written: Written) -> None:
         name = f"neighbors/{entry.path.partition('/')[2]}.parquet"
         ranges = [part for images in splits_of(store, options).values() for part in query_ranges(store, entry, images)]
         written.add(name, write_pairs(store, entry, ranges, written.path(name)))
+
+
+def write_fine_grained(store: Store, options: Options, written: Written) -> None:
+    """`pairs.parquet`: the list `options.pairs` in its order, with `similarity`, `weight` and `target` of every pair.
+
+    Columns `caption_id`, `image_id` (text), `y` (bool), `similarity`, `weight`, `target` (float32; null where the pair
+    cannot be compared).
+
+    Raises:
+        ConfigError: no list of pairs was named.
+    """
+    import pyarrow as pa
+
+    if not options.pairs:
+        raise ConfigError("the target fine-grained labels a list of pairs", todo="name it with --pairs FILE")
+    labels = pair_labels(store, options.pairs, scheme=options.scheme, missing="mask")
+    numbers = {"similarity": labels.similarity, "weight": labels.weights, "target": labels.targets}
+    schema = pa.schema(
+        [("caption_id", pa.string()), ("image_id", pa.string()), ("y", pa.bool_())]
+        + [(name, pa.float32()) for name in numbers]
+    )
+    batches = (
+        {
+            "caption_id": store.caption_ids(labels.captions[low:high]),
+            "image_id": store.image_ids(labels.images[low:high]),
+            "y": labels.positives[low:high],
+            **{name: pa.array(column[low:high], mask=~labels.where[low:high]) for name, column in numbers.items()},
+        }
+        for low, high in pieces(len(labels), 256)
+    )
+    written.add("pairs.parquet", write_batches(written.path("pairs.parquet"), schema, batches))
+    lost = int(np.sum(~labels.where))
+    if lost:
+        written.notes.append(f"{lost} of {len(labels)} pairs cannot be compared: an item has no embedding")
 
 
 def query_ranges(store: Store, entry: NeighborEntry, images: SplitRows) -> list[range]:

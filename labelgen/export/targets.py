@@ -1,8 +1,8 @@
 """`export`: a store written as the files that another code reads.
 
-Every target is one module with one function. Files appear whole or not at all, arrays stream through memory in pieces,
+Every target is one function. Files appear whole or not at all, arrays stream through memory in pieces,
 and `export.json`, written last, says from which store the folder was made, what each file is, and what was done with
-items that the target has no room for. docs/export.md describes every file with the source lines that read it.
+items that do not fit. docs/export.md describes every file with the source lines that read it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from labelgen.types import is_path_word
 
 #: Target -> the function that writes it.
 TARGETS = {
-    "listwise-itr": "labelgen.export.listwise_itr:write",
-    "itm-cls": "labelgen.export.itm_cls:write",
+    "listwise-itr": "labelgen.export.five_captions:write_listwise_itr",
+    "itm-cls": "labelgen.export.five_captions:write_itm_cls",
     "cusa": "labelgen.export.cusa:write",
-    "csr": "labelgen.export.csr:write",
+    "csr": "labelgen.export.npz:write_csr",
     "parquet": "labelgen.export.parquet:write",
     "npz": "labelgen.export.npz:write",
     "hf": "labelgen.export.hf:write",
-    "fine-grained": "labelgen.export.fine_grained:write",
+    "fine-grained": "labelgen.export.parquet:write_fine_grained",
 }
 REPORT = "export.json"
 #: Targets whose files are called after splits.
@@ -83,9 +83,7 @@ def _check(store: Store, options: Options, out: Path) -> None:
     if options.short not in ("repeat", "drop"):
         raise ConfigError(f"short={options.short!r} is unknown", expected="repeat or drop")
     if out.resolve().is_relative_to(store.path.resolve()):
-        raise ConfigError(
-            f"{out} lies inside the store", todo="a sealed store holds nothing else: choose another folder"
-        )
+        raise ConfigError(f"{out} is inside the store", todo="a sealed store holds nothing else: choose another folder")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / REPORT).is_file())):
         raise ConfigError(
             f"{out} is not an empty folder, and no earlier export",

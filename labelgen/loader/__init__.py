@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from labelgen.loader.frameworks.webdataset_stages import soft_label_stage
     from labelgen.loader.listed_pairs import ListedPairs, read_pairs
     from labelgen.loader.negatives import HardNegatives, Negatives
+    from labelgen.loader.on_device import OnDevice
     from labelgen.loader.samplers import NeighborBatchSampler
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "ListedPairs",
     "Negatives",
     "NeighborBatchSampler",
+    "OnDevice",
     "OpenClipBatches",
     "PairLabels",
     "SoftLabelCollate",
@@ -53,6 +55,7 @@ _PLACES = {
     "ListedPairs": "labelgen.loader.listed_pairs:ListedPairs",
     "Negatives": "labelgen.loader.negatives:Negatives",
     "NeighborBatchSampler": "labelgen.loader.samplers:NeighborBatchSampler",
+    "OnDevice": "labelgen.loader.on_device:OnDevice",
     "OpenClipBatches": "labelgen.loader.frameworks.open_clip_batches:OpenClipBatches",
     "PairLabels": "labelgen.loader.fine_grained:PairLabels",
     "SoftLabelCollate": "labelgen.loader.collate:SoftLabelCollate",

@@ -1,4 +1,4 @@
-"""Soft labels for batches that are made already: what the adapters of frameworks are built on. numpy only.
+"""Soft labels of finished batches, the base of the adapters of frameworks. numpy only.
 
 Where a framework lets the loader's collate function be chosen, `SoftLabelCollate` does this in the workers. Elsewhere
 `AddSoftLabels` takes a whole batch that carries its ids.
@@ -15,18 +15,18 @@ from labelgen.relevance.base import Array, Scheme, SoftLabels
 from labelgen.specs import Spec
 from labelgen.store.reader import Store
 
-#: Where the ids lie in a sample or in a batch: the key of a mapping, a position, an attribute, or a function.
+#: Where the ids are in a sample or in a batch: the key of a mapping, a position, an attribute, or a function.
 Key: TypeAlias = str | int | Callable[[Any], Any]
 
 
-class PairLabels:
+class BatchLabels:
     """Soft labels of batches of pairs.
 
     Args:
         store: an open store.
         scheme, missing, repeats, patch, exact: as in `labelgen.soft_labels`.
-        check_pairs: refuse pairs whose caption is not one of their image in the store, which is how the store of
-            another data set with the same kind of ids shows. Turn it off where wrong pairs are the point.
+        check_pairs: refuse pairs whose caption is not one of their image in the store, as with the store of another
+            data set with the same kind of ids. Turn it off for intended mismatches.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class PairLabels:
         exact: bool = False,
         check_pairs: bool = True,
     ) -> None:
-        self.labeller = SoftLabeler(store, scheme, missing=missing, repeats=repeats, patch=patch, exact=exact)
+        self.labeler = SoftLabeler(store, scheme, missing=missing, repeats=repeats, patch=patch, exact=exact)
         self.check_pairs = check_pairs
 
     def labels(self, image_ids: Sequence[Any], caption_ids: Sequence[Any]) -> SoftLabels:
@@ -51,11 +51,11 @@ class PairLabels:
         """
         if len(image_ids) != len(caption_ids):
             raise ConfigError(
-                f"{len(image_ids)} images and {len(caption_ids)} captions are no pairs",
+                f"{len(image_ids)} images and {len(caption_ids)} captions are not pairs",
                 todo="for images against more captions, use labelgen.soft_labels",
             )
         images, captions = [plain_id(item) for item in image_ids], [plain_id(item) for item in caption_ids]
-        batch = self.labeller.batch(images, captions)
+        batch = self.labeler.batch(images, captions)
         wrong = (batch.image_rows != batch.caption_images).nonzero()[0]
         if self.check_pairs and len(wrong):
             pairs = [(images[at], captions[at]) for at in wrong.tolist()]
@@ -63,13 +63,13 @@ class PairLabels:
                 f"{len(pairs)} of {len(images)} samples hold a caption that the store has for another image",
                 found=f"(image, caption) {some(pairs, 3)}",
                 expected="pairs of the data set that the store was made of",
-                todo="check image_key and caption_key; check_pairs=False where wrong pairs are wanted",
+                todo="check image_key and caption_key; check_pairs=False where such pairs are intended",
             )
-        return self.labeller.labels(batch)
+        return self.labeler.labels(batch)
 
 
-class AddSoftLabels(PairLabels):
-    """Takes a batch and gives it with its soft labels.
+class AddSoftLabels(BatchLabels):
+    """Adds soft labels to a batch.
 
     Args:
         image_key, caption_key: where the batch holds its ids: a key or attribute, a position, or a function of the
@@ -77,7 +77,7 @@ class AddSoftLabels(PairLabels):
         key: as in `attach`.
         convert: what every array of the labels is turned into; None leaves numpy. `torch.from_numpy`,
             `jax.numpy.asarray` ...
-        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `check_pairs` as in `PairLabels`.
+        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `check_pairs` as in `BatchLabels`.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ def attach(batch: Any, labels: SoftLabels, key: str = "soft_labels") -> Any:
 
 
 def found(holder: Any, key: Key) -> Any:
-    """What a sample or a batch holds under a key.
+    """The entry of a sample or a batch under a key.
 
     Raises:
         ConfigError: nothing there.
@@ -133,7 +133,7 @@ def found(holder: Any, key: Key) -> Any:
         raise ConfigError(
             f"a sample or batch has no {key!r}",
             found=held,
-            todo="say with image_key= and caption_key= where the ids are (a name, a position or a function)",
+            todo="pass image_key= and caption_key=: a name, a position or a function",
         ) from error
 
 

@@ -1,8 +1,8 @@
 """`soft_labels`: the ids of a batch in, similarities out, and what a scheme makes of them. numpy only.
 
 Every block comes from `Store.block`: float32 products within 1e-6 of the store's similarity, or with `exact` that
-similarity bit for bit. What a scheme asks for is looked up
-once: `SoftLabeler` holds the store, the scheme and its quantile tables, is picklable, and is what all adapters call.
+similarity bit for bit. Everything that does not depend on the batch is looked
+up once: `SoftLabeler` holds the store, the scheme and its quantile tables, is picklable, and is what all adapters call.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from labelgen.errors import ConfigError, some
-from labelgen.loader.aggregations import first, max_other, reader_of
-from labelgen.loader.quantiles import quantile_table
-from labelgen.patches.masks import BoundPatch, PatchMasks, bound, patched
+from labelgen.loader.requests import first, max_other, quantile_table, reader_of
+from labelgen.patches.batch_masks import BoundPatch, PatchMasks, bound, patched
 from labelgen.patches.patch import Patch
 from labelgen.relevance.base import BlockRequest, Blocks, Quantiles, Scheme, SoftLabels, scheme
 from labelgen.specs import Spec
@@ -31,7 +30,7 @@ Repeats: TypeAlias = Literal["raise", "allow"]
 #: A file of decisions, the decisions, or those bound to a store already.
 PatchLike: TypeAlias = str | Path | Patch | BoundPatch
 
-#: What a batch gets when nothing is said: the pseudo labels of BCLS, which are the plain i2t block.
+#: The pseudo labels of BCLS, which are the plain i2t block.
 DEFAULT_SCHEME = "bcls()"
 
 
@@ -90,7 +89,7 @@ def soft_labels(
         missing: what happens to ids that the store does not hold and to items without an embedding. `raise`, or
             `mask`: `where` is False for their entries and similarities are 0 there.
         repeats: whether a caption id may be there twice. Twice the same caption is one positive that is counted as a
-            negative of the other, so it is an error unless asked for.
+            negative of the other, so it is an error by default.
         patch: decisions about pairs of this store, as a file or a `labelgen.patches.Patch`. Pairs that it adds have
             relevance 1 and are `same_image`; pairs that it masks and all pairs of dropped items do not count.
         exact: similarities as the store defines them, the same bits on any machine, in twice the time; else float32
@@ -100,7 +99,7 @@ def soft_labels(
     Raises:
         UnknownIdError: ids that the store does not hold, with the ids.
         MissingItemError: items without an embedding, with the ids.
-        ConfigError: repeated captions, or a need that no teacher of the store serves.
+        ConfigError: repeated captions, or a request that no teacher of the store serves.
         StoreMismatchError, DatasetError: a patch of another store, or one that does not hold together.
     """
     made = SoftLabeler(store, scheme, missing=missing, repeats=repeats, patch=patch, exact=exact)

@@ -12,12 +12,12 @@ from functools import cache
 from typing import Any
 
 from labelgen.errors import missing_extra
-from labelgen.loader.batches import Key, PairLabels, attach, found
+from labelgen.loader.batches import BatchLabels, Key, attach, found
 from labelgen.relevance.base import SoftLabels
 from labelgen.store.reader import Store
 
 
-class SoftLabelCollate(PairLabels):
+class SoftLabelCollate(BatchLabels):
     """A collate function that adds soft labels to what another one makes.
 
     Args:
@@ -28,7 +28,7 @@ class SoftLabelCollate(PairLabels):
         key: under which name a mapping gets its labels. A tuple gets them at its end, anything else is returned
             together with them, as (batch, labels).
         tensors: whether labels are torch tensors, which move to a device with the batch; else numpy.
-        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `check_pairs` as in `PairLabels`.
+        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `check_pairs` as in `BatchLabels`.
     """
 
     def __init__(

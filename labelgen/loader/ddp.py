@@ -1,11 +1,11 @@
 """Distributed training: gather ids, not labels.
 
 Soft labels of a global batch are [W B, W B]; its ids are W B short texts. So ranks exchange ids, and each makes the
-part of the labels that it needs, from its own mapping of the store::
+part of the labels that it uses, from its own mapping of the store::
 
     images, captions = gather_ids(batch["image_id"]), gather_ids(batch["caption_id"])
-    labels = labeller(images.own, captions.all)        # [B, W B]: own images against the captions of all ranks
-    labels = labeller(images.all, captions.all)        # [W B, W B]
+    labels = labeler(images.own, captions.all)        # [B, W B]: own images against the captions of all ranks
+    labels = labeler(images.all, captions.all)        # [W B, W B]
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Fine-grained labels of an explicit list of pairs: similarity, weight and target, one number each a pair.
 
-What the scheme `fine_grained` says about the pairs of a batch, without a batch: a pair may combine any caption with any
+The labels of the scheme `fine_grained` without a batch: a pair may combine any caption with any
 image, and its y says whether it is positive. The similarity is that of the caption with the text of the image, by the
-teacher and the aggregation of the scheme, bit for bit what `soft_labels(exact=True)` has at the same place.
+teacher and the aggregation of the scheme, bit-identical to `soft_labels(exact=True)`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from labelgen.errors import ConfigError, MissingItemError, some
-from labelgen.loader.aggregations import reader_of
 from labelgen.loader.listed_pairs import ListedPairs, read_pairs
+from labelgen.loader.requests import reader_of
 from labelgen.relevance.base import BlockRequest, Scheme, SetAggregation, scheme
-from labelgen.relevance.pair_weights import pair_targets, pair_weights
+from labelgen.relevance.fine_grained import pair_targets, pair_weights
 from labelgen.specs import Spec
 from labelgen.store.blocks import BlockReader, aggregate, has_embedding, pair_similarities
 from labelgen.store.reader import Store

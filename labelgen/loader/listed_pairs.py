@@ -1,6 +1,6 @@
 """An explicit list of pairs, (caption, image, y), as rows of a store: what a data set of relevance judgements is.
 
-A pair may combine any caption with any image; y = 1 says that they belong together. The list is a table of the columns
+A pair may combine any caption with any image; y = 1 where they belong together. The list is a table of the columns
 `caption_id`, `image_id` and `y` (parquet, CSV, TSV or JSONL).
 """
 

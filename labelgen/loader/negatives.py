@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from labelgen.errors import ConfigError
 from labelgen.loader.blocks import PatchLike
-from labelgen.loader.quantiles import quantile_table
-from labelgen.patches.masks import BoundPatch, bound
+from labelgen.loader.requests import quantile_table
+from labelgen.patches.batch_masks import BoundPatch, bound
 from labelgen.relevance.base import BlockRequest
 from labelgen.store import choose
 from labelgen.store.items import Ids, RowNumbers
@@ -44,7 +44,7 @@ class HardNegatives:
     Args:
         store: an open store with lists of the relation.
         relation: `i2t` (captions for images), `t2i` (images for captions), `t2t`, `i2i`. Lists never hold anything of
-            the query's own image.
+            the query's image.
         n: negatives of a query.
         threshold: similarity above which a pair is taken for a likely false negative and left out.
         percentile: the same as a level in [0, 1] of the store's similarities of random pairs, for example 0.999.
@@ -87,7 +87,7 @@ class HardNegatives:
         self.patch = None if patch is None else bound(patch, store)
         self.epoch = 0
         self.threshold = threshold if threshold is not None else self._level(float(percentile or 0.0))
-        store.neighbors(relation, rows=[], k=k, alias=alias, scope=scope)  # says now what is missing
+        store.neighbors(relation, rows=[], k=k, alias=alias, scope=scope)  # an error now, not in training
 
     def set_epoch(self, epoch: int) -> None:
         """Other draws for another epoch."""
@@ -121,8 +121,8 @@ class HardNegatives:
         """Which listed entries the patch leaves as negatives, [m, k]."""
         if self.relation in (Relation.I2T, Relation.T2I):
             sides = (queries, candidates) if self.relation is Relation.I2T else (candidates, queries)
-            told = patch.pairs(*sides)
-            return told.where & ~told.positive
+            masks = patch.pairs(*sides)
+            return masks.where & ~masks.positive
         dropped = patch.dropped_images if self.relation is Relation.I2I else patch.dropped_captions
         return ~np.isin(candidates, dropped)
 

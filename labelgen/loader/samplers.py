@@ -2,7 +2,7 @@
 
 Random batches hold few pairs that a teacher finds similar: of 65,280 pairs of a random COCO batch of 256 about seven
 are in a stored list of 64. Here an epoch is made of *groups*, an item and its nearest neighbours that are still free,
-and batches of groups, so that soft labels have something to say and negatives are hard.
+and batches of groups, so that soft labels are informative and negatives are hard.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class NeighborBatchSampler:
         seed: equal seeds, epochs and stores give equal batches on every rank and machine.
         alias, k: which list, and how much of it; see `Store.neighbors`.
 
-    Call `set_epoch` before every epoch. `state_dict` after n batches and `load_state_dict` go on with batch n.
+    Call `set_epoch` before every epoch. `state_dict` after n batches and `load_state_dict` resume with batch n.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class NeighborBatchSampler:
         self.rows = _rows(store, relation, ids, split)
         self.epoch = self._start = self._given = 0
         self._plan: tuple[int, list[list[int]]] | None = None
-        store.neighbors(relation, rows=[], k=k, alias=alias)  # says what is missing now, not in the first epoch
+        store.neighbors(relation, rows=[], k=k, alias=alias)  # an error now, not in the first epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Other batches for another epoch; begins it from its first batch, unless it is the epoch gone on with."""
+        """Select the batches of an epoch; it begins with its first batch, unless it is the one that was resumed."""
         if epoch != self.epoch:
             self.epoch, self._start, self._given = epoch, 0, 0
 
@@ -90,16 +90,16 @@ class NeighborBatchSampler:
             yield batch
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
-        """Where this epoch is.
+        """The position in this epoch.
 
         Args:
-            consumed: batches of this epoch that were trained on. A loader with workers asks for batches ahead of time,
+            consumed: batches of this epoch that were trained on. A loader with workers requests batches ahead of time,
                 so the number that was given is larger; without `consumed` that one is taken.
         """
         return {"epoch": self.epoch, "batch": self._given if consumed is None else consumed, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken: the next iteration begins with that batch.
+        """Resume where `state_dict` was taken: the next iteration begins with that batch.
 
         Raises:
             ConfigError: the state of another sampler: other arguments, another store.
@@ -110,13 +110,13 @@ class NeighborBatchSampler:
                 "the state is that of another sampler",
                 found=", ".join(f"{name}={state.get(name)!r}" for name in wrong),
                 expected=", ".join(f"{name}={self._identity()[name]!r}" for name in wrong),
-                todo="make the sampler with the same arguments and store; or start the epoch anew",
+                todo="make the sampler with the same arguments and store; or start the epoch again",
             )
         self.epoch = int(state["epoch"])
         self._start = self._given = int(state["batch"])
 
     def _identity(self) -> dict[str, Any]:
-        """What the order of batches depends on; `rank` is left out, so that one rank's state serves all."""
+        """The arguments that decide the order of batches; `rank` is left out, so that one rank's state serves all."""
         names = ("relation", "alias", "k", "batch_size", "group", "repeats", "one_per_image", "world_size", "drop_last")
         identity = {name: getattr(self, name) for name in names}
         return {**identity, "seed": self.seed, "items": len(self.rows), "store": self.store.manifest.content_digest}

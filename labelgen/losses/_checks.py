@@ -1,4 +1,4 @@
-"""What a loss refuses: wrong shapes and types always, wrong values only inside `check_values()`.
+"""Checks of losses: of shapes and types always, of values only inside `check_values()`.
 
 Looking at values makes an accelerator wait for the numbers, so by default nothing does.
 """
@@ -90,7 +90,7 @@ def finite(name: str, array: Array, where: Array | None = None) -> None:
 
 
 def within(name: str, array: Array, low: float, high: float, where: Array | None = None) -> None:
-    """In debug mode, refuse entries that count and lie outside of [low, high]; rounding is forgiven."""
+    """In debug mode, refuse entries that count and are outside of [low, high]; with room for rounding."""
     if not _CHECKING.get():
         return
     good = (array >= low - 1e-3) & (array <= high + 1e-3)

@@ -1,4 +1,4 @@
-"""The two directions of a loss: rows of the scores ask for captions, rows of their transpose ask for images."""
+"""The two directions of a loss: rows of the scores are images, rows of their transpose are captions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Half:
         scores: float32 or float64 [n, m]; 0 where an entry does not count.
         where: entries that count, bool [n, m].
         relevance: of the dtype of the scores, [n, m]; 0 where an entry does not count. None for losses without.
-        own: score of every query's own candidate, [n]; None where the scores are not of pairs.
+        positive: score of every query's candidate of the same pair, [n]; None where the scores are not of pairs.
         whole: whether every entry counts for certain, so that nothing needs a copy.
     """
 
@@ -27,11 +27,11 @@ class Half:
     scores: Array
     where: Array
     relevance: Array = None
-    own: Array = None
+    positive: Array = None
     whole: bool = False
 
     @property
-    def asked(self) -> Array:
+    def counted(self) -> Array:
         """Queries with an entry that counts, bool [n]."""
         return self.xp.any(self.where, axis=1)
 
@@ -39,7 +39,7 @@ class Half:
 def of_pairs(
     scores: Array, where: Array | None, relevance: Array | None = None, relevance_t2i: Array | None = None
 ) -> tuple[Half, Half]:
-    """Both directions of a square batch whose diagonal are the own pairs: `where` without the diagonal.
+    """Both directions of a square batch whose diagonal are the positive pairs: `where` without the diagonal.
 
     Raises:
         ArrayError: wrong shapes or types; in debug mode wrong values.
@@ -47,13 +47,13 @@ def of_pairs(
     _checks.matrix("scores", scores, square=True)
     xp = namespace_of("scores", scores)
     scores = wide(xp, scores)
-    own = xp.linalg.diagonal(scores)
+    positive = xp.linalg.diagonal(scores)
     others = ~identity(xp, scores)
     if where is not None:
         others = others & _mask(scores, where)
     _checks.finite("scores", scores, others)
-    _checks.finite("scores of own pairs", own)
-    return _halves(xp, scores, others, relevance, relevance_t2i, own)
+    _checks.finite("scores of positive pairs", positive)
+    return _halves(xp, scores, others, relevance, relevance_t2i, positive)
 
 
 def of_matrix(scores: Array, where: Array | None, relevance: Array, relevance_t2i: Array | None) -> tuple[Half, Half]:
@@ -87,7 +87,7 @@ def _halves(
     where: Array,
     relevance: Array | None,
     relevance_t2i: Array | None,
-    own: Array = None,
+    positive: Array = None,
     *,
     whole: bool = False,
 ) -> tuple[Half, Half]:
@@ -100,7 +100,7 @@ def _halves(
         second = xp.matrix_transpose(first)
     if relevance_t2i is not None:
         second = _labels("relevance_t2i", turned, relevance_t2i, where_t2i, whole)
-    return Half(xp, scores, where, first, own, whole), Half(xp, turned, where_t2i, second, own, whole)
+    return Half(xp, scores, where, first, positive, whole), Half(xp, turned, where_t2i, second, positive, whole)
 
 
 def _labels(name: str, scores: Array, relevance: Array, where: Array, whole: bool) -> Array:

@@ -1,4 +1,4 @@
-"""JAX: blocks of queries in one compiled loop, functions that bring their own gradient, constants."""
+"""JAX: blocks of queries in one compiled loop, functions that compute their gradient, constants."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def stop_gradient(array: jax.Array) -> jax.Array:
 
 
 def on_cpu() -> bool:
-    """Whether computations run on the CPU unless told otherwise."""
+    """Whether computations run on the CPU by default."""
     return jax.default_backend() == "cpu"
 
 
 def widest() -> Any:
-    """The widest float: float32 unless JAX was told to have float64."""
+    """The widest float: float32 unless JAX has float64 enabled."""
     return jnp.zeros(0, float).dtype
 
 

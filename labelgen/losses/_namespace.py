@@ -1,4 +1,4 @@
-"""The array library of the scores: everything in this room is written against the array API standard.
+"""The array library of the scores: everything in this package is written against the array API standard.
 
 Scores may be numpy, torch or JAX arrays. What stands beside them (relevance, masks) may be of the same library or
 numpy, which is moved to where the scores are. It is a constant: no gradient flows into it.

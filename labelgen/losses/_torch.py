@@ -1,4 +1,4 @@
-"""torch: a function that brings its own gradient becomes a node of autograd."""
+"""torch: autograd nodes of functions that compute their gradient."""
 
 from __future__ import annotations
 

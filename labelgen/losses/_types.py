@@ -1,4 +1,4 @@
-"""What arrays are called in this room, and the two kinds of function that libraries are handed."""
+"""Types of arrays, and of the two kinds of function that array libraries call."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ Kernel: TypeAlias = Callable[..., tuple[Array, ...]]
 
 
 class ValueAndGradient(Protocol):
-    """A scalar and its derivative by the scores; the latter may be left out (None) unless it is asked for."""
+    """A scalar and its derivative by the scores; the latter may be left out (None) unless it is requested."""
 
     def __call__(self, scores: Array, *constants: Array, gradient: bool) -> tuple[Array, Array | None]: ...

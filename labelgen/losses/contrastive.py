@@ -51,9 +51,9 @@ def info_nce(
         number = xp.sum(half.relevance, axis=1)
         logs = log_softmax(xp, half.scores / temperature, half.where)
         sums = -xp.sum(half.relevance * logs, axis=1)
-        asked = number > 0
-        mean = mean_where(xp, sums / xp.where(asked, number, xp.ones_like(number)), asked)
-        return mean_where(xp, mean / _count(half, asked), xp.any(asked)) if reduction == "cusa" else mean
+        counted = number > 0
+        mean = mean_where(xp, sums / xp.where(counted, number, xp.ones_like(number)), counted)
+        return mean_where(xp, mean / _count(half, counted), xp.any(counted)) if reduction == "cusa" else mean
 
     return mean_of_both(loss, halves)
 
@@ -160,7 +160,7 @@ def _divergence(half: Half, temperature: float | Array, relevance_temperature: f
     xp = half.xp
     target = log_softmax(xp, half.relevance / relevance_temperature, half.where)
     terms = xp.exp(target) * (target - log_softmax(xp, half.scores / temperature, half.where))
-    return mean_where(xp, xp.sum(xp.where(half.where, terms, xp.zeros_like(terms)), axis=1), half.asked)
+    return mean_where(xp, xp.sum(xp.where(half.where, terms, xp.zeros_like(terms)), axis=1), half.counted)
 
 
 def _positives(scores: Array, image_rows: Array | None, positives: Array | None) -> Array:
@@ -179,6 +179,6 @@ def _positives(scores: Array, image_rows: Array | None, positives: Array | None)
     return rows[:, None] == rows[None, :]
 
 
-def _count(half: Half, asked: Array) -> Array:
-    number = half.xp.sum(half.xp.astype(asked, half.scores.dtype))
+def _count(half: Half, counted: Array) -> Array:
+    number = half.xp.sum(half.xp.astype(counted, half.scores.dtype))
     return half.xp.where(number == 0, half.xp.ones_like(number), number)

@@ -106,14 +106,14 @@ def sliding_window_kendall(
     def loss(half: Half) -> Array:
         if half.scores.shape[1] < window:
             return 0 * half.xp.sum(half.scores)
-        violations, kept = _windows(half, window, stride, min_gap, margin)
+        violations, used = _windows(half, window, stride, min_gap, margin)
         if hard:
-            violations, kept = _largest(half, violations, kept, top)
+            violations, used = _largest(half, violations, used, top)
         dtype = violations.dtype
-        number = half.xp.sum(half.xp.astype(kept, dtype), axis=1)
-        sums = half.xp.sum(half.xp.where(kept, violations, half.xp.zeros_like(violations)), axis=1)
+        number = half.xp.sum(half.xp.astype(used, dtype), axis=1)
+        sums = half.xp.sum(half.xp.where(used, violations, half.xp.zeros_like(violations)), axis=1)
         values = sums / half.xp.where(number == 0, half.xp.ones_like(number), number)
-        return mean_where(half.xp, values, half.asked)
+        return mean_where(half.xp, values, half.counted)
 
     return mean_of_both(loss, of_matrix(scores, where, relevance, relevance_t2i))
 
@@ -160,7 +160,7 @@ def _absent_as_nan(half: Half) -> Array:
 
 
 def _windows(half: Half, window: int, stride: int, min_gap: float, margin: float) -> tuple[Array, Array]:
-    """Violations and which windows are kept, [n, windows]; candidates that do not count are sorted to the end."""
+    """Violations and which windows are used, [n, windows]; candidates that do not count are sorted to the end."""
     xp = half.xp
     absent = xp.full_like(half.relevance, float("inf"))
     order = xp.argsort(xp.where(half.where, -half.relevance, absent), axis=1, stable=True)
@@ -169,13 +169,13 @@ def _windows(half: Half, window: int, stride: int, min_gap: float, margin: float
     )
     stop = scores.shape[1] - window + 1
     high, low = slice(0, stop, stride), slice(window - 1, window - 1 + stop, stride)
-    kept = there[:, low] & (labels[:, high] - labels[:, low] > min_gap)
-    return positive(xp, scores[:, low] - scores[:, high] + margin), kept
+    used = there[:, low] & (labels[:, high] - labels[:, low] > min_gap)
+    return positive(xp, scores[:, low] - scores[:, high] + margin), used
 
 
-def _largest(half: Half, violations: Array, kept: Array, top: int) -> tuple[Array, Array]:
-    """The `top` largest kept violations of every query."""
+def _largest(half: Half, violations: Array, used: Array, top: int) -> tuple[Array, Array]:
+    """The `top` largest used violations of every query."""
     xp = half.xp
     absent = xp.full_like(violations, float("inf"))
-    order = xp.argsort(xp.where(kept, -violations, absent), axis=1, stable=True)[:, :top]
-    return xp.take_along_axis(violations, order, axis=1), xp.take_along_axis(kept, order, axis=1)
+    order = xp.argsort(xp.where(used, -violations, absent), axis=1, stable=True)[:, :top]
+    return xp.take_along_axis(violations, order, axis=1), xp.take_along_axis(used, order, axis=1)

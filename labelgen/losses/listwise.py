@@ -1,4 +1,4 @@
-"""Listwise losses: how good a whole ranking is, beside the ranking that the labels ask for."""
+"""Listwise losses: a whole ranking against the ranking by the labels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def smooth_ndcg(
 
     Args:
         scores: [A, B], rows are images; float16 and bfloat16 are computed in float32.
-        relevance: labels [A, B] in [0, 1], (image, caption); constants. See `labelgen.relevance.rsc`.
+        relevance: labels [A, B] in [0, 1], (image, caption); constants. See the scheme `rsc`.
         temperature: width of the sigmoid.
         where: bool [A, B], entries that count.
         relevance_t2i: labels [B, A] of the text-to-image half, if not the transpose of `relevance`.
@@ -122,7 +122,7 @@ def listnet(
         xp = half.xp
         target = xp.exp(log_softmax(xp, half.relevance / relevance_temperature, half.where))
         terms = -target * log_softmax(xp, half.scores / temperature, half.where)
-        return mean_where(xp, xp.sum(xp.where(half.where, terms, xp.zeros_like(terms)), axis=1), half.asked)
+        return mean_where(xp, xp.sum(xp.where(half.where, terms, xp.zeros_like(terms)), axis=1), half.counted)
 
     return mean_of_both(loss, of_matrix(scores, where, relevance, relevance_t2i))
 
@@ -138,10 +138,10 @@ class _SmoothNdcg:
         xp = namespace_of("scores", scores)
         kernel = self._queries_with_gradient if gradient else self._queries
         losses, *slopes = by_query(kernel, scores, *constants)
-        asked = xp.any(constants[1], axis=1)
-        number = xp.sum(xp.astype(asked, scores.dtype))
+        counted = xp.any(constants[1], axis=1)
+        number = xp.sum(xp.astype(counted, scores.dtype))
         number = xp.where(number == 0, xp.ones_like(number), number)
-        value = xp.sum(xp.where(asked, losses, xp.zeros_like(losses))) / number
+        value = xp.sum(xp.where(counted, losses, xp.zeros_like(losses))) / number
         if not gradient:
             return value, None
         slopes[0] /= number

@@ -46,8 +46,8 @@ def language_margin(
         xp, labels = half.xp, half.relevance
         _checks.within("relevance", labels, -1, 1, half.where)
         margins = xp.where(labels >= threshold, (1 - labels) * beta, xp.full_like(labels, margin))
-        ahead = (half.scores + margins - half.own[:, None]) / temperature
-        return mean_where(xp, log_sum_exp(xp, ahead, half.where, floor=True)[0], half.asked)
+        ahead = (half.scores + margins - half.positive[:, None]) / temperature
+        return mean_where(xp, log_sum_exp(xp, ahead, half.where, floor=True)[0], half.counted)
 
     first, second = of_pairs(scores, where, relevance, relevance_t2i)
     return loss(first) + loss(second)

@@ -97,7 +97,7 @@ def sel_hn_triplet(scores: Array, *, margin: float = 0.2, epsilon: float = 0.01,
 
     def loss(half: Half) -> Array:
         xp = half.xp
-        near = xp.abs(constant(half.own - max_where(xp, half.scores, half.where))) < epsilon
+        near = xp.abs(constant(half.positive - max_where(xp, half.scores, half.where))) < epsilon
         hinges = xp.where(half.where, positive(xp, _excess(half, margin)), xp.zeros_like(half.scores))
         number = xp.sum(xp.astype(half.where, half.scores.dtype), axis=1)
         mean = xp.sum(hinges, axis=1) / xp.where(number == 0, xp.ones_like(number), number)
@@ -169,7 +169,7 @@ def _moments(scores: Array, weights: Array) -> tuple[Array, Array, Array]:
 
 
 def _excess(half: Half, margin: float) -> Array:
-    return half.scores - half.own[:, None] + margin
+    return half.scores - half.positive[:, None] + margin
 
 
 def _hardest(half: Half, margin: float) -> Array:
@@ -177,4 +177,4 @@ def _hardest(half: Half, margin: float) -> Array:
 
 
 def _mean(half: Half, values: Array) -> Array:
-    return mean_where(half.xp, values, half.asked)
+    return mean_where(half.xp, values, half.counted)

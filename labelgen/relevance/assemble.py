@@ -1,13 +1,78 @@
-"""From one or two matrices of similarities to soft labels: what all schemes share."""
+"""From one or two matrices of similarities to soft labels: pipelines of transforms, and what all schemes share."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 
-from labelgen.errors import ArrayError
-from labelgen.relevance.base import Array, Blocks, Quantiles, SoftLabels
-from labelgen.relevance.transforms import Context, Pipeline
+from labelgen.errors import ArrayError, SpecError
+from labelgen.registry import unknown
+from labelgen.relevance.base import Array, Blocks, Quantiles, Scheme, SoftLabels
+from labelgen.relevance.transforms import BY_ROW, TRANSFORMS, Context, TransformText
+from labelgen.specs import Spec
 from labelgen.types import Bool, Float32
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Transforms in a row. Made by `Pipeline.parse`."""
+
+    specs: tuple[Spec, ...] = ()
+
+    @classmethod
+    def parse(cls, texts: TransformText) -> Pipeline:
+        """From one text or several.
+
+        Raises:
+            SpecError: not a spec, or an argument that the transform does not take.
+            UnknownNameError: no such transform.
+        """
+        specs = tuple(Spec.parse(text) for text in ((texts,) if isinstance(texts, str) else texts))
+        for spec in specs:
+            _check(spec)
+        return cls(specs)
+
+    @cached_property
+    def by_row(self) -> bool:
+        """Whether the transpose of what it gives is not what it gives for the transpose."""
+        return any(spec.name in BY_ROW for spec in self.specs)
+
+    @cached_property
+    def reads_quantiles(self) -> bool:
+        """Whether it needs the table of random pairs."""
+        return any(spec.name == "percentile" or "percentile" in spec.arguments for spec in self.specs)
+
+    @cached_property
+    def _steps(self) -> list[tuple[Callable[..., Float32], bool, Mapping[str, Any]]]:
+        """Function, whether it takes the context, options."""
+        functions = [TRANSFORMS[spec.name] for spec in self.specs]
+        takes_context = ["context" in inspect.signature(function).parameters for function in functions]
+        return list(zip(functions, takes_context, [spec.arguments for spec in self.specs], strict=True))
+
+    def __call__(self, similarity: Float32, context: Context) -> Float32:
+        """The numbers after all transforms, float32 of the same shape."""
+        for function, takes_context, options in self._steps:
+            similarity = function(similarity, *([context] if takes_context else []), **options)
+        return np.asarray(similarity, np.float32)
+
+
+def _check(spec: Spec) -> None:
+    if spec.name not in TRANSFORMS:
+        raise unknown("transform", spec.name, TRANSFORMS)
+    parameters = inspect.signature(TRANSFORMS[spec.name]).parameters.values()
+    options = [item.name for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY]
+    for name in spec.arguments:
+        if name not in options:
+            raise SpecError(
+                f"transform {spec.name!r} takes no argument {name!r}",
+                found=str(spec),
+                expected=f"one of {', '.join(options)}" if options else "no arguments",
+            )
 
 
 def soft_labels(
@@ -28,32 +93,25 @@ def soft_labels(
         others: further fields of `SoftLabels`.
     """
     where = counted(blocks)
-    context = Context(blocks.own, where, quantiles or {})
+    context = Context(blocks.positive, where, quantiles or {})
     second = None
     if similarity_t2i is not None or pipeline.by_row:
-        turned = Context(context.own.T, where.T, context.quantiles)
+        turned = Context(context.positive.T, where.T, context.quantiles)
         second = pipeline(similarity.T if similarity_t2i is None else similarity_t2i, turned)
-    return SoftLabels(
-        relevance=pipeline(similarity, context),
-        relevance_t2i=second,
-        same_image=blocks.same_image,
-        where=where,
-        image_rows=blocks.image_rows,
-        **others,
-    )
+    return SoftLabels(pipeline(similarity, context), blocks.same_image, where, blocks.image_rows, second, **others)
 
 
 def counted(blocks: Blocks) -> Bool:
     """Entries that count, bool [A, B]."""
-    return np.ones(blocks.shape, np.bool_) if blocks.where is None else blocks.where
+    return np.ones(blocks.same_image.shape, np.bool_) if blocks.where is None else blocks.where
 
 
-def with_own_pairs(similarity: Float32, blocks: Blocks) -> Float32:
-    """A copy whose own pairs have similarity 1."""
-    return np.where(blocks.own, np.float32(1), similarity)
+def with_positives(similarity: Float32, blocks: Blocks) -> Float32:
+    """A copy in which the pairs of the batch have similarity 1."""
+    return np.where(blocks.positive, np.float32(1), similarity)
 
 
-def check_aligned(blocks: Blocks, who: str) -> None:
+def check_aligned(blocks: Blocks, by: Scheme) -> None:
     """Refuse batches whose image b and caption b are no pair: image-image labels could not be read as image-caption.
 
     Raises:
@@ -61,7 +119,7 @@ def check_aligned(blocks: Blocks, who: str) -> None:
     """
     if not blocks.aligned:
         raise ArrayError(
-            f"{who} compares images with images and captions with captions of one batch of pairs",
+            f"{by.spec} compares images with images and captions with captions of one batch of pairs",
             found=f"{blocks.shape[0]} images and {blocks.shape[1]} captions that are not pairs",
             expected="caption b is a caption of image b",
         )

@@ -1,6 +1,6 @@
-"""What a scheme is: which blocks of similarities it needs, and the soft labels that it makes of them.
+"""The protocol of schemes: which blocks of similarities one requests, and the soft labels that it makes of them.
 
-A scheme is a pure function: it gets the exact similarities of a batch (`Blocks`) and gives `SoftLabels`. It opens no
+A scheme is a pure function from the similarities of a batch (`Blocks`) to `SoftLabels`. It opens no
 store, so anything that can make blocks can use it; `labelgen.loader` makes them from a store. A scheme prints as text
 and parses back: `str(scheme("cusa(mode='add')").spec)`, and is registered in the entry-point group `labelgen.schemes`.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -32,7 +33,7 @@ Array: TypeAlias = Any
 
 @dataclass(frozen=True)
 class BlockRequest:
-    """One block of similarities that a scheme asks for; also the key under which it gets it.
+    """One block of similarities that a scheme requests; also the key of that block in `Blocks`.
 
     Attributes:
         relation: `i2t` [A, B], `t2t` [B, B] or `i2i` [A, A], for A images and B captions. (`t2i` is `i2t` by columns.)
@@ -46,7 +47,7 @@ class BlockRequest:
 
     def __post_init__(self) -> None:
         if self.relation is Relation.T2I:
-            raise ConfigError("a scheme asks for t2i", expected="i2t, which is the same matrix, rows are images")
+            raise ConfigError("a scheme requests t2i", expected="i2t, which is the same matrix, rows are images")
         if self.aggregation not in SET_AGGREGATIONS:
             raise ConfigError(f"aggregation={self.aggregation!r} is unknown", expected=", ".join(SET_AGGREGATIONS))
         if self.relation is not Relation.I2T and self.aggregation != "max":
@@ -62,7 +63,7 @@ class BlockRequest:
 
 @dataclass(frozen=True)
 class Blocks:
-    """The similarities of a batch of A images and B captions, and what is known about its pairs.
+    """The similarities of a batch of A images and B captions, and which of its pairs are positive.
 
     Most batches are aligned pairs: A = B, and caption b is a caption of image b. Others (images of this process against
     captions of all processes) have A != B and are enough for schemes that need `i2t` only.
@@ -72,7 +73,7 @@ class Blocks:
         image_rows: image row of every image, int64 [A].
         caption_images: image row that every caption belongs to, int64 [B].
         where: which entries [A, B] can be compared in all blocks; None for all. Blocks hold 0 elsewhere.
-        quantiles: tables of random pairs, for the needs in `Scheme.quantiles`.
+        quantiles: tables of random pairs, for the requests in `Scheme.quantiles`.
 
     Raises:
         ArrayError: a block of another shape.
@@ -85,62 +86,67 @@ class Blocks:
     quantiles: Mapping[BlockRequest, Quantiles] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for need, block in self.similarities.items():
-            _check_shape(f"block {need}", block, self._shape_of(need.relation))
+        images, captions = len(self.image_rows), len(self.caption_images)
+        shapes = {"i2t": (images, captions), "t2t": (captions, captions), "i2i": (images, images)}
+        for request, block in self.similarities.items():
+            _check_shape(request, block, shapes[request.relation])
         if self.where is not None:
-            _check_shape("where", self.where, self.shape)
+            _check_shape("where", self.where, (images, captions))
 
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.image_rows), len(self.caption_images)
 
-    @property
+    @cached_property
     def same_image(self) -> Bool:
-        """Whether caption b is a caption of image a, bool [A, B]; includes the batch's own pairs."""
+        """Whether caption b is a caption of image a, bool [A, B]; includes the pairs of the batch."""
         same: Bool = self.image_rows[:, None] == self.caption_images[None, :]
         return same
 
-    @property
+    @cached_property
     def aligned(self) -> bool:
         """Whether caption b belongs to image b for every b."""
         return np.array_equal(self.image_rows, self.caption_images)
 
-    @property
-    def own(self) -> Bool:
-        """The pairs of the batch itself, bool [A, B]: the diagonal if it is aligned, else `same_image`."""
+    @cached_property
+    def positive(self) -> Bool:
+        """The pairs of the batch, bool [A, B]: the diagonal if it is aligned, else `same_image`."""
         return np.eye(len(self.image_rows), dtype=np.bool_) if self.aligned else self.same_image
 
-    def get(self, need: BlockRequest) -> Float32:
-        """The block of a need.
+    @property
+    def own(self) -> Bool:
+        """The first name of `positive`."""
+        return self.positive
+
+    def get(self, request: BlockRequest) -> Float32:
+        """The block of a request.
 
         Raises:
             ConfigError: it was not made.
         """
-        if need not in self.similarities:
-            raise ConfigError(f"there is no block {need}", found=", ".join(map(str, self.similarities)) or "no blocks")
-        return self.similarities[need]
+        if request not in self.similarities:
+            raise ConfigError(
+                f"there is no block {request}", found=", ".join(map(str, self.similarities)) or "no blocks"
+            )
+        return self.similarities[request]
 
-    def quantile_table(self, need: BlockRequest) -> Quantiles:
-        """The table of random pairs of a need.
+    def quantile_table(self, request: BlockRequest) -> Quantiles:
+        """The table of random pairs of a request.
 
         Raises:
             ConfigError: it was not given.
         """
-        if not self.quantiles.get(need):
+        if not self.quantiles.get(request):
             raise ConfigError(
-                f"there is no quantile table of {need}",
+                f"there is no quantile table of {request}",
                 todo="a store keeps one for every relation and teacher: use labelgen.loader, or pass quantiles=",
             )
-        return self.quantiles[need]
-
-    def _shape_of(self, relation: Relation) -> tuple[int, int]:
-        images, captions = self.shape
-        return {"i2t": (images, captions), "t2t": (captions, captions), "i2i": (images, images)}[relation.value]
+        return self.quantiles[request]
 
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """What a scheme gives for a batch; rows of [A, B] arrays are images, columns are captions.
+    """Soft labels of a batch; rows of [A, B] arrays are images, columns are captions.
 
     Arrays are numpy as schemes make them; `map` turns all of them into another library's.
 
@@ -246,6 +252,7 @@ def scheme(text: str | Spec | Scheme) -> Scheme:
     return text
 
 
-def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
+def _check_shape(name: str | BlockRequest, array: Array, shape: tuple[int, ...]) -> None:
     if tuple(array.shape) != shape:
+        name = name if isinstance(name, str) else f"block {name}"
         raise ArrayError(f"{name} has the wrong shape", found=str(tuple(array.shape)), expected=str(shape))

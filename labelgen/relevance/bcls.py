@@ -1,4 +1,7 @@
-"""Labels of BCLS (arXiv 2210.11319): an image is as relevant to a caption as its most similar own caption is."""
+"""Labels of BCLS (arXiv 2210.11319) and Listwise ITR (arXiv 2305.16566).
+
+An image is as relevant to a caption as its own most similar caption is.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,19 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from labelgen.errors import ConfigError
-from labelgen.relevance.assemble import check_aligned, soft_labels, with_own_pairs
+from labelgen.relevance.assemble import Pipeline, check_aligned, soft_labels, with_positives
 from labelgen.relevance.base import BlockRequest, Blocks, SetAggregation, SoftLabels, spec_of
-from labelgen.relevance.transforms import Pipeline, TransformText
+from labelgen.relevance.transforms import TransformText
 from labelgen.specs import Spec
 from labelgen.types import Relation
 
 
 @dataclass(frozen=True)
 class Bcls:
-    """`R[a, b] = max over the captions k of image a of cos(k, caption b)`, own pair 1, raw cosine, not clipped.
+    """`R[a, b] = max over the captions k of image a of cos(k, caption b)`, raw cosine, not clipped.
 
-    Another caption of the same image gets 1 by itself. Fields of the soft labels: `relevance` (R, asymmetric), `i2t`
-    (the same before transforms).
+    Pairs of the batch are 1, and another caption of the same image is by the formula. Fields of the soft labels:
+    `relevance` (R, asymmetric), `i2t` (the same before transforms).
 
     Source: code of three repositories by the author of BCLS. Alternatives there: the image teacher's A as label.
 
@@ -38,7 +41,7 @@ class Bcls:
     def __post_init__(self) -> None:
         if self.label not in ("i2t", "i2i"):
             raise ConfigError(f"label={self.label!r} is unknown", expected="i2t or i2i")
-        _ = self._pipeline, self.needs
+        _ = self._pipeline, self._request
 
     @property
     def spec(self) -> Spec:
@@ -48,28 +51,45 @@ class Bcls:
     def _pipeline(self) -> Pipeline:
         return Pipeline.parse(self.transform)
 
-    @property
-    def _need(self) -> BlockRequest:
+    @cached_property
+    def _request(self) -> BlockRequest:
         if self.label == "i2i":
             return BlockRequest(Relation.I2I, self.image)
         return BlockRequest(Relation.I2T, self.text, self.aggregation)
 
     @property
     def needs(self) -> frozenset[BlockRequest]:
-        return frozenset({self._need})
+        return frozenset({self._request})
 
-    @property
+    @cached_property
     def quantiles(self) -> frozenset[BlockRequest]:
         return self.needs if self._pipeline.reads_quantiles else frozenset()
 
     def relevance(self, blocks: Blocks) -> SoftLabels:
         if self.label == "i2i":
-            check_aligned(blocks, "bcls(label='i2i')")
-        similarity = blocks.get(self._need)
+            check_aligned(blocks, self)
+        similarity = blocks.get(self._request)
         return soft_labels(
             blocks,
-            with_own_pairs(similarity, blocks),
+            with_positives(similarity, blocks),
             self._pipeline,
-            quantiles=blocks.quantile_table(self._need) if self.quantiles else None,
+            quantiles=blocks.quantile_table(self._request) if self.quantiles else None,
             **{self.label: similarity},
         )
+
+
+@dataclass(frozen=True)
+class Rsc(Bcls):
+    """`R' = (1 + R) / 2` in [0, 1] (relevance score calculation) with the R of `bcls`: labels for `smooth_ndcg`.
+
+    Unrelated pairs end near .56, so even a random order scores an NDCG of about .94: another transform (`relu`,
+    `threshold(percentile=90)`, `logistic(...)`, `percentile`) makes the labels, and the loss, more selective.
+
+    Source: code of Listwise ITR, `model.py:151-166`. Attributes as `Bcls`.
+    """
+
+    transform: TransformText = "affine"
+
+    @property
+    def spec(self) -> Spec:
+        return spec_of("rsc", self)

@@ -1,4 +1,4 @@
-"""Labels of CUSA (arXiv 2403.05261): what a text teacher says of the captions, an image teacher of the images."""
+"""Labels of CUSA (arXiv 2403.05261): similarities of captions by a text teacher, of images by an image teacher."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from labelgen.errors import ConfigError
-from labelgen.relevance.assemble import check_aligned, soft_labels
+from labelgen.relevance.assemble import Pipeline, check_aligned, soft_labels
 from labelgen.relevance.base import BlockRequest, Blocks, SoftLabels, spec_of
-from labelgen.relevance.transforms import Pipeline, TransformText, geometric_mean, mean
+from labelgen.relevance.transforms import TransformText, geometric_mean, mean
 from labelgen.specs import Spec
-from labelgen.types import Float32, Relation
+from labelgen.types import Relation
 
 MODES = ("each", "add", "dot")
 
@@ -57,24 +57,22 @@ class Cusa:
     def _pipeline(self) -> Pipeline:
         return Pipeline.parse(self.transform)
 
+    @cached_property
+    def _requests(self) -> tuple[BlockRequest, BlockRequest]:
+        return BlockRequest(Relation.I2I, self.image), BlockRequest(Relation.T2T, self.text)
+
     @property
     def needs(self) -> frozenset[BlockRequest]:
-        return frozenset({BlockRequest(Relation.I2I, self.image), BlockRequest(Relation.T2T, self.text)})
+        return frozenset(self._requests)
 
     @property
     def quantiles(self) -> frozenset[BlockRequest]:
         return frozenset()
 
     def relevance(self, blocks: Blocks) -> SoftLabels:
-        check_aligned(blocks, str(self.spec))
-        images, texts = (
-            blocks.get(BlockRequest(Relation.I2I, self.image)),
-            blocks.get(BlockRequest(Relation.T2T, self.text)),
-        )
-        first, second = self._targets(images, texts)
+        check_aligned(blocks, self)
+        images, texts = map(blocks.get, self._requests)
+        first, second = images, texts if self.mode == "each" else None
+        if self.mode != "each":
+            first = (mean if self.mode == "add" else geometric_mean)([images, texts])
         return soft_labels(blocks, first, self._pipeline, similarity_t2i=second, i2i=images, t2t=texts)
-
-    def _targets(self, images: Float32, texts: Float32) -> tuple[Float32, Float32 | None]:
-        if self.mode == "each":
-            return images, texts
-        return (mean if self.mode == "add" else geometric_mean)([images, texts]), None

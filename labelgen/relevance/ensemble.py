@@ -1,4 +1,4 @@
-"""The scheme `fused`: soft labels of a batch by a fusion of several similarities."""
+"""The scheme `ensemble`: soft labels of a batch by a fusion of several similarities."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from labelgen.errors import ConfigError
+from labelgen.relevance.assemble import counted
 from labelgen.relevance.base import BlockRequest, Blocks, SoftLabels
 from labelgen.relevance.fusion import Fusion, block_ranks, fusion
 from labelgen.specs import Spec
@@ -16,7 +17,9 @@ from labelgen.types import Float64, Int64, Relation
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Relevance = the fused label, clipped to [0, 1]; the batch's own pairs and their image's captions are 1.
+    """Relevance = the fused label, clipped to [0, 1]; 1 where the caption is one of the image.
+
+    Its first name, `fused`, is another name of it in specs.
 
     Args:
         by: the spec of a fusion, for example `"logistic(of=['i2t.text', 'i2i.image'], weights=[9, 2], bias=-7)"`.
@@ -33,7 +36,7 @@ class Ensemble:
 
     @property
     def spec(self) -> Spec:
-        return Spec.of("fused", by=self.by)
+        return Spec.of("ensemble", by=self.by)
 
     @property
     def needs(self) -> frozenset[BlockRequest]:
@@ -46,43 +49,41 @@ class Ensemble:
     def relevance(self, blocks: Blocks) -> SoftLabels:
         """Raises ConfigError where an `i2i` or `t2t` input meets a batch that lacks the photograph of a caption."""
         fused = np.clip(fused_block(self.fusion, blocks), 0, 1).astype(np.float32)
-        same = blocks.same_image
-        fused[same] = 1
-        where = np.ones(blocks.shape, bool) if blocks.where is None else blocks.where
-        return SoftLabels(fused, same, where, blocks.image_rows)
+        fused[blocks.same_image] = 1
+        return SoftLabels(fused, blocks.same_image, counted(blocks), blocks.image_rows)
 
 
 def fused_block(by: Fusion, blocks: Blocks) -> Float64:
     """The fused label of a batch, [A, B], rows are images, columns captions; not clipped."""
-    values = [spread(need, blocks) for need in by.inputs]
+    values = [spread(request, blocks) for request in by.inputs]
     return by.combine([block_ranks(value) for value in values] if by.uses_ranks else values)
 
 
-def spread(need: BlockRequest, blocks: Blocks) -> Float64:
+def spread(request: BlockRequest, blocks: Blocks) -> Float64:
     """A block as [A, B]: `i2t` as it is; of `i2i` the column of the caption's image, of `t2t` the row of a caption of
     the image that is in the batch.
 
     Raises:
         ConfigError: the batch holds no such image, or no such caption.
     """
-    block = blocks.get(need).astype(np.float64)
-    if need.relation is Relation.I2T:
+    block = blocks.get(request).astype(np.float64)
+    if request.relation is Relation.I2T:
         return block
     images, captions = blocks.image_rows, blocks.caption_images
-    if need.relation is Relation.I2I:
-        return block[:, _places(captions, images, need)]
-    return block[_places(images, captions, need)]
+    if request.relation is Relation.I2I:
+        return block[:, _places(captions, images, request)]
+    return block[_places(images, captions, request)]
 
 
-def _places(wanted: Int64, present: Int64, need: BlockRequest) -> Int64:
-    """Where every wanted image first stands among the present ones; itself where the two are aligned."""
-    if np.array_equal(wanted, present):
-        return np.arange(len(wanted), dtype=np.int64)
+def _places(requested: Int64, present: Int64, request: BlockRequest) -> Int64:
+    """The first place of every requested image among the present ones; its own where the two are aligned."""
+    if np.array_equal(requested, present):
+        return np.arange(len(requested), dtype=np.int64)
     values, first = np.unique(present, return_index=True)
-    places = np.minimum(np.searchsorted(values, wanted), len(values) - 1)
-    if not np.array_equal(values[places], wanted):
+    places = np.minimum(np.searchsorted(values, requested), len(values) - 1)
+    if not np.array_equal(values[places], requested):
         raise ConfigError(
-            f"{need} needs a batch of pairs",
+            f"{request} needs a batch of pairs",
             found="captions or images whose partner is not in the batch",
             expected="the image of every caption, and a caption of every image",
         )

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
-from labelgen.errors import ConfigError
-from labelgen.relevance.assemble import soft_labels
+import numpy as np
+
+from labelgen.errors import ArrayError, ConfigError
+from labelgen.relevance.assemble import Pipeline, soft_labels
 from labelgen.relevance.base import BlockRequest, Blocks, SetAggregation, SoftLabels, spec_of
-from labelgen.relevance.pair_weights import pair_targets, pair_weights
-from labelgen.relevance.transforms import Pipeline
 from labelgen.specs import Spec
-from labelgen.types import Relation
-
-__all__ = ["MODES", "FineGrained", "pair_targets", "pair_weights"]
+from labelgen.types import Bool, Float32, Relation
 
 MODES = ("weight", "target")
 
@@ -30,7 +29,7 @@ class FineGrained:
     Attributes:
         text: alias of the text teacher; None for the only one.
         aggregation: the text of an image: the most similar of its captions (`max`), their `mean`, the `first`, or the
-            most similar but the caption itself (`max_other`), which makes own pairs differ.
+            most similar but the caption itself (`max_other`), which makes pairs of the batch differ.
         gamma: how much the label changes a weight.
         mode: `weight` or `target`.
     """
@@ -45,7 +44,7 @@ class FineGrained:
             raise ConfigError(f"mode={self.mode!r} is unknown", expected=" or ".join(MODES))
         if not self.gamma >= 0:
             raise ConfigError(f"gamma is {self.gamma}", expected="0 or more")
-        _ = self.needs
+        _ = self._request
 
     @property
     def spec(self) -> Spec:
@@ -53,10 +52,10 @@ class FineGrained:
 
     @property
     def needs(self) -> frozenset[BlockRequest]:
-        return frozenset({self._need})
+        return frozenset({self._request})
 
-    @property
-    def _need(self) -> BlockRequest:
+    @cached_property
+    def _request(self) -> BlockRequest:
         return BlockRequest(Relation.I2T, self.text, self.aggregation)
 
     @property
@@ -64,9 +63,41 @@ class FineGrained:
         return frozenset()
 
     def relevance(self, blocks: Blocks) -> SoftLabels:
-        similarity = blocks.get(self._need)
+        similarity = blocks.get(self._request)
         positives = blocks.same_image
         if self.mode == "target":
-            return soft_labels(blocks, pair_targets(similarity, positives), Pipeline(()), i2t=similarity)
+            return soft_labels(blocks, pair_targets(similarity, positives), Pipeline(), i2t=similarity)
         weights = pair_weights(similarity, positives, self.gamma)
         return soft_labels(blocks, similarity, Pipeline.parse("clip"), i2t=similarity, weights=weights)
+
+
+def pair_weights(similarity: Float32, positives: Bool, gamma: float = 1.0) -> Float32:
+    """`1 + gamma (1 - s)` for positive, `1 + gamma s` for negative pairs, s = clip(similarity, 0, 1).
+
+    Hard pairs weigh more. labelgen's own definition; gamma = 0 is the loss without labels. Any shape.
+
+    Raises:
+        ArrayError: similarities and positives of two shapes.
+    """
+    share = _share(similarity, positives)
+    return np.asarray(1 + np.float32(gamma) * np.where(positives, 1 - share, share), np.float32)
+
+
+def pair_targets(similarity: Float32, positives: Bool) -> Float32:
+    """`(1 + s) / 2` for positive, `s / 2` for negative pairs, s = clip(similarity, 0, 1). labelgen's own definition.
+
+    Raises:
+        ArrayError: similarities and positives of two shapes.
+    """
+    share = _share(similarity, positives)
+    return np.asarray(np.where(positives, 1 + share, share) / 2, np.float32)
+
+
+def _share(similarity: Float32, positives: Bool) -> Float32:
+    if similarity.shape != positives.shape:
+        raise ArrayError(
+            "similarities and positives are not of the same pairs",
+            found=f"{similarity.shape} and {positives.shape}",
+            expected="one shape",
+        )
+    return np.clip(similarity, np.float32(0), np.float32(1))

@@ -1,4 +1,4 @@
-"""Labels made of several: one number for a pair from what several teachers, relations and aggregations say.
+"""Fusions: one number for a pair from the similarities of several teachers, relations and aggregations.
 
 A fusion is a pure function of arrays of one shape, named by a spec. `of` lists its inputs, written as a `BlockRequest`
 prints: `i2t.text`, `i2t.text.mean`, `i2i.image`, `i2t.clip`. Parameters are part of the spec, so a fusion that was
@@ -9,7 +9,7 @@ fitted once is the same everywhere. Higher is more alike; an entry that any inpu
 `maximum`             max_t z_t
 `logistic`            1 / (1 + exp(-(bias + sum w_t x_t)))
 `reciprocal_rank`     sum_t w_t / (k + rank_t), ranks of the pair among those of its image and of its caption, averaged
-`agreement`           mean z_t where all z_t lie on one side of `border`, min_t z_t where the teachers disagree
+`agreement`           mean z_t where all z_t are on one side of `border`, min_t z_t where the teachers disagree
 `text_image_cross`    w_1 T + w_2 A + w_3 X + dot sqrt([T]+ [A]+) of a text, an image and a cross-modal input
 ====================  ================================================================================================
 
@@ -36,7 +36,7 @@ Numbers: TypeAlias = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Fusion:
-    """What fusions share: their inputs and their text form.
+    """Base of fusions: their inputs and their text form.
 
     Attributes:
         of: inputs, as `BlockRequest` prints.
@@ -54,7 +54,7 @@ class Fusion:
         if not self.of:
             raise ConfigError(f"a fusion {self.name} of nothing", expected="of=['i2t.text', ...]")
         for text in self.of:
-            parse_need(text)
+            parse_request(text)
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, (list, tuple)) and item.name != "of":
@@ -78,7 +78,7 @@ class Fusion:
     @property
     def inputs(self) -> tuple[BlockRequest, ...]:
         """The labels that it takes, in the order of `combine`."""
-        return tuple(parse_need(text) for text in self.of)
+        return tuple(parse_request(text) for text in self.of)
 
     def combine(self, values: Sequence[Float64]) -> Float64:
         """One array of similarities (or ranks) an input, all of one shape -> the fused label, float64."""
@@ -138,7 +138,7 @@ class Logistic(Fusion):
 
 @dataclass(frozen=True)
 class ReciprocalRank(Fusion):
-    """Adds up 1 / (k + rank): needs no scales, and says nothing across batches: ranks depend on who is compared."""
+    """Sum of 1 / (k + rank). Needs no scales; ranks, and so values, depend on the batch."""
 
     uses_ranks: ClassVar[bool] = True
     k: float = 60.0
@@ -217,8 +217,8 @@ def fusion(text: str | Spec | Fusion) -> Fusion:
         ) from error
 
 
-def parse_need(text: str) -> BlockRequest:
-    """`i2t.text.mean` -> the need that prints so.
+def parse_request(text: str) -> BlockRequest:
+    """`i2t.text.mean` -> the request that prints so.
 
     Raises:
         ConfigError: another form, an unknown relation or aggregation.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from labelgen.errors import ConfigError
-from labelgen.relevance.assemble import soft_labels, with_own_pairs
+from labelgen.relevance.assemble import Pipeline, soft_labels, with_positives
 from labelgen.relevance.base import BlockRequest, Blocks, SetAggregation, SoftLabels, spec_of
-from labelgen.relevance.transforms import Pipeline, value_at
+from labelgen.relevance.transforms import value_at
 from labelgen.specs import Spec
 from labelgen.types import Relation
 
@@ -40,20 +41,20 @@ class LanguageMargin:
     def spec(self) -> Spec:
         return spec_of("language_margin", self)
 
-    @property
-    def _need(self) -> BlockRequest:
+    @cached_property
+    def _request(self) -> BlockRequest:
         return BlockRequest(Relation.I2T, self.text, self.aggregation)
 
     @property
     def needs(self) -> frozenset[BlockRequest]:
-        return frozenset({self._need})
+        return frozenset({self._request})
 
     @property
     def quantiles(self) -> frozenset[BlockRequest]:
         return self.needs
 
     def relevance(self, blocks: Blocks) -> SoftLabels:
-        similarity = blocks.get(self._need)
-        limit = value_at(blocks.quantile_table(self._need), self.percentile / 100)
-        own = with_own_pairs(similarity, blocks)
-        return soft_labels(blocks, own, Pipeline(()), i2t=similarity, threshold=limit)
+        similarity = blocks.get(self._request)
+        limit = value_at(blocks.quantile_table(self._request), self.percentile / 100)
+        positive = with_positives(similarity, blocks)
+        return soft_labels(blocks, positive, Pipeline(), i2t=similarity, threshold=limit)

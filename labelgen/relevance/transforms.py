@@ -7,17 +7,14 @@ the rows of the transpose for the text-to-image half.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from labelgen.errors import ConfigError, SpecError
-from labelgen.registry import unknown
+from labelgen.errors import ConfigError
 from labelgen.relevance.base import Quantiles
-from labelgen.specs import Spec
 from labelgen.types import Bool, Float32
 
 #: One text or several, from left to right.
@@ -29,12 +26,12 @@ class Context:
     """What a transform may look at besides the numbers.
 
     Attributes:
-        own: the batch's own pairs, bool, of the shape of the numbers.
+        positive: the pairs of the batch, bool, of the shape of the numbers.
         where: entries that count, of the same shape.
-        quantiles: the table of random pairs; empty where nobody asked for one.
+        quantiles: the table of random pairs; empty unless a transform reads it.
     """
 
-    own: Bool
+    positive: Bool
     where: Bool
     quantiles: Quantiles
 
@@ -80,8 +77,7 @@ def threshold(
     if (at is None) == (percentile is None):
         raise ConfigError("threshold takes one of at and percentile", found=f"at={at}, percentile={percentile}")
     limit = np.float32(value_at(context.quantiles, percentile / 100) if percentile is not None else at)
-    kept = np.ones_like(similarity) if binary else similarity
-    return np.where(similarity >= limit, kept, np.float32(0))
+    return np.where(similarity >= limit, np.float32(1) if binary else similarity, np.float32(0))
 
 
 def percentile(similarity: Float32, context: Context) -> Float32:
@@ -103,8 +99,8 @@ def softmax(similarity: Float32, context: Context, *, relevance_temperature: flo
 
 
 def drop_diagonal(similarity: Float32, context: Context) -> Float32:
-    """0 at the batch's own pairs (SoftCLIP, before `row_normalise`)."""
-    return np.where(context.own, np.float32(0), similarity)
+    """0 at the pairs of the batch (SoftCLIP, before `row_normalise`)."""
+    return np.where(context.positive, np.float32(0), similarity)
 
 
 def row_normalise(similarity: Float32, context: Context) -> Float32:
@@ -125,8 +121,10 @@ def mean(blocks: Sequence[Float32], weights: Sequence[float] | None = None) -> F
     Raises:
         ConfigError: no block, or weights of another number or sum 0.
     """
-    shares = _shares(blocks, weights)
-    return np.asarray(sum(block * share for block, share in zip(blocks, shares, strict=True)), np.float32)
+    total: Any = 0
+    for block, share in zip(blocks, _shares(len(blocks), weights), strict=True):
+        total = total + block * share
+    return np.asarray(total, np.float32)
 
 
 def geometric_mean(blocks: Sequence[Float32], weights: Sequence[float] | None = None) -> Float32:
@@ -135,10 +133,10 @@ def geometric_mean(blocks: Sequence[Float32], weights: Sequence[float] | None = 
     Raises:
         ConfigError: as `mean`.
     """
-    product = np.ones_like(blocks[0]) if blocks else np.ones(0, np.float32)
-    for block, share in zip(blocks, _shares(blocks, weights), strict=True):
+    product: Any = np.float32(1)
+    for block, share in zip(blocks, _shares(len(blocks), weights), strict=True):
         product = product * relu(block) ** share
-    return product
+    return np.asarray(product, np.float32)
 
 
 def value_at(table: Quantiles, level: float) -> float:
@@ -171,79 +169,22 @@ TRANSFORMS: dict[str, Callable[..., Float32]] = {
 BY_ROW = frozenset({"softmax", "row_normalise"})
 
 
-@dataclass(frozen=True)
-class Pipeline:
-    """Transforms in a row. Made by `Pipeline.parse`."""
-
-    specs: tuple[Spec, ...]
-
-    @classmethod
-    def parse(cls, texts: TransformText) -> Pipeline:
-        """From one text or several.
-
-        Raises:
-            SpecError: not a spec, or an argument that the transform does not take.
-            UnknownNameError: no such transform.
-        """
-        specs = tuple(Spec.parse(text) for text in ((texts,) if isinstance(texts, str) else texts))
-        for spec in specs:
-            _check(spec)
-        return cls(specs)
-
-    @property
-    def by_row(self) -> bool:
-        """Whether the transpose of what it gives is not what it gives for the transpose."""
-        return any(spec.name in BY_ROW for spec in self.specs)
-
-    @property
-    def reads_quantiles(self) -> bool:
-        """Whether it needs the table of random pairs."""
-        return any(spec.name == "percentile" or "percentile" in spec.arguments for spec in self.specs)
-
-    def __call__(self, similarity: Float32, context: Context) -> Float32:
-        """The numbers after all transforms, float32 of the same shape."""
-        for spec in self.specs:
-            function = TRANSFORMS[spec.name]
-            positional = (similarity, context) if _takes_context(function) else (similarity,)
-            similarity = function(*positional, **spec.arguments)
-        return np.asarray(similarity, np.float32)
-
-
-def _check(spec: Spec) -> None:
-    if spec.name not in TRANSFORMS:
-        raise unknown("transform", spec.name, TRANSFORMS)
-    options = _options(TRANSFORMS[spec.name])
-    for name in spec.arguments:
-        if name not in options:
-            raise SpecError(
-                f"transform {spec.name!r} takes no argument {name!r}",
-                found=str(spec),
-                expected=f"one of {', '.join(options)}" if options else "no arguments",
-            )
-
-
-def _options(function: Callable[..., Any]) -> list[str]:
-    parameters = inspect.signature(function).parameters.values()
-    return [item.name for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY]
-
-
-def _takes_context(function: Callable[..., Any]) -> bool:
-    return "context" in inspect.signature(function).parameters
-
-
 def _rows_to_one(values: Float32) -> Float32:
     total = values.sum(axis=1, keepdims=True)
     return np.asarray(values / np.where(total == 0, np.float32(1), total), np.float32)
 
 
-def _shares(blocks: Sequence[Float32], weights: Sequence[float] | None) -> list[np.float32]:
-    given: Iterable[float] = [1.0] * len(blocks) if weights is None else weights
-    listed = [float(weight) for weight in given]
-    if not blocks or len(listed) != len(blocks) or not sum(listed) > 0 or min(listed) < 0:
+def _shares(count: int, weights: Sequence[float] | None) -> Float32:
+    """Weights that sum to 1, [count]."""
+    given = np.ones(count) if weights is None else np.asarray(weights, np.float64)
+    total = sum(given.tolist())
+    if not count or len(given) != count or not total > 0 or min(given) < 0:
         raise ConfigError(
-            f"a mean of {len(blocks)} blocks", found=f"weights {listed}", expected="as many weights, none negative"
+            f"a mean of {count} blocks",
+            found=f"weights {given.tolist()}",
+            expected="as many weights, none negative, of a sum above 0",
         )
-    return [np.float32(weight / sum(listed)) for weight in listed]
+    return np.asarray(given / total, np.float32)
 
 
 def _table(table: Quantiles) -> tuple[list[float], list[float]]:

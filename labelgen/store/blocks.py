@@ -47,9 +47,13 @@ class BlockReader:
 
         Without `exact` they are float32 products within 1e-6 of the definition, see `similarity.single_precision`.
         """
-        rows, sizes = (captions, None) if images is None else self.members(images)
-        x: Any = (self.captions if images is None else self.images).take(rows)
-        y: Any = x if images is None or captions is None else self.captions.take(captions)
+        sizes = None
+        y: Any = None if captions is None else self.captions.take(captions)
+        x: Any = y
+        if images is not None:
+            rows, sizes = self.members(images)
+            x = self.images.take(rows)
+            y = x if captions is None else y
         if sizes is None:
             block = (block_similarity if exact else block_similarity32)(x, y)
         else:

@@ -1,4 +1,4 @@
-"""What a store says of itself in a terminal and in a notebook."""
+"""Descriptions of a store for a terminal and a notebook."""
 
 from __future__ import annotations
 
@@ -62,8 +62,13 @@ def judged(training: Mapping[str, Any]) -> list[tuple[str, int, float, float]]:
     try:
         parts = sorted(training["auc"].items(), key=lambda item: (item[0] != "held_out", item[0] != "stopping"))
         return [
-            (part.replace("_", " "), told["positive"] + told["negative"], float(told["frozen"]), float(told["trained"]))
-            for part, told in parts
+            (
+                part.replace("_", " "),
+                counts["positive"] + counts["negative"],
+                float(counts["frozen"]),
+                float(counts["trained"]),
+            )
+            for part, counts in parts
         ]
     except (KeyError, TypeError, ValueError, AttributeError):
         return []

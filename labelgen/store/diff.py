@@ -1,7 +1,7 @@
-"""What differs between two stores: recipe, teachers, corpus, rows of embeddings and of neighbour lists.
+"""Differences between two stores: recipe, teachers, corpus, rows of embeddings and of neighbour lists.
 
 Items are matched by id, so that stores of different splits or limits can be compared row by row. Files whose checksums
-are equal are not read; the manifests are taken at their word (`labelgen verify` checks them).
+are equal are not read; the manifests are trusted (`labelgen verify` checks them).
 """
 
 from __future__ import annotations

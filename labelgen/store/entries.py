@@ -1,4 +1,4 @@
-"""What a manifest says, as dataclasses, and how they become JSON and come back."""
+"""The entries of a manifest as dataclasses, and their JSON form."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class CorpusEntry:
     `ledger` accounts for everything that was read of the first data set, one account a unit (members, lines, images,
     captions ...): seen = used + quarantined + skipped; empty in stores that were sealed without one.
 
-    `parts` say, in row order, what was there first and what was appended; empty where nothing was appended.
+    `parts`: the first images and those of every append, in row order; empty where nothing was appended.
     """
 
     path: str
@@ -110,7 +110,7 @@ class QuarantineEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that a sealed store says of itself.
+    """The description of a sealed store.
 
     Attributes:
         store_id: random, made once.

@@ -14,14 +14,14 @@ from labelgen.store.disk.atomic import FileFact
 from labelgen.store.disk.files import digest_below
 from labelgen.store.manifest import load_manifest
 
-#: What changes whenever a manifest is swapped: inode, bytes, times of change.
+#: Changes whenever a manifest is swapped: inode, bytes, times of change.
 Stamp: TypeAlias = tuple[int, int, int, int]
 Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
 class Guard:
-    """The manifest that a store was opened with, as far as files need it.
+    """The part of the manifest that a store was opened with that concerns files.
 
     Attributes:
         stamp: of the manifest before it was read; None compares files one by one.
@@ -88,7 +88,7 @@ class Guard:
 
 
 def stamp_of(root: Path) -> Stamp | None:
-    """The stamp of the manifest that lies there now, None where there is none."""
+    """The stamp of the manifest in the folder now; None where there is none."""
     try:
         status = (root / layout.MANIFEST).stat()
     except OSError:
@@ -98,7 +98,7 @@ def stamp_of(root: Path) -> Stamp | None:
 
 @lru_cache(maxsize=4)
 def _files(root: Path, _stamp: Stamp) -> Mapping[str, FileFact]:
-    """Files of the manifest that lies there now; none where it cannot be read."""
+    """Files of the manifest in the folder now; none where it cannot be read."""
     try:
         return load_manifest(root).files
     except StoreError:

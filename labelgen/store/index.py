@@ -40,7 +40,7 @@ def build_index(ids: Sequence[str]) -> tuple[UInt64, UInt32]:
     if same.size:
         pair = ids[int(rows[same[0]])], ids[int(rows[same[0] + 1])]
         raise DatasetError(
-            "two items cannot be told apart by their ids",
+            "two items have the same id, or the same hash of it",
             found=f"{pair[0]!r} and {pair[1]!r} at rows {rows[same[0]]} and {rows[same[0] + 1]}",
             expected="different ids (with different 64-bit hashes)",
             todo="rename one of the two",
@@ -72,12 +72,12 @@ class IdIndex:
             ConfigError: a single id instead of several, or ids that are neither text nor whole numbers.
         """
         texts = id_texts(ids, self.what)
-        wanted = hash_ids(texts)
+        hashes = hash_ids(texts)
         if len(self.hashes):
-            places = np.minimum(np.searchsorted(self.hashes, wanted), len(self.hashes) - 1)
-            found, hit = self.row_numbers[places].astype(np.int64), self.hashes[places] == wanted
+            places = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
+            found, hit = self.row_numbers[places].astype(np.int64), self.hashes[places] == hashes
         else:
-            found, hit = np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+            found, hit = np.zeros(len(hashes), np.int64), np.zeros(len(hashes), bool)
         if hit.all():
             return found
         if missing_ok:

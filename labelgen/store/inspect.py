@@ -16,7 +16,7 @@ from labelgen.store.manifest import NeighborEntry
 from labelgen.store.reader import Store
 from labelgen.types import PAD_ROW, Modality
 
-#: How many neighbours are shown when nobody says.
+#: Neighbours that are shown by default.
 SHOWN = 5
 
 
@@ -80,7 +80,7 @@ class Item:
 
 
 def overview(store: Store) -> dict[str, Any]:
-    """What a store says of itself, as plain JSON data."""
+    """The description of a store as plain JSON data."""
     manifest = store.manifest
     corpus = manifest.corpus
     return {
@@ -185,10 +185,10 @@ def _lists(
     store: Store, modality: Modality, row: int, relations: Sequence[str], k: int | None
 ) -> Iterator[NeighborList]:
     entries = _entries(store, modality)
-    for wanted in relations:
+    for requested in relations:
         known = sorted({name for entry in entries for name in (str(entry.relation), f"{entry.relation}.{entry.alias}")})
-        if wanted not in known:
-            raise unknown(f"neighbour list of {'images' if modality == 'image' else 'captions'}", wanted, known)
+        if requested not in known:
+            raise unknown(f"neighbour list of {'images' if modality == 'image' else 'captions'}", requested, known)
     for entry in entries:
         if not relations or entry.relation in relations or f"{entry.relation}.{entry.alias}" in relations:
             yield _list(store, entry, row, min(SHOWN, entry.k) if k is None else k)

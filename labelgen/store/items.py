@@ -13,7 +13,7 @@ import numpy as np
 from labelgen.errors import StoreError
 from labelgen.similarity.groups import rows_of
 from labelgen.store import layout
-from labelgen.store.disk.mapped import MappedArray
+from labelgen.store.disk.mapped import CheckedArray, MappedArray
 from labelgen.store.guard import Guard, Stamp
 from labelgen.store.index import IdIndex
 from labelgen.store.manifest import Manifest
@@ -32,7 +32,7 @@ KINDS: Mapping[Modality, str] = {"image": "image", "text": "caption"}
 
 
 class Items:
-    """The corpus of a store that lies at `path`."""
+    """The corpus of the store at `path`."""
 
     def __init__(self, path: Path, manifest: Manifest, *, stamp: Stamp | None = None, check: bool = False) -> None:
         self.path = path
@@ -130,22 +130,16 @@ class Items:
         """Any array that the manifest names, mapped."""
         array = self._arrays.get(spec.path)
         if array is None:
-            array = self._arrays[spec.path] = self._mapped(spec)
+            kind = CheckedArray if self._guard.hashed else MappedArray
+            array = self._arrays[spec.path] = kind(self.path, spec, self._guard)
         return array
-
-    def _mapped(self, spec: layout.ArraySpec) -> MappedArray:
-        if not self._guard.hashed:
-            return MappedArray(self.path, spec, self._guard)
-        from labelgen.store.disk.checked import CheckedArray
-
-        return CheckedArray(self.path, spec, self._guard)
 
     def _frame(self, path: str) -> pl.DataFrame:
         if path not in self._frames:
             if os.getpid() != self._process:
                 raise StoreError(
-                    f"{path} was first asked for in a forked process, where reading frames may hang",
-                    todo="ask for the frame once before workers start, or start them with spawn",
+                    f"{path} was first used in a forked process, where reading frames may hang",
+                    todo="read the frame once before workers start, or start them with spawn",
                 )
             from labelgen.store.disk.parquet import read_frame
 

@@ -171,7 +171,7 @@ def _power_of_two_above(count: int) -> int:
 
 
 def numbered(name: str, generation: int) -> str:
-    """`embeddings`, then `embeddings.2`, `embeddings.3` ...: every `--append` writes folders anew."""
+    """`embeddings`, then `embeddings.2`, `embeddings.3` ...: every `--append` writes new folders."""
     return name if generation == 1 else f"{name}.{generation}"
 
 
@@ -259,7 +259,7 @@ def index_path(corpus: str) -> str:
 def is_content(path: str) -> bool:
     """Whether a file counts for the content digest: corpus, embeddings, neighbors and stats do.
 
-    The card and the Croissant file are made from the manifest, receipts hold times, and the root's `zarr.json` says
-    nothing; all of them are listed with their checksums all the same.
+    The card and the Croissant file are made from the manifest, receipts hold times, and the root's `zarr.json` is
+    constant; all of them are listed with their checksums all the same.
     """
     return path not in (MANIFEST, CARD, CROISSANT, ZARR_JSON) and not path.startswith((f"{RECEIPTS}/", f"{WORK}/"))

@@ -151,7 +151,7 @@ def _not_found(root: Path) -> StoreNotFoundError:
         return StoreNotFoundError(
             f"the store at {root} is not finished",
             found=f"work in progress and no {layout.MANIFEST}",
-            todo="run the `labelgen build` command that began it again: it goes on where it was stopped",
+            todo="run the `labelgen build` command that began it: it resumes where it stopped",
         )
     return StoreNotFoundError(
         f"there is no store at {root}",

@@ -36,8 +36,8 @@ class Neighbors(NamedTuple):
 def open_store(path: str | Path, *, check: bool = False) -> Store:
     """Open a sealed store: reads its manifest, maps files when they are first needed.
 
-    Where the store is changed afterwards, what is read is that of the store that was opened: files that a change keeps,
-    and arrays that are mapped already. For others a `StoreMismatchError` says that it was changed.
+    Where the store is changed afterwards, the reader stays with the store that was opened: files that the change keeps
+    and arrays that are mapped already are read as before, and others raise a `StoreMismatchError`.
 
     Args:
         check: compare every chunk of an array with its checksum, once a chunk and process, and every table with the
@@ -57,7 +57,7 @@ class Store(Items):
     """A sealed store. Made by `labelgen.open`.
 
     Instances are picklable and may be used in forked and spawned workers: arrays are mapped files, whose pages all
-    processes share. Frames (`images`, `captions`, `quarantine`) are read into memory when first asked for; do that
+    processes share. Frames (`images`, `captions`, `quarantine`) are read into memory when first used; do that
     before workers are forked.
     """
 
@@ -154,12 +154,12 @@ class Store(Items):
             MissingItemError: items without an embedding.
             ConfigError: an argument too few or too many for the relation, or an ambiguous teacher.
         """
-        wanted = _relation(relation)
-        reader = self.block_reader(wanted, alias, aggregation)
+        named = _relation(relation)
+        reader = self.block_reader(named, alias, aggregation)
         if missing not in ("raise", "mask"):
             raise ConfigError(f"missing={missing!r} is unknown", expected="raise or mask")
-        images = self._batch(wanted, "image", image_ids, image_rows)
-        captions = self._batch(wanted, "text", caption_ids, caption_rows)
+        images = self._batch(named, "image", image_ids, image_rows)
+        captions = self._batch(named, "text", caption_ids, caption_rows)
         block = reader.similarities(images, captions, exact=exact)
         where = block > PAD_SCORE
         if missing == "mask":
@@ -210,12 +210,12 @@ class Store(Items):
             UnknownIdError, IndexError: ids or rows that the store does not hold.
             ConfigError: no such list in this store.
         """
-        wanted = _relation(relation)
-        entry = choose.neighbor_list(self.manifest, wanted, alias=alias, scope=scope, aggregation=aggregation, k=k)
+        named = _relation(relation)
+        entry = choose.neighbor_list(self.manifest, named, alias=alias, scope=scope, aggregation=aggregation, k=k)
         if ids is not None and rows is not None:
             raise ConfigError("both ids and rows are given", expected="one of them, or neither for all rows")
         every = range(entry.rows) if ids is None and rows is None else rows
-        queries = self._rows(wanted.query, ids, every)
+        queries = self._rows(named.query, ids, every)
         found = {name: self.array(spec).take(queries) for name, spec in entry.arrays().items()}
         if k is None or k == entry.k:
             return Neighbors(**found)

@@ -21,7 +21,7 @@ QueryLoss: TypeAlias = Callable[[float, Candidates], float | None]
 
 def triplet_hard_negative(scores: ArrayLike, *, margin: float = 0.2, where: ArrayLike | None = None) -> float:
     """Hinge of the hardest negative."""
-    return _pairs(scores, where, lambda own, others: _hinge(max(s - own + margin for s, _, _ in others)))
+    return _pairs(scores, where, lambda positive, others: _hinge(max(s - positive + margin for s, _, _ in others)))
 
 
 def triplet_soft_negative(
@@ -34,8 +34,8 @@ def triplet_soft_negative(
 ) -> float:
     """Soft maximum of the negatives."""
 
-    def loss(own: float, others: Candidates) -> float:
-        terms = [(s - own + margin) / temperature for s, _, _ in others]
+    def loss(positive: float, others: Candidates) -> float:
+        terms = [(s - positive + margin) / temperature for s, _, _ in others]
         if form == "softplus":
             return temperature * _log_sum_exp([0.0, *terms])
         return _hinge(temperature * _log_sum_exp(terms))
@@ -48,9 +48,9 @@ def sel_hn_triplet(
 ) -> float:
     """Mean hinge where own score and hardest negative are near, else the hardest hinge."""
 
-    def loss(own: float, others: Candidates) -> float:
-        hinges = [_hinge(s - own + margin) for s, _, _ in others]
-        near = abs(own - max(s for s, _, _ in others)) < epsilon
+    def loss(positive: float, others: Candidates) -> float:
+        hinges = [_hinge(s - positive + margin) for s, _, _ in others]
+        near = abs(positive - max(s for s, _, _ in others)) < epsilon
         return sum(hinges) / len(hinges) if near else max(hinges)
 
     return _pairs(scores, where, loss)
@@ -69,9 +69,9 @@ def pairwise_mean_variance(
     values = np.asarray(scores, np.float64).ravel()
     kinds = np.asarray(positives, bool).ravel()
     weight = np.ones(len(values)) if weights is None else np.asarray(weights, np.float64).ravel()
-    kept = np.ones(len(values), bool) if where is None else np.asarray(where, bool).ravel()
+    counted = np.ones(len(values), bool) if where is None else np.asarray(where, bool).ravel()
     sides = {
-        kind: [(v, w) for v, w, k, c in zip(values, weight, kinds, kept, strict=True) if c and bool(k) is kind and w]
+        kind: [(v, w) for v, w, k, c in zip(values, weight, kinds, counted, strict=True) if c and bool(k) is kind and w]
         for kind in (True, False)
     }
     total = 0.0
@@ -141,8 +141,8 @@ def sliding_window_kendall(
 def smooth_ranks(scores: Sequence[float], temperature: float) -> list[float]:
     """Smooth ranks of one list."""
     return [
-        1 + sum(_sigmoid((other - own) / temperature) for j, other in enumerate(scores) if j != i)
-        for i, own in enumerate(scores)
+        1 + sum(_sigmoid((other - positive) / temperature) for j, other in enumerate(scores) if j != i)
+        for i, positive in enumerate(scores)
     ]
 
 
@@ -215,9 +215,9 @@ def info_nce(
         found = []
         for candidates in queries:
             logs = _log_softmax([s / temperature for s, _, _ in candidates])
-            own = [log for log, (_, positive, _) in zip(logs, candidates, strict=True) if positive]
-            if own:
-                found.append(-_mean(own))
+            matched = [log for log, (_, positive, _) in zip(logs, candidates, strict=True) if positive]
+            if matched:
+                found.append(-_mean(matched))
         halves.append(_mean(found) / (max(1, len(found)) if reduction == "cusa" else 1))
     return sum(halves) / 2
 
@@ -289,9 +289,9 @@ def language_margin(
     """Softmax loss with a margin for every negative; the sum of the two directions."""
     beta = 1.0 if threshold == 1 else margin / (1 - threshold)
 
-    def loss(own: float, others: Candidates) -> float:
+    def loss(positive: float, others: Candidates) -> float:
         moved = [s + ((1 - r) * beta if r >= threshold else margin) for s, r, _ in others]
-        return _log_sum_exp([own / temperature, *(s / temperature for s in moved)]) - own / temperature
+        return _log_sum_exp([positive / temperature, *(s / temperature for s in moved)]) - positive / temperature
 
     return 2 * _pairs(scores, where, loss, relevance, relevance_t2i)
 
@@ -302,15 +302,15 @@ def _both(
     """Candidates of every image, and of every caption."""
     values, labels = np.asarray(scores, np.float64), np.asarray(relevance, np.float64)
     turned = labels.T if relevance_t2i is None else np.asarray(relevance_t2i, np.float64)
-    kept = np.ones(values.shape, bool) if where is None else np.asarray(where, bool)
-    return _rows(values, labels, kept), _rows(values.T, turned, kept.T)
+    counted = np.ones(values.shape, bool) if where is None else np.asarray(where, bool)
+    return _rows(values, labels, counted), _rows(values.T, turned, counted.T)
 
 
 def _rows(scores: ArrayLike, relevance: ArrayLike, where: ArrayLike | None) -> list[Candidates]:
     values, labels = np.asarray(scores, np.float64), np.asarray(relevance, np.float64)
-    kept: NDArray[np.bool_] = np.ones(values.shape, bool) if where is None else np.asarray(where, bool)
+    counted: NDArray[np.bool_] = np.ones(values.shape, bool) if where is None else np.asarray(where, bool)
     return [
-        [(float(values[q, i]), float(labels[q, i]), i) for i in range(values.shape[1]) if kept[q, i]]
+        [(float(values[q, i]), float(labels[q, i]), i) for i in range(values.shape[1]) if counted[q, i]]
         for q in range(values.shape[0])
     ]
 

@@ -1,4 +1,4 @@
-"""A scheme that changes nothing: for tests of whatever makes blocks."""
+"""A scheme that passes blocks on unchanged, for tests of code that makes blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from labelgen.types import Relation
 
 @dataclass(frozen=True)
 class Everything:
-    """A scheme that hands its blocks over: i2t (by an aggregation) and t2t of teacher `text`, i2i of `image`."""
+    """Soft labels that are the blocks themselves: i2t (by an aggregation) and t2t of teacher `text`, i2i of `image`."""
 
     aggregation: str = "max"
 
@@ -29,7 +29,7 @@ class Everything:
         return frozenset()
 
     def relevance(self, blocks: Blocks) -> SoftLabels:
-        found = {need.relation: block for need, block in blocks.similarities.items()}
+        found = {request.relation: block for request, block in blocks.similarities.items()}
         where = blocks.where if blocks.where is not None else blocks.same_image | True
         return SoftLabels(
             found[Relation.I2T], blocks.same_image, where, blocks.image_rows,

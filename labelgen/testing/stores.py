@@ -1,4 +1,4 @@
-"""Small sealed stores with known content, without teachers: for tests of whatever reads stores.
+"""Small sealed stores with known content, made without teachers, for tests of code that reads stores.
 
 Embeddings are random unit rows; everything else (files, index, manifest, card) is written by the code that real builds
 use, and neighbour lists come from a brute force in float64 that shares nothing with the search engines.
@@ -145,7 +145,7 @@ def _similarities(
 
 
 def _excluded(relation: Relation, offsets: Int64, splits: Mapping[str, tuple[int, int]]) -> NDArray[np.bool_]:
-    """Candidates of the own image, and of other splits."""
+    """Candidates of the query's image, and of other splits."""
     images = np.arange(len(offsets) - 1)
     captions = np.repeat(images, np.diff(offsets))
     of = {"image": images, "text": captions}

@@ -39,7 +39,7 @@ def test_whole_batches_of_any_shape(even: Store, wanted: SoftLabels) -> None:
     assert same(add({"image_id": IMAGES, "caption_id": np.array(CAPTIONS)})["soft_labels"], wanted)
     by_place = AddSoftLabels(even, 1, 2, scheme=Everything(), key="labels")
     assert same(by_place((None, IMAGES, CAPTIONS))[-1], wanted)
-    with pytest.raises(ConfigError, match="3 images and 2 captions are no pairs"):
+    with pytest.raises(ConfigError, match="3 images and 2 captions are not pairs"):
         add({"image_id": IMAGES, "caption_id": CAPTIONS[:2]})
     with pytest.raises(ConfigError, match="1 of 3 samples hold a caption"):
         add({"image_id": IMAGES, "caption_id": ["cap-1", "cap-6", "cap-40"]})

@@ -6,8 +6,10 @@ import json
 import math
 import pickle
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 import labelgen
 from labelgen.errors import ConfigError, MissingItemError, UnknownIdError
 from labelgen.loader.blocks import SoftLabeler
-from labelgen.loader.quantiles import quantile_table
+from labelgen.loader.requests import quantile_table
 from labelgen.relevance.base import BlockRequest
 from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.manifest import load_manifest, save_manifest
@@ -181,3 +183,25 @@ def test_an_unknown_image_of_a_batch_of_no_pairs_belongs_to_no_caption(store: St
     assert labels.same_image.tolist() == [[False, True], [False, False]]
     assert labels.image_rows[0] == 0
     assert labels.image_rows[1] < 0
+
+
+@pytest.mark.parametrize("scheme", ["cusa(mode='add')", "bcls()"])
+def test_a_warm_batch_enters_few_files_and_functions(even: Store, scheme: str) -> None:
+    """What does not depend on the batch is looked up once; `benchmarks/structure.py` prints the numbers."""
+    labeller = SoftLabeler(even, scheme)
+    batch = even.image_ids(range(8)), even.caption_ids(range(0, 40, 5))
+    labeller(*batch)
+    entered = set()
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call" and frame.f_globals["__name__"].startswith("labelgen."):
+            entered.add(frame.f_code)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        labeller(*batch)
+    finally:
+        sys.setprofile(before)
+    assert len({code.co_filename for code in entered if code.co_filename.endswith(".py")}) <= 10
+    assert len({code for code in entered if code.co_filename.endswith(".py")}) <= 40

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from labelgen.audit.card.fusion import fit_logistic, group_ranks
 from labelgen.errors import ConfigError, SpecError, UnknownNameError
 from labelgen.relevance.base import BlockRequest, Blocks, Scheme, scheme
-from labelgen.relevance.ensemble import Fused, fused_block, spread
-from labelgen.relevance.fusion import FUSIONS, block_ranks, fusion, parse_need
+from labelgen.relevance.ensemble import Ensemble, fused_block, spread
+from labelgen.relevance.fusion import FUSIONS, block_ranks, fusion, parse_request
 from labelgen.types import Relation
 
 TWO = "of=['i2t.text', 'i2i.image']"
@@ -93,7 +93,7 @@ def test_wrong_specs(text: str, error: type[Exception]) -> None:
 
 @pytest.mark.parametrize("text", ["i2t.text", "i2t.text.mean", "i2i.image", "t2t.text", "i2t.text.first", "i2t"])
 def test_needs_print_and_parse(text: str) -> None:
-    assert str(parse_need(text)) == text
+    assert str(parse_request(text)) == text
 
 
 def blocks(aligned: bool = True) -> Blocks:
@@ -107,7 +107,7 @@ def blocks(aligned: bool = True) -> Blocks:
 
 def test_scheme_in_a_batch() -> None:
     text = f"mean({TWO}, weights=[1, 3])"
-    made = Fused(text)
+    made = Ensemble(text)
     assert isinstance(made, Scheme)
     given_blocks = blocks()
     labels = made.relevance(given_blocks)
@@ -117,11 +117,11 @@ def test_scheme_in_a_batch() -> None:
     assert labels.relevance[off] == pytest.approx(expected[off])
     assert (labels.relevance.diagonal() == 1).all()
     assert labels.where.all()
-    assert Fused(**made.spec.arguments) == made
+    assert Ensemble(**made.spec.arguments) == made
 
 
 def test_scheme_is_registered() -> None:
-    assert scheme(f'fused(by="maximum({TWO})")') == Fused(f"maximum({TWO})")
+    assert scheme(f'fused(by="maximum({TWO})")') == Ensemble(f"maximum({TWO})")
 
 
 def test_photographs_are_spread_over_captions() -> None:
@@ -158,9 +158,9 @@ def test_fitted_logistic_equals_scikit_learn() -> None:
     draw = np.random.default_rng(0)
     x = draw.random((500, 2))
     y = (draw.random(500) < 1 / (1 + np.exp(-(4 * x[:, 0] + x[:, 1] - 2.5)))).astype(float)
-    ours = fit_logistic([parse_need("i2t.text"), parse_need("i2i.image")], list(x.T), y, np.ones(500))
+    ours = fit_logistic([parse_request("i2t.text"), parse_request("i2i.image")], list(x.T), y, np.ones(500))
     theirs = linear.LogisticRegression(C=1e6, tol=1e-8).fit(x, y)
     assert ours.weights == pytest.approx(theirs.coef_[0], abs=0.02)
     assert ours.bias == pytest.approx(theirs.intercept_[0], abs=0.02)
     with pytest.raises(ConfigError, match="alike"):
-        fit_logistic([parse_need("i2t.text")], [x[:, 0]], np.ones(500), np.ones(500))
+        fit_logistic([parse_request("i2t.text")], [x[:, 0]], np.ones(500), np.ones(500))

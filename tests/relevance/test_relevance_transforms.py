@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from labelgen.errors import ConfigError, SpecError, UnknownNameError
 from labelgen.relevance import transforms
-from labelgen.relevance.transforms import Context, Pipeline
+from labelgen.relevance.assemble import Pipeline
+from labelgen.relevance.transforms import Context
 
 X = np.array([[-1.0, 0.2], [0.5, 1.0]], np.float32)
 TABLE = {0.0: -0.1, 0.5: 0.1, 0.9: 0.3, 1.0: 0.9}
@@ -47,7 +48,7 @@ def test_values(text: str | tuple[str, ...], wanted: object) -> None:
 
 
 def test_rows_of_shares_leave_out_what_does_not_count() -> None:
-    context = Context(CONTEXT.own, np.array([[True, False], [False, False]]), {})
+    context = Context(CONTEXT.positive, np.array([[True, False], [False, False]]), {})
     for text in ("softmax", ("relu", "row_normalise")):
         shares = Pipeline.parse(text)(X + 2, context)
         np.testing.assert_array_equal(shares, [[1, 0], [0, 0]])

@@ -80,7 +80,7 @@ def test_an_unfinished_build_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / ".labelgen").mkdir()
     with pytest.raises(StoreNotFoundError, match="not finished") as caught:
         load_manifest(tmp_path)
-    assert "again" in caught.value.todo
+    assert "resumes" in caught.value.todo
 
 
 @pytest.mark.parametrize("version", [2, 0, "1", True, None])

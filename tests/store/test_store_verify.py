@@ -24,7 +24,7 @@ from labelgen.store.disk.parquet import read_frame, write_frame
 from labelgen.store.disk.shards import write_array
 from labelgen.store.manifest import Manifest, content_digest, load_manifest, save_manifest
 from labelgen.store.splits import SplitRows
-from labelgen.store.verify.findings import Findings
+from labelgen.store.verify.findings import ProblemList
 from labelgen.store.verify.store import verify
 from labelgen.testing.stores import make_store
 from labelgen.types import PAD_ROW
@@ -142,7 +142,7 @@ def test_a_shard_written_anew_with_right_checksums(broken: Path) -> None:
     spec = layout.embedding_spec("text", "text", 24, 16)
     write_array(broken, spec, np.zeros((24, 16), np.float16))
     (problem,) = verify(broken).problems
-    assert "rows 0 to 23 were written anew" in problem.what
+    assert "rows 0 to 23 were written again" in problem.what
 
 
 def test_a_flipped_byte_in_any_file(tmp_path: Path) -> None:
@@ -296,8 +296,8 @@ LISTS = "neighbors/t2t.text.k4"
     ("name", "column", "value", "words"),
     [
         ("ids", 0, 24, "no rows of the store"),
-        ("ids", 1, 0, "own image"),  # row 1 is of image 0, as caption 0 is
-        ("ids", 0, 23, "own image or of the wrong split"),
+        ("ids", 1, 0, "query's image"),  # row 1 is of image 0, as caption 0 is
+        ("ids", 0, 23, "query's image or of the wrong split"),
         ("ids", 0, PAD_ROW, "filling is not at the end"),
         ("scores", 3, 2.0, "no similarities"),
         ("scores", 3, np.nan, "no similarities"),
@@ -369,7 +369,7 @@ def test_a_list_of_the_other_splits(broken: Path) -> None:
     owners = np.repeat(np.arange(8), [end - start for start, end in _ranges(broken)])
     found = whats(broken)
     assert found
-    assert all("candidates of the own image or of the wrong split" in what for what in found)
+    assert all("candidates of the query's image or of the wrong split" in what for what in found)
     val = int(load_manifest(broken).corpus.splits["val"].start)
     first_of_val = int(np.flatnonzero(owners >= val)[0])
 
@@ -435,7 +435,7 @@ def test_a_caption_outside_of_the_rows_of_its_image(broken: Path) -> None:
     """Tables and index agree that caption 0 belongs to image 7, whose captions are the last rows."""
     rewrite_table(broken, "captions.parquet", _set("image_row", 0, 7))
     rewrite(broken, "corpus/index/caption_image", lambda values: np.concatenate([[7], values[1:]]).astype(values.dtype))
-    assert "corpus/index/caption_image rows 0 to 0: a caption lies outside of its image's rows" in whats(broken)
+    assert "corpus/index/caption_image rows 0 to 0: a caption is outside of its image's rows" in whats(broken)
 
 
 def test_a_tie_in_the_wrong_order_and_an_id_twice(broken: Path) -> None:
@@ -509,7 +509,7 @@ def test_what_zarr_reads_otherwise(broken: Path) -> None:
 
 
 def test_many_runs_of_bad_rows_are_summed_up() -> None:
-    found = Findings()
+    found = ProblemList()
     for start in range(1000, 1100, 20):
         found.add_rows("file", "bad", np.arange(20) % 2 == 0, start)
     found.settle()
@@ -519,7 +519,7 @@ def test_many_runs_of_bad_rows_are_summed_up() -> None:
 
 
 def test_a_run_over_several_pieces_is_one() -> None:
-    found = Findings()
+    found = ProblemList()
     found.add_rows("file", "bad", np.array([False, True, True]), 0)
     found.add_rows("file", "bad", np.array([True, False, True]), 3)
     found.settle()

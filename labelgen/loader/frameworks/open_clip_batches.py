@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from labelgen.errors import ConfigError
-from labelgen.loader.batches import PairLabels
+from labelgen.loader.batches import BatchLabels
 from labelgen.relevance.base import SoftLabels
 from labelgen.store.reader import Store
 
@@ -57,7 +57,7 @@ class OpenClipBatches:
     Args:
         loader: gives tuples (images, texts, image_ids, caption_ids), or mappings with `image_id` and `caption_id`.
         store: an open store.
-        others: `scheme`, `missing`, `repeats`, `patch`, `check_pairs` as in `PairLabels`.
+        others: `scheme`, `missing`, `repeats`, `patch`, `check_pairs` as in `BatchLabels`.
 
     Labels are numpy; `labelgen.loader.collate.to_tensors` makes tensors of them. Everything else that open_clip asks
     its loader for (`num_batches`, `num_samples`, `sampler` ...) is the loader's, under `loader`; `num_batches` and
@@ -65,7 +65,7 @@ class OpenClipBatches:
     """
 
     def __init__(self, loader: Any, store: Store, **others: Any) -> None:
-        self.loader, self.pairs = loader, PairLabels(store, **others)
+        self.loader, self.pairs = loader, BatchLabels(store, **others)
 
     @property
     def num_batches(self) -> int:

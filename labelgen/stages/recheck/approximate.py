@@ -14,12 +14,12 @@ from labelgen.similarity.rescoring import Candidates
 from labelgen.similarity.sort_keys import PAD_KEY, encode, merge
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.manifest import NeighborEntry
-from labelgen.store.verify.findings import Findings
+from labelgen.store.verify.findings import ProblemList
 from labelgen.types import PAD_ROW, Int64, UInt64
 
 
 def check_again(
-    root: Path, entry: NeighborEntry, plan: SearchPlan, images: Int64, engine: Engine, found: Findings
+    root: Path, entry: NeighborEntry, plan: SearchPlan, images: Int64, engine: Engine, found: ProblemList
 ) -> None:
     """Score the lists of some images again (equal bits), and compare their recall with what the manifest says.
 

@@ -34,7 +34,7 @@ from labelgen.stages.work.train import rows_again
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.manifest import EmbeddingEntry, Manifest, NeighborEntry, load_manifest
 from labelgen.store.splits import split_numbers
-from labelgen.store.verify.findings import Findings
+from labelgen.store.verify.findings import ProblemList
 from labelgen.teachers.base import KeyedTeacher
 from labelgen.teachers.checks import normalise
 from labelgen.teachers.trained import TrainedTeacher
@@ -46,11 +46,11 @@ TOLERANCE = 1e-3
 _MEMORY = 1 << 30
 
 
-def verify_deep(root: Path, *, sample: int, seed: int, data_root: str) -> Findings:
+def verify_deep(root: Path, *, sample: int, seed: int, data_root: str) -> ProblemList:
     """Recompute `sample` queries of every list, and embed about `sample` rows of every array again."""
     manifest = load_manifest(root)
     draw = np.random.default_rng(seed)
-    found = Findings()
+    found = ProblemList()
     for entry in manifest.neighbors:
         images = np.sort(draw.permutation(manifest.corpus.n_images)[:sample])
         _search_again(root, manifest, entry, images, found)
@@ -59,7 +59,7 @@ def verify_deep(root: Path, *, sample: int, seed: int, data_root: str) -> Findin
     return found
 
 
-def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: Int64, found: Findings) -> None:
+def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: Int64, found: ProblemList) -> None:
     sides = {e.modality: MappedArray(root, e.array) for e in manifest.embeddings if e.alias == entry.alias}
     product = product_of(entry.relation, frozenset(manifest.teachers[entry.alias].modalities))
     if product is None:
@@ -97,7 +97,7 @@ def _candidates(splits: tuple[tuple[int, int], ...], image: int, scope: str) -> 
 
 
 def _embed_again(
-    root: Path, manifest: Manifest, entry: EmbeddingEntry, sample: int, data_root: str, found: Findings
+    root: Path, manifest: Manifest, entry: EmbeddingEntry, sample: int, data_root: str, found: ProblemList
 ) -> None:
     name = entry.array.path
     try:

@@ -28,7 +28,7 @@ _SUFFIX = ".tmp"
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{1,16}\.tmp", re.DOTALL)
 #: The moment at which a file gets its name; a seam for the tests that kill a build right before or after it.
 rename: Callable[[Path, Path], object] = Path.replace
-#: What a disk says of itself; other errors of the operating system are not about the disk and pass unchanged.
+#: Errors of a disk; other errors of the operating system are not about the disk and pass unchanged.
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -48,7 +48,7 @@ class FileFact(NamedTuple):
 
 
 class HashedFile:
-    """The writable file of `atomic_file`; has what pyarrow asks of a file as well."""
+    """The writable file of `atomic_file`; has the methods that pyarrow calls as well."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -129,11 +129,11 @@ def clean_temporaries(folder: Path) -> list[Path]:
 
 
 def disk_error(path: Path, error: OSError) -> DiskError:
-    """The one way to say that a file could not be written."""
+    """The error for a file that could not be written."""
     return DiskError(
         f"cannot write {path}",
         found=f"{_DISK_ERRORS.get(error.errno or 0, error.strerror or str(error))}; {_free_space(path)}",
-        todo="make room, or choose a folder on another disk, then run the same command again: what is done stays done",
+        todo="make room, or choose a folder on another disk, then run the same command again: finished work is reused",
     )
 
 

@@ -107,7 +107,7 @@ def unlink_below(root: Path, path: str) -> bool:
 
 
 def open_lock(root: Path, *, create: bool = True) -> int:
-    """A descriptor of the lock of a folder, made where it is not there and `create` says so.
+    """A descriptor of the lock of a folder, made where it is not there and `create` is set.
 
     Raises:
         FileNotFoundError: no lock, and none is made.
@@ -164,7 +164,7 @@ def refuse_links(root: Path) -> None:
 
 
 def not_regular(path: Path, mode: int) -> CorruptStoreError:
-    """The one way to say that something in a store is no file."""
+    """The error for something in a store that is no regular file."""
     return CorruptStoreError(
         f"{path} is {kind_of(mode)}",
         expected="regular files and folders: nothing in a store is a link, a pipe or a device",

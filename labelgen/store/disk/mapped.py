@@ -21,7 +21,7 @@ from labelgen.store.disk.files import open_below
 from labelgen.store.disk.shards import ABSENT, CRC_BYTES, chunk_offsets, crc32c, live_chunks, shard_bytes
 from labelgen.store.guard import Guard
 from labelgen.store.layout import ArraySpec
-from labelgen.types import Int64
+from labelgen.types import Bool, Int64
 
 Array: TypeAlias = NDArray[Any]
 
@@ -29,10 +29,10 @@ Array: TypeAlias = NDArray[Any]
 class MappedArray:
     """A read-only array of a store; implements `labelgen.similarity.base.Rows`.
 
-    Shards are mapped when a row of theirs is first asked for. Instances are picklable (they map anew), and a forked
-    process may go on using the ones it inherits. `np.asarray(mapped)` copies the whole array into memory.
+    Shards are mapped when one of their rows is first read. Instances are picklable (shards are mapped again), and a
+    forked process may use those that it inherits. `np.asarray(mapped)` copies the whole array into memory.
 
-    With a `guard` a shard that is mapped is one of the store that was opened, or an error says that it was changed.
+    With a `guard` a shard that is mapped is one of the store that was opened, or an error is raised.
     """
 
     def __init__(self, root: Path | str, spec: ArraySpec, guard: Guard | None = None) -> None:
@@ -69,7 +69,7 @@ class MappedArray:
         return np.array(whole, dtype=dtype, copy=copy)
 
     def slice(self, start: int, stop: int) -> Array:
-        """Rows [start, stop): a read-only view where they lie in one chunk, else a copy.
+        """Rows [start, stop): a read-only view where they are in one chunk, else a copy.
 
         Raises:
             IndexError: not 0 <= start <= stop <= len(self).
@@ -134,10 +134,50 @@ class MappedArray:
         try:
             view = map_shard(self._root, self.spec, shard)
         except StoreError:
-            self._guard.check(path)  # a store that was changed is told before a file that is missing
+            self._guard.check(path)  # a changed store goes before a missing file
             raise
         self._guard.check(path)
         return view
+
+
+class CheckedArray(MappedArray):
+    """A mapped array that reads the CRC-32C of a chunk when a process first reads a row of it."""
+
+    def _take_of(self, shard: int, rows: Int64) -> Array:
+        for chunk in np.unique(rows >> self._chunk_bits).tolist():
+            self._check(shard, chunk)
+        return super()._take_of(shard, rows)
+
+    def _chunk(self, number: int) -> Array:
+        per_shard = self._shard_bits - self._chunk_bits
+        self._check(number >> per_shard, number & ((1 << per_shard) - 1))
+        return super()._chunk(number)
+
+    def _check(self, shard: int, chunk: int) -> None:
+        """Compare one chunk of a shard with its checksum.
+
+        Raises:
+            CorruptStoreError: they differ; names file, chunk and rows.
+        """
+        view = self._shard(shard)
+        sound: dict[int, Bool] = self.__dict__.setdefault("_sound", {})
+        if shard not in sound:
+            sound[shard] = np.zeros(len(view), bool)
+        if sound[shard][chunk]:
+            return
+        size = self.spec.chunk_bytes
+        mapping: Any = view.base
+        raw = np.frombuffer(mapping, np.uint8, size + CRC_BYTES, chunk * (size + CRC_BYTES)).tobytes()
+        if crc32c(raw[:-CRC_BYTES]) != raw[-CRC_BYTES:]:
+            first = (shard << self._shard_bits) + (chunk << self._chunk_bits)
+            last = min(first + self.spec.chunk_rows, len(self)) - 1
+            raise CorruptStoreError(
+                f"chunk {chunk} of {self._root / self.spec.shard_path(shard)} is damaged",
+                found=f"a checksum that does not match, rows {first} to {last}",
+                expected="what was sealed",
+                todo="run `labelgen verify` on the store, and restore the file from a copy",
+            )
+        sound[shard][chunk] = True
 
 
 def map_shard(root: Path, spec: ArraySpec, shard: int) -> Array:

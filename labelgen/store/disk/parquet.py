@@ -27,7 +27,7 @@ def write_frame(path: Path, frame: pl.DataFrame) -> FileFact:
     Equal frames give equal bytes under one version of pyarrow: types, row groups and compression are fixed.
 
     Raises:
-        DatasetError: a missing or unknown column, a null or a number where the type of the column has no room for it.
+        DatasetError: a missing or unknown column, a null or a number that the type of the column excludes.
         DiskError: the disk is full or read-only.
     """
     import pyarrow.parquet as pq
@@ -191,7 +191,7 @@ def _arranged(name: str, frame: pl.DataFrame) -> pa.Table:
         if not field.nullable and frame[field.name].null_count():
             raise DatasetError(f"nulls in column {field.name!r} of {name}", found=f"{frame[field.name].null_count()}")
     try:
-        # The oldest level: pyarrow learnt to cast string views only later than the version we ask for.
+        # The oldest level: pyarrow learnt to cast string views only later than the oldest version that we support.
         arrow = frame.select(schema.names).to_arrow(compat_level=pl.CompatLevel.oldest())
         return arrow.cast(schema).combine_chunks()
     except pa.ArrowInvalid as error:

@@ -1,13 +1,13 @@
 """Writes zarr v3 arrays: metadata, and shard files as a stream.
 
-Our own writer rather than zarr's, for three reasons: the bytes of a shard are the same under every version of zarr
+This writer rather than zarr's, for three reasons: the bytes of a shard are the same under every version of zarr
 (they decide the content digest), memory is one inner chunk however large the shard, and a shard appears atomically
 with its checksum known.
 
 A shard file is, in this order: the inner chunks in row order, each as raw little-endian C-order bytes and their
-CRC-32C (4 bytes); the index, two uint64 (offset, length) for every chunk the shard has room for; the CRC-32C of the
+CRC-32C (4 bytes); the index, two uint64 (offset, length) for every chunk of a full shard; the CRC-32C of the
 index. The last chunk is filled up with zeros, chunks beyond the array are absent (offset and length 2^64 - 1). So the
-chunks that exist lie at regular distances, which is what lets `labelgen.store.disk.mapped` map the file.
+chunks that exist are at regular distances, which lets `labelgen.store.disk.mapped` map the file.
 """
 
 from __future__ import annotations
@@ -65,19 +65,19 @@ def group_metadata(attributes: Mapping[str, Any] | None = None) -> dict[str, Any
 
 
 def metadata_paths(spec: ArraySpec) -> list[str]:
-    """Every `zarr.json` that an array needs, relative to the store: those of the folders above it, then its own."""
+    """Every `zarr.json` of an array, relative to the store: those of the folders above it, then its own."""
     folders = spec.path.split("/")
     return ["/".join([*folders[:depth], ZARR_JSON]) for depth in range(len(folders) + 1)]
 
 
 def write_array_metadata(root: Path, spec: ArraySpec) -> dict[str, FileFact]:
-    """Write the `zarr.json` of an array and of every folder above it, the store's own included.
+    """Write the `zarr.json` of an array and of every folder above it, that of the store included.
 
-    Returns the facts of these files by path. Files that already say the same stay untouched.
+    Returns the facts of these files by path. Files with equal content stay untouched.
     """
-    *groups, own = metadata_paths(spec)
+    *groups, last = metadata_paths(spec)
     facts = {path: _write_json(root / path, group_metadata()) for path in groups}
-    return facts | {own: _write_json(root / own, array_metadata(spec))}
+    return facts | {last: _write_json(root / last, array_metadata(spec))}
 
 
 def write_shard(root: Path, spec: ArraySpec, shard: int, rows: Iterable[NDArray[Any]] | NDArray[Any]) -> FileFact:
@@ -123,7 +123,7 @@ def chunk_offsets(spec: ArraySpec, n_chunks: int) -> UInt64:
 
 
 def live_chunks(spec: ArraySpec, shard: int) -> int:
-    """How many chunks a shard holds: fewer than it has room for where the array ends in it."""
+    """How many chunks a shard holds: fewer than in a full one where the array ends in it."""
     start, stop = spec.shard_range(shard)
     return -(-(stop - start) // spec.chunk_rows)
 

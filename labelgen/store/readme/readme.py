@@ -47,7 +47,7 @@ score of everything that is not listed (NaN where a list is approximate). Check 
 def write_card(root: Path, manifest: Manifest) -> dict[str, FileFact]:
     """Write `README.md` and `croissant.json`; returns their facts by path, for the manifest's `files`.
 
-    What `manifest.files` says of the two does not matter. The tables must be there: Croissant wants their SHA-256.
+    The entries of the two in `manifest.files` do not matter. The tables must exist: Croissant requires their SHA-256.
     """
     return {path: write_atomic(root / path, data) for path, data in rendered(manifest, root).items()}
 

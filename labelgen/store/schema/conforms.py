@@ -1,7 +1,7 @@
 """Whether a document follows a schema, fast: the schemas of `schemas/` compiled to functions.
 
 Opening a store checks its manifest, and to import a full validator takes longer than to open the store. This one knows
-the keywords that our schemas use and says yes or no; `labelgen.store.schema.validation` has the words for a no. The two
+the keywords that our schemas use and says yes or no; `labelgen.store.schema.validation` explains a no. The two
 agree, but for whole numbers written as 8.0, which are refused here.
 """
 
@@ -25,7 +25,7 @@ _TYPES: Mapping[str, Check] = {
     "boolean": lambda value: type(value) is bool,
     "null": lambda value: value is None,
 }
-#: Keywords that say nothing about validity, and those that are read along with another one.
+#: Keywords without a meaning for validity, and those that are read along with another one.
 _SILENT = {"$schema", "$id", "$defs", "title", "description"}
 
 
@@ -102,18 +102,18 @@ def _matching(pattern: str) -> Check:
     return lambda value: type(value) is not str or search(value) is not None
 
 
-def _same(wanted: Any, value: Any) -> bool:
-    return type(wanted) is type(value) and bool(wanted == value)
+def _same(expected: Any, value: Any) -> bool:
+    return type(expected) is type(value) and bool(expected == value)
 
 
 _SIMPLE: Mapping[str, Callable[[Any], Check]] = {
     "type": _of_type,
-    "const": lambda wanted: lambda value: _same(wanted, value),
-    "enum": lambda wanted: lambda value: any(_same(item, value) for item in wanted),
+    "const": lambda expected: lambda value: _same(expected, value),
+    "enum": lambda expected: lambda value: any(_same(item, value) for item in expected),
     "pattern": _matching,
     "minimum": lambda least: lambda value: type(value) not in (int, float) or value >= least,
     "maxLength": lambda most: lambda value: type(value) is not str or len(value) <= most,
     "minItems": lambda least: lambda value: type(value) is not list or len(value) >= least,
     "maxItems": lambda most: lambda value: type(value) is not list or len(value) <= most,
-    "uniqueItems": lambda _wanted: lambda value: type(value) is not list or len(set(map(repr, value))) == len(value),
+    "uniqueItems": lambda _expected: lambda value: type(value) is not list or len(set(map(repr, value))) == len(value),
 }

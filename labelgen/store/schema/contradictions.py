@@ -1,4 +1,4 @@
-"""What a manifest says against itself: looked for whenever a store is opened, from the manifest alone."""
+"""Contradictions within a manifest, checked whenever a store is opened, from the manifest alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from labelgen.types import is_word_path
 _NUMBER = r"(\.[1-9][0-9]{0,8})?"
 #: The longest message: a manifest can be wrong in every line.
 _SHOWN = 20
-#: A split name of a sealed store may be any text that stays in one place; only exports ask for more.
+#: A split name of a sealed store may be any text that stays in one place; exports accept words only.
 _UNSAFE_SPLIT = re.compile(r"(^|/)\.\.?(/|$)|^/|\\|[\x00-\x1f\x7f]")
 
 
@@ -28,7 +28,7 @@ def contradictions(manifest: Manifest) -> list[str]:
     """Sentences on what does not fit together, at most 20; empty for every store that labelgen sealed.
 
     Teachers and arrays, shapes and counts, lists and their aliases and relations, splits and rows, and the files that
-    all of these need. Time and memory are bounded by the manifest itself, whatever shapes it declares.
+    all of these consist of. Time and memory are bounded by the manifest itself, whatever shapes it declares.
     """
     found: list[str] = []
     for check in (_corpus, _splits, _parts, _embeddings, _neighbors, _arrays, _files):
@@ -100,7 +100,7 @@ def _embeddings(manifest: Manifest) -> Iterator[str]:
             yield f"{path} has rows of {dim} numbers, its teacher of {manifest.teachers[entry.alias].dim}"
     for alias, held in sides.items():
         if sorted(held) != sorted(manifest.teachers[alias].modalities):
-            yield f"teacher {alias!r} has rows of {held}, and says {list(manifest.teachers[alias].modalities)}"
+            yield f"teacher {alias!r} has rows of {held}, its entry names {list(manifest.teachers[alias].modalities)}"
     if len({layout.generation_of(path) for path in _homes(manifest.embeddings)}) > 1:
         yield "embeddings are in folders of different numbers"
 
@@ -130,12 +130,12 @@ def _is_path_of(entry: NeighborEntry) -> bool:
     head, name = usual.split("/")
     begin, end = name.rsplit(".", 1)
     digits = r"\.approximate-[0-9a-f]{1,32}" if entry.approximate else ""
-    wanted = rf"{head}{_NUMBER}/{re.escape(begin)}({digits})?\.{end}"
-    return re.fullmatch(wanted, entry.path) is not None
+    pattern = rf"{head}{_NUMBER}/{re.escape(begin)}({digits})?\.{end}"
+    return re.fullmatch(pattern, entry.path) is not None
 
 
 def _arrays(manifest: Manifest) -> Iterator[str]:
-    """Arrays share no folder, and the files that they need are listed, with the sizes that their shapes make."""
+    """Arrays share no folder, and their files are listed, with the sizes that their shapes make."""
     specs = list(manifest.arrays())
     for path, times in Counter(spec.path for spec in specs).items():
         if times > 1:

@@ -1,4 +1,4 @@
-"""What embeddings and neighbour lists must be, whoever made them; and how zarr-python reads them."""
+"""Checks of embeddings and neighbour lists, and of how zarr-python reads them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import EmbeddingEntry, Manifest, NeighborEntry
 from labelgen.store.splits import split_numbers
 from labelgen.store.verify.corpus import MissingRows, may_be_missing
-from labelgen.store.verify.findings import Findings
+from labelgen.store.verify.findings import ProblemList
 from labelgen.store.zarr_access import open_array
 from labelgen.types import PAD_ROW, PAD_SCORE, Bool, Float32, Int64, UInt32
 
@@ -27,9 +27,9 @@ _NORM_TOLERANCE = 0.01
 
 
 def check_embedding(
-    root: Path, manifest: Manifest, entry: EmbeddingEntry, missing: MissingRows, found: Findings
+    root: Path, manifest: Manifest, entry: EmbeddingEntry, missing: MissingRows, found: ProblemList
 ) -> None:
-    """Finite unit rows, zero only where the quarantine says so, not all the same."""
+    """Finite unit rows, zero only where the quarantine names them, not all the same."""
     path, array = entry.array.path, MappedArray(root, entry.array)
     allowed = may_be_missing(missing, entry.modality, entry.alias, len(array))
     first: NDArray[Any] | None = None
@@ -51,7 +51,7 @@ def check_embedding(
         found.add(path, "all rows are equal: this teacher was a constant", (0, len(array)))
 
 
-def check_neighbors(root: Path, manifest: Manifest, entry: NeighborEntry, found: Findings) -> None:
+def check_neighbors(root: Path, manifest: Manifest, entry: NeighborEntry, found: ProblemList) -> None:
     """Canonical order, filling, bounds, and candidates that belong into the list."""
     arrays = {name: MappedArray(root, spec) for name, spec in entry.arrays().items()}
     owners = _Owners(root, manifest, entry)
@@ -68,17 +68,17 @@ def check_neighbors(root: Path, manifest: Manifest, entry: NeighborEntry, found:
             "not sorted by score descending, then row ascending": _bad_order(ids, scores),
             "an id is listed twice": _repeated(ids),
             "next does not bound the list": _bad_bound(filled, scores, bound, entry.approximate),
-            "candidates of the own image or of the wrong split": owners.intruders(ids, filled, start),
+            "candidates of the query's image or of the wrong split": owners.intruders(ids, filled, start),
         }.items():
             found.add_rows(entry.path, what, bad, start)
 
 
-def check_with_zarr(root: Path, spec: ArraySpec, found: Findings) -> None:
+def check_with_zarr(root: Path, spec: ArraySpec, found: ProblemList) -> None:
     """zarr-python must open the array and read the same bytes, on a sample of pieces."""
     mapped = MappedArray(root, spec)
     try:
         opened = open_array(root, spec.path)
-    except Exception as error:  # of any kind: what zarr cannot open is no zarr, whatever it says
+    except Exception as error:  # of any kind: what zarr cannot open is no zarr
         found.add(spec.path, f"zarr cannot open it: {type(error).__name__}: {error}")
         return
     if opened.shape != spec.shape or np.dtype(opened.dtype) != mapped.dtype:
@@ -105,7 +105,7 @@ class _Owners:
         self.n_candidates = corpus.n_images if entry.relation.candidate == "image" else corpus.n_captions
 
     def intruders(self, ids: UInt32, filled: Bool, start: int) -> Bool:
-        """[m]: lists that hold something of the query's own image, or of a split out of scope."""
+        """[m]: lists that hold something of the query's image, or of a split out of scope."""
         queries = self._images(np.arange(start, start + len(ids)), self._entry.relation.query)
         safe = np.where(filled, 0, ids).astype(np.int64)
         candidates = self._images(safe, self._entry.relation.candidate)

@@ -13,7 +13,7 @@ from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.disk.parquet import iter_columns
 from labelgen.store.index import hash_ids
 from labelgen.store.manifest import Manifest
-from labelgen.store.verify.findings import Findings
+from labelgen.store.verify.findings import ProblemList
 from labelgen.types import Bool, Modality
 
 #: (modality, alias or None for every alias) -> rows that may lack an embedding.
@@ -22,7 +22,7 @@ MissingRows: TypeAlias = Mapping[tuple[str, str | None], set[int]]
 _MODALITY_OF: Mapping[str, Modality] = {"image": "image", "caption": "text"}
 
 
-def missing_rows(root: Path, manifest: Manifest, found: Findings) -> MissingRows:
+def missing_rows(root: Path, manifest: Manifest, found: ProblemList) -> MissingRows:
     """Rows that the quarantine table lists, by modality and alias."""
     rows: dict[tuple[str, str | None], set[int]] = {}
     path, total = manifest.quarantine.path, 0
@@ -46,7 +46,7 @@ def may_be_missing(missing: MissingRows, modality: Modality, alias: str, count: 
     return allowed
 
 
-def check_corpus(root: Path, manifest: Manifest, found: Findings) -> None:
+def check_corpus(root: Path, manifest: Manifest, found: ProblemList) -> None:
     """Rows in order, counts, splits, owners of captions, hashes of ids."""
     _check_images(root, manifest, found)
     _check_captions(root, manifest, found)
@@ -57,7 +57,7 @@ def check_corpus(root: Path, manifest: Manifest, found: Findings) -> None:
             found.add(hashes.spec.path, "hashes are not sorted and distinct")
 
 
-def _check_images(root: Path, manifest: Manifest, found: Findings) -> None:
+def _check_images(root: Path, manifest: Manifest, found: ProblemList) -> None:
     path = f"{manifest.corpus.path}/{layout.IMAGES}"
     offsets = _index(root, manifest, "offsets")
     sizes = np.diff(offsets.slice(0, len(offsets)))
@@ -77,7 +77,7 @@ def _check_images(root: Path, manifest: Manifest, found: Findings) -> None:
     _check_count(path, start, manifest.corpus.n_images, found)
 
 
-def _check_captions(root: Path, manifest: Manifest, found: Findings) -> None:
+def _check_captions(root: Path, manifest: Manifest, found: ProblemList) -> None:
     path = f"{manifest.corpus.path}/{layout.CAPTIONS}"
     owners = _index(root, manifest, "caption_image")
     offsets = _index(root, manifest, "offsets")
@@ -92,7 +92,7 @@ def _check_captions(root: Path, manifest: Manifest, found: Findings) -> None:
         found.add_rows(path, "caption_row is not the row", np.array(piece["caption_row"]) != rows, start)
         found.add_rows(path, "image_row differs from the index", np.array(piece["image_row"]) != owner, start)
         inside = (borders[owner] <= rows) & (rows < borders[owner.astype(np.int64) + 1])
-        found.add_rows(owners.spec.path, "a caption lies outside of its image's rows", ~inside, start)
+        found.add_rows(owners.spec.path, "a caption is outside of its image's rows", ~inside, start)
         _check_ids(root, manifest, "caption", piece["caption_id"], start, found=found)
         texts = max([texts, *(row + 1 for row in piece["text_row"] if row is not None)])
         start += len(rows)
@@ -101,16 +101,16 @@ def _check_captions(root: Path, manifest: Manifest, found: Findings) -> None:
         found.add(path, f"has {texts} distinct texts, the manifest counts {manifest.corpus.n_texts}")
 
 
-def _check_ids(root: Path, manifest: Manifest, kind: str, ids: list[str], start: int, *, found: Findings) -> None:
+def _check_ids(root: Path, manifest: Manifest, kind: str, ids: list[str], start: int, *, found: ProblemList) -> None:
     """Every id must be found in the index, at its own row."""
     hashes, rows = _index(root, manifest, f"{kind}_hash"), _index(root, manifest, f"{kind}_row")
-    ordered, wanted = hashes.slice(0, len(hashes)), hash_ids(ids)
-    places = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
-    good = (ordered[places] == wanted) & (rows.take(places) == np.arange(start, start + len(ids)))
+    ordered, expected = hashes.slice(0, len(hashes)), hash_ids(ids)
+    places = np.minimum(np.searchsorted(ordered, expected), len(ordered) - 1)
+    good = (ordered[places] == expected) & (rows.take(places) == np.arange(start, start + len(ids)))
     found.add_rows(hashes.spec.path, f"the index does not find {kind} ids at their rows", ~good, start)
 
 
-def _check_count(path: str, rows: int, expected: int, found: Findings) -> None:
+def _check_count(path: str, rows: int, expected: int, found: ProblemList) -> None:
     if rows != expected:
         found.add(path, f"does not have the {expected} rows that the manifest counts")
 

@@ -1,4 +1,4 @@
-"""What `verify` found: problems with file and rows, and notes that are no problem."""
+"""The findings of `verify`: problems with file and rows, and notes that are no problem."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Problem:
 
 
 @dataclass
-class Findings:
+class ProblemList:
     """Collected while a store is looked through."""
 
     problems: list[Problem] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Report:
         path: the store.
         problems: what is wrong; empty for a whole store.
         notes: leftovers of killed writers, files of an unfinished change.
-        content_digest: of the listed checksums; it says what the content is, also where files are damaged.
+        content_digest: of the listed checksums; that of the sealed content, also where files are damaged.
         files, bytes: how many were read.
         seconds: how long it took.
     """

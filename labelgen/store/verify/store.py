@@ -27,7 +27,7 @@ from labelgen.store.manifest import Manifest, content_digest, digest_matches, ma
 from labelgen.store.schema.contradictions import are_arrays_sound, contradictions
 from labelgen.store.verify.arrays import check_embedding, check_neighbors, check_with_zarr
 from labelgen.store.verify.corpus import check_corpus, missing_rows
-from labelgen.store.verify.findings import Findings, Problem, Report
+from labelgen.store.verify.findings import Problem, ProblemList, Report
 from labelgen.store.verify.unfinished import Unfinished
 
 __all__ = ["Problem", "Report", "verify"]
@@ -49,7 +49,7 @@ def verify(path: str | Path, *, progress: Listener = silent) -> Report:
         StoreFormatError: a store of another format. (A damaged manifest is a problem in the report.)
     """
     root, started = Path(path).expanduser().absolute(), time.perf_counter()
-    found = Findings()
+    found = ProblemList()
     manifest = _checked_manifest(root, found)
     if manifest is None:
         return Report(root, tuple(found.problems), tuple(found.notes), "", 0, 0, time.perf_counter() - started)
@@ -90,7 +90,7 @@ def damaged_rows(root: Path, spec: ArraySpec, shard: int) -> list[tuple[int, int
     return bad
 
 
-def _checked_manifest(root: Path, found: Findings) -> Manifest | None:
+def _checked_manifest(root: Path, found: ProblemList) -> Manifest | None:
     try:
         document = read_document(root)
     except StoreFormatError as error:
@@ -113,7 +113,7 @@ def _checked_manifest(root: Path, found: Findings) -> Manifest | None:
 
 
 def _check_files(
-    root: Path, manifest: Manifest, there: _Found, unfinished: Unfinished, found: Findings, progress: Listener
+    root: Path, manifest: Manifest, there: _Found, unfinished: Unfinished, found: ProblemList, progress: Listener
 ) -> int:
     """Sizes and checksums of all listed files; returns the bytes that were read."""
     specs = [spec for spec in manifest.arrays() if spec.n_shards <= len(manifest.files)]
@@ -141,7 +141,7 @@ def _check_file(
     fact: FileFact,
     status: os.stat_result | None,
     shard: tuple[ArraySpec, int] | None,
-    found: Findings,
+    found: ProblemList,
 ) -> None:
     if status is None:
         found.add(path, "is missing", shard[0].shard_range(shard[1]) if shard else None)
@@ -194,10 +194,10 @@ def _outside_rows(root: Path, path: str, spec: ArraySpec, shard: int) -> str:
     if len(tail) != len(index) + CRC_BYTES or crc32c(index) != tail[-CRC_BYTES:]:
         return "its rows are sound, the index after them is damaged"
     start, stop = spec.shard_range(shard)
-    return f"its inner checksums agree: rows {start} to {stop - 1} were written anew"
+    return f"its inner checksums agree: rows {start} to {stop - 1} were written again"
 
 
-def _check_unlisted(manifest: Manifest, there: _Found, unfinished: Unfinished, found: Findings) -> None:
+def _check_unlisted(manifest: Manifest, there: _Found, unfinished: Unfinished, found: ProblemList) -> None:
     for path, status in there.items():
         if path == layout.MANIFEST or path in manifest.files or path.startswith(f"{layout.WORK}/"):
             continue
@@ -211,8 +211,8 @@ def _check_unlisted(manifest: Manifest, there: _Found, unfinished: Unfinished, f
             found.add(path, "is not listed in the manifest")
 
 
-def _note_pending(root: Path, found: Findings) -> bool:
-    """Whether there is a note of an unfinished change; it is reported and excuses nothing by what it says."""
+def _note_pending(root: Path, found: ProblemList) -> bool:
+    """Whether there is a note of an unfinished change; it is reported; its content excuses nothing."""
     try:
         json.loads(read_below(root, layout.PENDING))
     except (FileNotFoundError, NotADirectoryError):
@@ -224,8 +224,8 @@ def _note_pending(root: Path, found: Findings) -> bool:
     return True
 
 
-def _check_content(root: Path, manifest: Manifest, found: Findings) -> None:
-    """What the files say against each other; only of arrays whose files are sound."""
+def _check_content(root: Path, manifest: Manifest, found: ProblemList) -> None:
+    """Contradictions between files; only of arrays whose files are sound."""
     for path, check in _content_checks(root, manifest, found):
         if found.concerns(path):
             continue
@@ -236,7 +236,7 @@ def _check_content(root: Path, manifest: Manifest, found: Findings) -> None:
         found.settle()
 
 
-def _content_checks(root: Path, manifest: Manifest, found: Findings) -> Iterator[tuple[str, Callable[[], None]]]:
+def _content_checks(root: Path, manifest: Manifest, found: ProblemList) -> Iterator[tuple[str, Callable[[], None]]]:
     """What to check, below which folder. Embeddings and lists are read with the corpus, so that must be sound."""
     corpus = manifest.corpus.path
     yield corpus, partial(check_corpus, root, manifest, found)

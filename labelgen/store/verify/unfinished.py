@@ -1,6 +1,6 @@
-"""Files of an unfinished change in a store, by evidence: bytes that a receipt or the next manifest names.
+"""Files of an unfinished change, by evidence: bytes that a receipt or the next manifest names.
 
-A note that says what a change may write proves nothing. These do: the manifest that a seal was about to commit and the
+A note of what a change may write proves nothing. These do: the manifest that a seal was about to commit and the
 receipts of its tasks name files with size and checksum; a new array describes its own shards to the byte; and a card is
 what the next manifest makes of it.
 """
@@ -57,7 +57,7 @@ class Unfinished:
         return _MODEL.fullmatch(path) is not None and self._is_network(path, size)
 
     def is_next_card(self, path: str) -> bool:
-        """Whether what lies in the place of a card is what the next manifest makes of itself."""
+        """Whether a file in the place of a card is what the next manifest renders."""
         if self._next is None:
             return False
         folders = (self._root, self._root / layout.SEALING)
@@ -93,7 +93,7 @@ class Unfinished:
 
 
 def _other_manifest(root: Path, path: str, sealed: Manifest) -> Manifest | None:
-    """A manifest of the same store that lies beside the sealed one: the next one, or the one before."""
+    """A manifest of the same store beside the sealed one: the next one, or the one before."""
     document = read_object(root, path)
     try:
         manifest = Manifest.from_json(document) if digest_matches(document) else None

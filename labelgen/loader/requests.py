@@ -1,0 +1,89 @@
+"""How the requests of a scheme are served: block readers, the aggregations of training, quantile tables."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from labelgen.errors import ConfigError, CorruptStoreError
+from labelgen.relevance.base import BlockRequest, Quantiles
+from labelgen.store import choose, layout
+from labelgen.store.blocks import BlockReader, block_similarity, block_similarity32, pair_similarities
+from labelgen.store.disk.mapped import MappedArray
+from labelgen.store.reader import Store
+from labelgen.types import PAD_SCORE, Bool, Float32, Int64
+
+
+def reader_of(store: Store, request: BlockRequest) -> BlockReader:
+    """What makes the block of a request; by `max` for the aggregations of this module, which change that block.
+
+    Raises:
+        ConfigError: no teacher of the store serves it, or the teacher has rows of images: nothing is aggregated.
+    """
+    how = request.aggregation
+    reader = store.block_reader(request.relation, request.alias, "mean" if how == "mean" else "max")
+    if how != "max" and reader.offsets is None:
+        raise ConfigError(
+            f"i2t of teacher {reader.alias!r} compares single rows: there is nothing to aggregate",
+            found=f"aggregation={how!r}",
+        )
+    return reader
+
+
+def max_other(
+    reader: BlockReader, offsets: Int64, block: Float32, images: Int64, captions: Int64, same_image: Bool
+) -> Float32:
+    """The block by `max`, changed where a caption meets its own image; -inf where the image has no other caption."""
+    pairs = np.nonzero(same_image)
+    owners, queries = images[pairs[0]], captions[pairs[1]]
+    starts, rows = offsets[owners], reader.captions.take(queries)
+    sizes = offsets[owners + 1] - starts
+    best = np.full(len(owners), PAD_SCORE)
+    for number in range(int(sizes.max(initial=0))):
+        there = np.flatnonzero((number < sizes) & (starts + number != queries))
+        others = reader.captions.take(starts[there] + number)
+        best[there] = np.maximum(best[there], pair_similarities(rows[there], others))
+    block[pairs] = best
+    return block
+
+
+def first(offsets: Int64, texts: MappedArray, images: Int64, captions: Int64, *, exact: bool) -> Float32:
+    """Similarity of the first caption of every image with captions, [A, B]; -inf where either is missing."""
+    starts = offsets[images]
+    empty = offsets[images + 1] == starts
+    starts = np.minimum(starts, len(texts) - 1)  # an image without captions may be the last one
+    block = (block_similarity if exact else block_similarity32)(texts.take(starts), texts.take(captions))
+    block[empty] = PAD_SCORE
+    return block
+
+
+def quantile_table(store: Store, request: BlockRequest) -> Quantiles:
+    """Level in [0, 1] -> similarity of random pairs of different images, for the relation and teacher of a request.
+
+    A random pair never holds a caption of the image itself, so `max_other` has the table of `max`.
+
+    Raises:
+        ConfigError: the store has no such table.
+        CorruptStoreError: the table is not what a build writes.
+    """
+    alias, _ = choose.teacher_for(store.manifest, request.relation, request.alias)
+    mark = {"max": "", "max_other": "", "mean": ".mean"}.get(request.aggregation, f".{request.aggregation}")
+    folder = layout.numbered(layout.STATS, store.manifest.generation)
+    path = f"{folder}/{request.relation.value}.{alias}{mark}.json"
+    if path not in store.manifest.files:
+        listed = [name for name in store.manifest.files if name.startswith(f"{folder}/")]
+        raise ConfigError(
+            f"this store has no quantile table of {request} by teacher {alias!r}",
+            found=", ".join(listed) or "no tables",
+            todo="use a threshold that is a similarity, or build the relation into the store",
+        )
+    try:
+        levels = json.loads((store.path / path).read_bytes())["quantiles"]
+        return {float(level): float(value) for level, value in levels.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptStoreError(
+            f"{path} of the store at {store.path} cannot be read",
+            found=str(error),
+            todo="run `labelgen verify` on the store",
+        ) from error
