@@ -100,3 +100,8 @@ def splits(folder: Path) -> dict[str, SplitRows]:
 def split_spans(folder: Path) -> list[list[tuple[int, int]]]:
     """Image ranges [start, stop) of every split, in the order of `splits`."""
     return [[(part.start, part.stop) for part in rows.ranges] for rows in splits(folder).values()]
+
+
+def spread(count: int, sample: int) -> Int64:
+    """Up to `sample` of `count` rows, evenly spread and ascending."""
+    return np.unique(np.linspace(0, max(0, count - 1), min(sample, count)).astype(np.int64))
