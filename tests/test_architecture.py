@@ -72,9 +72,9 @@ ADAPTER_SIBLINGS = {
     ("corpus.adapters.demo", "corpus.adapters.table"),
     ("teachers.adapters.bundled", "teachers.adapters.sentences"),
     ("teachers.adapters.conse", "teachers.adapters.sentences"),
-    ("similarity.torch", "similarity.reference"),
+    ("loader.fine_grained", "relevance.fine_grained"),
     ("similarity.fallback", "similarity.reference"),
-    ("similarity.tiled.engine", "similarity.torch"),
+    ("similarity.tiled.engine", "similarity.reference"),
     ("similarity.ann.faiss_engine", "similarity.reference"),
 }
 
@@ -119,7 +119,6 @@ LIBRARIES: dict[str, set[str]] = {
         "teachers/precomputed/parquet_features.py",
         "export/parquet.py",
         "export/hf.py",
-        "export/fine_grained.py",
     },
     "rich": {"cli/*"},
     "safetensors": {"stages/work/train.py"},
@@ -129,7 +128,6 @@ LIBRARIES: dict[str, set[str]] = {
     "torch": {
         *(
             "teachers/*",
-            "similarity/torch*.py",
             "similarity/tiled/*",
             "similarity/ann/faiss_engine.py",
             "stages/running/worker.py",
@@ -137,7 +135,7 @@ LIBRARIES: dict[str, set[str]] = {
         *("losses/_torch.py", "losses/modules.py", "loader/collate.py", "loader/ddp.py", "loader/on_device.py"),
     },
     "llvmlite": {"similarity/tiled/bits.py"},
-    "numba": {"similarity/tiled/bits.py", "similarity/tiled/compiling.py"},
+    "numba": {"similarity/tiled/bits.py", "stages/work/search.py"},
     "threadpoolctl": {
         "stages/work/train.py",
         "similarity/tiled/engine.py",

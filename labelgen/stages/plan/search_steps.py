@@ -61,6 +61,8 @@ class SearchSteps:
                 self.runner.remember(known)
             else:
                 needed += strips
+        if needed and self.config.search.engine == "torch":
+            self.runner.note("the engine 'torch' was removed: 'tiled' searches, which finds the same", stage="search")
         compiled = sum(receipt.facts.get("compile_seconds", 0.0) for receipt in self.runner.run("search", needed))
         if compiled > _LONG_COMPILE:
             text = f"{compiled:.0f} s of the search were spent on compiling its loops, which later builds reuse"
