@@ -26,7 +26,7 @@ GROUPS = {
     "scheme": "labelgen.schemes",
     "judgement": "labelgen.judgements",
 }
-#: Packages that are an extra of their own.
+#: Packages with an extra of the same name.
 _EXTRAS = {"faiss"}
 #: Of labelgen.
 VERSION = version("labelgen")

@@ -29,7 +29,7 @@ class Executor(Protocol):
 
 
 def worker_died(who: str = "a worker process died") -> WorkerError:
-    """The error for work that ended without an error of its own."""
+    """The error for work that ended without an exception."""
     return WorkerError(
         who,
         found="it was killed (often by the system, for memory) or crashed",

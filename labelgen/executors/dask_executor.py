@@ -101,7 +101,7 @@ class DaskExecutor:
         except KilledWorker as error:
             raise worker_died() from error
         except (CommClosedError, CancelledError) as error:
-            raise worker_died("the dask scheduler is gone") from error
+            raise worker_died("the dask scheduler ended") from error
 
     def _submit(self, root: Path, task: Task) -> Any:
         # Workers have one thread for tasks: a teacher and an engine serve one task at a time.

@@ -142,9 +142,9 @@ def _work(plan: SearchPlan, strips: Sequence[Strip]) -> tuple[np.ndarray[Any, An
 
     pairs, rows = np.zeros(len(strips)), np.zeros(len(strips))
     for number, strip in enumerate(strips):
-        own = strip.first, strip.last
+        strip_span = strip.first, strip.last
         others = sum(weight(span) for span in strip.candidates)
-        alone = strip.candidates == (own,)
-        pairs[number] = weight(own) * others * (2 if strip.mutual and not alone else 1)
-        rows[number] = weight(own) + (others if strip.mutual and not alone else 0)
+        single = strip.candidates == (strip_span,)
+        pairs[number] = weight(strip_span) * others * (2 if strip.mutual and not single else 1)
+        rows[number] = weight(strip_span) + (others if strip.mutual and not single else 0)
     return pairs, rows

@@ -198,7 +198,7 @@ class Ingest:
         facts = replace(
             facts_of(corpus, fingerprint([sealed.corpus.fingerprint, new]), "", parts),
             photos_fingerprint=joined_identity([*(part.photos for part in before), photos]),
-            kept=len(parts) - 1,
+            reused=len(parts) - 1,
             generation=sealed.generation + 1,
         )
         entry = PartEntry(

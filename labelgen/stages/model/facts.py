@@ -33,7 +33,7 @@ class CorpusFacts:
     Attributes:
         folder: folder of its tables.
         parts: images that entered it together, in row order.
-        kept: number of first parts whose rows are sealed, made by the teachers of this build.
+        reused: number of first parts whose rows are sealed, made by the teachers of this build.
         generation: of the folders that arrays are written to.
     """
 
@@ -44,7 +44,7 @@ class CorpusFacts:
     fingerprint: str
     photos_fingerprint: str
     parts: tuple[CorpusPart, ...] = (CorpusPart(),)
-    kept: int = 0
+    reused: int = 0
     generation: int = 1
 
     def rows(self, modality: Modality) -> int:
@@ -53,7 +53,7 @@ class CorpusFacts:
     @property
     def new(self) -> CorpusPart:
         """The first part whose rows are made; its first rows are the numbers of sealed rows."""
-        return self.parts[self.kept]
+        return self.parts[self.reused]
 
     @classmethod
     def from_manifest(cls, manifest: Manifest) -> CorpusFacts:

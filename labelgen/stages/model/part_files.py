@@ -51,8 +51,8 @@ class BlockRanges:
     @classmethod
     def of(cls, size: int, firsts: Sequence[int], stop: int) -> BlockRanges:
         """Blocks of groups, empty ones left out."""
-        kept = [first for first, after in zip(firsts, [*firsts[1:], stop], strict=True) if first < after]
-        return cls(size, tuple(kept), stop)
+        filled = [first for first, after in zip(firsts, [*firsts[1:], stop], strict=True) if first < after]
+        return cls(size, tuple(filled), stop)
 
 
 def write_part(root: Path, path: str, array: NDArray[Any]) -> Output:

@@ -57,7 +57,7 @@ class EmbeddingPlan:
     @property
     def blocks(self) -> BlockRanges:
         """The texts or rows to encode, in blocks that never hold items of two parts."""
-        parts = self.corpus.parts[self.corpus.kept :]
+        parts = self.corpus.parts[self.corpus.reused :]
         firsts = [part.text if self.by_text else part.row(self.modality) for part in parts]
         stop = self.corpus.n_texts if self.by_text else self.corpus.rows(self.modality)
         return BlockRanges.of(self.block, firsts, stop)
@@ -83,7 +83,7 @@ class EmbeddingPlan:
     @property
     def fingerprint(self) -> str:
         """Identity of the rows: corpus, teacher, and the array that they extend or learn from."""
-        if self.sealed and not self.corpus.kept:
+        if self.sealed and not self.corpus.reused:
             return self.sealed
         photos = self.corpus.photos_fingerprint if self.modality == "image" and self.teacher.kind == "content" else ""
         facts = self.teacher
@@ -153,7 +153,7 @@ class EmbeddingPlan:
 
     def train_task(self) -> Task | None:
         """The training of a trained teacher; None for others, and where the network is sealed."""
-        if self.source is None or self.corpus.kept:
+        if self.source is None or self.corpus.reused:
             return None
         common = {"spec": self.teacher.spec, "alias": self.alias, "inputs": self.fingerprint}
         arguments = {**common, "source": self.source.spec.to_json()}
@@ -162,7 +162,7 @@ class EmbeddingPlan:
 
     def deviation_task(self) -> Task | None:
         """The comparison of a reduced precision with float32; None at full precision and where it is sealed."""
-        if not self.teacher.reference or self.corpus.kept:
+        if not self.teacher.reference or self.corpus.reused:
             return None
         arguments = {"spec": self.teacher.spec, "reference": self.teacher.reference, "modality": self.modality}
         places = {"corpus": self.corpus.folder, "photos": self.corpus.parts[0].photos}

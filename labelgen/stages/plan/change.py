@@ -119,17 +119,17 @@ def _relations(sealed: Manifest, before: BuildConfig, config: BuildConfig, chang
     """The relations of the recipe of a changed store; empty for all that its teachers serve."""
     old, requested = before.search.relations, config.search.relations
     new = [alias for alias in config.teachers if alias not in before.teachers]
-    kept = [(e.relation.value, e.alias) for e in sealed.neighbors if e.path not in change.paths]
+    remaining = [(e.relation.value, e.alias) for e in sealed.neighbors if e.path not in change.paths]
     if change.lists:
-        lost = {(e.relation.value, e.alias) for e in sealed.neighbors if e.path in change.lists} - set(kept)
+        lost = {(e.relation.value, e.alias) for e in sealed.neighbors if e.path in change.lists} - set(remaining)
         split = {name for name, _ in lost}  # relations that only some teachers keep
-        words = [f"{name}.{alias}" if name in split else name for name, alias in kept]
+        words = [f"{name}.{alias}" if name in split else name for name, alias in remaining]
         words += [word for word in requested if word not in old]
     elif not requested or not (old or new):
         return ()
     else:
-        words = [*(old or (f"{name}.{alias}" for name, alias in kept if name not in requested)), *requested]
-    served = {name for name, _ in kept}
+        words = [*(old or (f"{name}.{alias}" for name, alias in remaining if name not in requested)), *requested]
+    served = {name for name, _ in remaining}
     return tuple(
         word
         for word in dict.fromkeys(words)
@@ -139,14 +139,14 @@ def _relations(sealed: Manifest, before: BuildConfig, config: BuildConfig, chang
 
 def _without_dropped(sealed: Manifest, before: SearchConfig, search: SearchConfig, change: Change) -> SearchConfig:
     """The search without kinds of lists that were dropped: those over other splits, or approximate ones."""
-    kept = [entry for entry in sealed.neighbors if entry.path not in change.paths]
+    remaining = [entry for entry in sealed.neighbors if entry.path not in change.paths]
     lost = [entry for entry in sealed.neighbors if entry.path in change.lists]
     kinds = [(config.cross_k, config.approximate, config.aggregation) for config in (search, before)]
     if kinds[0] != kinds[1]:
         return search  # the new recipe has lists of another kind
-    if any(e.scope == "cross" for e in lost) and not any(e.scope == "cross" for e in kept):
+    if any(e.scope == "cross" for e in lost) and not any(e.scope == "cross" for e in remaining):
         search = replace(search, cross_k=0)
-    if any(e.approximate for e in lost) and not any(e.approximate for e in kept):
+    if any(e.approximate for e in lost) and not any(e.approximate for e in remaining):
         search = replace(search, approximate="")
     return search
 
@@ -155,7 +155,7 @@ def _without_dropped(sealed: Manifest, before: SearchConfig, search: SearchConfi
 class ListChange:
     """The lists of a store after a build or change, and names of sealed ones that longer lists replace."""
 
-    wanted: Sequence[ListSpec]
+    lists: Sequence[ListSpec]
     superseded: Sequence[str] = ()
 
 
@@ -174,22 +174,22 @@ def lists_after(
     Raises:
         ConfigError: a relation that was named and that no teacher can serve, or no list is left.
     """
-    wanted = lists_for(search, modalities, n_splits, generation)
+    requested = lists_for(search, modalities, n_splits, generation)
     if sealed is None:
-        return ListChange(wanted)
-    kept = [_listed(entry, generation) for entry in sealed.neighbors if entry.path not in change.paths]
+        return ListChange(requested)
+    remaining = [_listed(entry, generation) for entry in sealed.neighbors if entry.path not in change.paths]
     served = {alias: frozenset(entry.modalities) for alias, entry in sealed.teachers.items()}
     before = configs.from_dict(sealed.recipe).search
     known = lists_for(before, served, len(sealed.corpus.splits), generation)  # those that are not stored were dropped
     new = [
         item
-        for item in wanted
-        if item not in known and not any(_holds(other, item) for other in kept) and item.path not in change.paths
+        for item in requested
+        if item not in known and not any(_holds(other, item) for other in remaining) and item.path not in change.paths
     ]
-    superseded = [old for old in kept if any(_holds(item, old) for item in new)]
-    if change.paths and not (kept or new):
+    superseded = [old for old in remaining if any(_holds(item, old) for item in new)]
+    if change.paths and not (remaining or new):
         raise ConfigError("no neighbour list would be left", found=f"--drop {' '.join(change.names)}")
-    lists = [*(item for item in kept if item not in superseded), *new]
+    lists = [*(item for item in remaining if item not in superseded), *new]
     return ListChange(lists, [item.path.partition("/")[2] for item in superseded])
 
 

@@ -92,8 +92,8 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
 
 
 def _candidates(splits: tuple[tuple[int, int], ...], image: int, scope: str) -> tuple[tuple[int, int], ...]:
-    own = [span for span in splits if span[0] <= image < span[1]]
-    return tuple(own if scope == "split" else [span for span in splits if span not in own])
+    same = [span for span in splits if span[0] <= image < span[1]]
+    return tuple(same if scope == "split" else [span for span in splits if span not in same])
 
 
 def _embed_again(
@@ -131,8 +131,8 @@ def _sampled(
         ids = tables.ids(folder, entry.modality)
         rows = tables.spread(len(ids), sample)
         features, missing = teacher.lookup(entry.modality, [ids[row] for row in rows], rows.tolist())
-        kept = np.setdiff1d(np.arange(len(rows)), np.asarray(missing, int))
-        return rows[kept], normalise(features[kept])
+        present = np.setdiff1d(np.arange(len(rows)), np.asarray(missing, int))
+        return rows[present], normalise(features[present])
     if entry.modality == "text":
         return _texts_again(folder, manifest, teacher, sample)
     return _photos_again(folder, manifest, teacher, sample, folders)
