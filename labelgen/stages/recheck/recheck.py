@@ -1,9 +1,9 @@
 """`verify --deep`: a sample of a store is computed again.
 
-Neighbour lists: sampled queries are searched by brute force over the stored embeddings, and ids, scores and next must
-be the same bits; of an approximate list scores must be, and its recall must be what the manifest says. Embeddings:
-sampled blocks are embedded again by their teacher, where it and the data are at hand; rows must agree within a
-tolerance (another machine class rounds differently).
+Neighbour lists: sampled queries are searched by brute force over the stored embeddings; ids, scores and next must have
+equal bits. An approximate list must have equal scores and the recall in the manifest. Embeddings: sampled blocks are
+embedded again where their teacher and the data are available; rows must agree within a tolerance (another machine class
+rounds differently).
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def _scores(plan: SearchPlan, request: ListRequest, query: int, ids: Int64) -> F
 
 
 def _candidates(splits: tuple[tuple[int, int], ...], image: int, scope: str) -> tuple[tuple[int, int], ...]:
-    own = [span for span in splits if span[0] <= image < span[1]]
-    return tuple(own if scope == "split" else [span for span in splits if span not in own])
+    same = [span for span in splits if span[0] <= image < span[1]]
+    return tuple(same if scope == "split" else [span for span in splits if span not in same])
 
 
 def _embed_again(
@@ -136,8 +136,8 @@ def _embed_again(
 ) -> None:
     name = entry.array.path
     try:
-        looks = entry.modality == "image" and manifest.teachers[entry.alias].kind == "content"
-        folders = _photo_folders(manifest, data_root) if looks else []  # before the teacher, which may be downloaded
+        encodes = entry.modality == "image" and manifest.teachers[entry.alias].kind == "content"
+        folders = _photo_folders(manifest, data_root) if encodes else []  # before the teacher, which may be downloaded
         teacher = registry.create("teacher", Spec.parse(manifest.teachers[entry.alias].spec), device="cpu")
         rows, again = _sampled(root, manifest, entry, teacher, sample, folders)
     except LabelgenError as error:
@@ -157,24 +157,24 @@ def _embed_again(
 def _sampled(
     root: Path, manifest: Manifest, entry: EmbeddingEntry, teacher: Any, sample: int, folders: list[Path | None]
 ) -> tuple[Int64, Float16]:
-    """Rows of the array, and what the teacher makes of them now from the store's texts or the data's photographs."""
+    """Rows of the array, and the same rows made again from the store's texts or the data's photographs."""
     folder = root / manifest.corpus.path
     if isinstance(teacher, TrainedTeacher):
-        rows = _spread(manifest.corpus.n_captions, sample)
+        rows = tables.spread(manifest.corpus.n_captions, sample)
         return rows, rows_again(root, manifest, entry, rows)
     if isinstance(teacher, KeyedTeacher):
         ids = tables.ids(folder, entry.modality)
-        rows = _spread(len(ids), sample)
+        rows = tables.spread(len(ids), sample)
         features, missing = teacher.lookup(entry.modality, [ids[row] for row in rows], rows.tolist())
-        kept = np.setdiff1d(np.arange(len(rows)), np.asarray(missing, int))
-        return rows[kept], normalise(features[kept])
+        present = np.setdiff1d(np.arange(len(rows)), np.asarray(missing, int))
+        return rows[present], normalise(features[present])
     if entry.modality == "text":
         return _texts_again(folder, manifest, teacher, sample)
     return _photos_again(folder, manifest, teacher, sample, folders)
 
 
 def _texts_again(folder: Path, manifest: Manifest, teacher: Any, sample: int) -> tuple[Int64, Float16]:
-    """The first block of texts of what was there first, and of every append, encoded as it was then."""
+    """The first block of texts of the store, and of every append, encoded as in their builds."""
     texts, text_rows = tables.distinct_texts(folder), tables.text_rows(folder)
     borders = pairwise([*(part.text for part in sealed_parts(manifest)), len(texts)])
     blocks = [range(start, min(start + teacher.text_block, stop)) for start, stop in borders if start < stop]
@@ -182,14 +182,14 @@ def _texts_again(folder: Path, manifest: Manifest, teacher: Any, sample: int) ->
     place = np.full(len(texts) + 1, -1)  # the last one is for captions without a text
     place[[text for block in blocks for text in block]] = np.arange(sum(map(len, blocks)))
     rows = np.flatnonzero(place[text_rows] >= 0)
-    rows = rows[_spread(len(rows), sample)]
+    rows = rows[tables.spread(len(rows), sample)]
     return rows, np.concatenate([np.empty((0, teacher.dim), np.float16), *encoded])[place[text_rows[rows]]]
 
 
 def _photo_folders(manifest: Manifest, data_root: str) -> list[Path | None]:
-    """Where the photographs of what was there first, and of every append, lie now."""
+    """Folders of the photographs of the store, and of every append."""
     config = configs.from_dict(configs.override(manifest.recipe, [f'dataset.root="{data_root}"'] if data_root else []))
-    # the patch may be gone by now, and photographs lie where they lay
+    # the patch may have been removed, and does not move photographs
     datasets = [replace(source.dataset, patch="") for source in sealed_sources(manifest, config)]
     return [ingest.read_corpus(dataset).photos for dataset in datasets]
 
@@ -200,7 +200,7 @@ def _photos_again(
     starts = [part.image for part in sealed_parts(manifest)]
     files = tables.image_files(folder)
     rows, prepared = [], []
-    for row in _spread(len(files), sample).tolist():
+    for row in tables.spread(len(files), sample).tolist():
         file, photos = files[row], folders[int(np.searchsorted(starts, row, side="right")) - 1]
         if photos is None or file is None:
             continue
@@ -212,12 +212,3 @@ def _photos_again(
     batches = [prepared[n : n + teacher.image_batch] for n in range(0, len(prepared), teacher.image_batch)]
     encoded = [normalise(teacher.encode_images(batch)) for batch in batches]
     return np.array(rows, np.int64), np.concatenate(encoded) if encoded else np.empty((0, teacher.dim), np.float16)
-
-
-def _spread(count: int, sample: int) -> Int64:
-    """Up to `sample` positions spread evenly over `count`."""
-    return (
-        np.unique(np.linspace(0, max(0, count - 1), min(sample, count)).astype(np.int64))
-        if count
-        else np.empty(0, np.int64)
-    )
