@@ -69,10 +69,10 @@ def main(data: Path, out: Path) -> None:
     for name in FILES:
         stem = name.partition(".")[0]
         pairs = resolve(store, read_judgements(data / name)).half("second")
-        pairs, values = pairs.take(~pairs.own), tfidf(data, store, pairs)[~pairs.own]
+        pairs, values = pairs.take(~pairs.annotated), tfidf(data, store, pairs)[~pairs.annotated]
         counts = draw_images(pairs.n_groups, REPLICATES)
         floor = agreement_figures(values, pairs.ratings, pairs.groups, counts, right=pairs.positive)
-        rows = [row for row in card.rows if row.judgements == stem and row.subset == "foreign"]
+        rows = [row for row in card.rows if row.judgements == stem and row.subset == "unannotated"]
         best = max((row for row in rows if row.kind == "teacher"), key=lambda row: row.figures["spearman"].value)
         print(f"\n{name}: {len(pairs):,} foreign pairs of {pairs.n_groups} images, second half\n")
         print(f"| label | {' | '.join(MEASURES)} | Spearman over {best.label} |\n|---|---|---|---|---|---|")

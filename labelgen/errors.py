@@ -29,7 +29,8 @@ a file of someone else, such as the bytes of a picture in a text file, can be of
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 #: Characters of one part of a message, and of one value in a list of values.
 MAX_PART, MAX_VALUE = 2_000, 200
@@ -73,6 +74,8 @@ def _rebuild(cls: type[LabelgenError], what: str, found: str, expected: str, tod
 
 
 class ConfigError(LabelgenError, ValueError):
+    """A recipe, option or spec is wrong."""
+
     exit_code = 2
 
 
@@ -89,19 +92,25 @@ class BudgetError(ConfigError):
 
 
 class DatasetError(LabelgenError, ValueError):
+    """The data set is not what its adapter expects."""
+
     exit_code = 3
 
 
 class TeacherError(LabelgenError, RuntimeError):
+    """A teacher cannot be loaded, or returns unusable rows."""
+
     exit_code = 4
 
 
 class StoreError(LabelgenError, OSError):
+    """Anything about the folder of a store."""
+
     exit_code = 5
 
 
 class StoreNotFoundError(StoreError, FileNotFoundError):
-    """No sealed store lies at the path (a folder without a manifest can be resumed, not opened)."""
+    """No sealed store at the path (a folder without a manifest can be resumed, not opened)."""
 
 
 class StoreFormatError(StoreError):
@@ -109,7 +118,7 @@ class StoreFormatError(StoreError):
 
 
 class StoreMismatchError(StoreError):
-    """A resume or a change was asked for with a configuration that differs from the one on disk."""
+    """A resume or a change was requested with a configuration that differs from the one on disk."""
 
 
 class StoreBusyError(StoreError):
@@ -121,6 +130,8 @@ class CorruptStoreError(StoreError):
 
 
 class UnknownIdError(LabelgenError, KeyError):
+    """Ids that the store does not hold."""
+
     exit_code = 5
 
 
@@ -135,10 +146,12 @@ class ArrayError(LabelgenError, ValueError):
 
 
 class WorkerError(LabelgenError, RuntimeError):
-    """A worker process was killed or crashed, or the scheduler that ran it is gone."""
+    """A worker process was killed or crashed, or the scheduler that ran it has ended."""
 
 
 class DiskError(LabelgenError, OSError):
+    """The disk is full or read-only."""
+
     exit_code = 6
 
 
@@ -156,6 +169,15 @@ def missing_extra(package: str, extra: str, needed_for: str) -> MissingExtraErro
     )
 
 
+@contextmanager
+def requires(package: str, extra: str, needed_for: str) -> Iterator[None]:
+    """Turn the failed import of an optional package inside into `missing_extra`."""
+    try:
+        yield
+    except ImportError as error:
+        raise missing_extra(package, extra, needed_for) from error
+
+
 def shortened(text: str, limit: int = MAX_PART) -> str:
     """The text; where it is longer than `limit` characters, its beginning and its length: `ab... (9,210 characters)`.
 
@@ -169,7 +191,7 @@ def shortened(text: str, limit: int = MAX_PART) -> str:
 
 def visible(text: str, *, lines: bool = False) -> str:
     """Text for a terminal or a page: control characters, marks that turn the direction of writing and lone surrogates
-    are shown as escapes, not obeyed; `lines` keeps line feeds."""
+    are shown as escapes; `lines` keeps line feeds."""
     if lines:
         return "\n".join(map(visible, text.split("\n")))
     if text.isprintable():
@@ -178,7 +200,7 @@ def visible(text: str, *, lines: bool = False) -> str:
 
 
 def printed(text: str) -> str:
-    """A part of a message as it is shown: escaped and bounded, its last words kept, which tell how long it was."""
+    """A part of a message as it is shown: escaped and bounded, with its end, which has its length."""
     escaped = visible(shortened(text), lines=True)
     if len(escaped) <= MAX_PART:
         return escaped
@@ -194,7 +216,7 @@ def some(values: Iterable[object], limit: int = 5) -> str:
 
 
 def shown(value: object, limit: int = MAX_VALUE) -> str:
-    """`repr` of a foreign value, at most `limit` characters: how messages quote it."""
+    """`repr` of any value, at most `limit` characters, for use in messages."""
     if isinstance(value, (str, bytes)) and len(value) > limit:  # the repr of a large picture takes four times its bytes
         kind = "bytes" if isinstance(value, bytes) else "characters"
         note = f"... ({len(value):,} {kind})"

@@ -1,4 +1,4 @@
-"""Words and numbers that every room shares."""
+"""Names and numbers that all packages share."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _WORDS = re.compile(rf"{_PATH_WORD.pattern}(/{_PATH_WORD.pattern})*")
 
 
 def is_path_word(name: str) -> bool:
-    """Whether a name may become the name of a file or folder, at most 128 characters long."""
+    """True if a name may become the name of a file or folder, at most 128 characters long."""
     return _PATH_WORD.fullmatch(name) is not None
 
 
 def is_word_path(path: str) -> bool:
-    """Whether every part of a relative path may be the name of a file or folder."""
+    """True if every part of a relative path may be the name of a file or folder."""
     return _WORDS.fullmatch(path) is not None
 
 

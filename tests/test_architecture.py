@@ -1,6 +1,6 @@
 """The imports are the architecture: who may import whom, and which file may use which library.
 
-Two tables, `ARROWS` and `LIBRARIES`, are compared with what the sources really import: at the top of a module, inside
+Two tables, `DEPENDENCIES` and `LIBRARIES`, are compared with what the sources import: at the top of a module, inside
 functions, under `TYPE_CHECKING` and through `"package.module:name"` strings. docs/architecture.md draws the first one.
 """
 
@@ -22,11 +22,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "labelgen"
 
-#: Room -> what it may import: rooms, or single modules of a room. Itself and the kernel are always allowed.
-#: Nothing points up. Rooms that do not exist yet (losses, relevance, loader, audit) have their place already.
-ARROWS: dict[str, set[str]] = {
+#: Package -> what it may import: packages, or single modules of a package. Itself and the kernel are always allowed.
+#: Nothing points up.
+DEPENDENCIES: dict[str, set[str]] = {
     "kernel": set(),
-    # nouns
+    # bottom
     "similarity": set(),
     # similarity is defined by the store, and its arithmetic is pure: reading a block needs it, engines need no store
     "store": {"similarity.base", "similarity.exact", "similarity.groups", "similarity.single_precision"},
@@ -34,16 +34,16 @@ ARROWS: dict[str, set[str]] = {
     "teachers": set(),
     "relevance": set(),
     "losses": set(),
-    # verbs: what a task is, who runs tasks, what tasks do and in which order, what users call
+    # building: what a task is, what runs tasks, what they do and in which order, what users call
     "tasks": {"store"},
     "runner": {"tasks", "stages", "store"},
     "executors": {"tasks", "runner"},
     "stages": {"tasks", "executors.base", "store", "corpus", "teachers", "similarity", "patches"},
     "pipeline": {"stages", "tasks", "store", "patches"},
     # functions of a store
-    # a patch speaks of records before a build and of a batch's labels after it
+    # a patch applies to records before a build and to a batch's labels after it
     "patches": {
-        # cleaned files are taken apart as their adapters do it
+        # cleaned files are read as their adapters read them
         *("store", "relevance.base", "corpus"),
     },
     # a list of pairs is a table like one of captions
@@ -54,25 +54,27 @@ ARROWS: dict[str, set[str]] = {
     "audit": {"store", "corpus", "relevance", "patches", "similarity.exact", "similarity.groups"},
     # outside
     "testing": {"store", "corpus", "teachers", "similarity", "tasks", "executors", "relevance", "cli"},
-    "door": {"pipeline", "store", "loader"},
-    "cli": {"pipeline", "store", "export", "audit", "patches", "door"},
+    "labelgen": {"pipeline", "store", "loader"},
+    "cli": {"pipeline", "store", "export", "audit", "patches", "labelgen"},
     "__main__": {"cli"},
 }
 
 KERNEL = {"errors", "types", "specs", "fingerprint", "foreign", "lazy", "registry", "resources", "config", "progress"}
 
-#: The floor of `stages`: what executors must know of a task, which is not what it does.
+#: The bottom of `stages`: what executors need to know of a task, which is not what it does.
 TASKS = {"stages.running.task", "stages.running.worker", "stages.running.memory"}
 
 #: Names of tasks -> functions, called by executors; what a task does is behind its name.
 RUNNER = "stages.running.runner"
 
-#: Adapters are reached through the registry. The exceptions are built on a sibling of their own room.
+#: Adapters are reached through the registry. The exceptions are built on a sibling of their own package.
 ADAPTER_SIBLINGS = {
     ("corpus.adapters.demo", "corpus.adapters.table"),
-    ("similarity.torch", "similarity.reference"),
+    ("teachers.adapters.bundled", "teachers.adapters.sentences"),
+    ("teachers.adapters.conse", "teachers.adapters.sentences"),
+    ("loader.fine_grained", "relevance.fine_grained"),
     ("similarity.fallback", "similarity.reference"),
-    ("similarity.tiled.engine", "similarity.torch"),
+    ("similarity.tiled.engine", "similarity.reference"),
     ("similarity.ann.faiss_engine", "similarity.reference"),
 }
 
@@ -117,7 +119,6 @@ LIBRARIES: dict[str, set[str]] = {
         "teachers/precomputed/parquet_features.py",
         "export/parquet.py",
         "export/hf.py",
-        "export/fine_grained.py",
     },
     "rich": {"cli/*"},
     "safetensors": {"stages/work/train.py"},
@@ -127,7 +128,6 @@ LIBRARIES: dict[str, set[str]] = {
     "torch": {
         *(
             "teachers/*",
-            "similarity/torch*.py",
             "similarity/tiled/*",
             "similarity/ann/faiss_engine.py",
             "stages/running/worker.py",
@@ -135,7 +135,7 @@ LIBRARIES: dict[str, set[str]] = {
         *("losses/_torch.py", "losses/modules.py", "loader/collate.py", "loader/ddp.py", "loader/on_device.py"),
     },
     "llvmlite": {"similarity/tiled/bits.py"},
-    "numba": {"similarity/tiled/bits.py", "similarity/tiled/compiling.py"},
+    "numba": {"similarity/tiled/bits.py", "stages/work/search.py"},
     "threadpoolctl": {
         "stages/work/train.py",
         "similarity/tiled/engine.py",
@@ -171,8 +171,8 @@ class Module:
         return self.path.relative_to(PACKAGE).as_posix()
 
     @property
-    def room(self) -> str:
-        return room_of(self.name)
+    def package(self) -> str:
+        return package_of(self.name)
 
     @cached_property
     def ours(self) -> set[str]:
@@ -182,7 +182,7 @@ class Module:
         return found - {""} if self._asks_for_the_version_alone() else found
 
     def _asks_for_the_version_alone(self) -> bool:
-        """`import labelgen` for `labelgen.__version__`, which files that are written carry, is no arrow."""
+        """`import labelgen` for `labelgen.__version__`, which files that are written carry, is no dependency."""
         wanted = {
             node.attr
             for node in ast.walk(self.tree)
@@ -242,9 +242,9 @@ def called(node: ast.Call) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
-def room_of(name: str) -> str:
+def package_of(name: str) -> str:
     if not name:
-        return "door"
+        return "labelgen"
     if name in TASKS:
         return "tasks"
     if name == RUNNER:
@@ -277,9 +277,9 @@ def adapters() -> set[str]:
     }
 
 
-def allowed(room: str, target: str) -> bool:
-    """Whether a room may import a module."""
-    return room_of(target) in (ARROWS[room] | {room, "kernel"}) or target in ARROWS[room]
+def allowed(package: str, target: str) -> bool:
+    """Whether a package may import a module."""
+    return package_of(target) in (DEPENDENCIES[package] | {package, "kernel"}) or target in DEPENDENCIES[package]
 
 
 def cycle(graph: dict[str, set[str]]) -> list[str]:
@@ -324,31 +324,38 @@ def protocol_methods() -> set[str]:
     return found
 
 
-def test_arrows_point_down() -> None:
+def test_dependencies_point_down() -> None:
     wrong = [
-        f"{module.file} imports {target or 'labelgen'}: {module.room} may not use {room_of(target)}"
+        f"{module.file} imports {target or 'labelgen'}: {module.package} may not use {package_of(target)}"
         for module in modules()
         for target in sorted(module.ours)
-        if not allowed(module.room, target)
+        if not allowed(module.package, target)
     ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_table_has_no_way_back() -> None:
-    """Followed from any room, the arrows never lead back to it; `executors.base` counts as its own room."""
+    """Followed from any package, the dependencies never lead back to it; `executors.base` counts as its own package."""
     graph = {
-        room: {room_of(target) if target in ARROWS else target for target in targets}
-        for room, targets in ARROWS.items()
+        package: {package_of(target) if target in DEPENDENCIES else target for target in targets}
+        for package, targets in DEPENDENCIES.items()
     }
     graph |= {"executors.base": {"tasks"}}
     assert not cycle(graph)
 
 
-def test_the_page_describes_every_room() -> None:
-    """docs/architecture.md has a row for each room that exists."""
+def test_the_page_describes_every_package() -> None:
+    """docs/architecture.md has a row for each package that exists."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     described = {name.strip("`") for name in re.findall(r"^\| (`?\w+`?) \|", page, re.MULTILINE)}
-    assert {module.room for module in modules()} - {"door", "__main__"} <= described
+    assert {module.package for module in modules()} - {"labelgen", "__main__"} <= described
+
+
+def test_the_page_names_every_folder() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    folders = {module.path.parent.relative_to(PACKAGE) for module in modules()}
+    nested = {folder.name for folder in folders if len(folder.parts) == 2}
+    assert not {name for name in nested if f"`{name}/`" not in page}
 
 
 def test_no_folder_is_too_full() -> None:
@@ -366,17 +373,17 @@ def test_modules_form_no_cycle() -> None:
     assert not cycle({module.name: module.ours - {""} for module in modules() if module.name})
 
 
-def test_every_module_belongs_to_a_room() -> None:
-    assert not [module.file for module in modules() if module.room not in ARROWS]
-    assert {name for name in sources() if room_of(name) == "tasks"} == TASKS
+def test_every_module_belongs_to_a_package() -> None:
+    assert not [module.file for module in modules() if module.package not in DEPENDENCIES]
+    assert {name for name in sources() if package_of(name) == "tasks"} == TASKS
     assert set(sources()) >= KERNEL
 
 
 def test_adapters_are_reached_through_the_registry() -> None:
     assert adapters() <= set(sources()), "an entry point names a module that is not there"
     used = {(module.name, target) for module in modules() for target in module.ours & adapters()}
-    assert {pair for pair in used if room_of(pair[0]) != "testing"} == ADAPTER_SIBLINGS
-    assert all(room_of(module) == room_of(target) for module, target in ADAPTER_SIBLINGS)
+    assert {pair for pair in used if package_of(pair[0]) != "testing"} == ADAPTER_SIBLINGS
+    assert all(package_of(module) == package_of(target) for module, target in ADAPTER_SIBLINGS)
 
 
 def test_one_library_lives_in_its_files() -> None:
@@ -476,7 +483,7 @@ def test_library_does_not_assert_print_or_evaluate() -> None:
             if isinstance(node, ast.Assert):
                 wrong.append(f"{module.file}:{node.lineno} assert")
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                if node.func.id in ("eval", "exec", "compile") or (node.func.id == "print" and module.room != "cli"):
+                if node.func.id in ("eval", "exec", "compile") or (node.func.id == "print" and module.package != "cli"):
                     wrong.append(f"{module.file}:{node.lineno} {node.func.id}")
             elif isinstance(node, ast.Call) and called(node) == "basicConfig":
                 wrong.append(f"{module.file}:{node.lineno} configures logging")

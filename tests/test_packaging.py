@@ -9,7 +9,7 @@ import sys
 import tomllib
 import zipfile
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +89,33 @@ def test_every_dependency_is_used() -> None:
 def test_all_is_every_extra() -> None:
     names = re.fullmatch(r"labelgen\[(.*)\]", PROJECT["optional-dependencies"]["all"][0])
     assert names is not None
-    assert set(names[1].split(",")) == set(PROJECT["optional-dependencies"]) - {"all"}
+    assert set(names[1].split(",")) == set(PROJECT["optional-dependencies"]) - {"all", "docs"}
+
+
+def test_pre_commit_uses_the_ruff_of_the_environment() -> None:
+    ruff = version("ruff")
+    assert f"rev: v{ruff}\n" in (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+
+
+def test_ci_runs_our_scripts() -> None:
+    yaml = pytest.importorskip("yaml")
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    assert commands == [".ci/run", ".ci/docs"]
+    assert all((ROOT / command).stat().st_mode & 0o111 for command in commands)
 
 
 def test_no_package_index_is_pinned() -> None:
-    """Whose index a user installs from is the user's affair."""
-    files = ["pyproject.toml", "Makefile", ".ci/run", "docker/Dockerfile", "docker/Dockerfile.cuda", "README.md"]
+    """Users choose the index that they install from."""
+    files = [
+        "pyproject.toml",
+        "Makefile",
+        ".ci/run",
+        ".ci/docs",
+        "docker/Dockerfile",
+        "docker/Dockerfile.cuda",
+        "README.md",
+    ]
     for name in files:
         text = (ROOT / name).read_text(encoding="utf-8")
         assert not re.search(r"--(extra-)?index-url|--find-links|-i http", text), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -18,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 #: Pages whose Python blocks work on `stores/demo`.
 RUN = ["README.md", "docs/formats.md", "docs/methods.md", "docs/audit.md", "docs/loader.md"]
-RUN += ["docs/card.md", "docs/patches.md"]
+RUN += ["docs/card.md", "docs/patches.md", "docs/quickstart.md"]
 #: Pages whose blocks are the files of an outside package.
-EXTENSIONS = ["docs/extend/dataset.md", "docs/extend/teacher.md"]
+EXTENSIONS = [f"docs/extend/{kind}.md" for kind in ("dataset", "teacher", "scheme", "engine")]
 
 
 def text_of(page: str) -> str:
@@ -37,7 +38,8 @@ def test_code_runs_on_the_demo_store(
     page: str, demo_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "stores").mkdir()
-    (tmp_path / "stores" / "demo").symlink_to(demo_store)
+    for name in ("demo", "mine"):
+        (tmp_path / "stores" / name).symlink_to(demo_store)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     found = blocks(page, "python")
@@ -61,6 +63,19 @@ def test_readme_says_what_the_code_gives(demo_store: Path) -> None:
     for name in re.findall(r"^  (\S+)|(?<=  )([\w.]+/)(?=\s)", tree[1], re.MULTILINE):
         path = next(filter(None, name))
         assert any((demo_store / folder / path).exists() for folder in ("", "neighbors")), path
+
+
+def test_the_table_of_the_quickstart_is_read(tmp_path: Path) -> None:
+    from labelgen.corpus.adapters.table import Table
+
+    (table,) = blocks("docs/quickstart.md", "csv")
+    (tmp_path / "captions.csv").write_text(table, encoding="utf-8")
+    records = Table(tmp_path).read()
+    assert [(image.image_id, image.split, image.file) for image in records.images] == [
+        ("k1", "train", "kitchen/001.jpg"),
+        ("b7", "val", "beach/007.jpg"),
+    ]
+    assert records.captions[1].text == "A grey cat, curled up on a chair"
 
 
 def test_the_story_is_true(demo_store: Path) -> None:
@@ -113,6 +128,20 @@ def test_named_files_and_modules_exist(page: str) -> None:
         )
 
 
+@pytest.mark.parametrize("page", EXTENSIONS)
+def test_helpers_of_extensions_exist(page: str) -> None:
+    """Every helper that a page of `docs/extend` lists can be imported and has a docstring."""
+    table = text_of(page).partition("## Helpers\n")[2].partition("\n## ")[0]
+    names = re.findall(r"`(labelgen(?:\.\w+)+|labelgen/[\w/]+\.py)`", table)
+    assert names
+    for name in names:
+        if name.endswith(".py"):
+            assert (ROOT / name).is_file(), name
+            continue
+        module, _, attribute = name.rpartition(".")
+        assert getattr(importlib.import_module(module), attribute).__doc__, name
+
+
 PUBLIC = {"soft_labels", "open", "build", "plan", "verify", "add", "append", "status"}
 
 
@@ -129,12 +158,14 @@ def test_no_page_speaks_of_this_machine() -> None:
 
 
 def test_extensions_of_the_docs_work_from_outside(tmp_path: Path) -> None:
-    """The package that the two extension pages make, installed the way pip would: used by name on the command line."""
+    """The package that the extension pages make, installed the way pip would: used by name on the command line."""
     entry_points: dict[str, dict[str, str]] = {}
+    tests: list[str] = []
     for page in EXTENSIONS:
         for code in blocks(page, "python"):
             name = re.match(r"# (\w+\.py)\n", code)
             assert name, f"{page}: a block without the name of its file"
+            tests += [name[1]] * name[1].startswith("test_")
             (tmp_path / name[1]).write_text(code, encoding="utf-8")
         for block in blocks(page, "toml"):
             entry_points |= tomllib.loads(block)["project"]["entry-points"]
@@ -147,13 +178,13 @@ def test_extensions_of_the_docs_work_from_outside(tmp_path: Path) -> None:
     built = json.loads(
         labelgen(
             tmp_path, "build", "--dataset", "pairs", "--root", str(data), "--out", str(tmp_path / "store"),
-            "--teacher", "text=letters(dim=64)", "--engine", "numpy", "--json",
+            "--teacher", "text=letters(dim=64)", "--engine", "plain", "--json",
         )
     )  # fmt: skip
     assert (built["images"], built["captions"]) == (3, 4)
     assert built["lists"] == ["neighbors/t2t.text.k64", "neighbors/i2t.text.k64", "neighbors/t2i.text.k64"]
-    for name in ("test_pairs.py", "test_letters.py"):
-        run(tmp_path, "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=", name)
+    assert len(tests) == len(EXTENSIONS)
+    run(tmp_path, "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=", *tests)
 
 
 PAIRS = """\

@@ -47,7 +47,7 @@ def retrieval(owner: np.ndarray, prefix: str = "", levels: Sequence[int] = (1, 5
 def human(pairs: JudgedPairs, half: str | None, name: str) -> list[Measure]:
     """Agreement with people, on one half of the judged images (or all): `name` says who they are."""
     chosen = np.ones(len(pairs), bool) if half is None else pairs.first_half == (half == "first")
-    foreign = chosen & ~pairs.own
+    foreign = chosen & ~pairs.annotated
     file = pairs.judgements.name
     return [
         _spearman(f"{name} Spearman", f"{file}.cross", pairs, chosen),

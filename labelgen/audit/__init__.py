@@ -1,4 +1,4 @@
-"""What is wrong with the labels of a store, how well they agree with people, and what to do about it.
+"""Findings about the labels of a store, their agreement with human judgements, and the review page.
 
 Functions of a sealed store. The public names are loaded when they are first used.
 """

@@ -14,17 +14,17 @@ READER_GONE = 141
 
 EXIT_CODES: dict[int, str] = {
     OK: "done: built, verified without a problem, equal content",
-    NO: "the answer is no: verify or doctor found a problem, diff a difference, --strict a quarantined item; "
+    NO: "a check failed: verify or doctor found a problem, diff a difference, --strict a quarantined item; "
     "or a worker process died",
     USAGE: "an option, recipe or spec is wrong",
-    3: "the dataset is not what its adapter expects",
-    4: "a teacher cannot be loaded or returns nonsense",
+    3: "the data set is not what its adapter expects",
+    4: "a teacher cannot be loaded or returns unusable rows",
     5: "the store: missing, unfinished, of another format or recipe, in use, damaged; or unknown ids",
     DISK: "the disk is full, read-only, or writing is not permitted",
     7: "an optional package is not installed; the message ends with the line that installs it",
     UNEXPECTED: "an unexpected error: a bug; --debug shows where",
     INTERRUPTED: "interrupted (Ctrl-C or SIGTERM); what was finished is kept",
-    READER_GONE: "the reader of the output went away (labelgen ... | head)",
+    READER_GONE: "the reader of the output closed it (labelgen ... | head)",
 }
 
 #: What the operating system says when the disk is at fault and not labelgen.

@@ -1,4 +1,4 @@
-"""What a dataset is: records of images and captions, read by an adapter, arranged into rows by `arrange`.
+"""Data sets: records of images and captions, read by an adapter, arranged into rows by `arrange`.
 
 An adapter only translates a format on disk into `Records`. Order of rows, splits, limits, duplicate ids, blank texts,
 unsafe file names and the table of distinct texts are decided once, in `labelgen.corpus.arrange`.
@@ -40,7 +40,7 @@ class CaptionRecord(NamedTuple):
 @dataclass(frozen=True)
 class Records:
     """Everything an adapter read. `sources` are the metadata files that were read (their bytes are hashed); `ledger` is
-    the account of all that was met (`Ledger.closed`), empty from adapters that keep none."""
+    the account of all that was read (`Ledger.closed`), empty from adapters without one."""
 
     images: Sequence[ImageRecord]
     captions: Sequence[CaptionRecord]
@@ -51,7 +51,7 @@ class Records:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What `labelgen datasets` shows."""
+    """Description of a data set, shown by `labelgen datasets`."""
 
     summary: str
     expects: str
@@ -62,7 +62,7 @@ class DatasetInfo:
 
 @runtime_checkable
 class Dataset(Protocol):
-    """An adapter: made from `root` and its own options, it reads a format on disk.
+    """An adapter: made from `root` and its options, it reads a format on disk.
 
     Registered in the entry-point group `labelgen.datasets`; the class carries `info`.
     """

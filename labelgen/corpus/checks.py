@@ -1,4 +1,4 @@
-"""What makes a data set unusable as a whole: ambiguous ids and names that point out of their folder."""
+"""Refusals of whole data sets: ambiguous ids, and names that point out of their folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from labelgen.types import is_path_word
 
 
 def check_records(records: Records) -> None:
-    """Refuse records whose rows could not be told apart or found again.
+    """Refuse records whose rows would be ambiguous.
 
     Raises:
         DatasetError: no images; empty, duplicate or not UTF-8 ids; captions of unknown images; unsafe file names.

@@ -1,4 +1,4 @@
-"""What is known of published data sets: counts by split, licence, where they come from."""
+"""Published facts of data sets: counts by split, licence, address."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def _facts(entry: Mapping[str, object]) -> Facts:
 
 
 def known(dataset: str) -> tuple[Facts, ...]:
-    """The published forms of a data set, none for adapters of one's own data."""
+    """The published forms of a data set, none for adapters of users' data."""
     return _all().get(dataset, ())
 
 
 def check(dataset: str, corpus: Corpus, *, limit: int = 0) -> list[str]:
     """Differences between a corpus and the published form that it is nearest to, as readable notes.
 
-    Splits that the corpus leaves out and images beyond `limit` are no difference. A note is no error: people cut and
-    clean data sets on purpose.
+    Splits that the corpus leaves out and images beyond `limit` are no difference. A note is no error: data sets are
+    cut and cleaned on purpose.
     """
     counts = _counts(corpus)
     notes = [_differences(facts, counts, limit) for facts in known(dataset)]

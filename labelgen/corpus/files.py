@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,7 +26,7 @@ PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".
 LINE_ENDS = re.compile("\r\n|\r|\n")
 ANY_LINE = re.compile("[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
-# Files by which a person recognises a data set, for hints only; an adapter decides by itself what it reads.
+# Typical files of data sets, for hints only; an adapter decides by itself what it reads.
 _SIGNS: Mapping[str, tuple[str, ...]] = {
     "coco": (
         "dataset_coco.json",
@@ -113,7 +114,7 @@ def read_json(path: Path, drop: Collection[str] = ()) -> Any:
 
     Args:
         path: the file.
-        drop: fields that nobody uses: they do not pile up in memory.
+        drop: unused fields, which are not held in memory.
 
     Raises:
         DatasetError: not JSON, in another encoding, or with a key twice in one object.
@@ -123,22 +124,28 @@ def read_json(path: Path, drop: Collection[str] = ()) -> Any:
 
 def parse_json(text: str, where: str, drop: Collection[str] = ()) -> Any:
     """JSON of a text, as `read_json` reads it."""
-
-    def entry(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-            raise ValueError(f"the key {shown(twice)} occurs twice in one object")
-        for name in drop:
-            made.pop(name, None)
-        return made
-
     try:
-        return json.loads(text, object_pairs_hook=entry)
+        if drop:
+            return json.loads(text, object_pairs_hook=partial(_json_object, drop=drop))
+        return _JSON.decode(text)
     except (ValueError, RecursionError) as error:
         raise DatasetError(
             f"{where} is not JSON", found=str(error)[:400], todo="download it again, or mend it"
         ) from error
+
+
+def _json_object(pairs: list[tuple[str, Any]], drop: Collection[str] = ()) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise ValueError(f"the key {shown(twice)} occurs twice in one object")
+    for name in drop:
+        made.pop(name, None)
+    return made
+
+
+#: Made once: a table has a line of JSON for every caption.
+_JSON = json.JSONDecoder(object_pairs_hook=_json_object)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -158,7 +165,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def line_end(text: str) -> str:
-    """What ends the lines of a text: a newline, or a carriage return if there is none."""
+    """Line end of a text: a newline, or a carriage return if there is none."""
     return "\n" if "\n" in text or "\r" not in text else "\r"
 
 
@@ -229,7 +236,7 @@ def below_photos(images: Sequence[ImageRecord], root: Path, given: str) -> list[
         given: the user's folder of photographs, relative to `root` or absolute; "" for none.
 
     Raises:
-        DatasetError: an absolute name that lies elsewhere.
+        DatasetError: an absolute name outside of it.
     """
     if not given or not any(image.file is not None and image.file.startswith("/") for image in images):
         return list(images)
@@ -240,7 +247,7 @@ def _below(image: ImageRecord, folder: Path) -> str:
     name = relative_name(str(image.file), folder)
     if name.startswith("/"):
         raise DatasetError(
-            f"the photograph of image {shown(image.image_id)} lies outside of the folder of photographs",
+            f"the photograph of image {shown(image.image_id)} is outside of the folder of photographs",
             found=shown(image.file),
             expected=f"a path below {folder}",
             todo="give the folder that holds all of them with photos=...",
@@ -265,7 +272,7 @@ def photo_folder(root: Path, given: str, usual: Sequence[str], files: Iterable[s
 
     Args:
         root: folder of the data set.
-        given: the user's own choice, relative to `root` or absolute; "" looks through `usual`.
+        given: the user's choice, relative to `root` or absolute; "" looks through `usual`.
         usual: subfolders in order of preference. The first that holds one of the first 100 named files is taken, else
             the first that exists; "." counts only if it holds a file.
         files: the names.

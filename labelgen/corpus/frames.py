@@ -1,4 +1,4 @@
-"""The corpus: every image and caption with the row that it keeps for good."""
+"""The corpus: every image and caption with its permanent row."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Corpus:
             numbers the distinct usable texts and is null where `status` is not "ok".
         quarantine: what cannot be used and why, columns of `QUARANTINE_SCHEMA`; `kind` is "image" or "caption".
         photos: folder that `images.file` is relative to, None where no photographs were found.
-        ledger: account of everything that was read, empty where none was kept.
+        ledger: account of everything that was read, empty where there is none.
     """
 
     images: pl.DataFrame
@@ -107,8 +107,8 @@ class Corpus:
     def content_fingerprint(self) -> str:
         """Identity of ids, order, splits, files, categories and texts: 32 hexadecimal digits.
 
-        Photographs do not count (neither where they lie nor their sizes or damages): their bytes are the business of
-        the embeddings that are made of them.
+        Photographs do not count (neither their place nor their sizes or damages): their bytes belong to the
+        fingerprint of the embeddings that are made of them.
         """
         frames = {"images": self.images, "captions": self.captions}
         parts: list[bytes] = []

@@ -1,4 +1,4 @@
-"""New images after the rows of a store: the one place that decides what may be appended and which rows it gets."""
+"""New images after the rows of a store: what may be appended, and the rows that it gets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Joined:
 def join(old: Corpus, read: Corpus) -> Joined:
     """Put the images of a data set that a store does not hold behind its rows.
 
-    Texts that the store holds keep their `text_row`, further ones are numbered on. `source_row` counts in the data set
+    Texts of the store keep their `text_row`, further ones get the next numbers. `source_row` counts in the data set
     that a row came from.
 
     Raises:
@@ -83,7 +83,7 @@ def refuse_other_data(old: Corpus, read: Corpus) -> None:
             f"the data set {'lacks' if missing else 'has other data for'} {len(differing)} images of the store",
             found=some(differing),
             expected="the data set that they came from",
-            todo="restore it, or give the folder where it lies now",
+            todo="restore it, or give its new folder",
         )
 
 
@@ -118,14 +118,14 @@ def _only(corpus: Corpus, chosen: pl.Series) -> Corpus:
     image_rows = images.select("image_row").with_row_index("new_image")
     captions = corpus.captions.join(image_rows, on="image_row", how="inner").sort("caption_row")
     caption_rows = captions.select("caption_row").with_row_index("new_caption")
-    kept = corpus.quarantine.filter(pl.col("kind") == "caption").join(
+    quarantined = corpus.quarantine.filter(pl.col("kind") == "caption").join(
         caption_rows, left_on="row", right_on="caption_row", how="inner"
     )
-    quarantine = kept.with_columns(row=pl.col("new_caption")).drop("new_caption").sort("row")
-    gone = corpus.images.filter(~chosen)
-    there = corpus.captions.join(gone.select("image_row"), on="image_row", how="semi")
-    ledger = rebooked(corpus.ledger, "images", _THERE, gone["image_id"].to_list())
-    ledger = rebooked(ledger, "captions", _THERE, there["caption_id"].to_list())
+    quarantine = quarantined.with_columns(row=pl.col("new_caption")).drop("new_caption").sort("row")
+    excluded = corpus.images.filter(~chosen)
+    captioned = corpus.captions.join(excluded.select("image_row"), on="image_row", how="semi")
+    ledger = rebooked(corpus.ledger, "images", _THERE, excluded["image_id"].to_list())
+    ledger = rebooked(ledger, "captions", _THERE, captioned["caption_id"].to_list())
     new = Corpus(
         images.with_columns(image_row=pl.int_range(len(images), dtype=pl.UInt32)),
         captions.with_columns(

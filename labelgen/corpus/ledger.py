@@ -1,7 +1,7 @@
 """Account of a data set: everything that was read is counted as used, quarantined or skipped.
 
 A reader calls `Ledger.seen` where it takes bytes apart (members of an archive, lines and rows of a table, files of a
-folder, entries of a JSON list); whoever decides what becomes of an item calls `used`, `quarantined` or `skipped`.
+folder, entries of a JSON list); `used`, `quarantined` or `skipped` is called where the item is decided on.
 `Ledger.closed` refuses an account that does not balance, so that no item is lost without an entry.
 """
 
@@ -13,18 +13,18 @@ from typing import Any
 
 from labelgen.corpus.text.names import repaired
 
-#: Longest example that is kept: a name, not the bytes of a picture.
+#: Longest example: a name, not the bytes of a picture.
 _EXAMPLE_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How many items share a fate.
+    """Number of items with the same outcome.
 
     Attributes:
         count: number of items.
         example: name of the first one, at most 200 characters.
-        loud: whether a person is likely to miss them (photographs, captions): shown as a note of its own.
+        loud: whether users are likely to miss them (photographs, captions): shown as a note.
     """
 
     count: int
@@ -98,12 +98,12 @@ class Ledger:
         """Items that were left out by kind. `loud` for what looks like a photograph or a caption."""
         self._book(unit, "skipped", kind, Tally(count, example, loud))
 
-    def _book(self, unit: str, fate: str, kind: str, tally: Tally) -> None:
+    def _book(self, unit: str, outcome: str, kind: str, tally: Tally) -> None:
         if not tally.count:
             return
         first = Tally(0, repaired(tally.example[:_EXAMPLE_CHARACTERS]), tally.loud)
-        old = self._booked.get((unit, fate, kind), first)
-        self._booked[unit, fate, kind] = Tally(old.count + tally.count, old.example, old.loud or tally.loud)
+        old = self._booked.get((unit, outcome, kind), first)
+        self._booked[unit, outcome, kind] = Tally(old.count + tally.count, old.example, old.loud or tally.loud)
 
     def closed(self) -> tuple[Account, ...]:
         """The accounts, one a unit.
@@ -113,11 +113,11 @@ class Ledger:
         """
         accounts = []
         for unit in dict.fromkeys([*self._seen, *self._used, *(unit for unit, _, _ in self._booked)]):
-            fates = {
-                fate: {kind: tally for (u, f, kind), tally in self._booked.items() if (u, f) == (unit, fate)}
-                for fate in ("quarantined", "skipped")
+            outcomes = {
+                outcome: {kind: tally for (u, f, kind), tally in self._booked.items() if (u, f) == (unit, outcome)}
+                for outcome in ("quarantined", "skipped")
             }
-            account = Account(unit, self._seen.get(unit, 0), self._used.get(unit, 0), **fates)
+            account = Account(unit, self._seen.get(unit, 0), self._used.get(unit, 0), **outcomes)
             if account.balance:
                 raise RuntimeError(f"{abs(account.balance)} {unit} are not accounted for: {account}")
             accounts.append(account)
@@ -170,11 +170,11 @@ def _with_reasons(account: Account, found: Sequence[tuple[str, str]]) -> Account
 
 
 def ledger_notes(accounts: Iterable[Account]) -> list[str]:
-    """One sentence for every tally that a person is likely to miss."""
+    """One sentence for every tally that users are likely to miss."""
     return [
-        f"{tally.count:,} of {account.seen:,} {account.unit} {fate}: {kind} (for example {tally.example})"
+        f"{tally.count:,} of {account.seen:,} {account.unit} {outcome}: {kind} (for example {tally.example})"
         for account in accounts
-        for fate, tallies in (("quarantined", account.quarantined), ("skipped", account.skipped))
+        for outcome, tallies in (("quarantined", account.quarantined), ("skipped", account.skipped))
         for kind, tally in sorted(tallies.items())
         if tally.loud
     ]

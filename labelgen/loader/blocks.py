@@ -17,7 +17,7 @@ import numpy as np
 
 from labelgen.errors import ConfigError, some
 from labelgen.loader.requests import first, max_other, quantile_table, reader_of
-from labelgen.patches.masks import BoundPatch, PatchMasks, bound, patched
+from labelgen.patches.batch_masks import BoundPatch, PatchMasks, bound, patched
 from labelgen.patches.patch import Patch
 from labelgen.relevance.base import BlockRequest, Blocks, Quantiles, Scheme, SoftLabels, scheme
 from labelgen.specs import Spec

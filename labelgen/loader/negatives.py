@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from labelgen.errors import ConfigError
 from labelgen.loader.blocks import PatchLike
 from labelgen.loader.requests import quantile_table
-from labelgen.patches.masks import BoundPatch, bound
+from labelgen.patches.batch_masks import BoundPatch, bound
 from labelgen.relevance.base import BlockRequest
 from labelgen.store import choose
 from labelgen.store.items import Ids, RowNumbers

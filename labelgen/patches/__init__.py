@@ -1,4 +1,4 @@
-"""Decisions about the pairs of a data set: what they are, what they mean for a batch, a build and a file.
+"""Decisions about the pairs of a data set: patches, and their effect on a batch, a build and a file.
 
 The public names are loaded when they are first used.
 """
@@ -10,49 +10,20 @@ from typing import TYPE_CHECKING
 from labelgen.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from labelgen.patches.cleaned.cleaned import Cleaned, export_captions
-    from labelgen.patches.masks import BoundPatch, PatchMasks, bind, bound, masks, patched
-    from labelgen.patches.patch import Patch, compose, read, revert, validate, write
-    from labelgen.patches.remaining import carried
-    from labelgen.patches.removed import Removed
+    from labelgen.patches.batch_masks import BoundPatch, PatchMasks, bind, bound, masks, patched  # noqa: F401
+    from labelgen.patches.cleaned.cleaned import Cleaned, export_captions  # noqa: F401
+    from labelgen.patches.patch import Patch, compose, read, revert, validate, write  # noqa: F401
+    from labelgen.patches.removed import Removed, carried, remaining  # noqa: F401
 
-#: Public name -> where it lives.
-_PLACES: dict[str, str] = {
-    "BoundPatch": "labelgen.patches.masks:BoundPatch",
-    "Cleaned": "labelgen.patches.cleaned.cleaned:Cleaned",
-    "Patch": "labelgen.patches.patch:Patch",
-    "PatchMasks": "labelgen.patches.masks:PatchMasks",
-    "Removed": "labelgen.patches.removed:Removed",
-    "bind": "labelgen.patches.masks:bind",
-    "bound": "labelgen.patches.masks:bound",
-    "carried": "labelgen.patches.remaining:carried",
-    "compose": "labelgen.patches.patch:compose",
-    "export_captions": "labelgen.patches.cleaned.cleaned:export_captions",
-    "masks": "labelgen.patches.masks:masks",
-    "patched": "labelgen.patches.masks:patched",
-    "read": "labelgen.patches.patch:read",
-    "revert": "labelgen.patches.patch:revert",
-    "validate": "labelgen.patches.patch:validate",
-    "write": "labelgen.patches.patch:write",
+_MODULES: dict[str, tuple[str, ...]] = {
+    "batch_masks": ("BoundPatch", "PatchMasks", "bind", "bound", "masks", "patched"),
+    "cleaned.cleaned": ("Cleaned", "export_captions"),
+    "patch": ("Patch", "compose", "read", "revert", "validate", "write"),
+    "removed": ("Removed", "carried", "remaining"),
 }
+#: Public name -> module and attribute.
+_PLACES = {name: f"labelgen.patches.{module}:{name}" for module, names in _MODULES.items() for name in names}
 
-__all__ = [
-    "BoundPatch",
-    "Cleaned",
-    "Patch",
-    "PatchMasks",
-    "Removed",
-    "bind",
-    "bound",
-    "carried",
-    "compose",
-    "export_captions",
-    "masks",
-    "patched",
-    "read",
-    "revert",
-    "validate",
-    "write",
-]
+__all__ = sorted(_PLACES)  # noqa: PLE0605 - the table is the list
 
 __getattr__, __dir__ = lazy_names(__name__, _PLACES)

@@ -3,8 +3,8 @@
 ======================  ==========================  ==================================================================
 decision                names                       means
 ======================  ==========================  ==================================================================
-`add_positive`          image_id, caption_id        a foreign pair that is right
-`mask_pair`             image_id, caption_id        a pair that counts neither as right nor as wrong; an own pair: wrong
+`add_positive`          image_id, caption_id        an unannotated pair that is right
+`mask_pair`             image_id, caption_id        a pair that is ignored; an annotated pair: mismatched
 `drop_caption`          caption_id                  the caption is not used
 `drop_image`            image_id                    the image and its captions are not used
 `merge_duplicates`      image_id or caption_id,     the item is the same as the one of the same kind that `into` names
@@ -34,7 +34,7 @@ from labelgen.store.schema.validation import schema_problems
 if TYPE_CHECKING:
     import polars as pl
 
-#: What tells two decisions apart.
+#: Columns that identify a decision.
 KEY = ("decision", "image_id", "caption_id", "into")
 COLUMNS = (*KEY, "reason", "score", "author", "store_id")
 _FORMAT = 1
@@ -46,7 +46,7 @@ class Patch:
 
     Attributes:
         store_id: of the manifest of the store.
-        frame: one row a decision, columns `COLUMNS`; text but for `score` (float64); null where nothing is said.
+        frame: one row a decision, columns `COLUMNS`; text, `score` float64; null where a decision has no value.
 
     Raises:
         DatasetError: columns, decisions or ids that do not fit, or decisions that contradict each other.
@@ -60,14 +60,14 @@ class Patch:
         found = problems(self.frame.select(KEY).rows())
         if found:
             raise DatasetError(
-                f"the patch does not hold together: {len(found)} problem{'s' if len(found) > 1 else ''}",
+                f"the patch is not consistent: {len(found)} problem{'s' if len(found) > 1 else ''}",
                 found=some(found, 3),
                 todo="correct or remove these decisions",
             )
 
     @classmethod
     def of(cls, store: Store | str, decisions: Iterable[Mapping[str, Any]] = ()) -> Patch:
-        """A patch from dictionaries, for a store or the id of one.
+        """Make a patch from dictionaries, for a store or the id of one.
 
         Raises:
             DatasetError: as for `Patch`.
@@ -89,18 +89,18 @@ class Patch:
 
     @property
     def decisions(self) -> list[dict[str, Any]]:
-        """Plain data, without the store's id and what is null."""
+        """Decisions as plain data, without the store's id and nulls."""
         rows = self.frame.drop("store_id").to_dicts()
         return [{name: value for name, value in row.items() if value is not None} for row in rows]
 
     @property
     def digest(self) -> str:
-        """Identity of what is decided: who decided it, why, in which order and of which store does not count."""
+        """Digest of the decisions alone, without author, reason, order and store."""
         rows = sorted([value or "" for value in row] for row in self.frame.select(KEY).rows())
         return fingerprint(rows)
 
     def to_json(self) -> dict[str, Any]:
-        """Valid against `schemas/patch.v1.json`."""
+        """Return plain data, valid against `schemas/patch.v1.json`."""
         return {"format": _FORMAT, "store_id": self.store_id, "decisions": self.decisions}
 
 
@@ -174,13 +174,13 @@ def validate(patch: Patch, store: Store) -> None:
     added = [row for row in patch.frame.select(KEY).rows() if row[0] == "add_positive"]
     owners = store.image_of(store.caption_rows([row[2] for row in added]))
     rows = store.image_rows([row[1] for row in added])
-    own = [f"{row[1]} / {row[2]}" for row, same in zip(added, owners == rows, strict=True) if same]
-    if own:
-        raise DatasetError(f"{len(own)} added pairs belong to the data set already", found=some(own))
+    annotated = [f"{row[1]} / {row[2]}" for row, same in zip(added, owners == rows, strict=True) if same]
+    if annotated:
+        raise DatasetError(f"{len(annotated)} added pairs belong to the data set already", found=some(annotated))
 
 
 def named(patch: Patch, kind: Literal["image", "caption"]) -> list[str]:
-    """All ids of a kind that a patch names, each once, `into` included."""
+    """Return all ids of a kind that a patch names, each once, `into` included."""
     found: dict[str, None] = {}
     for row in patch.frame.to_dicts():
         if row[f"{kind}_id"] is not None:
@@ -191,7 +191,7 @@ def named(patch: Patch, kind: Literal["image", "caption"]) -> list[str]:
 
 
 def compose(first: Patch, second: Patch, *, keep: Literal["both", "second"] = "both") -> Patch:
-    """All decisions of two patches; a decision that both hold is taken once, from the second.
+    """Return all decisions of two patches; a decision of both is taken once, from the second.
 
     Args:
         keep: `both` refuses decisions that contradict each other; with `second` those of the first that contradict
@@ -204,21 +204,21 @@ def compose(first: Patch, second: Patch, *, keep: Literal["both", "second"] = "b
     import polars as pl
 
     _same_store(first, second)
-    kept = first.frame.join(second.frame.select(KEY), on=KEY, how="anti", nulls_equal=True, maintain_order="left")
+    rest = first.frame.join(second.frame.select(KEY), on=KEY, how="anti", nulls_equal=True, maintain_order="left")
     if keep == "second":
         base = second.frame.select(KEY).rows()
         chosen: list[bool] = []
-        for row in kept.select(KEY).rows():
+        for row in rest.select(KEY).rows():
             fits = not problems([*base, row])
             chosen.append(fits)
             if fits:
                 base.append(row)
-        kept = kept.filter(pl.Series(chosen, dtype=pl.Boolean))
-    return Patch(first.store_id, pl.concat([kept, second.frame]))
+        rest = rest.filter(pl.Series(chosen, dtype=pl.Boolean))
+    return Patch(first.store_id, pl.concat([rest, second.frame]))
 
 
 def revert(patch: Patch, part: Patch) -> Patch:
-    """The patch without the decisions of `part`: undoes `compose`.
+    """Return the patch without the decisions of `part`: undoes `compose`.
 
     Raises:
         StoreMismatchError: patches of different stores.
@@ -251,13 +251,13 @@ def _arranged(frame: pl.DataFrame, store_id: str) -> pl.DataFrame:
         columns = [pl.Series(name, _values(frame, name), dtype=kind) for name, kind in types.items()]
     except (TypeError, pl.exceptions.PolarsError) as error:
         raise DatasetError("a decision has a value of another type", found=str(error)[:200]) from error
-    # Editors of tables write nothing as an empty text.
+    # spreadsheets write an empty text for null
     empty = [pl.when(pl.col(name) != "").then(pl.col(name)).alias(name) for name in COLUMNS if name != "score"]
     return pl.DataFrame(columns).with_columns(empty).with_columns(store_id=pl.lit(store_id, dtype=pl.String))
 
 
 def _values(frame: pl.DataFrame, name: str) -> list[Any]:
-    """A column, nulls where there is none; whole numbers are ids and become text."""
+    """Return a column, nulls where there is none; whole numbers are ids and become text."""
     if name not in frame.columns:
         return [None] * frame.height
     values = frame[name].to_list()

@@ -1,23 +1,26 @@
-"""What a patch takes away: from the records of a data set before they become rows, and from files of captions.
+"""Items that a patch removes: from the records of a data set before they become rows, and from files of captions.
 
-Taken away are dropped captions, dropped images with their captions, merged items (the one that they are merged into
-stays), and own pairs that are masked: such a caption does not describe its image. An image whose captions are all gone
-stays, without captions. Pairs that a patch adds have no place in records; they stay decisions, see `carried`.
+Removed are dropped captions, dropped images with their captions, merged items (not the one that they are merged into),
+and captions whose annotated pair is masked: such a caption does not describe its image. An image whose captions are all
+removed is kept without captions. Added pairs cannot be part of records; they remain decisions, see `remaining`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from labelgen.corpus.base import Records
-from labelgen.errors import UnknownIdError, some
+from labelgen.errors import StoreMismatchError, UnknownIdError, some
 from labelgen.patches.patch import KEY, Patch, named
+from labelgen.patches.rules import root_of
+from labelgen.store.reader import Store
 
 
 @dataclass(frozen=True)
 class Removed:
-    """Ids that a patch takes away; `pairs` are masked (image_id, caption_id), of which only own pairs are in a file."""
+    """Ids that a patch removes; `pairs` are masked (image_id, caption_id), of which files hold annotated ones."""
 
     images: frozenset[str]
     captions: frozenset[str]
@@ -25,7 +28,7 @@ class Removed:
 
     @classmethod
     def of(cls, patch: Patch) -> Removed:
-        """What the decisions of a patch take away."""
+        """Collect what the decisions of a patch remove."""
         rows = patch.frame.select(KEY).rows()
         return cls(
             frozenset(row[1] for row in rows if row[0] in ("drop_image", "merge_duplicates") and row[1]),
@@ -34,7 +37,7 @@ class Removed:
         )
 
     def has(self, image_ids: Iterable[str], caption_id: str) -> bool:
-        """Whether a caption goes, or its image (which a file may name in several ways)."""
+        """Return whether a caption is removed, or its image (which a file may name in several ways)."""
         names = list(image_ids)
         return (
             caption_id in self.captions
@@ -44,7 +47,7 @@ class Removed:
 
 
 def without(records: Records, patch: Patch) -> Records:
-    """The records that a patch leaves, in their order; pure.
+    """Return the records that a patch leaves, in their order.
 
     Raises:
         UnknownIdError: the patch names images or captions that the data set does not hold.
@@ -62,9 +65,59 @@ def without(records: Records, patch: Patch) -> Records:
                 expected="ids of the data set that was reviewed",
                 todo="check --dataset and --root, or correct these decisions",
             )
-    gone = Removed.of(patch)
+    excluded = Removed.of(patch)
     return replace(
         records,
-        images=[image for image in records.images if image.image_id not in gone.images],
-        captions=[item for item in records.captions if not gone.has([item.image_id], item.caption_id)],
+        images=[image for image in records.images if image.image_id not in excluded.images],
+        captions=[item for item in records.captions if not excluded.has([item.image_id], item.caption_id)],
     )
+
+
+def remaining(patch: Patch, store: Store) -> Patch:
+    """Return the decisions of a patch that remain for the store that was built with it, with that store's id.
+
+    A decision about a merged item becomes one about the item that it was merged into. Decisions about removed items,
+    and pairs that have become annotated pairs, are left out.
+
+    Raises:
+        StoreMismatchError: the store was not built with this patch.
+    """
+    built_with = str(store.manifest.recipe.get("dataset", {}).get("patch_digest", ""))
+    if built_with != patch.digest:
+        raise StoreMismatchError(
+            "the store was not built with this patch",
+            found=f"{store.path} with {built_with or 'no patch'}",
+            expected=f"patch digest {patch.digest}",
+            todo="build it with --patch, or use the patch with the store that was reviewed",
+        )
+    same_image, same_caption = targets(patch, "image"), targets(patch, "caption")
+    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for row in patch.decisions:
+        if row["decision"] not in ("add_positive", "mask_pair"):
+            continue
+        image = same_image.get(row["image_id"], row["image_id"])
+        caption = same_caption.get(row["caption_id"], row["caption_id"])
+        image_row = int(store.image_rows([image], missing_ok=True)[0])
+        caption_row = int(store.caption_rows([caption], missing_ok=True)[0])
+        if image_row < 0 or caption_row < 0 or int(store.image_of([caption_row])[0]) == image_row:
+            continue
+        # merging may make two decisions one pair: a mask, which claims less, wins over an added positive
+        key = (image, caption)
+        if key not in found or row["decision"] == "mask_pair":
+            found[key] = {**row, "image_id": image, "caption_id": caption}
+    return Patch.of(store, found.values())
+
+
+#: The first name of `remaining`, in older scripts.
+carried = remaining
+
+
+def targets(patch: Patch, kind: str) -> dict[str, str]:
+    """Return item -> the item that it is merged into in the end, of `image` or `caption`."""
+    place = 1 if kind == "image" else 2
+    steps = {
+        row[place]: row[3]
+        for row in patch.frame.select(KEY).rows()
+        if row[0] == "merge_duplicates" and row[place] is not None
+    }
+    return {item: root_of(item, steps) or item for item in steps}

@@ -1,4 +1,4 @@
-"""What decisions of a patch must be by themselves: known, complete, and free of contradictions."""
+"""Rules for the decisions of a patch: known, complete, and free of contradictions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMES = ("image_id", "caption_id", "into")
 
 
 def problems(rows: Sequence[Row]) -> list[str]:
-    """Everything that is wrong with decisions, as sentences with the ids in them; empty when they hold together."""
+    """Return everything that is wrong with decisions, as sentences with ids; empty when they are consistent."""
     found = [problem for row in rows if (problem := _shape(row))]
     return found or [*_twice(rows), *_pairs(rows), *_drops(rows), *_merges(rows)]
 
@@ -35,14 +35,14 @@ def _shape(row: Row) -> str:
     wanted = " or ".join(
         " and ".join(name for name, used in zip(_NAMES, form, strict=True) if used) for form in FORMS[decision]
     )
-    return f"{_said(row)} must name {wanted}, and nothing else"
+    return f"{_described(row)} must name {wanted}, and nothing else"
 
 
 def _twice(rows: Sequence[Row]) -> Iterator[str]:
     seen: set[Row] = set()
     for row in rows:
         if row in seen:
-            yield f"{_said(row)} is there twice"
+            yield f"{_described(row)} is there twice"
         seen.add(row)
 
 
@@ -54,7 +54,7 @@ def _pairs(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _drops(rows: Sequence[Row]) -> Iterator[str]:
-    """Nothing else may be said of a dropped item."""
+    """Yield decisions that name a dropped item."""
     images = {row[1] for row in rows if row[0] == "drop_image"}
     captions = {row[2] for row in rows if row[0] == "drop_caption"}
     for row in rows:
@@ -66,7 +66,7 @@ def _drops(rows: Sequence[Row]) -> Iterator[str]:
             or (row[2] is not None and row[2] in captions)
             or (row[3] and other)
         ):
-            yield f"{_said(row)} names an item that is dropped"
+            yield f"{_described(row)} names an item that is dropped"
 
 
 def _merges(rows: Sequence[Row]) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _merges(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def root_of(item: str, target: Mapping[str, str]) -> str | None:
-    """What an item is merged into in the end, itself where it is not merged; None in a circle."""
+    """Return the item that an item is merged into in the end, itself if it is not merged; None in a circle."""
     seen = {item}
     while item in target:
         item = target[item]
@@ -94,5 +94,5 @@ def root_of(item: str, target: Mapping[str, str]) -> str | None:
     return item
 
 
-def _said(row: Row) -> str:
+def _described(row: Row) -> str:
     return " ".join([str(row[0]), *(repr(value) for value in row[1:] if value is not None)])

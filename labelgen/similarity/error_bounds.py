@@ -6,14 +6,12 @@ similarity as `exact.py` defines it, and t what a search computes:
 1. *Unit rows.* With r = float32(1 / sqrt(x.x)), x.x exact, the row is scaled to a[i] = float32(x[i] r), so
    a[i] = x[i]/|x| (1 + e), |e| <= h := (1 + u)^2 (1 + 3v) - 1. Nothing underflows: |x[i]| >= 2^-24 or 0, r >= 2^-3.
    The same holds for b and y. By Cauchy-Schwarz sum |a[i] b[i]| <= (1 + h)^2, and |a.b - c| <= (1 + h)^2 - 1.
-2. *The product.* It is summed in panels of at most p numbers, and the panels one after the other. Whatever the order
-   inside a panel, with or without fused multiply-add, every term meets at most m = p + (number of panels) - 1
-   roundings, so |t - a.b| <= g(m) sum |a[i] b[i]|, with g(m) = m u / (1 - m u). Products that are not 0 are at least
-   2^-54: no underflow.
+2. *The product.* Whatever the order of the sum of d products, with or without fused multiply-add, every term meets at
+   most d roundings, so |t - a.b| <= g(d) sum |a[i] b[i]|, with g(m) = m u / (1 - m u). Products that are not 0 are at
+   least 2^-54: no underflow.
 3. *The definition's own rounding.* |s - c| <= u + 4v: products, root, quotient in float64, one rounding to float32.
 
-Together |t - s| <= (1 + h)^2 (1 + g(m)) - 1 + u + 4v. The maximum over a set keeps the bound. A mean of n members adds
-the roundings of its float32 sum and quotient, g(n) (1 + bound), and those of the exact mean, u + (n + 2) v.
+Together |t - s| <= (1 + h)^2 (1 + g(d)) - 1 + u + 4v. The maximum over a set keeps the bound.
 
 The bound assumes float32 arithmetic. Units that drop bits of float32 inputs (TF32, bfloat16) break it, so an engine
 must refuse them, or reckon with what is dropped:
@@ -23,8 +21,6 @@ hand. |a.b - a'.b'| <= |a - a'||b| + |a'||b - b'| <= r (1 + h) (2 + r) by Cauchy
 are float32 numbers; they are summed in float32, and units may cut where they should round, or flush what is subnormal:
 every one of d + 32 steps is given 2 u of the sum of magnitudes, (1 + h + r)^2 at most. A result is rounded to the 8
 bits of bfloat16, to nearest, and is then off by at most 2^-8 of its own magnitude.
-
-*Whole rows.* A product that is not cut into panels has m = d in 2.
 
 *Means as rows.* The mean of the cosines of n rows with b is (mean of the n unit rows).b. Computed in float32 (n - 1
 sums and a quotient) from rows as in 1, the mean is off by at most g(n)(1 + h) + h in length, by the triangle
@@ -45,9 +41,6 @@ import numpy as np
 from labelgen.types import Float64
 
 _U, _V = 2.0**-24, 2.0**-53
-
-#: Numbers summed in one float32 product. Longer rows are summed panel by panel.
-PANEL = 1024
 
 
 @dataclass(frozen=True)
@@ -96,19 +89,6 @@ def _unit(members: int) -> tuple[float, float]:
     """1 + the error of a unit row or of a mean of unit rows, and what an exact mean is rounded by."""
     unit = (1 + _U) ** 2 * (1 + 3 * _V)
     return (unit * (1 + _roundings(members)), _U + (members + 2) * _V) if members else (unit, 0.0)
-
-
-def product_bound(dim: int) -> float:
-    """Largest |computed - exact| similarity of two rows of `dim` numbers."""
-    panels = -(-dim // PANEL)
-    unit = (1 + _U) ** 2 * (1 + 3 * _V)
-    return unit**2 * (1 + _roundings(min(dim, PANEL) + panels - 1)) - 1 + _U + 4 * _V
-
-
-def mean_bound(dim: int, members: int) -> float:
-    """Largest |computed - exact| mean similarity over up to `members` rows."""
-    bound = product_bound(dim)
-    return bound + _roundings(members) * (1 + bound) + _U + (members + 2) * _V
 
 
 def _roundings(count: int) -> float:

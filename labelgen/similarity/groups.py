@@ -1,12 +1,4 @@
-"""Rows in groups: the captions of an image are rows offsets[v]:offsets[v + 1].
-
-To reduce groups of any sizes with whole slices, a search lays rows out *member by member*: first members of all
-groups, then second members, ...; with the groups ordered by size, largest first, the j-th members are those of the
-first `counts[j]` groups, so they line up with a prefix of the result::
-
-    sizes   [2, 0, 3, 1]          groups by size   [2, 0, 3]           (empty groups are left out)
-    rows     0 1 | | 2 3 4 | 5    laid out          2 0 5 | 3 1 | 4    counts [3, 2, 1]
-"""
+"""Rows in groups: the captions of an image are rows offsets[v]:offsets[v + 1]."""
 
 from __future__ import annotations
 
@@ -17,40 +9,6 @@ import numpy as np
 from labelgen.errors import ConfigError
 from labelgen.similarity.base import Rows, SearchPlan
 from labelgen.types import Int64, Modality, Relation
-
-
-@dataclass(frozen=True)
-class ByMember:
-    """Groups laid out member by member.
-
-    Attributes:
-        groups: numbers of the groups that have members, largest first, equal sizes in order; [g].
-        rows: positions of the rows in their old order, member by member; [sizes.sum()].
-        owner: number of the group of every laid-out row; [sizes.sum()].
-        starts, counts: the j-th members are rows[starts[j] : starts[j] + counts[j]], of the first counts[j] groups.
-    """
-
-    groups: Int64
-    rows: Int64
-    owner: Int64
-    starts: Int64
-    counts: Int64
-
-    @classmethod
-    def of(cls, sizes: Int64) -> ByMember:
-        """The layout of consecutive groups of the given sizes."""
-        groups = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
-        owner = np.repeat(np.arange(len(sizes)), sizes)
-        member = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        place = np.empty(len(sizes), np.int64)
-        place[groups] = np.arange(len(groups))
-        rows = np.lexsort((place[owner], member))
-        counts = np.bincount(member).astype(np.int64)
-        return cls(groups, rows, owner[rows], np.cumsum(counts) - counts, counts)
-
-    def slices(self) -> list[tuple[int, int]]:
-        """(start, count) of the first members, the second members, ..."""
-        return list(zip(self.starts.tolist(), self.counts.tolist(), strict=True))
 
 
 def rows_of(starts: Int64, sizes: Int64) -> Int64:

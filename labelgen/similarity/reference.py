@@ -23,7 +23,7 @@ class ReferenceEngine:
     def __init__(self, device: str = "cpu") -> None:
         if device != "cpu":
             raise UnknownNameError(
-                "the numpy engine runs on the CPU", found=f"device {device!r}", todo="use the engine 'torch'"
+                "the numpy engine runs on the CPU", found=f"device {device!r}", todo="use the engine 'tiled'"
             )
 
     def schedule(self, plan: SearchPlan) -> Sequence[Strip]:

@@ -95,15 +95,6 @@ class Rescorer:
         self.facts.bound = self.errors.largest
         self._query, self._candidate = sides(self.plan, self.want.relation)
 
-    def certified(self, found: Candidates) -> tuple[UInt64, Bool]:
-        """Sorted keys [n, k + 1] of all queries, and for which of them they are proven to be right.
-
-        Raises:
-            LabelgenError: a computed similarity is off by more than the bound, so nothing is proven.
-        """
-        keys = first_keys(self.scored(found), self.want.k + 1)
-        return keys, self.proven(keys, found.dropped)
-
     def scored(self, found: Candidates) -> UInt64:
         """Sorted keys of all candidates of every query; [n, most], padded.
 

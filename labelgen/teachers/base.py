@@ -1,4 +1,4 @@
-"""What a teacher is: a frozen encoder that turns texts or images into unit rows.
+"""Teachers: frozen encoders that turn texts or images into unit rows.
 
 Two kinds. A *content* teacher sees texts or pixels. A *keyed* teacher (precomputed features) sees ids only. Both are
 made by a factory in the entry-point group `labelgen.teachers`, called with the arguments of its spec and `device`.
@@ -21,7 +21,7 @@ _Factory = TypeVar("_Factory", bound=Callable[..., "Teacher"])
 
 @dataclass(frozen=True)
 class TeacherInfo:
-    """What `labelgen teachers` shows; attached to a factory as its attribute `info`.
+    """Description of a teacher, shown by `labelgen teachers`; attached to a factory as its attribute `info`.
 
     `trained`: the teacher is trained in the build on the rows of the one that its argument `of` names (see
     `labelgen.teachers.trained`).
@@ -56,7 +56,7 @@ class Teacher(Protocol):
     """Common to both kinds.
 
     Attributes:
-        modalities: {"text"}, {"image"}, or both: then the rows of both live in one space (a cross-modal teacher).
+        modalities: {"text"}, {"image"}, or both: then the rows of both share one space (a cross-modal teacher).
         dim: length of a row.
     """
 

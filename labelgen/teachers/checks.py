@@ -1,4 +1,4 @@
-"""What every row of every teacher must be: of the right shape, finite, not zero, and not the same for everything."""
+"""Checks of the rows of every teacher: right shape, finite, not zero, and not the same for everything."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def check_not_constant(rows: Float32 | Float16, what: str) -> None:
             f"{what} gives (nearly) the same row for everything",
             found=f"{np.mean(cosines > _SAME):.0%} of the pairs of {len(sample)} different items have a cosine above "
             f"{_SAME}",
-            expected="rows that tell items apart",
+            expected="different rows for different items",
             todo="check that the weights were loaded and that the features belong to this dataset",
         )
 
@@ -86,7 +86,7 @@ def check_row_count(identity: Mapping[str, Any], modality: str, rows: int, what:
 
 
 def normalise(rows: Float32) -> Float16:
-    """Unit rows as the store keeps them: norm and division in float64, rounded once, to float16.
+    """Unit rows as they are stored: norm and division in float64, rounded once, to float16.
 
     A row of the result has a norm of about 1 (within 2^-11); the store's similarity divides by the norms it really has.
     Rows must have passed `check_rows`.

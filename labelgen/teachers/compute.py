@@ -1,4 +1,4 @@
-"""How a network is run: device, precision, batch and block, validated in one place for every adapter of torch."""
+"""Execution of a network: device, precision, batch and block, validated here for every adapter of torch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from labelgen.errors import ConfigError, TeacherError
+from labelgen.errors import TeacherError
 from labelgen.fingerprint import TRANSIENT
 from labelgen.registry import unknown
 from labelgen.teachers.base import Precision
-from labelgen.teachers.failures import brief, foreign
+from labelgen.teachers.failures import first_line, foreign, require_least
 
 if TYPE_CHECKING:
     import torch
@@ -40,10 +40,8 @@ class Compute:
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise unknown("precision", str(self.precision), get_args(Precision))
-        for name in ("batch", "block"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"{name} of a teacher is {value!r}", expected="a whole number of at least 1")
+        require_least("batch", self.batch)
+        require_least("block", self.block)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -63,7 +61,7 @@ class Compute:
         except (RuntimeError, AssertionError) as error:  # torch raises either, by kind of device
             raise TeacherError(
                 f"torch cannot use the device {self.device!r}",
-                found=brief(next(iter(str(error).splitlines()), type(error).__name__)),
+                found=first_line(error),
                 expected="a device of this machine, for example cpu, cuda or cuda:1",
                 todo="run with --device cpu",
             ) from error

@@ -1,34 +1,22 @@
-"""What foreign libraries and files raise, as one `TeacherError` of bounded length."""
+"""Errors of foreign libraries and files as one `TeacherError` of bounded length; checks of arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from labelgen.errors import ConfigError, LabelgenError, TeacherError, some
-
-_LONGEST = 200
+from labelgen.errors import MAX_VALUE, ConfigError, LabelgenError, TeacherError, shortened
 
 
-def brief(value: object, limit: int = _LONGEST) -> str:
-    """`str(value)` on one line, its middle left out where it is longer than `limit` characters."""
-    text = str(value)
-    if len(text) > limit:
-        half = (limit - 5) // 2
-        text = f"{text[:half]} ... {text[-half:]}"
-    return text.replace("\n", " ")
-
-
-def some_of(values: Iterable[object], limit: int = 5) -> str:
-    """`errors.some` over names that may be very long."""
-    listed = list(values)
-    return some([*(brief(value, 80) for value in listed[:limit]), *listed[limit:]], limit)
+def first_line(error: BaseException) -> str:
+    """First line of the message of an exception, its kind where there is none."""
+    return shortened(next(iter(str(error).strip().splitlines()), type(error).__name__), MAX_VALUE)
 
 
 def reason_of(error: BaseException) -> str:
     """Kind and first line of an exception."""
-    first = next(iter(str(error).strip().splitlines()), "")
-    return brief(f"{type(error).__name__}: {first}" if first else type(error).__name__)
+    kind, first = type(error).__name__, first_line(error)
+    return kind if first == kind else shortened(f"{kind}: {first}", MAX_VALUE)
 
 
 @contextmanager
@@ -45,14 +33,11 @@ def foreign(what: str, *, expected: str = "", todo: str = "") -> Iterator[None]:
         raise TeacherError(what, found=reason_of(error), expected=expected, todo=todo) from error
 
 
-def require_text(**arguments: object) -> None:
-    """Refuse arguments of a spec that are neither text nor None.
+def require_least(name: str, value: int, least: int = 1, owner: str = "a teacher") -> None:
+    """Refuse a whole number below `least`.
 
     Raises:
-        ConfigError: another type.
+        ConfigError: names the argument.
     """
-    for name, value in arguments.items():
-        if value is not None and not isinstance(value, str):
-            raise ConfigError(f"{name} of a teacher is {brief(repr(value))}", expected="a text in quotes")
-        if value is not None and "\0" in value:
-            raise ConfigError(f"{name} of a teacher has a NUL in it", found=brief(repr(value)), expected="a text")
+    if value < least:
+        raise ConfigError(f"{name} of {owner} is {value}", expected=f"a whole number of at least {least}")

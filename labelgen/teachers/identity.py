@@ -1,4 +1,4 @@
-"""What belongs to the identity of a network beside its weights: the settings in its files, its tokenizer.
+"""Identity of a network beside its weights: the settings in its files, its tokenizer.
 
 Settings are read from the files of the model, not from the objects that a library makes of them: another release of
 the library has other defaults, and the same folder would become another teacher.
@@ -14,11 +14,11 @@ from typing import Any
 
 from labelgen.errors import TeacherError
 from labelgen.fingerprint import fingerprint
-from labelgen.teachers.failures import brief
+from labelgen.teachers.failures import first_line
 
 #: Facts that identities have not always had: a store that was sealed without them is compared without them.
 ADDED_FACTS = frozenset({"settings", "tokenizer"})
-#: Parts of the identity of a cross-modal teacher, which have facts of their own.
+#: Parts of the identity of a cross-modal teacher, which have separate facts.
 _SIDES = frozenset({"text", "image"})
 #: Entries of configuration files that move no row: where a model comes from, names of classes, versions, licences.
 _NOT_ROWS = frozenset(
@@ -74,7 +74,7 @@ def file_settings(path: Path) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         raise TeacherError(
             f"cannot read the settings of a model in {path.name!r}",
-            found=brief(error),
+            found=first_line(error),
             expected=f"JSON of at most {_MAX_FILE >> 20} MiB",
         ) from error
 
@@ -97,7 +97,7 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 
 def _own_settings(tokenizer: Any) -> dict[str, Any]:
-    """Vocabulary and plain attributes of a tokenizer in Python, without paths and what it remembers of its calls."""
+    """Vocabulary and plain attributes of a tokenizer in Python, without paths and its cache."""
     kept = {
         name: value
         for name, value in vars(tokenizer).items()

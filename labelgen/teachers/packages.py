@@ -1,6 +1,6 @@
-"""Weights that install from packages: where they lie, and how the parts of a large one are put together.
+"""Weights that install from packages: their folders, and the parts of a large one put together.
 
-all-mpnet-base-v2 lies on the package index as five parts of one zip, because a package may not be larger than 100 MB:
+all-mpnet-base-v2 is on the package index as five parts of one zip, because a package may not be larger than 100 MB:
 the parts are found through their metadata, joined, and unpacked once into the user's cache.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from zipfile import BadZipFile, ZipFile
 
-from labelgen.errors import DiskError, MissingExtraError, TeacherError, missing_extra, some
+from labelgen.errors import DiskError, MissingExtraError, TeacherError, requires, some
 
 _MPNET, _MPNET_VERSION = "all-mpnet-base-v2", "0.0.1"
 
@@ -51,15 +51,13 @@ def lite_file(size: int) -> Path:
 
 
 def _package(name: str, needed_for: str) -> ModuleType:
-    module = name.replace("-", "_")
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise missing_extra(name, "demo", needed_for) from error
+    with requires(name, "demo", needed_for):
+        module = import_module(name.replace("-", "_"))
+    return module  # noqa: RET504 - mypy takes a return inside for one that may not happen
 
 
 def cache_folder() -> Path:
-    """Where unpacked weights stay: `$XDG_CACHE_HOME/labelgen`, else `~/.cache/labelgen`."""
+    """Folder of unpacked weights: `$XDG_CACHE_HOME/labelgen`, else `~/.cache/labelgen`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelgen"
 
 
@@ -131,7 +129,7 @@ def _extract(whole: Path, fresh: Path, folder: str) -> None:
         problem = str(error)
     if problem:
         raise TeacherError(
-            "the parts of the weights do not make one archive", found=problem, todo="install all parts anew"
+            "the parts of the weights do not make one archive", found=problem, todo="install all parts again"
         )
 
 

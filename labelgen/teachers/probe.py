@@ -34,7 +34,7 @@ _PREPARED, _ENCODED = 12, 2
 #: Largest difference of unit rows on devices that do not promise the same bits; dropout and masks move rows by 1e-2.
 _NEAR = 1e-3
 _TODO = (
-    "use another network: a masked autoencoder draws its masks anew each time (name an encoder without masking), and "
+    "use another network: a masked autoencoder draws new masks each time (name an encoder without masking), and "
     "dropout or random augmentation must be off"
 )
 

@@ -25,7 +25,7 @@ _CUSA_SPACES = str.maketrans(dict.fromkeys(",.'!?\"()*#:;~-/", " "))
 _CUSA_MAX_WORDS = 64
 
 
-#: Texts whose token ids stand for the tokenizer: case, accents, scripts, punctuation, white space, truncation.
+#: Texts whose token ids identify the tokenizer: case, accents, scripts, punctuation, white space, truncation.
 PROBES = (
     "A man in a BLUE-striped shirt, cleaning windows; 3 cafés (on a ladder)!",
     "naïve Ünïcode 東京 🙂 <unk> [MASK] don't",

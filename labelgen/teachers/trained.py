@@ -1,6 +1,6 @@
-"""What a trained teacher is: one that learns in the build, from the stored rows of another teacher and from the corpus.
+"""Trained teachers: they learn in the build, from the stored rows of another teacher and from the corpus.
 
-It has no weights of its own before the build. `train` is one task: rows and captions in, arrays and a report out; the
+There are no weights before the build. `train` is one task: rows and captions in, arrays and a report out; the
 arrays become a file of the store. `refine` then turns rows of the source into rows of this teacher. Neither knows a
 store or a data set.
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from labelgen.teachers.base import Teacher
 from labelgen.types import Float16, Float32, Int64
 
-#: Arrays by name: what a network consists of, or what a training needs to go on.
+#: Arrays by name: what a network consists of, or what a training needs to resume.
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 
@@ -49,17 +49,17 @@ class Captions:
 
 
 class Saved(Protocol):
-    """Where a training puts itself down from time to time, so that a killed one goes on."""
+    """Storage for a training, from which a killed one resumes."""
 
     def load(self) -> Arrays | None:
-        """What was saved last, None at the beginning."""
+        """Arrays that were saved last, None at the beginning."""
         ...
 
     def save(self, arrays: Arrays) -> None: ...
 
 
 class Unsaved:
-    """A training that nobody interrupts."""
+    """No storage: a training that is not interrupted."""
 
     def load(self) -> Arrays | None:
         return None
@@ -70,7 +70,7 @@ class Unsaved:
 
 @dataclass(frozen=True)
 class Training:
-    """What came out: the arrays of the network, and a report as plain JSON data (`auc` by part of the corpus)."""
+    """Result: the arrays of the network, and a report as plain JSON data (`auc` by part of the corpus)."""
 
     arrays: Arrays
     report: Mapping[str, Any] = field(default_factory=dict)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from blake3 import blake3
 
-from labelgen.errors import LabelgenError, TeacherError
-from labelgen.teachers.failures import brief, reason_of, some_of
+from labelgen.errors import LabelgenError, TeacherError, shown, some
+from labelgen.teachers.failures import reason_of
 
 if TYPE_CHECKING:
     import torch
@@ -44,13 +44,13 @@ def weight_hash(state: Mapping[str, torch.Tensor], *, without: Collection[str] =
 
 @contextmanager
 def loading(library: str, model: str) -> Iterator[None]:
-    """Turns whatever `library` raises while it loads `model` into one `TeacherError`; our own errors pass.
+    """Turn whatever `library` raises while it loads `model` into one `TeacherError`; errors of labelgen pass.
 
     Libraries raise a dozen kinds of exceptions here (missing folder, unreachable hub, wrong architecture, code that
     would have to be trusted), so all are caught. Where the hub does not answer they look into their cache only: left
     alone, they would retry for more than a minute first.
     """
-    local = _exists(model.rpartition(":")[2])
+    local = os.path.exists(model.rpartition(":")[2])  # noqa: PTH110 - Path.exists raises on overlong names
     silent = "" if local else _silent_hub()
     try:
         with _cache_only() if silent else nullcontext():
@@ -60,22 +60,15 @@ def loading(library: str, model: str) -> Iterator[None]:
     except Exception as error:
         reason = reason_of(error)
         raise TeacherError(
-            f"{library} cannot load {brief(model)!r}",
+            f"{library} cannot load {shown(model)}",
             found=f"{silent} cannot be reached, and the cache has no copy ({reason})" if silent else reason,
             expected="a local folder or file that exists, or a hub name that can be reached from here",
             todo=OFFLINE,
         ) from error
 
 
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):  # a name that is too long, or no name at all
-        return False
-
-
 def _silent_hub() -> str:
-    """Address of the hub if it does not answer within seconds; "" if it does, may (behind a proxy), or is not asked."""
+    """Address of the hub if it does not answer within seconds; "" if it does, may (behind a proxy), or is not used."""
     from huggingface_hub import constants
 
     address = urlsplit(constants.ENDPOINT)
@@ -90,7 +83,7 @@ def _silent_hub() -> str:
 
 @contextmanager
 def _cache_only() -> Iterator[None]:
-    """The hub's own offline mode, inside."""
+    """Offline mode of the hub, inside."""
     from huggingface_hub import constants
 
     before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
@@ -102,7 +95,7 @@ def _cache_only() -> Iterator[None]:
 
 @dataclass
 class Checkpoint:
-    """What transformers reported of the checkpoints that it loaded: tensors that were missing, tensors left over."""
+    """Report of transformers on the checkpoints that it loaded: missing tensors, unused tensors."""
 
     missing: set[str] = field(default_factory=set)
     unused: set[str] = field(default_factory=set)
@@ -122,8 +115,8 @@ class Checkpoint:
         needed = [name for name in sorted(self.missing) if not may_lack(name)]
         if needed:
             raise TeacherError(
-                f"the checkpoint {brief(model)!r} lacks weights, which would be random",
-                found=f"no tensors {some_of(needed)}",
+                f"the checkpoint {shown(model)} lacks weights, which would be random",
+                found=f"no tensors {some(needed)}",
                 expected="a checkpoint of this network",
             )
 
@@ -135,15 +128,15 @@ class Checkpoint:
 def unused_notes(model: str, unused: Collection[str]) -> list[str]:
     """A sentence on tensors of a checkpoint that the network has no place for, if there are any."""
     tensors = "tensor is" if len(unused) == 1 else "tensors are"
-    told = f"{len(unused)} {tensors} not used of the checkpoint {brief(model)!r}: {some_of(sorted(unused), 3)}"
-    return [told] if unused else []
+    note = f"{len(unused)} {tensors} not used of the checkpoint {shown(model)}: {some(sorted(unused), 3)}"
+    return [note] if unused else []
 
 
 @contextmanager
 def reported() -> Iterator[Checkpoint]:
-    """What every `from_pretrained` of transformers inside reports, whichever library calls it.
+    """Collect the report of every `from_pretrained` of transformers inside, whichever library calls it.
 
-    sentence-transformers loads its networks without asking for the report, and says nothing of random weights.
+    sentence-transformers loads its networks without the report, and does not mention random weights.
     """
     from transformers import PreTrainedModel
 
@@ -163,7 +156,7 @@ def reported() -> Iterator[Checkpoint]:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """No progress bars of transformers inside: they would run through the build's own."""
+    """No progress bars of transformers inside: they would mix with those of the build."""
     from transformers.utils import logging
 
     enabled = logging.is_progress_bar_enabled()

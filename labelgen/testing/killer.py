@@ -1,4 +1,4 @@
-"""Runs the command line and kills it with SIGKILL at a chosen write: how the tests prove that a build can be resumed.
+"""Run the command line and kill it with SIGKILL at a chosen write, for tests of resumed builds.
 
 `python -m labelgen.testing.killer WHEN PATTERN COUNT LOG -- build ...` kills this process `before` or `after` the file
 whose path (relative to the store) matches the glob PATTERN for the COUNT-th time gets its name. `after` on a part is

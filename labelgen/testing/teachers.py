@@ -35,7 +35,7 @@ _MADE: dict[type, Any] = {}
 
 
 class _Suite:
-    """What holds for every teacher."""
+    """Tests of every teacher."""
 
     #: Largest difference from the oracle, per number of a unit row.
     tolerance: ClassVar[float] = 2e-6
@@ -259,7 +259,7 @@ class TrainedTeacherSuite(_Suite):
         raise NotImplementedError
 
     def oracle_rows(self, rows: Float16, arrays: Arrays) -> Float32:
-        """What the network makes of rows, computed in an independent way."""
+        """Rows of the network, computed in an independent way."""
         raise NotImplementedError
 
     def training(self) -> Training:
@@ -303,14 +303,14 @@ class TrainedTeacherSuite(_Suite):
                 continue
             self._same(again)
             return
-        raise AssertionError("the training does not come to an end: it does not go on from what it saved")
+        raise AssertionError("the training does not come to an end: it does not resume from what it saved")
 
     def test_the_report_is_json_and_judges_both_on_the_same_pairs(self) -> None:
         report = self.training().report
         expect(json.loads(json.dumps(report)) == report, "the report is not plain JSON data")
-        for part, told in report["auc"].items():
-            measured = (told["frozen"], told["trained"])
-            expect(all(0 <= value <= 1 for value in measured), f"AUC of {part}: {measured}")
+        for part, measured in report["auc"].items():
+            values = (measured["frozen"], measured["trained"])
+            expect(all(0 <= value <= 1 for value in values), f"AUC of {part}: {values}")
         expect("held_out" in report["auc"], "nothing was held out")
 
     def _same(self, other: Training) -> None:
@@ -337,6 +337,6 @@ class _Interrupted:
 
 
 def expect(condition: bool, message: str) -> None:
-    """An assertion that says what is wrong, whoever runs the suite and however it is compiled."""
+    """An assertion that says what is wrong, also under `python -O`."""
     if not condition:
         raise AssertionError(message)

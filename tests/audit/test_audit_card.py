@@ -85,12 +85,12 @@ def test_a_judged_caption_is_left_out_of_its_own_set(store: Store, judged: Judge
     pairs = resolve(store, judged)
     values = label_values(store, BlockRequest(Relation.I2T, "text"), pairs)
     full = store.block("i2t", image_rows=pairs.left, caption_rows=pairs.right, alias="text", missing="mask")[0]
-    foreign = ~pairs.own & np.isfinite(values)
+    foreign = ~pairs.annotated & np.isfinite(values)
     assert np.array_equal(values[foreign], full.diagonal()[foreign])
     texts = store.captions["text_row"].to_numpy()
     alone = [
         row
-        for row in np.flatnonzero(pairs.own)
+        for row in np.flatnonzero(pairs.annotated)
         if (texts[store.captions_of(int(pairs.left[row]))] == texts[pairs.right[row]]).sum() == 1
     ]
     assert alone
@@ -99,7 +99,7 @@ def test_a_judged_caption_is_left_out_of_its_own_set(store: Store, judged: Judge
 
 def test_card_lines_share_their_pairs_and_order_the_teachers(store: Store, judged: Judgements) -> None:
     card = agreement_card(store, [judged], replicates=20, fusions=["mean(of=['i2t.text', 'i2t.clip'])"])
-    for subset in ("all", "foreign"):
+    for subset in ("all", "unannotated"):
         rows = [row for row in card.rows if row.subset == subset]
         assert len({row.pairs for row in rows}) == 1
         best = max(rows, key=lambda row: row.figures["spearman"].value)
@@ -176,11 +176,13 @@ def test_retrieval_intervals_draw_the_queries(tmp_path: Path) -> None:
     judgements = Judgements("p", "p", Relation.I2T, ("image", "caption"), "positives", frame, 1.0, "p")
     pairs = resolve(store, judgements)
     answers = answers_of(store, pairs)
-    per_query = retrieval_values(store, BlockRequest(Relation.I2T, "text"), pairs, answers)["with own", "map_at_r"][0]
+    per_query = retrieval_values(store, BlockRequest(Relation.I2T, "text"), pairs, answers)[
+        "with annotated", "map_at_r"
+    ][0]
     draw = np.random.default_rng(3)
     means = [per_query[draw.integers(0, len(per_query), len(per_query))].mean() for _ in range(2000)]
     card = agreement_card(store, [judgements], replicates=2000)
-    row = next(row for row in card.rows if row.label == "i2t.text" and row.subset == "with own")
+    row = next(row for row in card.rows if row.label == "i2t.text" and row.subset == "with annotated")
     figure = row.figures["map_at_r"]
     assert figure.value == pytest.approx(per_query.mean())
     assert (figure.low, figure.high) == (
@@ -266,7 +268,7 @@ def test_retrieval_equals_a_plain_ranking(store: Store, relation: Relation) -> N
     answers = answers_of(store, pairs)
     for label in labels_of(store, relation):
         found = retrieval_values(store, label, pairs, answers)
-        for subset in ("with own", "without own"):
+        for subset in ("with annotated", "without annotated"):
             hits = []
             for query in answers.queries.tolist():
                 scores = np.array(
@@ -279,7 +281,7 @@ def test_retrieval_equals_a_plain_ranking(store: Store, relation: Relation) -> N
                 ]
                 right = [n for n, item in enumerate(pool) if (query, int(item)) in set(pairs_of)]
                 scores = np.where(np.isnan(scores), -np.inf, scores)
-                if subset == "without own":
+                if subset == "without annotated":
                     scores[own] = -np.inf
                     right = [n for n in right if n not in own]
                 if right:
@@ -294,7 +296,7 @@ def test_two_stores_stand_in_one_table(store: Store, judged: Judgements, tmp_pat
     spec = "mean(of=['i2t.text', 'i2t.clip'])"
     card = agreement_card([store, other], [judged], replicates=5, fusions=[spec])
     assert {row.store for row in card.rows} == {"a", "b"}
-    assert any("goes without" in note for note in card.notes)
+    assert any("is skipped" in note for note in card.notes)
     with pytest.raises(ConfigError, match="no teacher"):
         agreement_card(other, [judged], replicates=5, fusions=[spec])
 
@@ -322,6 +324,6 @@ def test_known_figures_of_flickr8k(shared_data: Path) -> None:
     if not (path / "manifest.json").is_file():
         pytest.skip("needs a built store of Flickr8k beside the checkout")
     card = agreement_card(path, [shared_data / "flickr8k" / "ExpertAnnotations.txt"], replicates=5)
-    row = next(row for row in card.rows if row.label == "i2t.text" and row.subset == "foreign")
+    row = next(row for row in card.rows if row.label == "i2t.text" and row.subset == "unannotated")
     assert row.figures["auc"].value == pytest.approx(0.957, abs=0.001)
     assert row.figures["average_precision"].value == pytest.approx(0.718, abs=0.001)

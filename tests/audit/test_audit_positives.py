@@ -1,4 +1,4 @@
-"""Missed positives: evidence by plain loops, the score's properties, and the frames."""
+"""False negatives: evidence by plain loops, the score's properties, and the frames."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def sections() -> list[Section]:
-    """Two missed positives, a noisy pair and a group of three images, with texts that try to inject."""
+    """Two false negatives, a noisy pair and a group of three images, with texts that try to inject."""
     pairs = pl.DataFrame(
         {
             "rank": [1, 2],
@@ -59,7 +59,7 @@ def sections() -> list[Section]:
     )
     plain = pl.DataFrame({"relation": ["i2t"], "k": [10]})
     return [
-        Section("false_negatives", "Missed positives", "", pairs, "note", 0.0),
+        Section("false_negatives", "False negatives", "", pairs, "note", 0.0),
         Section("noisy_pairs", "Noisy pairs", "", noisy, EVIL, 0.0),
         Section("duplicate_images", "Duplicate images", "", group, "", 0.0),
         Section("coverage", "Coverage", "", plain, "", 0.0),

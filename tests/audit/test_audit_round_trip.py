@@ -52,7 +52,7 @@ def judged(store: Store, pairs: list[tuple[str, str]], rating: list[float], path
 
 
 def test_from_finding_to_card(demo_store: Path, tmp_path: Path) -> None:
-    """The first missed positive is accepted, the second rejected, the third and two noisy pairs are accepted."""
+    """The first false negative is accepted, the second rejected, the third and two noisy pairs are accepted."""
     store = labelgen.open(demo_store)
     sections = list(audit_sections(store, ["false_negatives", "noisy_pairs"], limit=3))
     page = write_report(store, sections, tmp_path / "report.html")

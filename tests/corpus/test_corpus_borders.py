@@ -73,7 +73,7 @@ def test_files_of_a_folder_that_are_not_read(tmp_path: Path) -> None:
     ("files", "message"),
     [
         ({"x.jpg": "", "x.png": "", "x.txt": "a cat"}, "several photographs share a text"),
-        ({"x.jpg": "", "x.txt": "a cat", "x.TXT": "a dog"}, "several texts lie beside one photograph"),
+        ({"x.jpg": "", "x.txt": "a cat", "x.TXT": "a dog"}, "several texts beside one photograph"),
     ],
 )
 def test_names_that_do_not_tell_what_belongs_together(tmp_path: Path, files: dict[str, str], message: str) -> None:

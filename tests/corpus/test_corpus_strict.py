@@ -338,7 +338,7 @@ def test_absolute_paths_of_photographs(tmp_path: Path) -> None:
     assert records.photos == photos
     through = read(data, text.replace("/link/", "/disk/"), photos=str(tmp_path / "link"))
     assert [image.file for image in through.images] == ["a/1.jpg", "2.jpg", "3.jpg"]
-    with pytest.raises(DatasetError, match="image '1' lies outside"):
+    with pytest.raises(DatasetError, match="image '1' is outside"):
         read(data, text.replace(str(photos), "/etc"), photos=str(photos))
     with pytest.raises(DatasetError, match="not safe"):
         arrange(read(data, text))

@@ -225,7 +225,7 @@ def test_what_may_not_be_appended_is_refused_by_name(made: Made, tmp_path: Path)
     made.captions[taken][0] = (dropped[0], "a text")
     with pytest.raises(DatasetError, match=f"ids that belong to other images(.|\n)*{dropped[0]}"):
         made.append(made.table("taken", made.images[60:]), store)
-    with pytest.raises(StoreMismatchError, match=r"appended to the store as it is(.|\n)*search.k: 7 -> 9"):
+    with pytest.raises(StoreMismatchError, match=r"append cannot change the recipe(.|\n)*search.k: 7 -> 9"):
         made.append(made.table("more", made.images[70:]), store, "search.k=9")
     assert (store / "manifest.json").read_bytes() == before
     assert pipeline.verify(store).problems == ()
@@ -299,7 +299,7 @@ def test_a_full_disk_leaves_the_old_store_and_the_work_that_is_done(
     assert pipeline.status(store).state == "changing"
     with pytest.raises(StoreMismatchError, match=r"unfinished change(.|\n)*append"):
         pipeline.add(store, k=5)
-    with pytest.raises(StoreMismatchError, match="is not the one"):
+    with pytest.raises(StoreMismatchError, match="is not what"):
         made.append(made.table("else", made.images[70:]), store)
     assert made.append(more, store).content_digest == load_manifest(tmp_path / "other").content_digest
 

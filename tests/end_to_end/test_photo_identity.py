@@ -100,7 +100,7 @@ def test_a_stopped_build(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         build("webdataset", root, out, progress=stop)
     shard(root, 100)
-    with pytest.raises(StoreMismatchError, match="the data set is not the one"):
+    with pytest.raises(StoreMismatchError, match="the data set is not what"):
         build("webdataset", root, out)
     shard(root, 0)
     assert build("webdataset", root, out).changed

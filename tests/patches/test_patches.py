@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labelgen
+import labelgen.patches
 from labelgen.errors import ConfigError, DatasetError, LabelgenError, StoreMismatchError, UnknownIdError
 from labelgen.patches import patch as patches
+from labelgen.patches.batch_masks import PatchMasks, bind, masks, patched
 from labelgen.patches.cleaned.cleaned import export_captions
-from labelgen.patches.masks import PatchMasks, bind, masks, patched
 from labelgen.patches.patch import Patch, compose, read, revert, validate, write
 from labelgen.relevance.base import SoftLabels
 from labelgen.store.reader import Store
@@ -298,3 +299,8 @@ def test_files_of_other_formats(tmp_path: Path, text: str) -> None:
 
 def test_names_in_the_module_are_there() -> None:
     assert all(hasattr(patches, name) for name in patches.__all__)
+
+
+def test_public_names_are_no_modules() -> None:
+    """A module of the same name would take its place as soon as something imports it."""
+    assert all(callable(getattr(labelgen.patches, name)) for name in labelgen.patches.__all__)

@@ -17,7 +17,7 @@ from labelgen.corpus.adapters.demo import Demo
 from labelgen.corpus.base import CaptionRecord, ImageRecord, Records
 from labelgen.errors import ConfigError, DatasetError, StoreMismatchError, UnknownIdError
 from labelgen.fingerprint import canonical, fingerprint
-from labelgen.patches import Patch, carried
+from labelgen.patches import Patch, carried, remaining
 from labelgen.patches.removed import without
 from labelgen.store.reader import Store
 
@@ -181,7 +181,7 @@ def test_the_recipe_says_which_patch(cleaned: Store, patch: Patch, tmp_path: Pat
 def test_what_stays_a_decision(reviewed: Store, cleaned: Store, patch: Patch) -> None:
     """Pairs of a merged image are pairs of the one it was merged into; a mask wins over an added pair."""
     images, first = reviewed.image_ids(range(10)), reviewed.caption_ids(reviewed.offsets[:10])
-    left = carried(patch, cleaned)
+    left = remaining(patch, cleaned)
     patches.validate(left, cleaned)
     assert [(row["decision"], row["image_id"], row["caption_id"]) for row in left.decisions] == [
         ("add_positive", images[5], first[6]),
@@ -190,10 +190,11 @@ def test_what_stays_a_decision(reviewed: Store, cleaned: Store, patch: Patch) ->
         ("mask_pair", images[2], first[8]),
     ]
     assert left.decisions[0]["author"] == "ann"
+    assert carried is remaining, "the first name, in older scripts"
     soft = labelgen.soft_labels(cleaned, images[5:7], first[5:7], patch=left)
     assert soft.same_image.tolist() == [[True, True], [False, True]]
     with pytest.raises(StoreMismatchError, match="not built with this patch"):
-        carried(patch, reviewed)
+        remaining(patch, reviewed)
     with pytest.raises(StoreMismatchError, match="another store"):
         labelgen.soft_labels(cleaned, images[5:7], first[5:7], patch=patch)
 

@@ -20,7 +20,7 @@ from labelgen.stages.work import embed
 
 PEAK = """
 import sys
-from labelgen.corpus import photos
+from labelgen.corpus.photos import photos
 
 def peak():
     with open("/proc/self/status") as file:

@@ -13,7 +13,7 @@ from small_builds import config, table
 from labelgen import pipeline
 from labelgen.errors import LabelgenError, StoreError
 from labelgen.fingerprint import digest
-from labelgen.stages.running import inventory, lock
+from labelgen.stages.running import cleanup, inventory
 from labelgen.store.manifest import load_manifest
 
 #: Where users keep things, in a store and in its own folders.
@@ -106,7 +106,7 @@ def test_a_planted_manifest_names_files_by_size_and_checksum(built: tuple[Path, 
     document["files"]["../x"] = {"bytes": 4, "blake3": digest(b"mine")}
     (store.parent / "x").write_text("mine")
     (store / ".labelgen" / "replaced.json").write_text(json.dumps(document))
-    lock.remove_all_but(store, load_manifest(store))
+    cleanup.remove_all_but(store, load_manifest(store))
     assert (store / "stats" / "diary.txt").read_text() == "mine"
     assert (store.parent / "x").read_text() == "mine"
     assert not (store / ".labelgen" / "replaced.json").exists()
@@ -125,7 +125,7 @@ def test_what_is_named_goes(built: tuple[Path, Path], tmp_path: Path) -> None:
     assert there == {*manifest.files, "manifest.json", ".labelgen/lock"}
     assert old - there
     shutil.copytree(store, tmp_path / "copy")
-    lock.remove_store(tmp_path / "copy")
+    cleanup.remove_store(tmp_path / "copy")
     assert [path.name for path in (tmp_path / "copy").rglob("*") if path.is_file() and path.name != "lock"] == [
         "zarr.json"
     ] or not [path for path in (tmp_path / "copy").rglob("*") if path.is_file() and path.name != "lock"]

@@ -11,32 +11,12 @@ from hypothesis import strategies as st
 from labelgen.errors import BudgetError
 from labelgen.similarity import tiles
 from labelgen.similarity.base import ListRequest, SearchPlan
-from labelgen.similarity.groups import ByMember, cut, rows_of
+from labelgen.similarity.groups import cut, rows_of
 from labelgen.similarity.tiles import Sizes
 from labelgen.testing.engines import plan_of
 from labelgen.types import Relation
 
 T2T, CROSS = ListRequest(Relation.T2T, 4), ListRequest(Relation.T2T, 2, scope="cross")
-
-
-def test_rows_laid_out_member_by_member() -> None:
-    layout = ByMember.of(np.array([2, 0, 3, 1]))
-    assert layout.groups.tolist() == [2, 0, 3]
-    assert layout.rows.tolist() == [2, 0, 5, 3, 1, 4]
-    assert layout.owner.tolist() == [2, 0, 3, 2, 0, 2]
-    assert layout.slices() == [(0, 3), (3, 2), (5, 1)]
-
-
-@given(st.lists(st.integers(0, 6), max_size=30))
-def test_prefixes_of_a_layout_are_the_groups(sizes: list[int]) -> None:
-    layout = ByMember.of(np.array(sizes, np.int64))
-    starts = np.cumsum(sizes) - sizes
-    seen: dict[int, list[int]] = {}
-    for start, count in layout.slices():
-        for group, row in zip(layout.groups[:count], layout.rows[start : start + count], strict=True):
-            seen.setdefault(int(group), []).append(int(row))
-    expected = {v: list(range(int(starts[v]), int(starts[v]) + size)) for v, size in enumerate(sizes) if size}
-    assert seen == expected
 
 
 def test_rows_of_ranges() -> None:

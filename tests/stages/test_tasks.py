@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
 
 from labelgen.errors import CorruptStoreError
-from labelgen.stages.running import lock, runner, task
+from labelgen.stages.running import lock, task
 from labelgen.stages.running.runner import WORK, run_task
 from labelgen.stages.running.task import Output, Task, TaskResult, find_receipt, outstanding, receipt_path
 from labelgen.store.disk.atomic import write_atomic
@@ -96,9 +97,10 @@ def test_where_things_lie_does_not_count(tmp_path: Path) -> None:
 
 def test_outstanding_tells_done_from_not_done(tmp_path: Path) -> None:
     run_task(tmp_path, _task("a"))
-    done, todo = outstanding(tmp_path, [_task("a"), _task("b")])
+    done, todo, damaged = outstanding(tmp_path, [_task("a"), _task("b")])
     assert [receipt.task for receipt in done] == ["embed/x/a"]
     assert todo == [_task("b")]
+    assert not damaged
 
 
 def test_parts_may_go_when_their_receipt_is_asked_for_alone(tmp_path: Path) -> None:
@@ -110,7 +112,7 @@ def test_parts_may_go_when_their_receipt_is_asked_for_alone(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", sorted(WORK))
 def test_every_name_of_a_task_is_a_function(name: str) -> None:
     pytest.importorskip("torch", reason="some tasks train networks")
-    assert callable(runner._function(name))
+    assert callable(resolve_name(WORK[name]))
 
 
 def test_a_note_of_tasks_with_module_paths_is_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from labelgen.config import RunConfig
 from labelgen.executors.local import LocalExecutor
-from labelgen.similarity.tiled.compiling import compile_meter
 from labelgen.stages.running import worker
+from labelgen.stages.work.search import compile_meter
 
 torch = pytest.importorskip("torch", reason="needs the extra labelgen[build]")
 

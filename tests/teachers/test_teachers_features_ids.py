@@ -111,7 +111,7 @@ def test_ids_of_the_other_modality_are_no_ids(tmp_path: Path) -> None:
 
 def test_two_columns_of_different_ids_are_refused(tmp_path: Path) -> None:
     ids, numbers = pa.array([IDS[row] for row in ORDER]), pa.array(range(N))
-    with pytest.raises(TeacherError, match="2 columns that could be ids: id, image_id"):
+    with pytest.raises(TeacherError, match=r"2 columns that could be ids: .id., .image_id."):
         create(parquet(tmp_path / "f.parquet", id=numbers, image_id=ids))
     check_joined(parquet(tmp_path / "g.parquet", id=ids, image_id=ids), IDS)
 
@@ -393,7 +393,7 @@ def test_identity_is_the_content_and_no_time(tmp_path: Path) -> None:
 )
 def test_arguments_of_other_types(arguments: dict[str, Any], tmp_path: Path) -> None:
     np.save(tmp_path / "f.npy", ROWS)
-    with pytest.raises(ConfigError):
+    with pytest.raises((ConfigError, TeacherError)):
         registry.create(
             "teacher", Spec.of("precomputed", **{"path": str(tmp_path / "f.npy"), **arguments}), device="cpu"
         )

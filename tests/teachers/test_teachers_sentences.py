@@ -157,7 +157,7 @@ def test_wrong_arguments_are_refused_before_anything_is_loaded() -> None:
         sbert(precision="float64")
     with pytest.raises(ConfigError, match="batch of a teacher is 0"):
         sbert(batch=0)
-    with pytest.raises(ConfigError, match="block of a teacher is True"):
+    with pytest.raises(ConfigError, match="'block' of teacher 'sbert' has the wrong type"):
         sbert(block=True)
 
 

@@ -1,4 +1,4 @@
-"""What follows from a card: the label that agrees best with every file of judgements, and whether the lead is real."""
+"""Recommendation of a card: the label that agrees best with every file of judgements, and the interval of its lead."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 from labelgen.audit.card.measures import Figure
 from labelgen.audit.card.rows import CardRow
 
-#: What decides, in this order of availability: it uses all grades, and needs no threshold.
+#: Measures that order the labels, the first one available: they use all grades and need no threshold.
 DECISIVE = ("spearman", "map_at_r")
-#: Of the subsets of a file the one that is harder to please by construction decides.
-_SUBSETS = ("foreign", "without own", "all", "with own")
+#: Subsets that decide, the first one available: those without annotated pairs are harder.
+_SUBSETS = ("unannotated", "without annotated", "all", "with annotated")
 
 
 def advice(rows: Sequence[CardRow]) -> Iterator[str]:
-    """One sentence a file, in the order of the card."""
+    """Yield one sentence a file, in the order of the card."""
     for name in dict.fromkeys(row.judgements for row in rows):
         here = [row for row in rows if row.judgements == name]
         subset = next(subset for subset in _SUBSETS if any(row.subset == subset for row in here))
-        asked = [row for row in here if row.subset == subset]
-        sentence = _sentence(name, subset, [row for row in asked if row.kind != "patched"])
+        chosen = [row for row in here if row.subset == subset]
+        sentence = _sentence(name, subset, [row for row in chosen if row.kind != "patched"])
         if sentence:
             yield sentence
-        yield from _changes(name, subset, asked)
+        yield from _changes(name, subset, chosen)
 
 
 def _changes(name: str, subset: str, rows: Sequence[CardRow]) -> Iterator[str]:
-    """How far a patch moves the label that agrees best without it."""
+    """Yield the effect of a patch on the label that agrees best without it."""
     patched = {(row.store, row.label): row for row in rows if row.kind == "patched"}
     pairs = [(row, patched[key]) for row in rows if (key := (row.store, f"{row.label} + patch")) in patched]
     if pairs:
@@ -41,7 +41,7 @@ def _changes(name: str, subset: str, rows: Sequence[CardRow]) -> Iterator[str]:
 
 
 def decisive(row: CardRow) -> Figure:
-    """The figure that lines of a file are ordered by."""
+    """Return the figure that lines of a file are ordered by."""
     return next(row.figures[name] for name in DECISIVE if name in row.figures)
 
 

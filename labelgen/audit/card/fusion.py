@@ -1,4 +1,4 @@
-"""Parameters of fusions from judgements: fitted on some pairs, then part of the fusion's spec."""
+"""Fusions with parameters fitted to judgements; the parameters become part of the fusion's spec."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _RIDGE = 1e-6
 
 
 def fused_values(by: Fusion, values: Sequence[Float64], pairs: JudgedPairs) -> Float64:
-    """The fused label of judged pairs, [n]; NaN where an input is.
+    """Return the fused label of judged pairs, [n]; NaN where an input is NaN.
 
     Args:
-        by: the fusion; ranks, where it takes them, are those among the judged pairs of the same left and right item.
+        by: the fusion; its ranks, if it uses any, are among the judged pairs of the same left and right item.
         values: one array [n] an input.
     """
     if by.uses_ranks:
@@ -60,7 +60,7 @@ def fit_logistic(of: Sequence[BlockRequest], values: Sequence[Float64], targets:
 
 
 def fitted_fusions(store: Store, judged: Sequence[JudgedPairs]) -> list[Fusion]:
-    """Every kind of fusion with parameters from the first half of the judged images, files weighted alike.
+    """Return every kind of fusion with parameters from the first half of the judged images, files weighted equally.
 
     Ratings are the targets of the logistic fusion, mapped to [0, 1] by the ends of their scale; the others take the
     mean and the deviation of their inputs. All labels of the store are inputs.
@@ -71,7 +71,7 @@ def fitted_fusions(store: Store, judged: Sequence[JudgedPairs]) -> list[Fusion]:
     relations = {pairs.relation for pairs in judged}
     if len(relations) != 1:
         raise ConfigError("a fusion is fitted to pairs of one relation", found=", ".join(sorted(relations)))
-    halves = [pairs.take(pairs.first_half & ~pairs.own) for pairs in judged]
+    halves = [pairs.take(pairs.first_half & ~pairs.annotated) for pairs in judged]
     of = labels_of(store, relations.pop())
     if len(of) < 2:
         raise ConfigError("a fusion needs two labels", found=", ".join(map(str, of)) or "none")
@@ -91,7 +91,7 @@ def fitted_fusions(store: Store, judged: Sequence[JudgedPairs]) -> list[Fusion]:
 
 
 def _text_image_cross(of: Sequence[BlockRequest]) -> list[Fusion]:
-    """The first text, image and cross-modal labels, with equal weights: nothing is fitted."""
+    """Return the first text, image and cross-modal labels with equal weights; nothing is fitted."""
     text = [need for need in of if need.relation is Relation.I2T and need.aggregation == "max"]
     image = [need for need in of if need.relation is Relation.I2I]
     both = {need.alias for need in text} & {need.alias for need in image}
@@ -113,7 +113,7 @@ def _share(ratings: Float64) -> Float64:
 
 
 def _scales(values: Sequence[Float64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of every input."""
+    """Return mean and standard deviation of every input."""
     known = [value[np.isfinite(value)] for value in values]
     centre = tuple(round(float(value.mean()), 4) for value in known)
     return centre, tuple(max(round(float(value.std()), 4), 1e-4) for value in known)

@@ -1,8 +1,8 @@
-"""What a store says about judged pairs: one number a pair for every teacher, relation and aggregation.
+"""Labels of judged pairs: one number a pair for every teacher, relation and aggregation.
 
-Exact similarities as the store defines them. Where an image stands for the set of its captions, a caption that is
-compared is left out of its own image's set: it would find itself. Of an own pair the two photographs are one, so
-`i2i` says 1 there by construction; a card shows foreign pairs apart for this reason.
+Exact similarities as the store defines them. A caption that is compared with an image is left out of that image's
+caption set: it would find itself. The two images of an annotated pair are one, so `i2i` is 1 there by construction; a
+card shows unannotated pairs apart for this reason.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _PIECE = 8_000_000
 def labels_of(
     store: Store, relation: Relation, aggregations: Sequence[Aggregation] = ("max", "mean")
 ) -> list[BlockRequest]:
-    """Every label that a store can give to pairs of a relation, the closest kind first.
+    """Return every label that a store has for pairs of a relation.
 
     Pairs of an image and a caption are labelled by text teachers (caption sets), by cross-modal teachers, and by image
-    teachers (the image against the photograph that the caption belongs to). `t2i` is `i2t`.
+    teachers (the image against the image of the caption). `t2i` is `i2t`.
     """
-    held = _held(store)
+    held = _modalities(store)
     if relation in (Relation.T2T, Relation.I2I):
         side: Modality = "text" if relation is Relation.T2T else "image"
         return [BlockRequest(relation, alias) for alias, modalities in held.items() if side in modalities]
@@ -45,14 +45,14 @@ def labels_of(
     return found + [BlockRequest(Relation.I2I, alias) for alias, modalities in held.items() if "image" in modalities]
 
 
-_NOBODY = np.empty(0, np.int64)
+NO_CAPTIONS = np.empty(0, np.int64)
 
 
-def label_values(store: Store, need: BlockRequest, pairs: JudgedPairs, *, without: Int64 = _NOBODY) -> Float32:
-    """The label of every pair, float32 [n]; NaN where an item has no embedding or an image no other caption.
+def label_values(store: Store, need: BlockRequest, pairs: JudgedPairs, *, without: Int64 = NO_CAPTIONS) -> Float32:
+    """Return the label of every pair, float32 [n]; NaN where an item has no embedding or an image no other caption.
 
     Args:
-        without: captions that stand in no image's set: those that a patch takes away.
+        without: captions that are in no image's set: those that a patch removes.
 
     Raises:
         ConfigError: the relation of the label does not fit the pairs.
@@ -60,33 +60,40 @@ def label_values(store: Store, need: BlockRequest, pairs: JudgedPairs, *, withou
     """
     if pairs.relation in (Relation.I2T, Relation.T2I):
         images, captions = (pairs.left, pairs.right) if pairs.relation is Relation.I2T else (pairs.right, pairs.left)
-        return _image_caption(store, need, images, captions, pairs.sentences, without)
+        return image_caption_values(store, need, images, captions, sentences=pairs.sentences, without=without)
     if need.relation is not pairs.relation:
-        raise ConfigError(f"{need} says nothing about pairs of {pairs.relation}", expected=str(pairs.relation))
+        raise ConfigError(f"{need} is no label of pairs of {pairs.relation}", expected=str(pairs.relation))
     side: Modality = "text" if need.relation is Relation.T2T else "image"
     rows = _Rows(store, _alias(need), side, pairs.sentences)
-    return _finite(_pairwise(rows, pairs.left, rows, pairs.right))
+    return _pairwise(rows, pairs.left, rows, pairs.right)
 
 
-def _image_caption(
-    store: Store, need: BlockRequest, images: Int64, captions: Int64, sentences: tuple[str, ...], without: Int64
+def image_caption_values(
+    store: Store,
+    need: BlockRequest,
+    images: Int64,
+    captions: Int64,
+    *,
+    sentences: tuple[str, ...] = (),
+    without: Int64 = NO_CAPTIONS,
 ) -> Float32:
+    """Return `label_values` of pairs of an image and a caption (-1 - i for sentence i)."""
     alias = _alias(need)
     if need.relation is Relation.I2I:
         if (captions < 0).any():
             raise ConfigError("a sentence that is no caption of the store has no photograph", found=str(need))
         rows = _Rows(store, alias, "image")
-        return _finite(_pairwise(rows, images, rows, store.image_of(captions)))
+        return _pairwise(rows, images, rows, store.image_of(captions))
     if need.relation is not Relation.I2T:
-        raise ConfigError(f"{need} says nothing about an image and a caption", expected="i2t or i2i")
+        raise ConfigError(f"{need} is no label of an image and a caption", expected="i2t or i2i")
     texts = _Rows(store, alias, "text", sentences)
-    if "image" in _held(store)[alias]:
-        return _finite(_pairwise(_Rows(store, alias, "image"), images, texts, captions))
-    return _finite(_sets(store, texts, images, captions, need.aggregation, without))
+    if "image" in _modalities(store)[alias]:
+        return _pairwise(_Rows(store, alias, "image"), images, texts, captions)
+    return _sets(store, texts, images, captions, need.aggregation, without)
 
 
 class _Rows:
-    """Embedding rows of a side; -1 - i is sentence i, which the teacher encodes when it is first asked for."""
+    """Embedding rows of a side; -1 - i is sentence i, which the teacher encodes at its first use."""
 
     def __init__(self, store: Store, alias: str, modality: Modality, sentences: tuple[str, ...] = ()) -> None:
         self._array = store.embeddings(alias, modality)
@@ -107,10 +114,10 @@ class _Rows:
 
 
 def encode_sentences(spec: str, texts: Sequence[str]) -> Float16:
-    """Unit rows of texts by the teacher that a spec names, as a build stores them, float16 [n, dim].
+    """Return unit rows of texts by the teacher that a spec names, as a build stores them, float16 [n, dim].
 
     Raises:
-        ConfigError: the teacher looks features up by id and cannot encode.
+        ConfigError: the teacher looks up features by id and cannot encode.
     """
     from labelgen import registry
 
@@ -131,27 +138,27 @@ def _pairwise(left: _Rows, left_rows: Int64, right: _Rows, right_rows: Int64) ->
         pair_similarities(left.take(left_rows[here]), right.take(right_rows[here]))
         for here in _pieces(np.ones(len(left_rows), np.int64), left.dim)
     ]
-    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+    return _finite(np.concatenate(parts) if parts else np.empty(0, np.float32))
 
 
 def _sets(store: Store, texts: _Rows, images: Int64, captions: Int64, aggregation: str, without: Int64) -> Float32:
-    """An image's captions, the compared one left out, against a caption: max or mean over those alive."""
+    """Compare a caption with an image's other captions: maximum or mean over those that are embedded."""
     offsets = np.asarray(store.offsets, np.int64)
     starts, sizes = offsets[images], offsets[images + 1] - offsets[images]
     result = np.full(len(images), PAD_SCORE, np.float32)
     for here in _pieces(sizes, texts.dim):
         members = rows_of(starts[here], sizes[here])
-        asked = np.repeat(captions[here], sizes[here])
-        scores = pair_similarities(texts.take(members), texts.take(asked))
-        scores[(members == asked) | np.isin(members, without)] = PAD_SCORE  # not alive: aggregations leave it out
-        kept = sizes[here] > 0
+        repeated = np.repeat(captions[here], sizes[here])
+        scores = pair_similarities(texts.take(members), texts.take(repeated))
+        scores[(members == repeated) | np.isin(members, without)] = PAD_SCORE  # aggregations skip it
+        filled = sizes[here] > 0
         how: Aggregation = "mean" if aggregation == "mean" else "max"
-        result[np.flatnonzero(kept) + here.start] = aggregate_groups(scores[:, None], sizes[here][kept], how)[:, 0]
-    return result
+        result[np.flatnonzero(filled) + here.start] = aggregate_groups(scores[:, None], sizes[here][filled], how)[:, 0]
+    return _finite(result)
 
 
 def _pieces(sizes: Int64, dim: int) -> Iterator[slice]:
-    """Consecutive pairs whose rows together fit a piece."""
+    """Yield slices of consecutive pairs whose rows together fit a piece."""
     limit = max(1, _PIECE // max(1, dim))
     number = (np.cumsum(sizes) - 1) // limit
     borders = np.flatnonzero(np.diff(number, prepend=-1))
@@ -163,8 +170,8 @@ def _finite(values: Float32) -> Float32:
     return np.where(values > PAD_SCORE, values, np.float32(np.nan))
 
 
-def _held(store: Store) -> dict[str, set[Modality]]:
-    """Alias -> modalities that are embedded."""
+def _modalities(store: Store) -> dict[str, set[Modality]]:
+    """Return alias -> modalities that are embedded."""
     held: dict[str, set[Modality]] = {alias: set() for alias in store.manifest.teachers}
     for entry in store.manifest.embeddings:
         held[entry.alias].add(entry.modality)
@@ -173,5 +180,5 @@ def _held(store: Store) -> dict[str, set[Modality]]:
 
 def _alias(need: BlockRequest) -> str:
     if need.alias is None:
-        raise ConfigError(f"the label {need} names no teacher", todo="write it with its alias, like i2t.text")
+        raise ConfigError(f"the label {need} names no teacher", todo="add the alias, like i2t.text")
     return need.alias

@@ -1,9 +1,9 @@
-"""Judged pairs as rows of a store: ids are found however a data set writes them, sentences by their text."""
+"""Judged pairs as rows of a store: ids in several spellings, sentences by their text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -26,18 +26,19 @@ class JudgedPairs:
         judgements: where they come from.
         left, right: image or caption rows, by the relation, int64 [n]; -1 - i for sentence i of `sentences`.
         ratings: [n].
-        own: whether the two items belong to the same image, bool [n].
+        annotated: whether the two items belong to the same image, bool [n].
         groups: number of the image that stands for a pair in the bootstrap: that of its left item (a sentence that is
             no caption stands for itself), int64 [n], numbers from 0.
+        first_half: whether the image of the pair is in the first half, bool [n].
         sentences: texts that are no captions of the store.
-        unknown: how many judged pairs the store does not hold.
+        unknown: number of judged pairs that the store does not hold.
     """
 
     judgements: Judgements
     left: Int64
     right: Int64
     ratings: Float64
-    own: Bool
+    annotated: Bool
     groups: Int64
     first_half: Bool
     sentences: tuple[str, ...] = ()
@@ -56,32 +57,23 @@ class JudgedPairs:
 
     @property
     def positive(self) -> Bool | None:
-        """Which pairs people call right, [n]; None where the file does not say."""
+        """Pairs that people call right, [n]; None where the file does not say."""
         threshold = self.judgements.positive_from
         return None if threshold is None else self.ratings >= threshold
 
     def take(self, chosen: Bool) -> JudgedPairs:
-        """Some of the pairs; groups are numbered anew."""
+        """Return some of the pairs; groups are renumbered."""
         groups = np.unique(self.groups[chosen], return_inverse=True)[1].astype(np.int64)
-        return JudgedPairs(
-            self.judgements,
-            self.left[chosen],
-            self.right[chosen],
-            self.ratings[chosen],
-            self.own[chosen],
-            groups,
-            self.first_half[chosen],
-            self.sentences,
-            self.unknown,
-        )
+        names = ("left", "right", "ratings", "annotated", "first_half")
+        return replace(self, groups=groups, **{name: getattr(self, name)[chosen] for name in names})
 
     def half(self, which: Half) -> JudgedPairs:
-        """The pairs of one half of the judged images: one to choose parameters on, the other to report."""
+        """Return the pairs of one half of the judged images: one to choose parameters on, the other to report."""
         return self.take(self.first_half if which == "first" else ~self.first_half)
 
 
 def resolve(store: Store, judgements: Judgements) -> JudgedPairs:
-    """The pairs of `judgements` that a store holds; others are counted.
+    """Return the pairs of `judgements` that a store holds; others are counted.
 
     Image ids are compared with the store's ids, then with file names, their stems, and the number at the end of the
     stem (COCO names a photograph by its id). Captions are compared by id, sentences by text.
@@ -103,7 +95,7 @@ def resolve(store: Store, judgements: Judgements) -> JudgedPairs:
         )
     left, right = left[known], right[known]
     owners = [_owner(store, kind, rows) for kind, rows in zip(judgements.kinds, (left, right), strict=True)]
-    # A sentence that is no caption has no image: it stands for itself, and belongs to nobody.
+    # a sentence that is no caption has no image: it is a group of its own
     groups = np.where(owners[0] < 0, left - _images(store), owners[0])
     return JudgedPairs(
         judgements,
@@ -157,14 +149,14 @@ class _Finder:
 
 
 def _spellings(file: str) -> list[str]:
-    """A file name, its stem, and the number at the end of the stem; a number alone is an id already."""
+    """Return a file name, its stem, and the number at the end of the stem."""
     name, stem = file.rpartition("/")[2], file_stem(file)
     number = stem.rpartition("_")[2]
     return [name, stem, *([str(int(number))] if number.isdecimal() else [])]
 
 
 def _owner(store: Store, kind: Kind, rows: Int64) -> Int64:
-    """Image rows; -1 - i for sentence i."""
+    """Return image rows; -1 - i for sentence i."""
     if kind == "image":
         return rows
     captions = rows >= 0
@@ -174,7 +166,7 @@ def _owner(store: Store, kind: Kind, rows: Int64) -> Int64:
 
 
 def _first_half(store: Store, owners: Int64, rows: Int64, sentences: tuple[str, ...]) -> Bool:
-    """One bit of the hash of the id of every pair's image, or of its sentence."""
+    """Return one bit of the hash of the id of every pair's image, or of its sentence."""
     bits = np.empty(len(owners), bool)
     inside = owners >= 0
     for chosen, names in (

@@ -1,4 +1,4 @@
-"""The values of an agreement card: its lines, notes and advice."""
+"""Values of an agreement card: its lines, notes and recommendation."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CardRow:
-    """One label against one file.
+    """One label compared with one file.
 
     Attributes:
         store: name of the store.
-        judgements: name of the file, `source` what it is.
+        judgements: name of the file; `source` describes it.
         relation: of the judged pairs.
         label: a `BlockRequest` or the spec of a fusion.
         kind: `teacher` or `fusion`; `patched` for either with a patch, whose label ends in ` + patch`.
-        subset: `all` pairs or `foreign` ones; of retrieval `with own` or `without own` partners.
-        pairs: how many were compared (queries, of retrieval); `images` how many stand behind the intervals.
+        subset: `all` or `unannotated` pairs; of retrieval `with annotated` or `without annotated` partners.
+        pairs: number of pairs compared (of retrieval: queries); `images`: number of images of the bootstrap.
         figures: by measure.
     """
 
@@ -39,14 +39,14 @@ class CardRow:
     figures: Mapping[str, Figure]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; a measure that is not defined is null."""
+        """Return plain data; a measure that is not defined is null."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "figures"}
         return {**plain, "figures": {name: figure.to_json() for name, figure in self.figures.items()}}
 
 
 @dataclass(frozen=True)
 class AgreementCard:
-    """All lines, what is worth knowing beside them, and what follows from them."""
+    """Lines of a card, notes on what was left out, and which label agrees best."""
 
     rows: tuple[CardRow, ...]
     notes: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class AgreementCard:
 
     @property
     def frame(self) -> pl.DataFrame:
-        """One row a line and measure: value, low, high."""
+        """Return one row a line and measure: value, low, high."""
         import polars as pl
 
         lines = [
@@ -70,7 +70,7 @@ class AgreementCard:
         return pl.DataFrame(lines, infer_schema_length=None)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data."""
         return {
             "settings": dict(self.settings),
             "rows": [row.to_json() for row in self.rows],

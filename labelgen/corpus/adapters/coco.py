@@ -129,7 +129,7 @@ def _located(root: Path, given: str, images: Sequence[ImageRecord]) -> tuple[Pat
     """The folder of the photographs and the images with `file` relative to it.
 
     Names of the annotations (`val2014/COCO_val2014_000000000042.jpg`) stay where their folders are there, or nothing
-    is. Where only the other year's folders are, or all photographs lie flat in one folder, they are renamed.
+    is. Where only the other year's folders are, or all photographs are in one flat folder, they are renamed.
 
     Raises:
         DatasetError: `given` does not exist.

@@ -93,5 +93,5 @@ def _read_split(
 
 
 def _relative(path: str) -> str:
-    """`./pics/x.jpg` -> `x.jpg`: the folder has other names on other disks, what lies in it has not."""
+    """`./pics/x.jpg` -> `x.jpg`: the folder has other names on other disks, the files in it have not."""
     return path.removeprefix("./").removeprefix("pics/")

@@ -28,7 +28,7 @@ class Folder:
     file less its last line end. `captions.jsonl` in the root has a line `{"file": "a/b.jpg", "captions": ["...", ...]}`
     (or `"caption": "..."`) for some or all images; a file that only it names is an image whose photograph is missing.
     Where there is neither, `metadata.jsonl`, `metadata.csv` or `metadata.parquet` of any folder gives `file_name`,
-    relative to its own folder, and `text`, `caption` or `captions`. A folder without captions is refused.
+    relative to the folder of the table, and `text`, `caption` or `captions`. A folder without captions is refused.
 
     Args:
         root: the folder.
@@ -57,8 +57,8 @@ class Folder:
         """All splits.
 
         Raises:
-            DatasetError: the root is missing, or holds no captions, or some that cannot be told to belong to a
-                photograph.
+            DatasetError: the root is missing, or holds no captions, or some whose photograph is
+                ambiguous.
         """
         folder = data_folder(self.root, "folder", self.info.expects)
         ledger = Ledger()

@@ -42,7 +42,7 @@ class FolderFiles:
     others: list[str] = field(default_factory=list)
 
     def other_texts(self) -> list[str]:
-        """Texts that lie beside a photograph with another suffix than the one that is read."""
+        """Texts beside a photograph with another suffix than the one that is read."""
         stems = {_stem(photo) for photo in self.photos}
         return [file for file in self.others if _suffix(file) in _TEXTS and _stem(file) in stems]
 
@@ -71,7 +71,7 @@ def folder_files(folder: Path, suffix: str, ledger: Ledger) -> FolderFiles:
         ledger: folders are booked in it.
 
     Raises:
-        DatasetError: a folder that cannot be read, or a photograph and a text that cannot be told to belong together.
+        DatasetError: a folder that cannot be read, or an ambiguous match of photographs and texts.
     """
     listed = _walk(folder, ledger)
     photos = sorted(file for file in listed if _suffix(file) in PHOTO_SUFFIXES and not _hidden(file))
@@ -96,9 +96,9 @@ def _texts(photos: Sequence[str], beside: Mapping[str, Sequence[str]]) -> dict[s
         if len(found) > 1 or (found and stem in owner):
             several = found if len(found) > 1 else [owner[stem], photo]
             raise DatasetError(
-                "several photographs share a text" if len(found) == 1 else "several texts lie beside one photograph",
+                "several photographs share a text" if len(found) == 1 else "several texts beside one photograph",
                 found=", ".join(shown(repaired(file)) for file in several),
-                expected="one photograph and one text of a name: which belong together cannot be seen",
+                expected="one photograph and one text of a name: it is unclear which belong together",
                 todo=f"rename or remove one, or list the captions in {CAPTIONS}",
             )
         if found:
@@ -137,7 +137,7 @@ def _refuse_unreadable(error: OSError) -> None:
 
 
 def _kind(folder: Path, file: str, suffix: str, silent: Collection[str]) -> tuple[str, bool]:
-    """What a file is that is not read, and whether a person may miss it."""
+    """Kind of a file that is not read, and whether users may miss it."""
     name, own = _name(file), _suffix(file)
     if _hidden(file):
         return "hidden", own in PHOTO_SUFFIXES | OTHER_PHOTOS and not name.startswith("._")

@@ -19,7 +19,7 @@ from labelgen.errors import DatasetError, some
 #: `restval` are validation images of COCO that this split adds to training.
 SPLITS = {"restval": "train"}
 
-# Files that an adapter of their own reads.
+# Files of the other adapters.
 _USUAL = {"dataset_coco.json", "dataset_flickr30k.json", "dataset_flickr8k.json"}
 
 # Most of the file and nothing we use: dropped while parsing, COCO's 7 million tokens never pile up.
@@ -42,7 +42,7 @@ def find_karpathy(folder: Path, name: str, ledger: Ledger) -> Path | None:
             f"there are several files of Karpathy's form below {folder}",
             found=some(str(path.relative_to(folder)) for path in found),
             expected=f"{name}, or one dataset_*.json",
-            todo="give each its own folder",
+            todo="give each a separate folder",
         )
     if found:
         ledger.seen("annotation files")

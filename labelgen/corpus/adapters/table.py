@@ -23,7 +23,7 @@ _USUAL_FILES = tuple(f"captions{suffix}" for suffix in SUFFIXES)
 # Columns that are read if they are there; the two without an entry here must be.
 _OPTIONAL = {"caption_id": "caption_id", "split": "split", "image_file": "file_name", "category": "category"}
 
-# What a column of texts is called; one that is not read is told.
+# Usual names of columns of texts; unread ones get a note.
 _TEXTS = re.compile(r"caption|sentence|text|description|comment", re.IGNORECASE)
 _ABOUT_TEXTS = re.compile(r"(id|ids|index|row|number|count|length)$", re.IGNORECASE)
 
@@ -35,7 +35,7 @@ class Table:
     """Adapter of tables with one row a caption, or one an image with a list of captions.
 
     Images take the order in which they first appear, captions theirs within the image. A row whose caption is null
-    stands for its image alone. Column options that are left empty take the columns `caption_id`, `split`, `file_name`
+    declares its image alone. Column options that are left empty take the columns `caption_id`, `split`, `file_name`
     and `category` where the table has them.
 
     Args:
@@ -45,10 +45,10 @@ class Table:
         caption: column of captions; lists of parquet and JSONL are several captions of an image.
         caption_id: column of caption ids; made as `<image_id>#<n>` without one.
         split: column of splits; all images are `train` without one, `unassigned` where it is null or empty.
-        image_file: column of file names. Absolute ones are taken if `photos` is given and they lie in it.
+        image_file: column of file names. Absolute ones are taken if `photos` is given and contains them.
         category: column of categories.
         photos: folder of the photographs, relative to `root` or absolute; images/ or `root` itself when empty.
-        separator: of CSV and TSV: a character, or `comma`, `tab`, `semicolon` or `pipe`; seen from the suffix and the
+        separator: of CSV and TSV: a character, or `comma`, `tab`, `semicolon` or `pipe`; taken from the suffix and the
             header when empty.
         quoting: of CSV and TSV: `csv` reads quotes by RFC 4180, `none` takes them as text, `auto` takes the reading
             that fits and refuses a file that neither or both do.
@@ -91,7 +91,7 @@ class Table:
         """All rows.
 
         Raises:
-            DatasetError: no table, a column that it does not have, rows that cannot be told apart, an image with two
+            DatasetError: no table, a column that it does not have, rows of another width, an image with two
                 splits or files, or ids or captions of a wrong type.
         """
         ledger = Ledger()
@@ -105,7 +105,7 @@ class Table:
         return Records(images, captions, photos, [path], ledger.closed())
 
     def _find(self, ledger: Ledger) -> tuple[Path, Path]:
-        """The folder and the table; tables of the usual names that are not read are told."""
+        """The folder and the table; unread tables of the usual names are booked."""
         if self.root is not None and self.root.is_file() and not self.file:
             return self.root.parent, _checked(self.root)
         folder = data_folder(self.root, "table", self.info.expects)
@@ -132,7 +132,7 @@ def _checked(path: Path) -> Path:
 
 
 def _mapped(table: TableFile, required: dict[str, str], optional: dict[str, str]) -> dict[str, str]:
-    """Meaning -> column. Columns that were asked for must exist; defaults of optional ones may be absent."""
+    """Meaning -> column. Requested columns must exist; defaults of optional ones may be absent."""
     present = table.columns
     defaults = {meaning: name for meaning, name in _OPTIONAL.items() if name in present}
     if _PICTURE in table.pictures:
@@ -155,7 +155,7 @@ def _no_column(path: Path, column: str, present: Sequence[str]) -> DatasetError:
         todo=f"did you mean {near[0]!r}?"
         if near and not one
         else "name its columns with image_id=..., caption=..., and so on"
-        + (", and what stands between them with separator=..." if one else ""),
+        + (", and their separator with separator=..." if one else ""),
     )
 
 

@@ -26,7 +26,7 @@ class WebDataset:
     Every photograph is an image; its key is the path of the member without the last suffix (`00003.jpg`, and
     `00003.v2.jpg` too). Captions are the members `key.txt`, `key.<number>.txt` and `key.caption.txt`, else the field
     `caption_field` of `key.json` (a text or a list of texts). Where no photograph has a longer name, the part before
-    its first dot may stand for its key, as the webdataset library has it: `k.txt` belongs to `k.v2.jpg`.
+    its first dot may serve as its key, as the webdataset library has it: `k.txt` belongs to `k.v2.jpg`.
 
     - `key.seg.png` beside `key.jpg` is a further picture of the same sample, not an image, unless `key.seg.txt` is
       there or the part between is a number. So is the second of `key.jpg` and `key.png`, and of `k.img.jpg` and
@@ -97,7 +97,7 @@ class WebDataset:
         return Records(images, captions, folder, ledger=ledger.closed())
 
     def reader(self, ledger: Ledger) -> ShardReader:
-        """What reads one shard with the options of this data set."""
+        """Reader of one shard with the options of this data set."""
         return ShardReader(self.caption_field, self.lines, self.damaged == "quarantine", ledger)
 
     def image_id(self, shard: str, key: str) -> str:

@@ -25,7 +25,7 @@ _LANGUAGE = re.compile(
 
 
 class TokenLine(NamedTuple):
-    """A line of a token file: `file#n` as it stands there, the file, the caption."""
+    """A line of a token file: `file#n` unchanged, the file, the caption."""
 
     caption_id: str
     file: str
@@ -90,7 +90,7 @@ def token_records(
 
 
 def _refuse_two_lines(text: str, where: str) -> None:
-    """A carriage return may stand in a caption; one with a line of the token file behind it ended a line."""
+    """A caption may hold a carriage return; one with a line of the token file behind it ended a line."""
     if any(token_line(part) for part in text.split("\r")[1:]):
         raise DatasetError(
             f"{where} holds several lines",
@@ -103,7 +103,7 @@ def _refuse_two_lines(text: str, where: str) -> None:
 def _book_listed(
     ledger: Ledger, splits: Mapping[str, tuple[str, str]], captioned: Mapping[str, str], path: Path
 ) -> None:
-    """Tell of images that lists name and the token file does not: they have no captions."""
+    """Book images that lists name and the token file does not: they have no captions."""
     without = [file for image_id, (_, file) in splits.items() if image_id not in captioned]
     ledger.seen("listed images", len(splits))
     ledger.used("listed images", len(splits) - len(without))

@@ -36,7 +36,7 @@ class Wikipedia:
         expects=f"{', '.join(_LISTS.values())} (text id, image id, category), texts/<text id>.xml; optional: "
         f"{_CATEGORIES} and images/<category>/<image id>.jpg. With features_only=true the lists suffice: captions are "
         "then the text ids, meant for precomputed teachers",
-        ids="image: image id of the lists; caption: text id of the lists, as it stands there",
+        ids="image: image id of the lists; caption: text id of the lists, unchanged",
         splits="train, test",
         url="http://www.svcl.ucsd.edu/projects/crossmodal/",
     )
@@ -117,7 +117,7 @@ def _photos_by_id(photos: Path | None) -> list[tuple[str, str]]:
 
 
 def _book_photos(ledger: Ledger, found: Sequence[tuple[str, str]], images: Sequence[ImageRecord]) -> None:
-    """Tell of photographs that no list names, and of those that another of the same id hides."""
+    """Book photographs that no list names, and those that another of the same id hides."""
     used, named = {image.file for image in images}, {image.image_id for image in images}
     ledger.seen("photographs", len(found))
     for image_id, file in found:
@@ -137,7 +137,7 @@ def _document(texts: Path, text_id: str) -> str:
 
 
 def _text_of_xml(data: bytes, name: str) -> str:
-    """The content of the `<text>` elements; where the XML is not well-formed, what stands between the tags."""
+    """The content of the `<text>` elements; where the XML is not well-formed, the text between the tags."""
     try:
         root = ET.fromstring(data, ET.XMLParser(target=_Plain(name)))  # noqa: S314 - _Plain refuses entities
         parts = ["".join(element.itertext()) for element in root.iter("text")]

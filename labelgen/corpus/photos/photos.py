@@ -34,7 +34,7 @@ MAX_FILE_BYTES = 1 << 30
 # Formats that are decoded inside Pillow. Others start programs (EPS runs Ghostscript) or are no photographs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
 
-# As `warnings` keeps it: action, message, category, module, line.
+# An entry of `warnings.filters`: action, message, category, module, line.
 _FILTER: Any = ("ignore", None, UserWarning, re.compile(r"PIL\."), 0)
 
 
@@ -108,7 +108,7 @@ def decode_photo(data: bytes) -> Image.Image:
 
 
 def with_photo(data: bytes, work: Callable[[Image.Image], Made]) -> Made:
-    """What `work` makes of `decode_photo(data)`; of large pictures one is held at a time.
+    """Return `work(decode_photo(data))`; only one large picture is held at a time.
 
     Raises:
         PhotoError: see `decode_photo`; what `work` raises passes unchanged.
@@ -125,7 +125,7 @@ def with_photo(data: bytes, work: Callable[[Image.Image], Made]) -> Made:
 
 
 def black_photo() -> Image.Image:
-    """A black picture: what stands in a batch for a photograph that cannot be used."""
+    """A black picture, which replaces a photograph that cannot be used in a batch."""
     return Image.new("RGB", (64, 64))
 
 
@@ -158,7 +158,7 @@ def _regular(path: Path, *, limited: bool) -> os.stat_result:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise PhotoError("missing", f"there is no file {path}") from error
     except (OSError, ValueError) as error:
-        raise PhotoError("unreadable", f"cannot look at {path}", found=str(error)) from error
+        raise PhotoError("unreadable", f"cannot read {path}", found=str(error)) from error
     if not stat.S_ISREG(status.st_mode):
         raise PhotoError("not_an_image", f"{path} is not a regular file")
     if status.st_size == 0:
@@ -239,10 +239,10 @@ def _accepts(accept: Callable[[bytes], bool | str] | None, prefix: bytes) -> boo
 
 
 def _quiet() -> None:
-    """Silence Pillow's remarks on damaged metadata, which say nothing about the pixels.
+    """Silence Pillow's warnings about damaged metadata, which do not concern the pixels.
 
-    The filter stays: `warnings.catch_warnings` is not safe in threads. It is put back when somebody replaced the
-    filters in between, and only ever covers what Pillow's own modules say.
+    The filter stays: `warnings.catch_warnings` is not safe in threads. It is put back when the filters were
+    replaced in between, and only covers warnings of Pillow's modules.
     """
     if _FILTER not in warnings.filters:
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image
 
-#: Pillow's own limit.
+#: Pillow's limit.
 MAX_PIXELS = 178_956_970
 #: What decoding one picture may take. Fixed: which pictures are used must not depend on the memory of a machine.
 MAX_BYTES = 1_000_000_000
@@ -48,7 +48,7 @@ class UndefinedPixelsError(ValueError):
 
 @contextmanager
 def turn(image: Image.Image) -> Iterator[None]:
-    """What works on a large picture holds this: two of them at once would take twice the memory."""
+    """Lock around the work on a large picture: two of them at once would take twice the memory."""
     if _pixels(image) <= _LARGE_PIXELS:
         yield
         return
@@ -57,7 +57,7 @@ def turn(image: Image.Image) -> Iterator[None]:
 
 
 def size_problem(image: Image.Image) -> str:
-    """Why a picture is too large to be decoded, empty where it is not."""
+    """Reason why a picture is too large to be decoded, empty where it is not."""
     width, height = image.size
     if _pixels(image) > MAX_PIXELS or _pixels(image) * _bytes_a_pixel(image) > MAX_BYTES:
         return f"the picture has {width} x {height} pixels"
@@ -69,7 +69,7 @@ def size_problem(image: Image.Image) -> str:
 def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where the metadata say nothing or are damaged."""
     try:
-        # The base method: PngImageFile's own decodes all pixels to look behind them.
+        # The base method: that of PngImageFile decodes all pixels to read what follows them.
         found = Image.Image.getexif(image).get(_ORIENTATION, 1)
     except Exception:  # a damaged EXIF block does not spoil the picture
         return 1

@@ -18,7 +18,7 @@ FILES = "files"
 #: End of the name of a shard.
 TAR = re.compile(r"\.tar$", re.IGNORECASE)
 _COMPRESSED = re.compile(r"\.(?:tar\.\w+|tgz|tbz2?|txz|tlz|tzst|taz)$", re.IGNORECASE)
-# What writers and browsers call a shard that they have not finished, and what lies beside shards.
+# Names of unfinished shards, as writers and browsers give them, and of files that accompany shards.
 _UNFINISHED = re.compile(r"\.tar\.(?:part|partial|tmp|temp|incomplete|crdownload|download|aria2)$", re.IGNORECASE)
 _COMPANION = re.compile(r"\.tar\.(?:idx|index|json|md5|sha1|sha256)$", re.IGNORECASE)
 _OTHER_ARCHIVE = re.compile(r"\.(?:zip|7z|rar|gz|bz2|xz|zst|lz4)$", re.IGNORECASE)
@@ -28,7 +28,7 @@ def shards_of(folder: Path, ledger: Ledger) -> list[Path]:
     """The shards below a folder in order of their paths; every file that is none is booked.
 
     Raises:
-        DatasetError: compressed shards, or a folder that cannot be looked into.
+        DatasetError: compressed shards, or a folder that cannot be read.
     """
     shards, packed = [], []
     for path, linked in _files(folder):
@@ -48,7 +48,7 @@ def shards_of(folder: Path, ledger: Ledger) -> list[Path]:
             ledger.skipped(FILES, kind, name, loud=loud)
     if packed:
         raise DatasetError(
-            f"{len(packed)} compressed shards lie in {folder}",
+            f"{len(packed)} compressed shards in {folder}",
             found=some(packed),
             expected="uncompressed shards: photographs are read from their places in them",
             todo="uncompress them (gzip -d, zstd -d, ...), or move them out of this folder",
@@ -63,7 +63,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, bool]]:
     """Files below a folder, and folders that are links or named like shards; and whether it is a linked folder."""
 
     def refuse(error: OSError) -> None:
-        raise DatasetError(f"cannot look into {error.filename}", found=error.strerror or str(error)) from error
+        raise DatasetError(f"cannot read the folder {error.filename}", found=error.strerror or str(error)) from error
 
     for parent, folders, names in os.walk(folder, onerror=refuse):
         for name in sorted(names):
@@ -79,7 +79,7 @@ def _is_packed(name: str) -> bool:
 
 
 def _other_file(name: str) -> tuple[str, bool]:
-    """Kind of a file that is no shard, and whether a person would miss it."""
+    """Kind of a file that is no shard, and whether users would miss it."""
     if _UNFINISHED.search(name):
         return "unfinished shards", True
     if _OTHER_ARCHIVE.search(name):

@@ -22,13 +22,13 @@ OTHER_PHOTO_SUFFIXES = frozenset(
     }
 )
 
-#: Suffixes of texts that are not read; a person would take them for captions.
+#: Suffixes of texts that are not read; they look like captions.
 _OTHER_TEXT_SUFFIXES = frozenset({".text", ".caption", ".captions", ".cap", ".txt", ".tsv", ".srt", ".vtt", ".md"})
 _PHOTOS = PHOTO_SUFFIXES | OTHER_PHOTO_SUFFIXES
 
 Kind: TypeAlias = Literal["photo", "text", "json"]
 
-# What may stand between the key and `.txt` of one of several captions: `key.0.txt`, `key.caption.txt`.
+# Parts between the key and `.txt` of one of several captions: `key.0.txt`, `key.caption.txt`.
 _CAPTION = re.compile(r"(?:captions?[-_]?\d*|\d+)(?:\.\d+)?|")
 # The same where no photograph says what the key is: `img.0001.txt` more likely has the key `img.0001`.
 _COUNTED = re.compile(r"\.(?:captions?|0|[1-9]\d{0,2})$")
@@ -37,7 +37,7 @@ _SHOWN = 24
 
 @dataclass(frozen=True)
 class Skipped:
-    """Why a member is not read; `loud` where it looks like a photograph or a caption."""
+    """Reason why a member is not read; `loud` where it looks like a photograph or a caption."""
 
     kind: str
     loud: bool = False
@@ -64,7 +64,7 @@ class Keys:
 
     Attributes:
         samples: by key.
-        skipped: member -> why it is not read.
+        skipped: member -> the reason why it is not read.
         repeated: members whose key and suffix another member had before.
     """
 
@@ -90,19 +90,19 @@ class Keys:
 
 
 def kind_of(name: str) -> Kind | None:
-    """What the last suffix of a name says, in upper or lower case."""
+    """Kind of a member by its last suffix, in upper or lower case."""
     suffix = _suffix(name)
     return "photo" if suffix in _PHOTOS else "text" if suffix == ".txt" else "json" if suffix == ".json" else None
 
 
 def looks_used(name: str) -> bool:
-    """Whether a person would take a member for a photograph or a caption (`x.jpg.gz`, `x.caption`)."""
+    """True if a member looks like a photograph or a caption (`x.jpg.gz`, `x.caption`)."""
     parts = {f".{part}" for part in name.rpartition("/")[2].lower().split(".")[1:]}
     return bool(parts & (_PHOTOS | _OTHER_TEXT_SUFFIXES))
 
 
 def other_suffix(name: str) -> Skipped:
-    """Why a member whose suffix is not known is skipped."""
+    """Reason for skipping a member whose suffix is not known."""
     looks = looks_used(name)
     suffix = _suffix(name)
     if looks and kind_of(name[: -len(suffix)]) is not None:
@@ -153,9 +153,9 @@ class _Group:
 
     def divide(self, found: Keys) -> None:
         """Give every member its sample or the reason why it has none."""
-        own, common, left = self._texts()
-        images = self._images(own)
-        if common and not own and len(images) > 1:  # one sample of several pictures in the sense of the library
+        captioned, common, left = self._texts()
+        images = self._images(captioned)
+        if common and not captioned and len(images) > 1:  # one sample of several pictures in the sense of the library
             images = images[:1]
         samples = {stem: Sample(stem, photo=self.photos[stem][0]) for stem in images}
         for stem, numbers in self.photos.items():
@@ -168,7 +168,7 @@ class _Group:
                 found.skipped[number] = self._skipped("captions that several photographs could have", number, samples)
         elif common:
             self._without_photographs(common, samples)
-        for stem, numbers in own.items():
+        for stem, numbers in captioned.items():
             samples[stem].texts += numbers
         for number in left:
             found.skipped[number] = self._skipped("texts that are not named as captions", number, samples)
@@ -179,27 +179,27 @@ class _Group:
 
     def _texts(self) -> tuple[dict[str, list[int]], list[int], list[int]]:
         """Captions of photographs by their stem; captions of the group; texts that are no captions."""
-        own: dict[str, list[int]] = {}
+        captioned: dict[str, list[int]] = {}
         common, left = [], []
         for stem, numbers in self.texts.items():
             photo = next((prefix for prefix in _prefixes(stem, self.key) if prefix in self.photos), None)
             caption = _CAPTION.fullmatch(_rest(stem, self.key if photo is None else photo)) is not None
             if photo is not None and caption:
-                own.setdefault(photo, []).extend(numbers)
+                captioned.setdefault(photo, []).extend(numbers)
             elif photo is None and (caption or not self.photos):
                 common += numbers
             else:
                 left += numbers
-        return own, common, left
+        return captioned, common, left
 
-    def _images(self, own: Mapping[str, list[int]]) -> list[str]:
-        """Stems of photographs that are images: not `x.seg` beside `x`, unless it has a caption of its own."""
+    def _images(self, captioned: Mapping[str, list[int]]) -> list[str]:
+        """Stems of photographs that are images: not `x.seg` beside `x`, unless it has a caption."""
         images = []
         for stem in self.photos:
             shorter = next(
                 (prefix for prefix in _prefixes(stem, self.key) if prefix in self.photos and prefix != stem), ""
             )
-            if not shorter or stem in own or _rest(stem, shorter).replace(".", "").isdigit():
+            if not shorter or stem in captioned or _rest(stem, shorter).replace(".", "").isdigit():
                 images.append(stem)
         return images
 

@@ -67,7 +67,7 @@ class ShardReader:
 
     Args:
         caption_field: field of JSON with the captions.
-        lines: whether every line of a text is a caption of its own.
+        lines: whether every line of a text is one caption.
         quarantine: whether a damaged shard is read up to the damage; else it is refused.
         ledger: gets every member.
     """
@@ -100,7 +100,7 @@ class ShardReader:
                 raise DatasetError(
                     f"{len(keys.repeated)} members of {shard} have the key and suffix of a member before them",
                     found=some(names[number] for number in keys.repeated),
-                    expected="every member once: which of them counts cannot be told",
+                    expected="every member once: it is unclear which of them counts",
                     todo="write the shard again with other keys",
                 )
             for number, reason in keys.skipped.items():
@@ -219,7 +219,7 @@ def captions_of_json(text: str, name: str, where: str, ledger: Ledger | None = N
 
 
 def _unreadable(member: tarfile.TarInfo) -> Skipped | None:
-    """Why a member cannot be part of a sample, None for files with a known suffix."""
+    """Reason why a member cannot be part of a sample, None for files with a known suffix."""
     if member.isdir():
         return Skipped("folders")
     base = member.name.rpartition("/")[2]

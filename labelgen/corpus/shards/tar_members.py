@@ -1,7 +1,7 @@
 """Members of an uncompressed tar, with a proof that the archive was read to its end.
 
-The headers are parsed by `tarfile`, which stops without a word at a damaged header and at the end of a file that was
-cut there. So what it leaves behind is looked at: two blocks of zeros (the end mark) and nothing but zeros after them.
+The headers are parsed by `tarfile`, which silently stops at a damaged header and at the end of a file that was
+cut there. So the rest of the file is checked: two blocks of zeros (the end mark) and nothing but zeros after them.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Archive:
         self.damage = Damage(min(offset, self.size), what)
 
     def _end(self, offset: int) -> None:
-        """What lies where no further member was found."""
+        """Check the bytes after the last member."""
         try:
             self._file.seek(offset)
             mark = self._file.read(_END_MARK)
@@ -173,7 +173,7 @@ class Archive:
 
 
 class _Headers:
-    """What `tarfile` reads from: a damaged size never makes it read, and hold, more than a header may have."""
+    """File for `tarfile` whose reads are bounded: a damaged size never makes it hold more than a header may have."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from labelgen.corpus.files import ANY_LINE, LINE_ENDS
@@ -69,11 +69,11 @@ def read_csv(text: str, name: str, *, separator: str = "", quoting: str = "auto"
     """The rows of a file.
 
     Args:
-        text: the whole file, decoded, with its own line ends.
+        text: the whole file, decoded, with its line ends.
         name: of the file, for messages; its suffix says which separator is meant.
         separator: a character or its name; "" takes the tab for `.tsv` and the comma for others, or the only one of
             comma, tab, semicolon and pipe that the header has.
-        quoting: `csv` reads quotes by RFC 4180 and believes whatever fits, `none` takes them as text, `auto` decides.
+        quoting: `csv` reads quotes by RFC 4180 wherever they fit, `none` takes them as text, `auto` decides.
 
     Raises:
         DatasetError: quotes that do not fit, rows of another width than the header, or line ends of two systems, by
@@ -95,14 +95,6 @@ def book_rows(ledger: Ledger, table: CsvTable, name: str) -> None:
         ledger.skipped("rows", kind, f"line {row.line} of {name}", loud=kind == "repeated header")
 
 
-def without_rows(text: str, excluded: Iterable[CsvRow]) -> list[str]:
-    """The lines of a file, with their ends, less those of the excluded rows."""
-    lines = ANY_LINE.findall(text)
-    for row in excluded:
-        lines[row.line - 1 : row.stop - 1] = [""] * (row.stop - row.line)
-    return lines
-
-
 def _character(separator: str) -> str:
     return "\t" if separator == "\\t" else SEPARATORS.get(separator, separator)
 
@@ -120,7 +112,7 @@ def _first_line(text: str) -> str:
 
 
 def _spaces_behind(text: str, separator: str) -> bool:
-    """Whether every separator of the header has a space behind it, which then belongs to the separator."""
+    """True if every separator of the header has a space behind it, which then belongs to the separator."""
     names = _first_line(text).split(separator)[1:]
     return separator != " " and bool(names) and all(name.startswith(" ") for name in names)
 
@@ -214,7 +206,7 @@ def _enclosed_rows(rows: Sequence[CsvRow], separator: str, spaces: bool) -> _Pro
 
 
 def _holds_rows(field: str, place: int, width: int, separator: str, *, sentences: bool) -> bool:
-    """Whether what stands between the quotes could be ends and whole rows of a file without quotes.
+    """True if the text between the quotes could be ends and whole rows of a file without quotes.
 
     A separator with a space behind it and several words before it belongs to a sentence, if the first column (mostly
     ids) never has several words.

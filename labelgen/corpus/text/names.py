@@ -10,10 +10,10 @@ from labelgen.errors import DatasetError, shown
 #: Separates a tar shard from its member in a file name: `shard.tar::member.jpg`.
 INSIDE = "::"
 
-#: What Python keeps of bytes that are not UTF-8 (and what a half of a UTF-16 pair in JSON becomes).
+#: Lone surrogates: bytes that are not UTF-8 as Python decodes them, and half of a UTF-16 pair in JSON.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-# Absolute, a Windows drive, a backslash, a NUL, or a `..` component; each side of `::` is a path of its own.
+# Absolute, a Windows drive, a backslash, a NUL, or a `..` component; each side of `::` is a separate path.
 _UNSAFE = re.compile(r"(?:^|::)(?:/|[A-Za-z]:(?!:)|::|$)|\\|\0|(?:^|/|::)\.\.(?:/|::|$)")
 
 
@@ -51,7 +51,7 @@ def file_stem(file: str) -> str:
 
 
 def is_unsafe(file: str) -> bool:
-    """Whether a file name from metadata could leave its folder: absolute, `..`, backslash, drive or empty."""
+    """True if a file name from metadata could leave its folder: absolute, `..`, backslash, drive or empty."""
     return _UNSAFE.search(file) is not None
 
 

@@ -71,7 +71,7 @@ class TableFile:
             raise DatasetError(
                 f"{self.path.name} has {some(twice)} more than once",
                 found=f"columns {', '.join(self.columns)[:400]}",
-                todo="rename or remove one of them: which is meant cannot be seen",
+                todo="rename or remove one of them: it is unclear which is meant",
             )
         if self.suffix == ".parquet":
             yield from ((0, values) for values in self._parquet_rows(names))

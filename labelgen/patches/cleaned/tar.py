@@ -20,12 +20,13 @@ from labelgen.store.disk.atomic import atomic_file
 _END_MARK = bytes(2 * tarfile.BLOCKSIZE)
 
 
-def clean_tars(root: Path, out: Path, gone: Removed, adapter: Any) -> Iterator[tuple[int, int]]:
-    """Write all shards of a data set without what goes below `out`; captions that stayed and went, of each.
+def clean_tars(root: Path, out: Path, excluded: Removed, adapter: Any) -> Iterator[tuple[int, int]]:
+    """Write all shards of a data set below `out` without what is excluded; yield captions kept and removed of each.
 
-    A dropped image goes with all members of its key. Captions are the ones that the adapter reads; the JSON of a sample
-    whose text members all go loses its captions too, because they would take their place. What stays is copied byte for
-    byte. Of a damaged shard (if the adapter reads such) the whole members are written, as a whole archive.
+    A dropped image is removed with all members of its key. Captions are those that the adapter reads; the JSON of a
+    sample whose text members are all removed loses its captions, too, because they would be read instead. Everything
+    else is copied byte for byte. Of a damaged shard (if the adapter reads it) the complete members are written, as a
+    complete archive.
 
     Args:
         adapter: the data set `webdataset`.
@@ -34,20 +35,20 @@ def clean_tars(root: Path, out: Path, gone: Removed, adapter: Any) -> Iterator[t
         DatasetError: a shard cannot be read, or what is left of it would be read as other images.
     """
     for source in shards_of(root, Ledger()):
-        yield _clean(source, source.relative_to(root).as_posix(), out, gone, adapter)
+        yield _clean(source, source.relative_to(root).as_posix(), out, excluded, adapter)
 
 
-def _clean(source: Path, name: str, out: Path, gone: Removed, adapter: Any) -> tuple[int, int]:
+def _clean(source: Path, name: str, out: Path, excluded: Removed, adapter: Any) -> tuple[int, int]:
     shard: Shard = adapter.reader(Ledger()).read(source, name)
     kept, removed, changed = 0, 0, dict[int, bytes | None]()
     with Archive(source) as archive:
         for sample in shard.samples:
             image = adapter.image_id(name, sample.key)
-            stays = [not gone.has([image], f"{image}#{number}") for number in range(len(sample.captions))]
-            kept, removed = kept + sum(stays), removed + len(stays) - sum(stays)
-            if image not in gone.images:
-                changed |= _changed(archive, shard, sample, stays, adapter.caption_field)
-        dropped = {key for key in shard.keys.samples if adapter.image_id(name, key) in gone.images}
+            kept_of = [not excluded.has([image], f"{image}#{number}") for number in range(len(sample.captions))]
+            kept, removed = kept + sum(kept_of), removed + len(kept_of) - sum(kept_of)
+            if image not in excluded.images:
+                changed |= _changed(archive, shard, sample, kept_of, adapter.caption_field)
+        dropped = {key for key in shard.keys.samples if adapter.image_id(name, key) in excluded.images}
         changed |= {
             number: None for number, member in enumerate(shard.members) if shard.keys.owner(member.name) in dropped
         }
@@ -63,12 +64,12 @@ def _clean(source: Path, name: str, out: Path, gone: Removed, adapter: Any) -> t
 
 
 def _changed(
-    archive: Archive, shard: Shard, sample: ShardSample, stays: list[bool], field: str
+    archive: Archive, shard: Shard, sample: ShardSample, kept_of: list[bool], field: str
 ) -> Mapping[int, bytes | None]:
-    """Members with captions that go: what is written instead, None for nothing."""
+    """Return the members with removed captions: what is written instead, None for nothing."""
     changed: dict[int, bytes | None] = {}
-    for number in {caption.member for caption, stay in zip(sample.captions, stays, strict=True) if not stay}:
-        pairs = zip(sample.captions, stays, strict=True)
+    for number in {caption.member for caption, stay in zip(sample.captions, kept_of, strict=True) if not stay}:
+        pairs = zip(sample.captions, kept_of, strict=True)
         left = [caption.text for caption, stay in pairs if caption.member == number and stay]
         if number == sample.keys.json:
             changed[number] = _json(archive, shard, number, field, left)
@@ -81,12 +82,10 @@ def _changed(
 
 
 def _json(archive: Archive, shard: Shard, number: int, field: str, left: list[str]) -> bytes:
-    """The JSON of a sample with the captions that are left, under the name that they had."""
+    """Return the JSON of a sample with the captions that are left, under the same name."""
     data = archive.data(shard.members[number], shard.members[number].size)
     record: Any = json.loads(data.decode("utf-8-sig", "surrogateescape"))  # it was read before
-    if not isinstance(record, dict):
-        return data
-    names = [name for name in (field, f"{field}s") if record.get(name) is not None]
+    names = [name for name in (field, f"{field}s") if isinstance(record, dict) and record.get(name) is not None]
     if not names:
         return data
     record = {key: value for key, value in record.items() if key not in names} | ({names[0]: left} if left else {})
@@ -94,17 +93,11 @@ def _json(archive: Archive, shard: Shard, number: int, field: str, left: list[st
 
 
 def _refuse_other_images(name: str, shard: Shard, dropped: set[str], changed: Mapping[int, bytes | None]) -> None:
-    """Keys depend on which members are there: refuse where what is left would be read as other images."""
-    skipped = set(shard.keys.skipped)
-    used = {
-        number
-        for sample in shard.keys.samples.values()
-        for number in (sample.photo, sample.json, *sample.texts)
-        if number is not None
-    }
-    left = [number for number in sorted(used | skipped) if changed.get(number, b"") is not None]
-    names = {number: shard.members[number].name for number in left}
-    after = keys_of(names).samples
+    """Refuse where what is left would be read as other images: keys depend on which members are there."""
+    used = {number for sample in shard.keys.samples.values() for number in (sample.photo, sample.json, *sample.texts)}
+    used |= set(shard.keys.skipped)
+    left = sorted(number for number in used if number is not None and changed.get(number, b"") is not None)
+    after = keys_of({number: shard.members[number].name for number in left}).samples
     before = {key: sample.photo for key, sample in shard.keys.samples.items() if key not in dropped}
     lost = [key for key, photo in before.items() if photo is not None and key not in after]
     other = [key for key, sample in after.items() if key not in before or sample.photo != before[key]]
@@ -118,7 +111,7 @@ def _refuse_other_images(name: str, shard: Shard, dropped: set[str], changed: Ma
 
 
 def _pieces(archive: Archive, shard: Shard, changed: Mapping[int, bytes | None]) -> Iterator[bytes]:
-    """The bytes of the members that stay, with their headers as they are."""
+    """Yield the bytes of the members that are kept, with their headers unchanged."""
     place = 0
     for number, member in enumerate(shard.members):
         stop = shard.stops[number]

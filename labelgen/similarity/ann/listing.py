@@ -10,7 +10,7 @@ from labelgen.similarity.base import ListRequest, Rows, SearchPlan
 from labelgen.similarity.error_bounds import Errors
 from labelgen.similarity.groups import cut, sides
 from labelgen.similarity.rescoring import Candidates, Rescorer
-from labelgen.similarity.tiled.pairs import pair_dots, self_dots
+from labelgen.similarity.tiled.bits import pair_dots, self_dots
 from labelgen.types import Float32, Float64, Int64, UInt64
 
 #: Bytes of the rows of pairs that are scored together.

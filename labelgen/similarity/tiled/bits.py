@@ -14,6 +14,8 @@ from numba.extending import intrinsic
 
 #: Numbers that are compared at once: two vectors of 32 short integers.
 CHUNK = 64
+#: Pairs whose rows are prefetched before they are needed.
+_AHEAD = 8
 #: Keys of thresholds: everything is above the first, nothing above the second.
 EVERYTHING, NOTHING = np.int32(-(2**31)), np.int32(2**31 - 1)
 
@@ -201,3 +203,34 @@ def floor_key(value: Any, flat: Any, relative: Any) -> Any:
     least = value - (flat + relative * abs(value)) - flat
     least = least / (1 + relative) if least >= 0 else least / (1 - relative)
     return np.int32(key_of(np.float32(least - 1e-6)) - 1)
+
+
+@reordered
+def self_dots(rows: Any, dots: Any) -> None:
+    """x.x of float16 rows given as their bits, exact."""
+    for row in range(len(rows)):
+        total = 0.0
+        for place in range(rows.shape[1]):
+            number = half(rows[row, place])
+            total += np.float64(number * number)
+        dots[row] = total
+
+
+@reordered
+def pair_dots(left: Any, left_rows: Any, right: Any, right_rows: Any, dots: Any) -> None:
+    """x.y of pairs of float16 rows given as their bits, exact. Fastest where equal `left_rows` are neighbours."""
+    pairs, dim = len(dots), left.shape[1]
+    x, held = np.empty(dim, np.float64), -1
+    for pair in range(pairs):
+        if pair + _AHEAD < pairs:  # rows lie anywhere in memory: the wait for them is most of the work
+            for place in range(0, dim, 32):
+                prefetch(right, right_rows[pair + _AHEAD], place)
+        if left_rows[pair] != held:
+            held = left_rows[pair]
+            for place in range(dim):
+                x[place] = half(left[held, place])
+        y = right[right_rows[pair]]
+        total = 0.0
+        for place in range(dim):
+            total += x[place] * np.float64(half(y[place]))
+        dots[pair] = total

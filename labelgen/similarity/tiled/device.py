@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from labelgen.errors import ConfigError
 from labelgen.similarity.error_bounds import Errors, low_precision_errors, whole_product_errors
 from labelgen.similarity.tiled import product
 from labelgen.similarity.tiled.bits import EVERYTHING, NOTHING
 from labelgen.similarity.tiled.lists import numbers
-from labelgen.similarity.tiled.torch_rows import require_float32
 from labelgen.types import Float32, Int32, Int64
 
 #: Similarities compared between two looks at the floors. What is above them is listed, with 12 bytes each, and a look
@@ -157,7 +157,13 @@ def product_on(device: str) -> DeviceProduct:
         ConfigError: products on this device are not computed in float32.
     """
     place = torch.device(device)
-    require_float32(place)
+    if not product.multiplies_float32(place):
+        raise ConfigError(
+            f"matrix products on device {device!r} are not computed in float32",
+            found="a product of exactly known value that came out rounded",
+            expected="full float32 precision: the proof of a search rests on it",
+            todo="call torch.set_float32_matmul_precision(\"highest\"), or search with the engine 'numpy'",
+        )
     return DeviceProduct(place, torch.float16 if place.type == "cuda" else torch.float32)
 
 

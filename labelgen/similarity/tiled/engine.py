@@ -11,8 +11,8 @@ lists, the whole pass is made in float32.
 
 Threads share the tiles, not the work on one: nobody waits, and lists are guarded by the lock of their block.
 
-On another device only products and comparisons are made there (`fused_device`). A few thousand rows, and budgets too
-small for more, are left to `torch.py`.
+On another device only products and comparisons are made there (`device`). A few thousand rows, and budgets too small
+for a few hundred, are left to the reference engine, which finds the same bits.
 """
 
 from __future__ import annotations
@@ -27,20 +27,22 @@ from threadpoolctl import threadpool_limits
 from labelgen.errors import LabelgenError
 from labelgen.similarity.base import Partial, SearchPlan, Strip
 from labelgen.similarity.groups import cut
+from labelgen.similarity.reference import ReferenceEngine
 from labelgen.similarity.tiled import product
 from labelgen.similarity.tiled.device import product_on, whole_sums
 from labelgen.similarity.tiled.matrix import all_matrices, matrices
 from labelgen.similarity.tiled.product import fastest
 from labelgen.similarity.tiled.sweep import Pass
-from labelgen.similarity.torch import TorchEngine
 from labelgen.types import Int64, Scope
 
 #: Floating-point operations of one strip: 10 s at 1 TFLOP/s, 30 s where there is a third of that.
 _WORK = 1e13
 #: The same where a device multiplies: some seconds there, and as much again for the lists and their exact scores.
 _DEVICE_WORK = 3e14
-#: Rows below which the other engine is as quick.
+#: Rows below which the reference engine is quick enough, and nothing has to be compiled.
 _LEAST_ROWS = 4096
+#: Rows that must fit into the budget: with fewer, most of the time would go into the borders of strips.
+_LEAST_FITTING = 256
 #: Anonymous bytes of one thread, beside its tile.
 _THREAD_BYTES = 64 * 10**6
 
@@ -49,18 +51,18 @@ class TiledEngine:
     """Certified exact search: tiles in low precision, selection beside the product, exact scores for survivors.
 
     Args:
-        least_rows: corpora, and what fits into the budget, of fewer rows are left to the engine that compiles nothing.
+        least_rows: corpora of fewer rows are searched by the reference engine, which compiles nothing.
     """
 
     def __init__(self, device: str = "cpu", least_rows: int | None = None) -> None:
         self._device = device
         self._least_rows = _LEAST_ROWS if least_rows is None else least_rows
-        self._other = TorchEngine(device)
+        self._reference = ReferenceEngine()
 
     def schedule(self, plan: SearchPlan) -> Sequence[Strip]:
         """See `Engine`; all strips are mutual, of ranges within one split each."""
         if not self._is_ours(plan):
-            return self._other.schedule(plan)
+            return self._reference.schedule(plan)
         return list(_mutual_strips(plan, _WORK if self._device == "cpu" else _DEVICE_WORK))
 
     def search(self, plan: SearchPlan, strip: Strip) -> Iterator[Partial]:
@@ -70,7 +72,7 @@ class TiledEngine:
             LabelgenError: a computed similarity is further from the exact one than the bound.
         """
         if not strip.mutual:
-            yield from self._other.search(plan, strip)
+            yield from self._reference.search(plan, strip)
             return
         with _one_thread_each() as given:
             threads = min(given, _threads_that_fit(plan, strip))
@@ -80,7 +82,8 @@ class TiledEngine:
                     yield from Pass(plan, strip, matrix, product, threads).run()
 
     def _is_ours(self, plan: SearchPlan) -> bool:
-        return min(_rows_that_fit(plan), int(_weights(plan).sum())) >= self._least_rows
+        fitting = _rows_that_fit(plan) >= min(self._least_rows, _LEAST_FITTING)
+        return fitting and int(_weights(plan).sum()) >= self._least_rows
 
 
 @contextmanager

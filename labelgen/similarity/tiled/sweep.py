@@ -13,9 +13,8 @@ from labelgen.similarity.base import Partial, SearchPlan, Strip
 from labelgen.similarity.error_bounds import Errors
 from labelgen.similarity.tiled.bits import NOTHING
 from labelgen.similarity.tiled.lists import Block, Lists
-from labelgen.similarity.tiled.matrix import Matrix
+from labelgen.similarity.tiled.matrix import Matrix, Part
 from labelgen.similarity.tiled.product import Product
-from labelgen.similarity.tiled.rows import Part
 from labelgen.similarity.tiled.scores import Scoring
 from labelgen.types import UInt64
 
@@ -92,12 +91,14 @@ class Pass:
             queries.lists = self._empty_lists(queries, candidates)
         loss = 0.0
         for part in self._parts:
+            part.blocks.clear()  # those of the precision before
+        self._local = threading.local()
+        for part in self._parts:
             found = spread(lambda span, part=part: part.block(*span, self._product), part.spans(self._product.block))
             part.blocks = [block for block, _ in found]
             loss = max([loss, *(lost for _, lost in found)])
         members = int(np.diff(self._plan.offsets).max(initial=0)) if self._matrix.means else 0
         self._errors = self._product.errors(self._plan.dim, loss, members)
-        self._local = threading.local()
         for left, right in self._meetings:
             spread(self._meet, _pairs(left, right))
 

@@ -118,7 +118,7 @@ def _estimated(config: BuildConfig, workers: int, *, calibrate: bool, progress: 
         plan.check_features()
         costs.append(_embedding_cost(plan, corpus, workers, calibrate=calibrate, progress=progress))
     lists = lists_for(config.search, {item.alias: item.modalities for item in teachers}, len(corpus.splits))
-    embedded = {f"{plan.alias}.{plan.modality}": "" for plan in embedding_plans(facts, teachers)}
+    embedded = {plan.name: "" for plan in embedding_plans(facts, teachers)}
     of_teachers = dict.fromkeys(note for item in teachers for note in item.notes)
     notes = [*ledger_notes(corpus.ledger), *of_teachers, *_notes(facts, lists)]
     for product in product_plans(facts, teachers, lists, embedded):

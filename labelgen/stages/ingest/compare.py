@@ -1,53 +1,44 @@
-"""Compares a sealed store with the data sets that it was made of, where a build of it is asked for again."""
+"""Compares a sealed store with its data sets when it is built again."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 from labelgen.config import BuildConfig, DatasetConfig
 from labelgen.corpus.frames import Corpus
-from labelgen.corpus.join import refuse_other_data
-from labelgen.errors import StoreMismatchError
 from labelgen.stages.ingest import ingest
-from labelgen.stages.ingest.corpus_source import dataset_of, sealed_corpus
+from labelgen.stages.ingest.corpus_source import refuse_other_source, sealed_corpus, sealed_sources
 from labelgen.stages.ingest.photo_identity import OLD_IDENTITY, is_old, photo_identity
-from labelgen.stages.model.facts import CorpusPart, sealed_parts
+from labelgen.stages.running.lock import refuse_other_corpus
 from labelgen.store.manifest import Manifest
 
 
 def compare_sources(root: Path, sealed: Manifest, config: BuildConfig) -> list[str]:
-    """Refuse data sets that are not the ones that a store was made of; notes on what could not be compared.
+    """Refuse data sets that are not those a store was made of; return notes on what could not be compared.
 
-    Photographs are compared by their bytes, where a teacher looked at them.
+    Photographs are compared by their bytes, where a teacher encoded them.
 
     Raises:
         StoreMismatchError: other ids, captions, splits or photographs.
-        DatasetError: a data set cannot be read any more, or lacks images of the store.
+        DatasetError: a data set cannot be read, or lacks images of the store.
     """
     notes: list[str] = []
     old = sealed_corpus(root, sealed)
-    parts = (*sealed_parts(sealed), CorpusPart(len(old.images), len(old.captions), sealed.corpus.n_texts))
-    for number, (part, behind) in enumerate(pairwise(parts)):
-        dataset = dataset_of(sealed, config, number)
+    for number, source in enumerate(sealed_sources(sealed, config)):
+        dataset, known = source.dataset, source.entry.photos
         absent = _absent(dataset)
         if absent or (not number and not dataset.root and sealed.recipe["dataset"]["root"]):
-            why = f"{absent} is not there" if absent else "no root is given"
+            why = f"{absent} does not exist" if absent else "no root is given"
             notes.append(f"{why}: the store was not compared with its data set")
             continue
         read = ingest.read_corpus(dataset)
-        images = old.images[part.image : behind.image]
-        if sealed.corpus.parts:
-            refuse_other_data(replace(old, images=images, captions=old.captions[part.caption : behind.caption]), read)
-            known = sealed.corpus.parts[number].photos
-        else:
-            _refuse_other(root, "data set is", read.content_fingerprint(), sealed.corpus.fingerprint)
-            known = str(sealed.fingerprints.get("photos", ""))
+        refuse_other_source(root, sealed, old, source, read)
         if known and read.photos is None:
-            notes.append("the photographs are not there: they were not compared")
+            notes.append("the photographs are missing: they were not compared")
         elif known:
-            _refuse_other(root, "photographs are", _photos(read, images["image_id"].to_list(), known), known)
+            ids = old.images["image_id"][source.part.image : source.behind.image].to_list()
+            refuse_other_corpus(root, _photos(read, ids, known), known, what="photographs are", changing=True)
             notes += [OLD_IDENTITY] if is_old(known) else []
     return list(dict.fromkeys(notes))
 
@@ -65,13 +56,3 @@ def _photos(read: Corpus, ids: list[str], known: str) -> str:
     if is_old(known):
         wanted = ingest.probe(wanted, lambda _count: None, range(len(wanted.images)))
     return photo_identity(wanted, range(len(ids)), like=known)
-
-
-def _refuse_other(root: Path, what: str, found: str, expected: str) -> None:
-    if found != expected:
-        raise StoreMismatchError(
-            f"the {what} not what the store at {root} was made of",
-            found=f"fingerprint {found}",
-            expected=f"fingerprint {expected}",
-            todo="restore the data set, build another store (--out), or build this one anew with --fresh",
-        )

@@ -1,12 +1,10 @@
-"""Where the corpus of a build comes from: a data set, a sealed store, or both, one behind the other."""
+"""The corpus of a build: a data set, a sealed store, or a data set appended to one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,9 +29,9 @@ Timed: TypeAlias = Callable[[str, int, int], AbstractContextManager[Callable[...
 
 @dataclass(frozen=True)
 class Ingested:
-    """The corpus of a build, and what the manifest will say of it.
+    """The corpus of a build, and its entries in the manifest.
 
-    `appended` is what its history will say, empty where nothing is appended; `ledger` the account of what was read now.
+    `appended` is the entry in the history, None where nothing is appended; `ledger` the account of what was read now.
     """
 
     facts: CorpusFacts
@@ -45,31 +43,6 @@ class Ingested:
     ledger: tuple[Account, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
-class Read:
-    """What a build has read: a whole data set, or the new images of one; neither for other changes of a store."""
-
-    corpus: Corpus | None = None
-    joined: Joined | None = None
-
-    @property
-    def whole(self) -> Corpus:
-        if self.corpus is None:
-            raise TypeError("no data set was read")
-        return self.corpus
-
-    @property
-    def appended(self) -> Joined:
-        if self.joined is None:
-            raise TypeError("no data set was appended")
-        return self.joined
-
-    @cached_property
-    def content(self) -> str:
-        """Fingerprint of what was read."""
-        return (self.appended.new if self.joined is not None else self.whole).content_fingerprint()
-
-
 def sealed_corpus(root: Path, sealed: Manifest) -> Corpus:
     """The tables of a sealed store as a corpus without photographs."""
     names = (layout.IMAGES, layout.CAPTIONS, layout.QUARANTINE)
@@ -78,88 +51,147 @@ def sealed_corpus(root: Path, sealed: Manifest) -> Corpus:
 
 
 def read_appended(root: Path, sealed: Manifest, dataset: DatasetConfig) -> Joined:
-    """The new images of a data set behind the rows of a sealed store.
+    """The rows of a sealed store followed by the new images of a data set.
 
     Raises:
-        DatasetError: nothing of this adapter lies there, or images that the store holds already are not the same.
+        DatasetError: the adapter finds nothing to read, or images that the store holds have other captions.
     """
     return join(sealed_corpus(root, sealed), ingest.read_corpus(dataset))
 
 
+@dataclass(frozen=True)
+class SealedSource:
+    """A data set that a sealed store was made of, and its rows there: those from `part` up to `behind`."""
+
+    dataset: DatasetConfig
+    entry: PartEntry
+    part: CorpusPart
+    behind: CorpusPart
+
+    @property
+    def images(self) -> range:
+        return range(self.part.image, self.behind.image)
+
+
+def sealed_sources(sealed: Manifest, config: BuildConfig) -> list[SealedSource]:
+    """The data sets of a sealed store in the order of its rows; `config` says where the first one is now."""
+    corpus = sealed.corpus
+    entries = corpus.parts or (_first_part(sealed),)
+    borders = (*sealed_parts(sealed), CorpusPart(corpus.n_images, corpus.n_captions, corpus.n_texts))
+    datasets = [config.dataset, *(configs.from_dict({"dataset": dict(part.dataset)}).dataset for part in entries[1:])]
+    return [SealedSource(*facts) for facts in zip(datasets, entries, borders[:-1], borders[1:], strict=True)]
+
+
+def refuse_other_source(root: Path, sealed: Manifest, old: Corpus, source: SealedSource, read: Corpus) -> None:
+    """Refuse a data set that is not the one that rows of a sealed store (`old`) were made of.
+
+    The only data set of a store is compared by its fingerprint. Where images were appended, a data set may hold other
+    images by now, but it must still hold those of its part.
+
+    Raises:
+        DatasetError, StoreMismatchError: other ids, captions or splits.
+    """
+    if not sealed.corpus.parts:
+        lock.refuse_other_corpus(root, read.content_fingerprint(), sealed.corpus.fingerprint, changing=True)
+        return
+    captions = old.captions[source.part.caption : source.behind.caption]
+    images = old.images[source.part.image : source.behind.image]
+    refuse_other_data(replace(old, images=images, captions=captions), read)
+
+
 class Ingest:
-    """The ingest stage of one build: reads, checks against what was noted before, and writes the tables."""
+    """The ingest stage of one build: reads, checks against the note of the work, and writes the tables."""
 
-    def __init__(self, root: Path, config: BuildConfig, pending: dict[str, Any], timed: Timed) -> None:
-        self._root, self._config, self._pending, self._timed = root, config, pending, timed
+    def __init__(
+        self,
+        root: Path,
+        config: BuildConfig,
+        sealed: Manifest | None,
+        append: DatasetConfig | None,
+        pending: dict[str, Any],
+        timed: Timed,
+    ) -> None:
+        self._root, self._config, self._sealed, self._append = root, config, sealed, append
+        self._pending, self._timed = pending, timed
+        self._content = ""
 
-    def read(self, sealed: Manifest | None, append: DatasetConfig | None) -> Read:
-        """The data set that a build or an append is of, before any teacher is loaded; nothing is written.
+    def read(self) -> Corpus | Joined | None:
+        """Read the data set of a build or an append before any teacher is loaded; None for other changes of a store.
 
         Raises:
-            DatasetError: nothing of this adapter lies there.
-            StoreMismatchError: it changed since the work was begun.
+            DatasetError: the adapter finds nothing to read.
+            StoreMismatchError: the data set changed since the work was begun.
         """
-        if sealed is not None and append is None:
-            return Read()
-        with self._timed("ingest", 0, 1) as tell:
-            if sealed is None or append is None:
-                read = Read(corpus=ingest.read_corpus(self._config.dataset))
+        if self._sealed is not None and self._append is None:
+            return None
+        with self._timed("ingest", 0, 1) as advance:
+            read: Corpus | Joined
+            if self._sealed is None or self._append is None:
+                read = ingest.read_corpus(self._config.dataset)
             else:
-                read = Read(joined=read_appended(self._root, sealed, append))
-            self._refuse_other("corpus", read.content)
-            tell(1)
+                read = read_appended(self._root, self._sealed, self._append)
+            self._content = (read.new if isinstance(read, Joined) else read).content_fingerprint()
+            self._refuse_other("corpus", self._content)
+            advance(1)
         return read
 
-    def whole(self, read: Read, look: bool) -> Ingested:
+    def ingest(self, read: Corpus | Joined | None, looking: Set[str]) -> Ingested:
+        """The corpus of the build from what was read; `looking` are the teachers that encode photographs."""
+        sealed, append = self._sealed, self._append
+        if sealed is not None and append is not None and isinstance(read, Joined):
+            return self._appended(sealed, append, read, bool(looking))
+        if isinstance(read, Corpus):
+            return self._whole(read, bool(looking))
+        if sealed is None:
+            raise TypeError("no data set was read")
+        if looking <= sealed.teachers.keys():
+            corpus = sealed.corpus
+            return Ingested(CorpusFacts.from_manifest(sealed), corpus.splits, corpus.about, corpus.parts)
+        return self._with_photos(sealed)
+
+    def _whole(self, corpus: Corpus, look: bool) -> Ingested:
         """The data set of the recipe; `look` at its photographs where a teacher needs them."""
-        corpus, content = read.whole, read.content
-        seen = self._probed(corpus, range(len(corpus.images))) if look else corpus
-        photos = self._identified(seen, range(len(seen.images)), self._pending.get("photos", "")) if look else ""
-        self._written(seen, content, photos)
+        seen, photos = self._looked_at(corpus, range(len(corpus.images))) if look else (corpus, "")
+        self._write(seen, self._content, photos)
         about, notes = ingest.known_facts(self._config.dataset, corpus)
-        facts = _facts(seen, content, photos, (CorpusPart(photos=_folder(corpus.photos)),))
+        facts = _facts(seen, self._content, photos, (CorpusPart(photos=_folder(corpus.photos)),))
         splits = splits_of(seen.images["split"].to_list())
         notes += [OLD_IDENTITY] if is_old(photos) else []
         return Ingested(facts, splits, about, (), (*notes, *ledger_notes(seen.ledger)), ledger=seen.ledger)
 
-    def again(self, sealed: Manifest) -> Ingested:
+    def _with_photos(self, sealed: Manifest) -> Ingested:
         """The corpus of a sealed store with its photographs looked at, for a teacher that was not there before.
 
         Raises:
-            DatasetError, StoreMismatchError: a data set that the store was made of is gone, or is another now.
+            DatasetError, StoreMismatchError: a data set that the store was made of is missing, or has changed.
         """
         old = sealed_corpus(self._root, sealed)
-        # What embedding found is said again by teachers that find it again; what others found stays.
+        # Reasons found when embedding are found again by the new teachers; those of sealed teachers stay.
         corpus = ingest.without_photographs(old)
-        roots, prints = [], []
-        before = sealed.corpus.parts or (_first_part(sealed),)
-        parts = (*sealed_parts(sealed), CorpusPart(len(old.images), len(old.captions), sealed.corpus.n_texts))
-        for number, (part, behind) in enumerate(pairwise(parts)):
-            with self._timed("ingest", 0, 1) as tell:
-                read = ingest.read_corpus(dataset_of(sealed, self._config, number))
-                self._refuse_changed(old, read, sealed, part, behind)
-                tell(1)
-            corpus = self._probed(replace(corpus, photos=read.photos), range(part.image, behind.image))
-            rows, known = range(part.image, behind.image), before[number].photos
-            prints.append(self._identified(corpus, rows, known or self._pending.get("photos", "")))
-            lock.refuse_other_corpus(self._root, prints[-1], known or prints[-1], changing=True)
-            roots.append(_folder(read.photos))
+        sources, folders, prints = sealed_sources(sealed, self._config), [], []
+        for source in sources:
+            with self._timed("ingest", 0, 1) as advance:
+                read = ingest.read_corpus(source.dataset)
+                refuse_other_source(self._root, sealed, old, source, read)
+                advance(1)
+            known = source.entry.photos
+            corpus, found = self._looked_at(replace(corpus, photos=read.photos), source.images, known)
+            lock.refuse_other_corpus(self._root, found, known or found, changing=True)
+            prints.append(found)
+            folders.append(_folder(read.photos))
         entries = tuple(replace(entry, photos=found) for entry, found in zip(sealed.corpus.parts, prints, strict=False))
         photos = joined_identity(prints)
-        self._written(corpus, sealed.corpus.fingerprint, photos)
-        placed = tuple(replace(part, photos=folder) for part, folder in zip(parts, roots, strict=False))
-        facts = _facts(corpus, sealed.corpus.fingerprint, photos, placed)
-        facts = replace(facts, generation=sealed.generation)
+        self._write(corpus, sealed.corpus.fingerprint, photos)
+        parts = tuple(replace(source.part, photos=folder) for source, folder in zip(sources, folders, strict=True))
+        facts = replace(_facts(corpus, sealed.corpus.fingerprint, photos, parts), generation=sealed.generation)
         notes = (OLD_IDENTITY,) if any(is_old(found) for found in prints) else ()
         return Ingested(facts, sealed.corpus.splits, sealed.corpus.about, entries, notes)
 
-    def appended(self, sealed: Manifest, dataset: DatasetConfig, read: Read, look: bool) -> Ingested:
-        """The corpus of a sealed store with the new images of a data set behind it."""
-        joined, new = read.appended, read.content
-        rows = range(joined.first_image, len(joined.corpus.images))
-        corpus = self._probed(joined.corpus, rows) if look else joined.corpus
-        photos = self._identified(corpus, rows, self._pending.get("photos", "")) if look else ""
-        self._written(corpus, new, photos)
+    def _appended(self, sealed: Manifest, dataset: DatasetConfig, joined: Joined, look: bool) -> Ingested:
+        """The corpus of a sealed store followed by the new images of a data set."""
+        rows, new = range(joined.first_image, len(joined.corpus.images)), self._content
+        corpus, photos = self._looked_at(joined.corpus, rows) if look else (joined.corpus, "")
+        self._write(corpus, new, photos)
         first = CorpusPart(joined.first_image, joined.first_caption, joined.first_text, _folder(corpus.photos))
         before = sealed.corpus.parts or (_first_part(sealed),)
         parts = (*sealed_parts(sealed), first)
@@ -181,36 +213,23 @@ class Ingest:
         history = _history(entry, joined)
         return Ingested(facts, splits, sealed.corpus.about, (*before, entry), notes, history, ledger=joined.new.ledger)
 
-    def _refuse_changed(
-        self, old: Corpus, read: Corpus, sealed: Manifest, part: CorpusPart, behind: CorpusPart
-    ) -> None:
-        """Refuse a data set that is not the one that a part of the store was made of.
+    def _looked_at(self, corpus: Corpus, rows: range, known: str = "") -> tuple[Corpus, str]:
+        """The corpus with the headers of some photographs read, and the identity of these photographs.
 
-        A whole store is compared by its fingerprint. The data set of a part may hold other images by now: that it still
-        holds those of the part is what counts.
+        It is found as the one it is compared with: `known`, or that in the note of the work.
         """
-        if not sealed.corpus.parts:
-            content = read.content_fingerprint()
-            lock.refuse_other_corpus(self._root, content, sealed.corpus.fingerprint, changing=True)
-            return
-        images, captions = old.images[part.image : behind.image], old.captions[part.caption : behind.caption]
-        refuse_other_data(replace(old, images=images, captions=captions), read)
-
-    def _probed(self, corpus: Corpus, rows: range) -> Corpus:
-        with self._timed("probe", 0, len(rows)) as tell:
-            return ingest.probe(corpus, tell, rows)
-
-    def _identified(self, corpus: Corpus, rows: range, like: str) -> str:
-        """Identity of photographs, found as the one that it is compared with."""
-        with self._timed("identify", 0, len(rows)) as tell:
-            return photo_identity(corpus, rows, like=like, advance=tell)
+        with self._timed("probe", 0, len(rows)) as advance:
+            corpus = ingest.probe(corpus, advance, rows)
+        with self._timed("identify", 0, len(rows)) as advance:
+            like = known or self._pending.get("photos", "")
+            return corpus, photo_identity(corpus, rows, like=like, advance=advance)
 
     def _refuse_other(self, name: str, found: str) -> None:
-        changing = (self._root / layout.MANIFEST).exists()
+        changing = self._sealed is not None
         lock.refuse_other_corpus(self._root, found, self._pending.get(name, found), changing=changing)
 
-    def _written(self, corpus: Corpus, content: str, photos: str) -> None:
-        """Write the tables, and note what they are of."""
+    def _write(self, corpus: Corpus, content: str, photos: str) -> None:
+        """Write the tables, and note their identity."""
         self._refuse_other("photos", photos)
         ingest.write_tables(self._root / layout.INGEST, corpus)
         lock.note(self._root, self._pending, corpus=content, photos=photos)
@@ -229,13 +248,13 @@ def _facts(corpus: Corpus, content: str, photos: str, parts: tuple[CorpusPart, .
 
 
 def _first_part(sealed: Manifest) -> PartEntry:
-    """What a store held before anything was appended."""
+    """The entry of the data set that a store without appended images was made of."""
     corpus, photos = sealed.corpus, str(sealed.fingerprints.get("photos", ""))
     return PartEntry(corpus.n_images, corpus.n_captions, corpus.n_texts, dict(sealed.recipe["dataset"]), photos)
 
 
 def known_already(joined: Joined) -> tuple[str, ...]:
-    """What is said of images that were not appended because they are there."""
+    """A note on images that the store holds already."""
     if not joined.skipped:
         return ()
     return (f"{joined.skipped:,} images of the data set are in the store already, with the same captions: skipped",)
@@ -245,13 +264,6 @@ def _history(entry: PartEntry, joined: Joined) -> dict[str, Any]:
     splits = {name: len(rows) for name, rows in splits_of(joined.new.images["split"].to_list()).items()}
     facts = {name: value for name, value in asdict(entry).items() if name != "ledger"}
     return {**facts, "splits": splits, "skipped": joined.skipped}
-
-
-def dataset_of(sealed: Manifest, config: BuildConfig, number: int) -> DatasetConfig:
-    """What a part was read from; a recipe may say anew where the first one lies."""
-    if not number:
-        return config.dataset
-    return configs.from_dict({"dataset": dict(sealed.corpus.parts[number].dataset)}).dataset
 
 
 def _folder(photos: Path | None) -> str:

@@ -44,6 +44,10 @@ class EmbeddingPlan:
         return self.teacher.alias
 
     @property
+    def name(self) -> str:
+        return f"{self.alias}.{self.modality}"
+
+    @property
     def by_text(self) -> bool:
         """Parts are rows of distinct texts, not of captions."""
         if self.source is not None:
@@ -98,8 +102,8 @@ class EmbeddingPlan:
             check_row_count(self.teacher.identity, self.modality, rows, f"teacher {self.teacher.spec}")
 
     @property
-    def _name(self) -> str:
-        return layout.numbered(f"{self.alias}.{self.modality}", self.corpus.generation)
+    def _folder(self) -> str:
+        return layout.numbered(self.name, self.corpus.generation)
 
     def part_tasks(self) -> list[Task]:
         """One task a fixed block; raises as `check_features` does."""
@@ -115,7 +119,7 @@ class EmbeddingPlan:
         for number, (start, stop, photos) in enumerate(self._spans()):
             places = {"corpus": self.corpus.folder} | ({"photos": photos} if work == "embed.images" else {})
             arguments = common | {"start": start, "stop": stop, "block": number}
-            tasks.append(self._task(f"embed/{self._name}/{number:06d}", work, arguments, stop - start, places))
+            tasks.append(self._task(f"embed/{self._folder}/{number:06d}", work, arguments, stop - start, places))
         return tasks
 
     def _spans(self) -> Iterator[tuple[int, int, str]]:
@@ -143,7 +147,7 @@ class EmbeddingPlan:
                 "generation": self.corpus.generation,
                 "kept": self.corpus.new.row(self.modality),
             }
-            key = f"assemble/{self._name}/{shard:06d}"
+            key = f"assemble/{self._folder}/{shard:06d}"
             tasks.append(self._task(key, "assemble.embedding", arguments, stop - start, {"corpus": self.corpus.folder}))
         return tasks
 
@@ -166,7 +170,7 @@ class EmbeddingPlan:
             return None
         arguments = {"spec": self.teacher.spec, "reference": self.teacher.reference, "modality": self.modality}
         places = {"corpus": self.corpus.folder, "photos": self.corpus.parts[0].photos}
-        return self._task(f"embed/{self._name}/deviation", "measure.precision", arguments, 0, places)
+        return self._task(f"embed/{self._folder}/deviation", "measure.precision", arguments, 0, places)
 
     def _task(self, key: str, work: str, arguments: Mapping[str, Any], rows: int, places: Mapping[str, str]) -> Task:
         return Task(key, self.fingerprint, work, arguments, rows, places)

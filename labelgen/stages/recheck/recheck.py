@@ -24,7 +24,7 @@ from labelgen.similarity.row_order import lay_out, layouts, put_back
 from labelgen.similarity.sort_keys import TopK, merge
 from labelgen.specs import Spec
 from labelgen.stages.ingest import ingest
-from labelgen.stages.ingest.corpus_source import dataset_of
+from labelgen.stages.ingest.corpus_source import sealed_sources
 from labelgen.stages.model import tables
 from labelgen.stages.model.facts import sealed_parts
 from labelgen.stages.model.lists import product_of
@@ -155,8 +155,8 @@ def _photo_folders(manifest: Manifest, data_root: str) -> list[Path | None]:
     """Where the photographs of what was there first, and of every append, lie now."""
     config = configs.from_dict(configs.override(manifest.recipe, [f'dataset.root="{data_root}"'] if data_root else []))
     # the patch may be gone by now, and photographs lie where they lay
-    read = [replace(dataset_of(manifest, config, number), patch="") for number in range(len(sealed_parts(manifest)))]
-    return [ingest.read_corpus(dataset).photos for dataset in read]
+    datasets = [replace(source.dataset, patch="") for source in sealed_sources(manifest, config)]
+    return [ingest.read_corpus(dataset).photos for dataset in datasets]
 
 
 def _photos_again(

@@ -1,17 +1,16 @@
-"""What a folder holds that this library wrote, and how it is removed: by inventory, never by looking.
+"""Files in a folder that this library wrote, and their removal.
 
-A file goes only if a manifest of this store or a receipt of this work names it, with the size it has (small files: with
-their checksum too), as a regular file below the folder's own folders, no link on the way. So files that someone else
-put there survive every command, also where a manifest or a receipt that came from elsewhere names them.
+A file is removed only if a manifest of this store or a receipt of this work names it, with the size it has (small
+files: with their checksum too), as a regular file below the folders of a store, with no link on the way. So files of
+others survive every command, also where a manifest or a receipt that came from elsewhere names them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from labelgen.errors import StoreError
@@ -20,17 +19,14 @@ from labelgen.stages.running.task import Task, read_receipt, receipt_path
 from labelgen.store import layout
 from labelgen.store.disk.atomic import FileFact
 from labelgen.store.disk.files import is_regular, read_below, status_below, unlink_below, walk
-from labelgen.store.disk.mapped import map_shard
-from labelgen.store.disk.shards import array_metadata
-from labelgen.store.layout import ArraySpec
+from labelgen.store.disk.recognize import array_of_shard, read_object
 from labelgen.types import is_word_path
 
 #: Folders at the top of a store, but for their numbers.
 _HOMES = (layout.CORPUS, layout.EMBEDDINGS, layout.NEIGHBORS, layout.MODELS, layout.STATS, layout.RECEIPTS)
 _CARDS = (layout.CARD, layout.CROISSANT, layout.ZARR_JSON)
-#: Larger files are told by their size alone.
+#: Larger files are compared by their size alone.
 _HASHED = 1 << 20
-_SHARD = re.compile(r"([\w./-]+)/c/(\d{1,9})(/0)*")
 _STATS = re.compile(
     rf"{layout.STATS}(\.\d+)?/(t2t|i2i|i2t)\.[\w-]+(\.mean)?\.json|{layout.MODELS}/[\w-]+/towers\.safetensors"
 )
@@ -48,7 +44,7 @@ def named(root: Path, *, without: Collection[str] = ()) -> dict[str, FileFact]:
     found: dict[str, FileFact] = {}
     store_id = ""
     for place in (layout.MANIFEST, layout.REPLACED, layout.NEXT):
-        document = _document(root, place)
+        document = read_object(root, place)
         if store_id and document.get("store_id") != store_id:
             continue
         store_id = str(document.get("store_id", ""))
@@ -74,36 +70,20 @@ def receipt_keys(root: Path) -> list[str]:
 
 
 def unnamed(root: Path, *, without: Collection[str]) -> dict[str, FileFact]:
-    """Files that a killed task, or the process that plans, wrote without a receipt, told by what is in them.
+    """Files that a killed task or the planning process wrote without a receipt; their checksums are empty.
 
-    Shards that their own `zarr.json` describes to the byte, and statistics and networks by their names. The checksum is
-    left empty.
+    These are shards that their own `zarr.json` describes to the byte, and statistics and networks by their names.
     """
     found = {}
     for home in sorted(path.name for path in root.iterdir() if _is_home(f"{path.name}/x") and path.name != layout.WORK):
         for path, status in walk(root, below=home):
-            if path not in without and is_regular(status) and (_STATS.fullmatch(path) or _is_shard(root, path)):
+            if path not in without and is_regular(status) and (_STATS.fullmatch(path) or array_of_shard(root, path)):
                 found[path] = FileFact(status.st_size, "")
     return found
 
 
-def _is_shard(root: Path, path: str) -> bool:
-    place = _SHARD.fullmatch(path)
-    if place is None:
-        return False
-    document = _document(root, f"{place[1]}/{layout.ZARR_JSON}")
-    try:
-        spec = ArraySpec(place[1], tuple(document["shape"]), document["data_type"], whole="/index/" in path)
-        if document != array_metadata(spec):
-            return False
-        map_shard(root, spec, int(place[2]))
-    except (KeyError, TypeError, ValueError, OSError, ZeroDivisionError):
-        return False
-    return True
-
-
 def is_ours(root: Path, path: str, fact: FileFact) -> bool:
-    """Whether a regular file of this library's own folders lies at a path and is the one that was named."""
+    """Whether a path is a regular file in a folder of a store, of the named size and checksum."""
     if not (is_word_path(path.removeprefix(".")) and _is_home(path)):
         return False
     status = status_below(root, path)
@@ -113,9 +93,9 @@ def is_ours(root: Path, path: str, fact: FileFact) -> bool:
 
 
 def remove(root: Path, files: Mapping[str, FileFact], *, keep: Collection[str]) -> list[str]:
-    """Remove the named files that are there as they were named, and the folders and their metadata that are left empty.
+    """Remove the files that are as they were named, then the folders and their metadata that are left empty.
 
-    Receipts go last: killed in between, the rest is still named.
+    Receipts are removed last: after a kill, they still name the rest.
     """
     wanted = sorted(files.keys() - set(keep), key=lambda path: (path.startswith(f"{layout.RECEIPTS}/"), path))
     gone = [path for path in wanted if is_ours(root, path, files[path]) and unlink_below(root, path)]
@@ -124,7 +104,7 @@ def remove(root: Path, files: Mapping[str, FileFact], *, keep: Collection[str]) 
 
 
 def remove_work(root: Path) -> None:
-    """Remove all work in progress but the lock, which its holder still holds."""
+    """Remove all work in progress but the lock."""
     remove_parts(root)
     for path, _ in list(walk(root, below=layout.SEALING)):
         if _SEALING.fullmatch(path):
@@ -132,37 +112,33 @@ def remove_work(root: Path) -> None:
     tables = [f"{layout.INGEST}/{name}" for name in layout.TABLES]
     for path in (*tables, layout.NEXT, layout.REPLACED, layout.PENDING):
         unlink_below(root, path)
-    _remove_empty(root, f"{layout.WORK}/x")
     for folder in (layout.SEALING, layout.INGEST):
-        _remove_empty_below(root, folder)
+        _remove_empty_below(root / folder)
+    _remove_if_empty(root / layout.WORK)
 
 
 def remove_parts(root: Path, stage: str = "") -> None:
-    """Remove the parts of a stage, of all when empty, by the names that tasks give them."""
+    """Remove the parts of a stage, or of all stages, by the names that tasks give them."""
     top = f"{layout.PARTS}/{stage}" if stage else layout.PARTS
     for path, status in list(walk(root, below=top)):
         if is_regular(status) and _PARTS.fullmatch(path):
             unlink_below(root, path)
-    _remove_empty_below(root, top)
+    _remove_empty_below(root / top)
 
 
 def remove_receipts(folder: Path, tasks: Iterable[Task]) -> None:
-    """Remove the receipts of tasks below a folder of the work, and the folders that are left empty."""
+    """Remove the receipts of tasks in a folder of the work, and the folders that are left empty."""
     for task in tasks if folder.is_dir() and not folder.is_symlink() else ():
         unlink_below(folder, receipt_path(task.key))
         _remove_empty(folder, receipt_path(task.key))
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+    _remove_if_empty(folder)
 
 
 def refuse_foreign(root: Path) -> None:
-    """Refuse to build where files of someone else have the names that a seal writes.
-
-    Args:
-        root: a folder without a sealed store, or with one that is about to be thrown away.
+    """Refuse a folder, with no store or one that is to be removed, where other files have names that a seal writes.
 
     Raises:
-        StoreError: names them.
+        StoreError: names these files.
     """
     tables = [f"{layout.CORPUS}/{name}" for name in layout.TABLES]
     there = [path for path in (*_CARDS, *tables) if status_below(root, path) is not None]
@@ -173,7 +149,7 @@ def refuse_foreign(root: Path) -> None:
         raise StoreError(
             f"{root} holds files that no build of labelgen wrote",
             found=", ".join(foreign),
-            expected="a new or empty folder, a store, or a build that was begun",
+            expected="a new or empty folder, a store, or an unfinished build",
             todo="give another --out, or move these files: a build would write over them",
         )
 
@@ -186,16 +162,8 @@ def _is_home(path: str) -> bool:
     return first == layout.WORK or (home in _HOMES and (not number or number.isdigit()))
 
 
-def _document(root: Path, path: str) -> Mapping[str, Any]:
-    try:
-        found = json.loads(read_below(root, path))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _facts(document: Mapping[str, Any]) -> dict[str, FileFact]:
-    """The files of a manifest, those that are put down as a manifest puts them down."""
+    """The well-formed entries of the files of a manifest."""
     files = document.get("files")
     return {
         path: FileFact(fact["bytes"], fact["blake3"])
@@ -206,48 +174,38 @@ def _facts(document: Mapping[str, Any]) -> dict[str, FileFact]:
 
 def _sweep(root: Path, gone: Iterable[str], keep: Collection[str]) -> None:
     """Remove `zarr.json` of arrays and groups that lost everything else, then empty folders, from the inside out."""
-    folders = {"/".join(parts[:depth]) for path in gone if (parts := path.split("/")) for depth in range(1, len(parts))}
+    folders = {folder.as_posix() for path in gone for folder in PurePosixPath(path).parents} - {"."}
     for folder in sorted(folders, key=lambda folder: folder.count("/"), reverse=True):
         metadata = f"{folder}/{layout.ZARR_JSON}"
-        if metadata not in keep and _names(root, folder) == {layout.ZARR_JSON} and _is_group(root, metadata):
+        names = [path.name for path in (root / folder).iterdir()] if (root / folder).is_dir() else []
+        if metadata not in keep and names == [layout.ZARR_JSON] and _is_group(root, metadata):
             unlink_below(root, metadata)
-        _remove_empty(root, metadata)
+        _remove_if_empty(root / folder)
 
 
 def _is_group(root: Path, path: str) -> bool:
     """Whether a file is metadata of a zarr array or group as this library writes it."""
     if path.rpartition("/")[2] != layout.ZARR_JSON:
         return False
-    document = _document(root, path)
+    document = read_object(root, path)
     return document.get("zarr_format") == 3 and document.get("node_type") in ("group", "array")
-
-
-def _names(root: Path, folder: str) -> set[str]:
-    try:
-        return {entry.name for entry in (root / folder).iterdir()}
-    except OSError:
-        return set()
 
 
 def _remove_empty(root: Path, path: str) -> None:
     """Remove the folders above a path that are empty, but not the store's own."""
-    parts = path.split("/")[:-1]
-    while parts:
+    for folder in list(PurePosixPath(path).parents)[:-1]:
+        _remove_if_empty(root / folder)
+
+
+def _remove_empty_below(folder: Path) -> None:
+    """Remove a folder and all folders in it that hold no file."""
+    if folder.is_dir() and not folder.is_symlink():
+        for path in folder.iterdir():
+            _remove_empty_below(path)
+        _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if not folder.is_symlink():
         with contextlib.suppress(OSError):
-            if not (root / "/".join(parts)).is_symlink():
-                (root / "/".join(parts)).rmdir()
-        parts.pop()
-
-
-def _remove_empty_below(root: Path, top: str) -> None:
-    for folder in sorted(_folders(root, top), reverse=True):
-        with contextlib.suppress(OSError):
-            (root / folder).rmdir()
-
-
-def _folders(root: Path, top: str) -> Iterator[str]:
-    place = root / top
-    if place.is_dir() and not place.is_symlink():
-        yield top
-        for entry in place.iterdir():
-            yield from _folders(root, f"{top}/{entry.name}")
+            folder.rmdir()

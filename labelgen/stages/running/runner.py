@@ -1,17 +1,16 @@
-"""Runs one task: its function by name, its receipt last."""
+"""Runs one task: looks up its function by name, and writes its receipt last."""
 
 from __future__ import annotations
 
-import importlib
 import time
-from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 
 from labelgen.stages.running.memory import PeakMeter
-from labelgen.stages.running.task import Receipt, Task, TaskResult, find_receipt, receipt_path
+from labelgen.stages.running.task import Receipt, Task, find_receipt, receipt_path
 from labelgen.store.disk.atomic import write_atomic
 
-#: Names of the functions that tasks call. They are part of fingerprints: a file may move, a name stays.
+#: Functions by their names in tasks. Names are part of fingerprints and must not change; files may move.
 WORK = {
     "describe.teacher": "labelgen.stages.work.embed:describe",
     "embed.texts": "labelgen.stages.work.embed:embed_texts",
@@ -42,7 +41,7 @@ def run_task(root: Path, task: Task) -> Receipt:
         return done
     started = time.perf_counter()
     with PeakMeter() as meter:
-        result = _function(task.work)(root, **task.arguments, **task.places)
+        result = resolve_name(WORK[task.work])(root, **task.arguments, **task.places)
     receipt = Receipt(
         task=task.key,
         fingerprint=task.fingerprint,
@@ -54,9 +53,3 @@ def run_task(root: Path, task: Task) -> Receipt:
     )
     write_atomic(root / receipt_path(task.key), receipt.to_bytes())
     return receipt
-
-
-def _function(name: str) -> Callable[..., TaskResult]:
-    module, _, attribute = WORK[name].partition(":")
-    function: Callable[..., TaskResult] = getattr(importlib.import_module(module), attribute)
-    return function

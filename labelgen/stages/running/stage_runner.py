@@ -1,4 +1,4 @@
-"""Runs the tasks of a stage and tells how it goes."""
+"""Runs the tasks of a stage and reports its progress."""
 
 from __future__ import annotations
 
@@ -12,64 +12,63 @@ from typing import Any
 from labelgen.errors import some
 from labelgen.executors.base import Executor
 from labelgen.progress import Event, Listener
-from labelgen.stages.running import inventory
+from labelgen.stages.running import inventory, lock
 from labelgen.stages.running.memory import PeakMeter
-from labelgen.stages.running.task import Receipt, Task
-from labelgen.stages.running.task import standing as standing_of
+from labelgen.stages.running.task import Receipt, Task, outstanding
 
 
 @dataclass
-class Runner:
-    """Runs tasks through an executor; keeps seconds, rows and peak memory by stage, and every receipt by key."""
+class StageRunner:
+    """Runs tasks through an executor; collects seconds, rows and peak memory by stage, and every receipt by key.
+
+    `pending` is the note of the unfinished work: the number of tasks of a stage is added to it for `status`.
+    """
 
     root: Path
     executor: Executor
     progress: Listener
     meter: PeakMeter
+    pending: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     receipts: dict[str, Receipt] = field(default_factory=dict)
+    _totals: dict[str, int] = field(default_factory=dict)
 
     def run(self, stage: str, tasks: Sequence[Task]) -> list[Receipt]:
-        """All receipts of `tasks`, in their order; what was done before is not done again."""
-        standing = standing_of(self.root, tasks)
-        self._report_damage(stage, standing.damaged)
-        found = {receipt.task: receipt for receipt in standing.done}
-        earlier, total = sum(receipt.rows for receipt in standing.done), sum(task.rows for task in tasks)
-        with self.timed(stage, earlier, total) as tell:
-            for receipt in self.executor.run(self.root, standing.todo):
-                found[receipt.task] = receipt
-                tell(receipt.rows, receipt.task)
-        self.receipts |= found
-        return [found[task.key] for task in tasks]
+        """Return the receipts of all tasks, in their order; run those that are not done."""
+        self._totals[stage] = self._totals.get(stage, 0) + len(tasks)
+        lock.note(self.root, self.pending, totals=self.pending.get("totals", {}) | self._totals)
+        done, todo, damaged = outstanding(self.root, tasks)
+        if damaged:
+            files = f"{len(damaged)} files of finished tasks are not what was written, and are made again: "
+            self.note(files + some(damaged, 3), stage=stage)
+        self.remember(done)
+        return self._run(self.root, stage, tasks, todo, sum(receipt.rows for receipt in done))
 
-    def anew(self, stage: str, tasks: Sequence[Task], scratch: Path) -> list[Receipt]:
-        """All receipts of tasks that every run does again, in a folder of their own; they are removed."""
+    def run_again(self, stage: str, tasks: Sequence[Task], scratch: Path) -> list[Receipt]:
+        """Run tasks that every build repeats, in a folder of their own, which is removed."""
         inventory.remove_receipts(scratch, tasks)
-        found = {}
         try:
-            with self.timed(stage, 0, sum(task.rows for task in tasks)) as tell:
-                for receipt in self.executor.run(scratch, tasks):
-                    found[receipt.task] = receipt
-                    tell(receipt.rows, receipt.task)
+            return self._run(scratch, stage, tasks, tasks, 0)
         finally:
             inventory.remove_receipts(scratch, tasks)
-        self.receipts |= found
-        return [found[task.key] for task in tasks]
 
-    def _report_damage(self, stage: str, damaged: Sequence[str]) -> None:
-        """Say which finished work is not taken over."""
-        if damaged:
-            text = (
-                f"{len(damaged)} files of finished work are not what was written there, and are made again: "
-                f"{some(damaged, 3)}"
-            )
-            self.notes.append(text)
-            self.progress(Event("note", stage, text=text))
+    def _run(self, root: Path, stage: str, tasks: Sequence[Task], todo: Sequence[Task], earlier: int) -> list[Receipt]:
+        with self.timed(stage, earlier, sum(task.rows for task in tasks)) as advance:
+            for receipt in self.executor.run(root, todo):
+                self.receipts[receipt.task] = receipt
+                advance(receipt.rows, receipt.task)
+        return [self.receipts[task.key] for task in tasks]
 
     def remember(self, receipts: Iterable[Receipt | None]) -> None:
-        """Keep receipts of tasks whose files are needed no more."""
+        """Add receipts of tasks that are done."""
         self.receipts |= {receipt.task: receipt for receipt in receipts if receipt is not None}
+
+    def note(self, *texts: str, stage: str = "ingest") -> None:
+        """Report sentences to the listener, and keep them for the report of the build."""
+        for text in texts:
+            self.notes.append(text)
+            self.progress(Event("note", stage, text=text))
 
     @contextmanager
     def timed(self, stage: str, earlier: int, total: int) -> Iterator[Callable[..., None]]:
@@ -78,14 +77,14 @@ class Runner:
         self.meter.reset()
         self.progress(Event("start", stage, earlier, total))
 
-        def tell(rows: int, task: str = "") -> None:
+        def advance(rows: int, task: str = "") -> None:
             nonlocal done
             done += rows
             rate = done / max(1e-9, time.perf_counter() - started)
             eta = (total - earlier - done) / rate if rate else -1.0
             self.progress(Event("task", stage, earlier + done, total, round(rate, 2), round(eta, 2), task))
 
-        yield tell
+        yield advance
         seconds = time.perf_counter() - started
         so_far = self.stages.setdefault(stage, {"seconds": 0.0, "rows": 0, "peak_bytes": 0})
         so_far["seconds"] = round(so_far["seconds"] + seconds, 3)

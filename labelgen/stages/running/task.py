@@ -1,8 +1,8 @@
-"""A task, its receipt, and what "done" means.
+"""A task, its receipt, and the definition of "done".
 
 A task is small, picklable and idempotent: it names a function and plain arguments, writes its files atomically and
-then its receipt. Done means: a receipt with this task's fingerprint is there, its bytes are those that were written,
-and every file it names hashes to the checksum it names. Everything else is run again.
+then its receipt. It is done when there is an undamaged receipt with its fingerprint, and every file that the receipt
+names has the checksum that it names. All other tasks are run again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from labelgen.fingerprint import digest, digest_file, fingerprint
 from labelgen.store import layout
@@ -35,7 +35,7 @@ class Output:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What the function of a task returns; `facts` must be plain JSON data."""
+    """The return value of the function of a task; `facts` must be plain JSON data."""
 
     outputs: tuple[Output, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -50,8 +50,8 @@ class Task:
         inputs: fingerprint of everything that decides the result.
         work: name in `labelgen.stages.running.runner.WORK` of a function: `function(root, **arguments, **places)`.
         arguments: plain JSON data.
-        rows: how many rows it does (progress and rates).
-        places: further arguments that say where things lie; a moved data set is the same data set.
+        rows: number of its rows, for progress and rates.
+        places: paths as further arguments, which do not count: a moved data set is the same data set.
     """
 
     key: str
@@ -72,7 +72,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Receipt:
-    """Proof that a task was done, as it lies in `receipts/`."""
+    """Proof that a task was done, a file in `receipts/`."""
 
     task: str
     fingerprint: str
@@ -83,7 +83,7 @@ class Receipt:
     facts: Mapping[str, Any]
 
     def to_bytes(self) -> bytes:
-        """The file of the receipt; `digest` is the BLAKE3 of all the rest."""
+        """The file of the receipt; `digest` is the BLAKE3 of its other fields."""
         data = asdict(self)
         return json.dumps({**data, "digest": _digest_of(data)}, indent=1).encode()
 
@@ -125,17 +125,12 @@ def receipt_path(key: str) -> str:
 
 
 def find_receipt(root: Path, task: Task, *, outputs: bool = True) -> Receipt | None:
-    """The receipt of a task that is done, else None; `outputs=False` does not look at its files (parts are removed
-    when the shard they made is whole)."""
-    receipt = read_receipt(root, task.key)
-    if receipt is None or receipt.fingerprint != task.fingerprint:
-        return None
-    return receipt if not outputs or not damaged_outputs(root, receipt) else None
+    """The receipt of a task that is done, else None.
 
-
-def damaged_outputs(root: Path, receipt: Receipt) -> list[str]:
-    """Files of a receipt that are missing or are not the bytes that the task wrote."""
-    return [output.path for output in receipt.outputs if not is_whole(root / output.path, output)]
+    `outputs=False` does not check its files: parts are removed when the shard that they made is complete.
+    """
+    receipt = read_receipt(root, task.key) if not outputs else _checked(root, task)[0]
+    return receipt if receipt is not None and receipt.fingerprint == task.fingerprint else None
 
 
 def is_whole(path: Path, output: Output) -> bool:
@@ -160,40 +155,34 @@ def read_receipt(root: Path, key: str) -> Receipt | None:
         return None
 
 
-@dataclass(frozen=True)
-class Standing:
-    """Which of some tasks are done.
-
-    `damaged` are files of finished tasks that are not what was written: the tasks are among `todo`.
-    """
+class Outstanding(NamedTuple):
+    """Receipts of the tasks that are done, the other tasks, and the damaged files of finished tasks among these."""
 
     done: list[Receipt]
     todo: list[Task]
     damaged: list[str]
 
 
-def outstanding(root: Path, tasks: Sequence[Task]) -> tuple[list[Receipt], list[Task]]:
-    """Receipts of the tasks that are done, and the tasks that are not."""
-    found = standing(root, tasks)
-    return found.done, found.todo
-
-
-def standing(root: Path, tasks: Sequence[Task]) -> Standing:
+def outstanding(root: Path, tasks: Sequence[Task]) -> Outstanding:
     """Which of the tasks are done; files are hashed in several threads."""
+    found = Outstanding([], [], [])
     with ThreadPoolExecutor(_HASH_THREADS) as pool:
-        found = list(pool.map(lambda task: _standing(root, task), tasks))
-    done = [receipt for receipt, _ in found if receipt is not None]
-    todo = [task for task, (receipt, _) in zip(tasks, found, strict=True) if receipt is None]
-    return Standing(done, todo, [path for _, damaged in found for path in damaged])
+        for task, (receipt, damaged) in zip(tasks, pool.map(lambda task: _checked(root, task), tasks), strict=True):
+            found.damaged.extend(damaged)
+            if receipt is None:
+                found.todo.append(task)
+            else:
+                found.done.append(receipt)
+    return found
 
 
-def _standing(root: Path, task: Task) -> tuple[Receipt | None, list[str]]:
-    """The receipt of a task that is done, else None and what of it is damaged: a part that is gone is no damage."""
+def _checked(root: Path, task: Task) -> tuple[Receipt | None, list[str]]:
+    """The receipt of a task that is done, else None and its damaged files; a part that was removed is not damaged."""
     receipt = read_receipt(root, task.key)
-    path = receipt_path(task.key)
     if receipt is None:
+        path = receipt_path(task.key)
         return None, [path] if (root / path).exists() else []
     if receipt.fingerprint != task.fingerprint:
         return None, []
-    damaged = damaged_outputs(root, receipt)
+    damaged = [output.path for output in receipt.outputs if not is_whole(root / output.path, output)]
     return None if damaged else receipt, [path for path in damaged if (root / path).exists()]

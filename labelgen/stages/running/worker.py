@@ -1,4 +1,4 @@
-"""What a worker process knows beside its task: device, threads, memory. Nothing here can change a result."""
+"""Settings of a worker process: device, threads, memory. Nothing here can change a result."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class WorkerSettings:
 #: Anonymous memory of a process that has embedded with torch and compiled the loops of a search: 0.8 to 1 GB, measured.
 RUNTIME_BYTES = 1100 * 10**6
 
-#: Taken to be more than a batch of photographs needs: a budget with room for as many of these is not measured first.
+#: More than a batch of photographs needs: batches are not measured where the budget holds one of these a thread.
 LARGE_BATCH_BYTES = 10**9
 
 _settings = WorkerSettings()
-#: Of teachers whose batches were measured: the teacher, the highest memory of this process, and what a batch took.
+#: Teachers whose batches were measured, with the highest memory of this process and the memory of a batch.
 _batches: dict[int, tuple[Any, int, int]] = {}
 
 
@@ -41,41 +41,36 @@ def settings() -> WorkerSettings:
     return _settings
 
 
-def configure(new: WorkerSettings) -> None:
-    """Set this process up as a worker. Threads are set once, here, so that teachers and engines need not."""
-    _set_threads(_take(new), new.threads)
+def configure(new: WorkerSettings) -> int:
+    """Make this process a worker; threads are set here alone. Returns the number of torch's threads before."""
+    global _settings  # noqa: PLW0603 - a process is one worker
+    _settings = new
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if new.threads > 1 else "false")
+    # Waiting threads of torch sleep instead of spinning: decoding threads and other processes need the cores. OpenMP
+    # reads this once, so it has an effect where torch was not imported before (the command line, workers).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return _set_threads(new.threads)
 
 
 @contextmanager
 def working(new: WorkerSettings) -> Iterator[None]:
-    """This process as a worker for a while: whoever trains in it afterwards finds torch's threads as they were."""
-    torch = _take(new)
-    before = torch.get_num_threads() if torch else 0
-    _set_threads(torch, new.threads)
+    """Make this process a worker for a while; torch's threads are restored for a training in the same process."""
+    before = configure(new)
     try:
         yield
     finally:
-        _set_threads(torch, before)
+        _set_threads(before)
 
 
-def _take(new: WorkerSettings) -> Any:
-    """Remember the settings and give torch, None where it is not installed."""
-    global _settings  # noqa: PLW0603 - one worker a process is what a worker is
-    _settings = new
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if new.threads > 1 else "false")
-    # Threads of torch that wait should sleep, not spin: decoding threads, other workers and other people's jobs want
-    # the core. Read once by OpenMP, so it counts where torch was not imported before (the command line, workers).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+def _set_threads(threads: int) -> int:
+    """Set the number of torch's threads and return the old one; 0 where torch is not installed."""
     try:
         import torch
     except ImportError:
-        return None
-    return torch
-
-
-def _set_threads(torch: Any, threads: int) -> None:
-    if torch is not None:
-        torch.set_num_threads(threads)
+        return 0
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    return before
 
 
 @lru_cache(maxsize=4)
@@ -91,25 +86,22 @@ def engine() -> Any:
 
 @contextmanager
 def one_thread_a_pass() -> Iterator[AbstractContextManager[Any]]:
-    """On a CPU, forward passes of one thread each, as many at once as are asked for; on another device one at a time.
+    """Allow several forward passes of one thread each on a CPU, and one at a time on another device.
 
-    Yields what a forward pass must hold.
+    Yields the context in which a forward pass is run.
     """
     if _settings.device != "cpu":
         yield threading.Lock()
         return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # threads that begin after this take it over
+    before = _set_threads(1)  # also of threads that start later
     try:
         yield nullcontext()
     finally:
-        torch.set_num_threads(before)
+        _set_threads(before)
 
 
 def needs_measuring(teacher: Any) -> bool:
-    """Whether it is not known how much memory a batch of a teacher takes, and the budget is small enough to matter."""
+    """Whether the memory of a batch of a teacher is unknown, and the budget small enough for it to matter."""
     if _settings.threads <= 1 or id(teacher) in _batches:
         return False
     return _settings.memory < anonymous_bytes() + _settings.threads * LARGE_BATCH_BYTES
@@ -117,7 +109,7 @@ def needs_measuring(teacher: Any) -> bool:
 
 @contextmanager
 def measuring(teacher: Any) -> Iterator[None]:
-    """Measure what a batch that is encoded in the block, and nothing beside it, takes."""
+    """Measure the memory of the batch that is encoded in the block, with nothing else running."""
     before = anonymous_bytes()
     with PeakMeter(seconds=0.01) as meter:
         yield
@@ -125,7 +117,7 @@ def measuring(teacher: Any) -> Iterator[None]:
 
 
 def batches_at_once(teacher: Any) -> int:
-    """How many batches of a teacher are worked on at once: as many as threads, or as fit into the memory."""
+    """Number of batches of a teacher to encode at once: one a thread, or as many as fit into the memory."""
     if id(teacher) not in _batches:
         return max(1, _settings.threads)
     _, peak, batch = _batches[id(teacher)]
@@ -133,9 +125,9 @@ def batches_at_once(teacher: Any) -> int:
 
 
 def search_memory(memory: int) -> int:
-    """Bytes that a search may use of a worker's budget: the interpreter, torch and its buffers need the rest.
+    """Bytes of a worker's budget that a search may use; the interpreter, torch and its buffers need the rest.
 
-    Fixed rather than measured, so that the schedule of a search depends on the budget alone.
+    Not measured, so that the schedule of a search depends on the budget alone.
     """
     return max(memory - RUNTIME_BYTES, memory // 4)
 
@@ -147,7 +139,7 @@ def release_teachers() -> None:
 
 
 def die_with(parent: int) -> None:
-    """End this process soon after its parent: a killed build must not leave workers behind."""
+    """End this process soon after its parent, so that a killed build leaves no workers."""
 
     def watch() -> None:
         while os.getppid() == parent:

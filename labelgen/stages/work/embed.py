@@ -1,16 +1,15 @@
-"""Teacher and rows in, embedding shards out.
+"""Tasks that embed a corpus: parts of encoded or looked-up rows, then shards that are gathered from them.
 
 Texts: fixed blocks of the table of distinct texts are encoded, so equal texts get equal rows and the composition of a
-batch never depends on what was done before. Images: fixed blocks of image rows; a photograph that fails is replaced by
-a black one in its batch (so that its neighbours' rows stay the same) and gets a zero row. A shard is then gathered from
-the parts of the blocks.
+batch never depends on earlier runs. Images: fixed blocks of image rows; a photograph that fails is replaced by a black
+one in its batch, so that the rows of the others stay the same, and gets a zero row.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -34,18 +33,18 @@ from labelgen.teachers.checks import check_not_constant, check_rows, normalise
 from labelgen.teachers.failures import foreign
 from labelgen.teachers.probe import check_repeatable
 from labelgen.teachers.trained import TrainedTeacher
-from labelgen.types import Float16, Float32, Int64, Modality
+from labelgen.types import Bool, Float16, Float32, Int64, Modality
 
 _SHARD_PIECE_BYTES = 8 << 20
 
 
 def describe(root: Path, *, spec: str, alias: str) -> TaskResult:
-    """What a teacher says of itself, as the facts of a receipt that every build writes anew."""
+    """Describe a teacher in the facts of a receipt, which every build writes again."""
     return TaskResult((), describe_teacher(spec, alias))
 
 
 def describe_teacher(spec: str, alias: str) -> dict[str, Any]:
-    """Load a teacher and ask it, so that changed weights under the same name are noticed.
+    """Load a teacher and describe it, so that changed weights under the same name are noticed.
 
     Raises:
         TeacherError: it cannot be loaded, or gives other rows when it encodes the same items again.
@@ -78,52 +77,62 @@ def embed_texts(root: Path, *, corpus: str, spec: str, alias: str, start: int, s
     texts = tables.distinct_texts(root / corpus)[start:stop]
     with foreign(f"teacher {spec} fails on the texts {start} to {stop - 1}"):
         rows = teacher.encode_texts(texts)
-    named = [repr(text[:60]) for text in texts]
-    check_rows(rows, dim=teacher.dim, ids=named, what=f"teacher {spec}")
-    check_not_constant(rows, what=f"teacher {spec}")
-    return _write_part(root, alias, "text", block, normalise(rows), {})
+    unit = checked_units(rows, np.ones(len(rows), bool), [repr(text[:60]) for text in texts], spec, teacher.dim)
+    return TaskResult((write_part(root, part_path(alias, "text", block), unit),))
 
 
 def embed_images(
     root: Path, *, corpus: str, photos: str, spec: str, alias: str, start: int, stop: int, block: int
 ) -> TaskResult:
-    """Encode the images [start, stop); decoding runs in threads ahead of the model."""
+    """Encode the images [start, stop) and write their rows as one part."""
     teacher = worker.teacher(spec)
     files = tables.image_files(root / corpus)[start:stop]
     batches = list(_encoded_batches(teacher, Path(photos), files))
     notes = [note for batch in batches for note in batch.notes]
-    contents = [content for content, _ in notes]
-    bad = {position: failure for position, (_, failure) in enumerate(notes) if failure}
     rows = np.concatenate([batch.rows for batch in batches])
-    alive = np.array([position not in bad for position in range(len(files))])
-    names = [file or "" for file in files]
-    check_rows(rows[alive], dim=teacher.dim, ids=_where(names, alive), what=f"teacher {spec}")
-    distinct = _first_of_each([content if live else b"" for content, live in zip(contents, alive, strict=True)])
-    check_not_constant(rows[distinct], what=f"teacher {spec}")
-    unit = np.zeros(rows.shape, np.float16)
-    unit[alive] = normalise(rows[alive])
-    failed = {str(start + position): reason for position, reason in sorted(bad.items())}
-    known = {str(start + position) for position, file in enumerate(files) if file is None}
-    facts = {"quarantined": {row: reason for row, reason in failed.items() if row not in known}}
-    return _write_part(root, alias, "image", block, unit, facts)
+    alive = np.array([not failure for _, failure in notes])
+    distinct = list({content: row for row, (content, failure) in reversed([*enumerate(notes)]) if not failure}.values())
+    unit = checked_units(rows, alive, [file or "" for file in files], spec, teacher.dim, sorted(distinct))
+    failed = {
+        str(start + place): failure
+        for place, (file, (_, failure)) in enumerate(zip(files, notes, strict=True))
+        if failure and file is not None  # others are in the quarantine of the ingest
+    }
+    return TaskResult((write_part(root, part_path(alias, "image", block), unit),), {"quarantined": failed})
 
 
 def embed_keyed(
     root: Path, *, corpus: str, modality: Modality, spec: str, alias: str, start: int, stop: int, block: int
 ) -> TaskResult:
-    """Look up the features of the corpus rows [start, stop); rows without features stay zero."""
+    """Look up the features of the corpus rows [start, stop); rows without features are zero."""
     teacher = worker.teacher(spec)
     ids = tables.ids(root / corpus, modality)[start:stop]
     rows, missing = teacher.lookup(modality, ids, range(start, stop))
     alive = np.ones(len(ids), bool)
     alive[list(missing)] = False
-    check_rows(rows[alive], dim=teacher.dim, ids=_where(ids, alive), what=f"teacher {spec}")
-    check_not_constant(rows[alive], what=f"teacher {spec}")
+    unit = checked_units(rows, alive, ids, spec, teacher.dim)
+    facts = {"quarantined": {str(start + row): "no_features" for row in missing}}
+    return TaskResult((write_part(root, part_path(alias, modality, block), unit),), facts)
+
+
+def checked_units(
+    rows: Float32, alive: Bool, ids: Sequence[str], spec: str, dim: int, distinct: Sequence[int] | None = None
+) -> Float16:
+    """Unit rows, zero where not `alive`; refuses rows that no teacher should give.
+
+    Args:
+        ids: names of the rows in error messages.
+        distinct: rows of different content, all live ones by default: these may not all be equal.
+
+    Raises:
+        TeacherError: rows of another shape or that are not finite, or all equal.
+    """
+    live = np.flatnonzero(alive)
+    check_rows(rows[live], dim=dim, ids=[ids[row] for row in live.tolist()], what=f"teacher {spec}")
+    check_not_constant(rows[live if distinct is None else list(distinct)], what=f"teacher {spec}")
     unit = np.zeros(rows.shape, np.float16)
-    unit[alive] = normalise(rows[alive])
-    return _write_part(
-        root, alias, modality, block, unit, {"quarantined": {str(start + row): "no_features" for row in missing}}
-    )
+    unit[live] = normalise(rows[live])
+    return unit
 
 
 def assemble_embedding(
@@ -144,9 +153,9 @@ def assemble_embedding(
     """Gather one zarr shard from the parts; `by_text` parts are rows of distinct texts, others corpus rows.
 
     Args:
-        firsts: see `BlockRanges`; what comes before the first of them is not in the parts.
+        firsts: see `BlockRanges`; rows before the first of them are not in the parts.
         generation: of the array that is written.
-        kept: rows that the array of the generation before has already: they, and texts that they hold, are copied.
+        kept: number of rows in the array of the generation before; they, and rows of the same texts, are copied.
     """
     spec = layout.embedding_spec(alias, modality, rows, dim, generation)
     start, stop = spec.shard_range(shard)
@@ -163,7 +172,7 @@ def assemble_embedding(
 
 
 def deviation(root: Path, *, corpus: str, photos: str, spec: str, reference: str, modality: Modality) -> TaskResult:
-    """How far a reduced precision moves the rows: cosines between both on a sample, as facts of the receipt."""
+    """Compare a reduced precision with float32: cosines between rows of a sample, as facts of the receipt."""
     low, full = worker.teacher(spec), worker.teacher(reference)
     if modality == "text":
         sample = tables.distinct_texts(root / corpus)[:256]
@@ -194,14 +203,13 @@ class _Batch:
 
 
 def _encoded_batches(teacher: ImageTeacher, photos: Path, files: Sequence[str | None]) -> Iterator[_Batch]:
-    """Batches in order, a few at work at once: one thread reads, decodes and encodes a batch, so that decoding overlaps
-    with the model.
+    """Batches in order. Several threads each read, decode and encode a batch, so decoding overlaps with the model.
 
-    On a CPU every forward pass has one thread. The bits of a convolution can depend on the number of threads that
-    share it; so they do not depend on how many this worker has, and the cores are busy with whole batches instead.
+    On a CPU every forward pass has one thread: the bits of a convolution can depend on the number of threads that share
+    it, and must not depend on how many this worker has.
 
-    Where the memory of this worker is small, the first batch of a teacher is encoded alone and measured: what it took
-    says how many are encoded at once.
+    Where the memory of this worker is small, the first batch of a teacher is encoded alone and measured, to decide how
+    many are encoded at once.
     """
     size = teacher.image_batch
     starts = iter(range(0, len(files), size))
@@ -241,27 +249,8 @@ def _prepare(teacher: ImageTeacher, photos: Path, file: str | None) -> tuple[Any
         data = read_photo(photos, file)
         prepared = with_photo(data, teacher.prepare_image)
         return prepared, hashlib.blake2b(data, digest_size=16).digest(), ""
-    except Exception as error:  # a photograph may raise anything; what a teacher raises for every one, it raises here
+    except Exception as error:  # a photograph may raise anything; errors of the teacher itself are raised here
         return teacher.prepare_image(black_photo()), b"", photo_error(error).reason
-
-
-def _where(names: Sequence[str], keep: np.ndarray[Any, np.dtype[np.bool_]]) -> list[str]:
-    return [name for name, kept in zip(names, keep, strict=True) if kept]
-
-
-def _first_of_each(contents: Iterable[bytes]) -> list[int]:
-    """Positions of the first of each distinct content; failed ones (empty) are left out."""
-    first: dict[bytes, int] = {}
-    for position, content in enumerate(contents):
-        if content:
-            first.setdefault(content, position)
-    return list(first.values())
-
-
-def _write_part(
-    root: Path, alias: str, modality: Modality, block: int, rows: Float16, facts: dict[str, Any]
-) -> TaskResult:
-    return TaskResult((write_part(root, part_path(alias, modality, block), rows),), facts)
 
 
 def _gathered(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,6 @@ from labelgen.fingerprint import fingerprint
 from labelgen.similarity.base import ListRequest, Partial, Product, SearchPlan, Strip
 from labelgen.similarity.row_order import lay_out, layouts, put_back
 from labelgen.similarity.sort_keys import PAD_KEY, TopK, merge
-from labelgen.similarity.tiled.compiling import compile_meter
 from labelgen.stages.model import tables
 from labelgen.stages.model.lists import ListSpec, SealedList
 from labelgen.stages.model.part_files import read_part, write_part
@@ -105,6 +105,19 @@ def search_strip(
         partials = (piece for partial in found for piece in put_back(partial, laid, plan.offsets))
         result = write_partials(root, plan, strip, partials, lists, folder, layout_number)
     return replace(result, facts={**result.facts, "compile_seconds": round(sum(compiled), 1)})
+
+
+@contextmanager
+def compile_meter() -> Iterator[list[float]]:
+    """Seconds, one number a loop, that numba compiles meanwhile: once a machine. None where it is not installed."""
+    seconds: list[float] = []
+    try:
+        from numba.core import event
+    except ImportError:
+        yield seconds
+        return
+    with event.install_timer("numba:compile", seconds.append):
+        yield seconds
 
 
 def write_partials(

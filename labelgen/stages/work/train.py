@@ -1,9 +1,8 @@
-"""Stored rows of one teacher in, a trained teacher out: its network as a file of the store, then its rows.
+"""Tasks of a trained teacher (`siamese`): its network as a file of the store, then its rows.
 
-A trained teacher (`siamese`) comes after the embed stage of its source and before the search. Training is one task; it
-saves itself every few seconds, so that a killed one goes on where it was, to the same bits. Its rows are then made in
-fixed blocks with one thread, like those of every other teacher: of distinct texts where the source encodes texts, else
-of caption rows.
+It comes after the embed stage of its source and before the search. Training is one task, which saves its progress every
+few seconds: a killed one is resumed and ends with the same bits. The rows are made in fixed blocks with one thread, of
+distinct texts where the source encodes texts, else of caption rows.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from labelgen.stages.model import tables
 from labelgen.stages.model.part_files import part_path, write_part
 from labelgen.stages.running import worker
 from labelgen.stages.running.task import Output, TaskResult
+from labelgen.stages.work.embed import checked_units
 from labelgen.store import layout
 from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import EmbeddingEntry, Manifest
 from labelgen.teachers.base import info_of
-from labelgen.teachers.checks import check_not_constant, check_rows, normalise
 from labelgen.teachers.trained import Arrays, Captions, TrainedTeacher
-from labelgen.types import Float16, Int64
+from labelgen.types import Bool, Float16, Int64
 
 _DIGEST_BYTES = 32
 
@@ -76,18 +75,19 @@ def embed_trained(
     folder, rows = root / corpus, MappedArray(root, ArraySpec.from_json(source))
     places = tables.first_captions(folder)[start:stop] if by_text else np.arange(start, stop)
     taken = rows.take(places)
-    unit = _refined(worker.teacher(spec), taken, read_network(root / layout.model_path(alias)), f"teacher {spec}")
+    unit = _refined(worker.teacher(spec), taken, read_network(root / layout.model_path(alias)), spec)
     lost = np.flatnonzero(~taken.any(axis=1) & (tables.text_rows(folder)[places] >= 0))
     facts = {"quarantined": {str(start + place): "no_features" for place in lost.tolist()}}
     return TaskResult((write_part(root, part_path(alias, "text", block["block"]), unit),), facts)
 
 
 def rows_again(root: Path, manifest: Manifest, entry: EmbeddingEntry, rows: Int64) -> Float16:
-    """What the stored network makes of the stored rows of its source, for the given rows of a trained teacher."""
-    teacher: TrainedTeacher = registry.create("teacher", Spec.parse(manifest.teachers[entry.alias].spec), device="cpu")
+    """Rows of a trained teacher made again by its stored network from the stored rows of its source."""
+    spec = manifest.teachers[entry.alias].spec
+    teacher: TrainedTeacher = registry.create("teacher", Spec.parse(spec), device="cpu")
     sources = {item.alias: item.array for item in manifest.embeddings if item.modality == "text"}
     taken = MappedArray(root, sources[teacher.of]).take(rows)
-    return _refined(teacher, taken, read_network(root / layout.model_path(entry.alias)), entry.array.path)
+    return _refined(teacher, taken, read_network(root / layout.model_path(entry.alias)), spec)
 
 
 def read_network(path: Path) -> Arrays:
@@ -99,25 +99,21 @@ def read_network(path: Path) -> Arrays:
 
 
 def captions_of(folder: Path) -> Captions:
-    """What a training may know of the corpus that lies in a folder."""
+    """The facts of a corpus that a training uses."""
     images = np.repeat(np.arange(len(tables.offsets(folder)) - 1), np.diff(tables.offsets(folder)))
     return Captions(images, tables.text_rows(folder), tables.categories(folder), tables.splits(folder))
 
 
-def _refined(teacher: TrainedTeacher, taken: Float16, arrays: Arrays, what: str) -> Float16:
+def _refined(teacher: TrainedTeacher, taken: Float16, arrays: Arrays, spec: str) -> Float16:
     with _one_blas_thread():
         made = teacher.refine(taken, arrays)
-    alive = taken.any(axis=1)
-    check_rows(made[alive], dim=teacher.dim, ids=[str(row) for row in np.flatnonzero(alive)], what=what)
-    check_not_constant(made[alive], what=what)
-    unit = np.zeros(made.shape, np.float16)
-    unit[alive] = normalise(made[alive])
-    return unit
+    alive: Bool = np.asarray(taken.any(axis=1))
+    return checked_units(made, alive, [str(row) for row in range(len(made))], spec, teacher.dim)
 
 
 @contextmanager
 def _one_blas_thread() -> Iterator[None]:
-    """The bits of a product can depend on how many threads share it."""
+    """Use one thread for BLAS: the bits of a product can depend on how many threads share it."""
     try:
         from threadpoolctl import threadpool_limits
     except ModuleNotFoundError as error:
@@ -128,9 +124,9 @@ def _one_blas_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _SavedFile:
-    """Work in progress of a training; its name holds the fingerprint, so it is never taken up for another one.
+    """Saved progress of a training; the name of the file holds the fingerprint, so no other one resumes it.
 
-    The file is the BLAKE3 of the arrays (32 hexadecimal digits) and the arrays: a damaged one is not taken over.
+    The file is the BLAKE3 of the arrays (32 hexadecimal digits) and the arrays: a damaged one is ignored.
     """
 
     path: Path
@@ -140,18 +136,16 @@ class _SavedFile:
             return None
         raw = self.path.read_bytes()
         found, packed = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
-        return _unpacked(packed) if found == digest(packed).encode() else None
+        if found != digest(packed).encode():
+            return None
+        from safetensors.numpy import load
+
+        arrays: Arrays = load(packed)
+        return arrays
 
     def save(self, arrays: Arrays) -> None:
         packed = _packed(arrays)
         write_atomic(self.path, digest(packed).encode() + packed)
-
-
-def _unpacked(packed: bytes) -> Arrays:
-    from safetensors.numpy import load
-
-    arrays: Arrays = load(packed)
-    return arrays
 
 
 def _packed(arrays: Arrays) -> bytes:

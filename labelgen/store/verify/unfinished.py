@@ -7,9 +7,7 @@ what the next manifest makes of it.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,8 @@ from labelgen.errors import LabelgenError
 from labelgen.store import layout
 from labelgen.store.disk.atomic import FileFact
 from labelgen.store.disk.files import digest_below, is_regular, open_below, read_below, status_below, walk
-from labelgen.store.disk.mapped import map_shard
-from labelgen.store.disk.shards import array_metadata, group_metadata
-from labelgen.store.layout import ArraySpec
+from labelgen.store.disk.recognize import array_at, array_of_shard, parse_object, read_object
+from labelgen.store.disk.shards import group_metadata
 from labelgen.store.manifest import Manifest, digest_matches
 from labelgen.store.readme.readme import rendered
 from labelgen.store.schema.conforms import conforms
@@ -29,7 +26,6 @@ from labelgen.store.schema.contradictions import contradictions
 _HEADER = 1 << 20
 _STATS = re.compile(rf"{layout.STATS}(\.\d+)?/[\w.-]+\.json")
 _MODEL = re.compile(rf"{layout.MODELS}/[\w-]+/towers\.safetensors")
-_SHARD = re.compile(r"([\w./-]+)/c/(\d{1,9})(/0)*")
 
 
 class Unfinished:
@@ -57,7 +53,7 @@ class Unfinished:
             return True
         # Between the rename of a file and its receipt nothing but the file itself can tell.
         if _STATS.fullmatch(path):
-            return conforms("stats.v1")(_json(self._root, path))
+            return conforms("stats.v1")(read_object(self._root, path))
         return _MODEL.fullmatch(path) is not None and self._is_network(path, size)
 
     def is_next_card(self, path: str) -> bool:
@@ -72,16 +68,18 @@ class Unfinished:
             return False
 
     def _is_metadata(self, path: str) -> bool:
-        if path.rpartition("/")[2] != layout.ZARR_JSON or "/" not in path:
-            return False
-        document = _json(self._root, path)
-        return document == group_metadata() or (_described(path.rpartition("/")[0], document) is not None)
+        folder, _, name = path.rpartition("/")
+        return (
+            bool(folder)
+            and name == layout.ZARR_JSON
+            and (read_object(self._root, path) == group_metadata() or array_at(self._root, folder) is not None)
+        )
 
     def _is_network(self, path: str, size: int) -> bool:
         """Whether a file is safetensors whose header accounts for every byte."""
         with open_below(self._root, path) as file:
             length = int.from_bytes(file.read(8), "little")
-            header = _parsed(file.read(length)) if length < min(size, _HEADER) else {}
+            header = parse_object(file.read(length)) if length < min(size, _HEADER) else {}
         tensors = [entry for name, entry in header.items() if name != "__metadata__"]
         try:
             return bool(tensors) and 8 + length + max(entry["data_offsets"][1] for entry in tensors) == size
@@ -89,20 +87,14 @@ class Unfinished:
             return False
 
     def _is_shard(self, path: str) -> bool:
-        """A shard of an array that the sealed manifest does not have."""
-        place = _SHARD.fullmatch(path)
-        if place is None or place[1] in self._arrays:
-            return False
-        spec = _described(place[1], _json(self._root, f"{place[1]}/{layout.ZARR_JSON}"))
-        try:
-            return spec is not None and map_shard(self._root, spec, int(place[2])) is not None
-        except (LabelgenError, OSError, ValueError):
-            return False
+        """Whether a file is a shard of an array that the sealed manifest does not have."""
+        spec = array_of_shard(self._root, path)
+        return spec is not None and spec.path not in self._arrays
 
 
 def _other_manifest(root: Path, path: str, sealed: Manifest) -> Manifest | None:
     """A manifest of the same store beside the sealed one: the next one, or the one before."""
-    document = _json(root, path)
+    document = read_object(root, path)
     try:
         manifest = Manifest.from_json(document) if digest_matches(document) else None
     except LabelgenError:
@@ -118,7 +110,7 @@ def _receipts(root: Path, sealed: Manifest) -> list[tuple[str, dict[str, Any]]]:
     for path, status in walk(root, below=layout.RECEIPTS):
         if path in sealed.files or not is_regular(status) or not path.endswith(".json"):
             continue
-        document = _json(root, path)
+        document = read_object(root, path)
         outputs = document.get("outputs")
         if document.get("task") == path.removeprefix(f"{layout.RECEIPTS}/").removesuffix(".json") and (
             isinstance(outputs, list) and all(_is_output(item) for item in outputs)
@@ -129,31 +121,3 @@ def _receipts(root: Path, sealed: Manifest) -> list[tuple[str, dict[str, Any]]]:
 
 def _is_output(item: Any) -> bool:
     return isinstance(item, dict) and isinstance(item.get("path"), str) and {"bytes", "blake3"} <= item.keys()
-
-
-def _described(path: str, document: Mapping[str, Any]) -> ArraySpec | None:
-    """The array that a `zarr.json` describes, None where it is not one that our writer makes."""
-    try:
-        rows, *inner = document["shape"]
-        cut = document["chunk_grid"]["configuration"]["chunk_shape"][0]
-        chunk = document["codecs"][0]["configuration"]["chunk_shape"][0]
-        facts = {"path": path, "shape": [rows, *inner], "dtype": document["data_type"]}
-        spec = ArraySpec.from_json({**facts, "shard_rows": cut, "chunk_rows": chunk})
-        return spec if document == array_metadata(spec) else None
-    except (KeyError, TypeError, ValueError, IndexError):
-        return None
-
-
-def _json(root: Path, path: str) -> dict[str, Any]:
-    try:
-        return _parsed(read_below(root, path))
-    except OSError:
-        return {}
-
-
-def _parsed(raw: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

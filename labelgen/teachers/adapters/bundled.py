@@ -72,10 +72,8 @@ def efficientnet_lite(
 
     Args:
         size: 0, 1 or 2; 2 is clearly better, 0 about twice as fast.
-        precision: dtype of weights and activations; rows are float32.
-        batch: images in one forward pass.
-        block: images in one task; 256 are about 10 s of size 2 on two cores.
-        device: any torch device.
+        precision, batch, block, device: see `labelgen.teachers.compute.Compute`. 256 images are about
+            10 s of size 2 on two cores.
 
     Raises:
         MissingExtraError: the package is not installed.

@@ -2,11 +2,11 @@
 
 Norouzi et al. 2013 (arXiv 1312.5650): an ImageNet classifier gives the ten most probable classes of an image, and the
 image's row is the sum of the text embeddings of their names, weighted by the probabilities, scaled to length 1. Texts
-get the rows of the same text teacher, so both sides live in one space. A stand-in for CLIP where nothing can be
+get the rows of the same text teacher, so both sides share one space. A stand-in for CLIP where nothing can be
 downloaded: it knows the thousand things of ImageNet and nothing about what they do.
 
 A class has several names in WordNet (`sports car, sport car`); all of them, joined by commas, are encoded as one text,
-so that a name with two meanings (`crane`) is told apart by its company where it has any.
+so that a name with two meanings (`crane`) is distinguished by its synonyms where it has any.
 """
 
 from __future__ import annotations
@@ -55,16 +55,14 @@ def conse(
         size: of the EfficientNet-Lite, 0, 1 or 2.
         top: number of classes that an image is made of, 1 to 1,000.
         text: preprocessing step of the captions (class names are encoded as they are).
-        precision: dtype of weights and activations; rows are float32.
-        batch: items in one forward pass.
-        block: images in one task; texts are encoded in blocks of 4,096.
-        device: any torch device.
+        precision, batch, block, device: see `labelgen.teachers.compute.Compute`. Texts are encoded
+            in blocks of 4,096.
 
     Raises:
         MissingExtraError: a package with weights is not installed.
         ConfigError: no such size or number of classes.
     """
-    if not isinstance(top, int) or not 1 <= top <= 1000:
+    if not 1 <= top <= 1000:
         raise ConfigError(f"top is {top!r}", expected="a number of ImageNet classes, 1 to 1000")
     compute = Compute(precision, batch, block, device)
     texts_compute = replace(compute, block=_TEXT_BLOCK)

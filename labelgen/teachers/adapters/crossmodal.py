@@ -1,4 +1,4 @@
-"""Two towers whose rows live in one space, as one teacher of both modalities."""
+"""Two towers whose rows share one space, as one teacher of both modalities."""
 
 from __future__ import annotations
 

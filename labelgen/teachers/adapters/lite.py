@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.errors import ConfigError, TeacherError, missing_extra
+from labelgen.errors import ConfigError, TeacherError, requires
 from labelgen.teachers.adapters.vision import Scaling
 from labelgen.teachers.packages import lite_file
 from labelgen.teachers.weights import loading, weight_hash
@@ -49,13 +49,11 @@ def lite_network(size: int) -> tuple[Any, dict[str, Any]]:
         ConfigError: no such size.
         MissingExtraError: the package with the weights, or timm, is not installed.
     """
-    if size not in _SIDE or isinstance(size, bool):
+    if size not in _SIDE:
         raise ConfigError(f"there is no efficientnet_lite of size {size!r}", expected="0, 1 or 2")
-    try:
+    with requires("timm", "build", f"the image teacher efficientnet_lite(size={size})"):
         import timm
         import torch
-    except ImportError as error:
-        raise missing_extra("timm", "build", f"the image teacher efficientnet_lite(size={size})") from error
     path = lite_file(size)
     with loading("torch", str(path)):
         network = timm.create_model(f"tf_efficientnet_lite{size}")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from labelgen.errors import TeacherError, missing_extra
+from labelgen.errors import TeacherError, requires
 from labelgen.fingerprint import canonical, fingerprint
 from labelgen.registry import unknown
 from labelgen.teachers.adapters.crossmodal import CrossModal
 from labelgen.teachers.adapters.vision import ImageTower, split
 from labelgen.teachers.base import Precision, TeacherInfo, described
 from labelgen.teachers.compute import Compute, unit
-from labelgen.teachers.failures import brief, foreign, require_text
+from labelgen.teachers.failures import foreign
 from labelgen.teachers.identity import settings, tokenizer_digest
 from labelgen.teachers.probe import probe_texts
 from labelgen.teachers.text import PROBES, text_step
@@ -53,27 +53,21 @@ def open_clip(
 
     Args:
         model: open_clip's name (`ViT-B-32`), `hf-hub:owner/name` or `local-dir:folder`.
-        pretrained: tag or weight file where `model` is a plain name. There is no way to ask for random weights.
+        pretrained: tag or weight file where `model` is a plain name. Random weights are not offered.
         side: `both` makes a cross-modal teacher; the other two use one tower.
         text: preprocessing step of the captions, see `labelgen.teachers.text`.
-        precision: dtype of weights and activations; rows are float32.
-        batch: items in one forward pass.
-        block: texts in one call, images in one task.
-        device: any torch device.
+        precision, batch, block, device: see `labelgen.teachers.compute.Compute`.
 
     Raises:
         TeacherError: the network cannot be loaded, or its activation is not the one the weights were trained with.
         UnknownNameError: an unknown side, text step or precision.
     """
-    require_text(model=model, pretrained=pretrained, text=text)
     compute = Compute(precision, batch, block, device)
     text_step(text)
     if side not in get_args(Side):
-        raise unknown("side", brief(side), get_args(Side))
-    try:
+        raise unknown("side", str(side), get_args(Side))
+    with requires("open_clip_torch", "build", f"the teacher {model!r}"):
         import open_clip as library
-    except ImportError as error:
-        raise missing_extra("open_clip_torch", "build", f"the teacher {model!r}") from error
     if pretrained is None and ":" not in model:
         raise TeacherError(
             f"open_clip({model!r}) names no weights",

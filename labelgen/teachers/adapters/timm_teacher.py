@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from labelgen.errors import TeacherError, missing_extra
+from labelgen.errors import TeacherError, requires, shown, some
 from labelgen.teachers.adapters.vision import ImageTower, split
 from labelgen.teachers.base import Precision, TeacherInfo, described
 from labelgen.teachers.compute import Compute
-from labelgen.teachers.failures import brief, require_text, some_of
 from labelgen.teachers.identity import file_settings, settings
 from labelgen.teachers.weights import loading, unused_notes, weight_hash
 
@@ -35,23 +34,18 @@ def timm(
 
     Args:
         model: timm's name (`vit_base_patch14_dinov2.lvd142m`), `hf-hub:owner/name` or `local-dir:folder`.
-        checkpoint: file with the weights (.safetensors, .pth); otherwise those that timm knows for `model`. There is
-            no way to ask for random weights: another process would draw others.
-        precision: dtype of weights and activations; rows are float32.
-        batch: images in one forward pass.
-        block: images in one task.
-        device: any torch device.
+        checkpoint: file with the weights (.safetensors, .pth); otherwise those that timm knows for `model`. Random
+            weights are not offered: another process would draw others.
+        precision, batch, block, device: see `labelgen.teachers.compute.Compute`.
 
     Raises:
         TeacherError: the network or its weights cannot be loaded.
         UnknownNameError: an unknown precision.
     """
-    require_text(model=model, checkpoint=checkpoint)
     compute = Compute(precision, batch, block, device)
-    try:
+    with requires("timm", "build", f"the image teacher {model!r}"):
         import timm as library
-    except ImportError as error:
-        raise missing_extra("timm", "build", f"the image teacher {model!r}") from error
+        import torch
     with loading("timm", checkpoint or model):
         network = library.create_model(model, pretrained=checkpoint is None, num_classes=0)
         notes = _load(network, checkpoint) if checkpoint is not None else []
@@ -64,12 +58,12 @@ def timm(
         "settings": {"network": type(network).__name__, "pool": str(getattr(network, "global_pool", "")), **written},
     }
     prepare, scaling = split(transform)
-    placed = compute.place(_channels_last(network))
+    placed = compute.place(network.to(memory_format=torch.channels_last))
     return ImageTower(placed, prepare, scaling, compute=compute, facts=facts, notes=notes)
 
 
 def _settings(model: str) -> dict[str, Any]:
-    """Settings in the file of a model that is not one of timm's own names, which decide theirs by themselves."""
+    """Settings in the file of a model that is not one of timm's names, which imply theirs."""
     kind, _, place = model.partition(":")
     if kind == "local-dir":
         return {"config.json": file_settings(Path(place) / "config.json")}
@@ -90,14 +84,8 @@ def _load(network: Any, checkpoint: str) -> list[str]:
     missing = loaded.missing_keys
     if missing:
         raise TeacherError(
-            f"{brief(checkpoint)!r} does not hold the weights of this network",
-            found=f"no tensors {some_of(missing)}",
+            f"{shown(checkpoint)} does not hold the weights of this network",
+            found=f"no tensors {some(missing)}",
             expected=f"all {len(network.state_dict())} tensors of {type(network).__name__}",
         )
     return unused_notes(checkpoint, loaded.unexpected_keys)
-
-
-def _channels_last(network: Any) -> Any:
-    import torch
-
-    return network.to(memory_format=torch.channels_last)

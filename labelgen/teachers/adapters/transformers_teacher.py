@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from labelgen.errors import TeacherError, missing_extra
+from labelgen.errors import TeacherError, requires
 from labelgen.fingerprint import canonical
 from labelgen.registry import unknown
 from labelgen.teachers.adapters.vision import ImageTower
 from labelgen.teachers.base import Precision, TeacherInfo, described
 from labelgen.teachers.compute import Compute
-from labelgen.teachers.failures import brief, require_text
 from labelgen.teachers.identity import settings
 from labelgen.teachers.weights import Checkpoint, loading, weight_hash, without_bars
 
@@ -40,28 +39,22 @@ def transformers(
     """An image teacher.
 
     Args:
-        model: hub name or local folder with a network and its image processor. Code of its own is refused.
+        model: hub name or local folder with a network and its image processor. Code in the folder is refused.
         pool: `default`: the image features of a dual encoder (CLIP, SigLIP); else the network's pooled output where the
             checkpoint holds its weights; else the class token. `cls`: the class token. `mean`: the mean of all tokens
             but registers.
-        precision: dtype of weights and activations; rows are float32.
-        batch: images in one forward pass.
-        block: images in one task.
-        device: any torch device.
+        precision, batch, block, device: see `labelgen.teachers.compute.Compute`.
 
     Raises:
         TeacherError: the network cannot be loaded, its checkpoint lacks weights, it has not what `pool` takes, or it
             gives other rows when it encodes an image again.
         UnknownNameError: an unknown precision or pool.
     """
-    require_text(model=model)
     compute = Compute(precision, batch, block, device)
     if pool not in get_args(Pool):
-        raise unknown("pool", brief(pool), get_args(Pool))
-    try:
+        raise unknown("pool", str(pool), get_args(Pool))
+    with requires("transformers", "build", f"the image teacher {model!r}"):
         from transformers import AutoImageProcessor, AutoModel
-    except ImportError as error:
-        raise missing_extra("transformers", "build", f"the image teacher {model!r}") from error
     checkpoint = Checkpoint()
     with loading("transformers", model), without_bars():
         processor = AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
@@ -79,15 +72,11 @@ def transformers(
         "settings": settings(written),
     }
     notes = checkpoint.notes(model)
-    return ImageTower(features, _Prepare(processor), None, compute=compute, facts=facts, notes=notes)
 
+    def prepare(image: Any) -> Any:
+        return processor(images=image, return_tensors="np")["pixel_values"][0]
 
-class _Prepare:
-    def __init__(self, processor: Any) -> None:
-        self._processor = processor
-
-    def __call__(self, image: Any) -> Any:
-        return self._processor(images=image, return_tensors="np")["pixel_values"][0]
+    return ImageTower(features, prepare, None, compute=compute, facts=facts, notes=notes)
 
 
 #: What networks call the parameter of their class token.
@@ -112,7 +101,7 @@ class _Features:
 
     @property
     def pooling(self) -> str:
-        """The pool as identities have it: registers were averaged once, and a store of then must not go on."""
+        """The pool as identities have it: registers were averaged once, such a store must not be resumed."""
         without = self._pool == "mean" and self._registers
         return f"mean without {self._registers} registers" if without else self._pool
 

@@ -1,4 +1,4 @@
-"""What all image adapters of torch share: pixels in decoding threads, one tower on the device, unit rows out.
+"""Image adapters of torch share this: pixels in decoding threads, one tower on the device, unit rows out.
 
 Decoding threads hand over uint8 pixels [h, w, 3] where they can; scaling to floats happens on the device, a batch at a
 time, in the arithmetic (and so to the bits) of torchvision's `ToTensor` and `Normalize`. A stack of such images is
@@ -52,8 +52,9 @@ class Scaling:
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """[b, 3, h, w] uint8 -> float32."""
-        mean, std = (pixels.new_tensor(values, dtype=_float32()).view(-1, 1, 1) for values in (self.mean, self.std))
-        return pixels.to(_float32()).div_(self.divisor).sub_(mean).div_(std)
+        wide = pixels.float()
+        mean, std = (wide.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return wide.div_(self.divisor).sub_(mean).div_(std)
 
 
 class ImageTower:
@@ -63,7 +64,7 @@ class ImageTower:
         forward: floats [b, 3, h, w] -> features [b, dim], by a network that `compute` has placed.
         prepare: one RGB image -> uint8 [h, w, 3] (then `scaling` is given), or floats [3, h, w]; called in threads.
         facts: weight hash, image transform and the like, for `identity`.
-        notes: sentences for whoever builds with it.
+        notes: sentences for the user of the build.
 
     Raises:
         TeacherError: the network does not give one vector per image, or other rows for the same image again.
@@ -132,7 +133,7 @@ class ImageTower:
 
 
 def split(transform: Any) -> tuple[Callable[[Image], Any], Scaling | None]:
-    """Cuts a torchvision `Compose` before its closing `ToTensor`, `Normalize`, which then run on the device.
+    """Cut a torchvision `Compose` before its closing `ToTensor`, `Normalize`, which then run on the device.
 
     Any other transform is used as it is, and gives floats.
     """
@@ -146,9 +147,3 @@ def split(transform: Any) -> tuple[Callable[[Image], Any], Scaling | None]:
     front, last = Compose(steps[:-2]), steps[-1]
     scaling = Scaling(255.0, *(tuple(float(value) for value in values) for values in (last.mean, last.std)))
     return lambda image: np.asarray(front(image)), scaling
-
-
-def _float32() -> torch.dtype:
-    import torch
-
-    return torch.float32

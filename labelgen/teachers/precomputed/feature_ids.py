@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from labelgen.errors import TeacherError
-from labelgen.teachers.failures import brief, some_of
+from labelgen.errors import TeacherError, shown, some
+from labelgen.teachers.failures import first_line
 from labelgen.types import Modality
 
 #: A file of ids is read into memory.
@@ -32,7 +32,7 @@ _PATHS = frozenset(
 
 
 def is_id_name(name: str) -> bool:
-    """Whether a column or array of this name says that it holds ids, of whichever items."""
+    """True if the name of a column or array says that it holds ids, of any items."""
     return bool(_forms(name) & (_ANY | _PATHS | _OF["image"] | _OF["text"]))
 
 
@@ -49,7 +49,7 @@ def id_name_for(names: Iterable[str], modality: Modality) -> list[str]:
     found = own or [name for name in listed if _forms(name) & _PATHS]
     if listed and not found:
         other = "captions" if modality == "image" else "images"
-        raise ValueError(f"ids of {other} ({some_of(listed)}), and features of {modality}s are wanted: see modality=")
+        raise ValueError(f"ids of {other} ({some(listed)}), and features of {modality}s are needed: see modality=")
     return found
 
 
@@ -61,7 +61,7 @@ def refuse_unnamed(names: Sequence[str]) -> None:
     """
     several = [name for name in names if is_id_name(name) and (name.lower().endswith("s") or len(names) == 2)]
     if several:
-        raise ValueError(f"arrays called {some_of(names)}; expected `ids` and `features`, or one array per id")
+        raise ValueError(f"arrays called {some(names)}; expected `ids` and `features`, or one array per id")
 
 
 def _forms(name: str) -> set[str]:
@@ -90,14 +90,14 @@ def _as_id(value: Any) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8")
     if type(value) not in (str, int):
-        raise TypeError(f"the id {brief(repr(value), 80)}, which is neither text nor a whole number")
+        raise TypeError(f"the id {shown(value)}, which is neither text nor a whole number")
     if value == "":
         raise ValueError("an empty id")
     return str(value)
 
 
 def read_ids(path: Path) -> list[str]:
-    """Ids in a file of their own: one per line, a JSON list, or an `.npy` of text or whole numbers.
+    """Ids in a separate file: one per line, a JSON list, or an `.npy` of text or whole numbers.
 
     Raises:
         TeacherError: no such file, or not ids.
@@ -113,8 +113,8 @@ def read_ids(path: Path) -> list[str]:
         return as_ids(json.loads(text) if path.suffix == ".json" else text.removesuffix("\n").split("\n"))
     except (OSError, ValueError, TypeError, RecursionError, SyntaxError, EOFError) as error:
         raise TeacherError(
-            f"cannot read ids from {brief(path)!r}",
-            found=brief(next(iter(str(error).splitlines()), type(error).__name__)),
+            f"cannot read ids from {shown(str(path))}",
+            found=first_line(error),
             expected="one id per line, a .json list, or an .npy of text or whole numbers",
         ) from error
 

@@ -11,25 +11,28 @@ file                   what it holds                                            
 `.parquet`             one column of lists, and one of ids                          a batch of rows at a time
 =====================  ==========================================================  =====================================
 
-Names that say ids (`ids`, `image_ids`, `caption_id`, `key` ..., see `feature_ids`) are ids: they are never passed over
-in favour of the order of the rows.
+Names that say ids (`ids`, `image_ids`, `caption_id`, `key` ..., see `feature_ids`) are ids, which always count before
+the order of the rows.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.errors import LabelgenError, TeacherError
-from labelgen.teachers.failures import brief
+from labelgen.errors import LabelgenError, TeacherError, shown, some
+from labelgen.teachers.failures import first_line
 from labelgen.teachers.precomputed.feature_ids import as_ids, id_name_for, refuse_unnamed
 from labelgen.teachers.precomputed.feature_limits import npy_header, read_member
 from labelgen.teachers.precomputed.pickled import read_mapping
@@ -71,7 +74,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Entries:
-    """One array per key, each opened when it is asked for."""
+    """One array per key, each opened when it is needed."""
 
     keys: Sequence[str]
     load: Callable[[str], NDArray[Any]]
@@ -98,36 +101,29 @@ def open_features(path: Path, modality: Modality = "image") -> Source:
         ".pickle": _pickle,
     }
     reader = readers.get(path.suffix.lower())
-    if reader is None or not _is_file(path):
+    if reader is None or not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises on overlong names
         raise TeacherError(
-            f"no features at {brief(path)!r}",
-            found="no such file" if reader else f"a name that ends in {brief(path.suffix, 40)!r}",
+            f"no features at {shown(str(path))}",
+            found="no such file" if reader else f"a name that ends in {shown(path.suffix)}",
             expected=f"a file of one of the formats {', '.join(FORMATS)}",
         )
     with reading(path.name):
         return reader(path, modality)
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or no name at all
-        return False
-
-
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turns whatever the readers of a damaged file raise into a `TeacherError` that names the file."""
+    """Turn whatever the readers of a damaged file raise into a `TeacherError` that names the file."""
     try:
         yield
     except LabelgenError:
         raise
     except Exception as error:  # numpy, zipfile, json and arrow raise two dozen kinds between them
         raise TeacherError(
-            f"cannot read the features of {brief(name)!r}",
-            found=brief(next(iter(str(error).splitlines()), repr(error))),
+            f"cannot read the features of {shown(name)}",
+            found=first_line(error),
             expected="a whole file, as it was written",
-            todo="save the file anew",
+            todo="save the file again",
         ) from error
 
 
@@ -138,7 +134,7 @@ def _npy(path: Path, modality: Modality) -> Source:
     if dtype.hasobject:
         return _pickle(path, modality, start)
     if not shape or dtype.names:
-        raise ValueError(f"an array of shape {list(shape)} and dtype {brief(dtype)}; expected rows of numbers")
+        raise ValueError(f"an array of shape {list(shape)} and dtype {dtype}; expected rows of numbers")
     return Matrix(None, np.load(path, mmap_mode="r", allow_pickle=False))
 
 
@@ -154,26 +150,50 @@ def _npz(path: Path, modality: Modality) -> Source:
     if len(entries) < len(archive.infolist()):
         raise ValueError("two arrays of one name")
 
-    def member(name: str) -> NDArray[Any]:
-        return read_member(archive, entries[name])
+    def load(name: str) -> NDArray[Any]:
+        entry = entries[name]
+        mapped = name == "features" and entry.compress_type == zipfile.ZIP_STORED
+        return _mapped(path, entry) if mapped else read_member(archive, entry)
 
-    if "features" not in entries:
-        refuse_unnamed(list(entries))
-        return Entries(list(entries), member)
-    found = id_name_for([name for name in entries if name != "features"], modality)
-    if len(found) > 1:
-        raise ValueError(f"several arrays of ids: {brief(', '.join(found))}; expected one")
-    ids = as_ids(member(found[0])) if found else None
-    entry = entries["features"]
-    stored = entry.compress_type == zipfile.ZIP_STORED
-    features = _mapped(path, entry) if stored else member("features")
+    return _named(list(entries), load, modality)
+
+
+def _safetensors(path: Path, modality: Modality) -> Source:
+    tensors = Tensors(path)
+    return _named(tensors.names, tensors.load, modality, tensors.decode, tensors.metadata)
+
+
+def _named(
+    names: Sequence[str],
+    load: Callable[[str], NDArray[Any]],
+    modality: Modality,
+    decode: Callable[[str, NDArray[Any]], NDArray[Any]] = lambda name, values: values,
+    lists: Mapping[str, str] = MappingProxyType({}),
+) -> Source:
+    """The arrays of a file by name: `features` and ids, or one array per id.
+
+    Args:
+        names: of the arrays.
+        load: an array as it is stored.
+        modality: of the items.
+        decode: (name, values as they are stored) to numbers.
+        lists: JSON lists in the metadata, which may be ids, by name.
+    """
+    if "features" not in names:
+        refuse_unnamed(names)
+        return Entries(names, lambda name: decode(name, load(name)))
+    found = id_name_for([*lists, *(name for name in names if name not in lists and name != "features")], modality)
+    if len(found) > 1 or any(name in lists and name in names for name in found):
+        raise ValueError(f"several lists of ids: {some(found)}; expected one")
+    ids = as_ids(json.loads(lists[found[0]]) if found[0] in lists else load(found[0])) if found else None
+    features = load("features")
     if not features.ndim:
         raise ValueError("`features` is a single number; expected one row per id")
-    return Matrix(ids, features)
+    return Matrix(ids, features, lambda row: decode("features", row))
 
 
 def _mapped(path: Path, entry: zipfile.ZipInfo) -> NDArray[Any]:
-    """An array inside a zip, mapped where it lies: behind its local header, which ends in a name and a field."""
+    """An array inside a zip, mapped: it begins behind its local header, which ends in a name and a field."""
     with path.open("rb") as file:
         file.seek(entry.header_offset + 26)
         lengths = np.frombuffer(file.read(4), "<u2")
@@ -187,17 +207,6 @@ def _mapped(path: Path, entry: zipfile.ZipInfo) -> NDArray[Any]:
                 f"an array of shape {list(shape)} that has not the {entry.file_size:,} bytes of its member"
             )
         return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
-
-
-def _safetensors(path: Path, modality: Modality) -> Source:
-    tensors = Tensors(path)
-    if "features" not in tensors.names:
-        refuse_unnamed(tensors.names)
-        return Entries(tensors.names, lambda name: tensors.decode(name, tensors.load(name)))
-    features = tensors.load("features")
-    if not features.ndim:
-        raise ValueError("`features` is a single number; expected one row per id")
-    return Matrix(tensors.ids(modality), features, lambda row: tensors.decode("features", row))
 
 
 def _parquet(path: Path, modality: Modality) -> Source:

@@ -11,7 +11,7 @@ import pyarrow.types as kinds
 from numpy.typing import NDArray
 from pyarrow.parquet import ParquetFile
 
-from labelgen.teachers.failures import brief
+from labelgen.errors import shown, some
 from labelgen.teachers.precomputed.feature_ids import as_ids, id_name_for
 from labelgen.teachers.precomputed.feature_limits import MAX_WIDTH, refuse_bomb
 from labelgen.types import Modality
@@ -40,7 +40,7 @@ class ParquetRows:
         named = id_name_for(others, modality) or [name for name, kind in others.items() if _is_id(kind)]
         columns = [self._ids(name) for name in named]
         if any(ids != columns[0] for ids in columns):
-            raise ValueError(f"{len(named)} columns that could be ids: {brief(', '.join(named))}; expected one")
+            raise ValueError(f"{len(named)} columns that could be ids: {some(named)}; expected one")
         self.keys: Sequence[str] | None = columns[0] if columns else None
 
     def _ids(self, name: str) -> list[str]:
@@ -52,11 +52,9 @@ class ParquetRows:
         table = self._file.read(columns=[name])
         column = table.column(0)
         if table.num_columns != 1 or not _is_id(column.type):
-            raise ValueError(
-                f"the column {brief(name, 80)!r} of ids holds {brief(column.type, 80)}, not text or whole numbers"
-            )
+            raise ValueError(f"the column {shown(name)} of ids holds {column.type}, not text or whole numbers")
         if column.null_count:
-            raise ValueError(f"{column.null_count:,} rows have no {brief(name, 80)!r}")
+            raise ValueError(f"{column.null_count:,} rows have no {shown(name)}")
         return as_ids(column.to_pylist())
 
     def _bounded(self) -> int:
@@ -82,7 +80,7 @@ class ParquetRows:
         return rows
 
     def arrays(self, positions: Sequence[int]) -> Iterator[NDArray[Any]]:
-        """In the order asked for: rows are gathered in file order first, as the format is read forwards."""
+        """In the order of `positions`: rows are gathered in file order first, as the format is read forwards."""
         gathered = dict(self._gather(sorted(set(positions))))
         return (gathered[position] for position in positions)
 
@@ -117,7 +115,7 @@ def _numbers(scalar: Any) -> NDArray[Any]:
 
 def _only(names: Sequence[str], what: str) -> str:
     if len(names) != 1:
-        raise ValueError(f"{len(names)} {what}: {brief(', '.join(names))}; expected one")
+        raise ValueError(f"{len(names)} {what}: {some(names)}; expected one")
     return names[0]
 
 

@@ -2,7 +2,7 @@
 
 A pickle is a program for a small stack machine that may call anything. This is such a machine that can call nothing: it
 builds strings, numbers, tuples, lists and dicts, and *descriptions* of numpy arrays (dtype, shape, and where their
-bytes lie in the file). Names of functions and classes are compared with the few of `pickled_arrays` and never
+bytes are in the file). Names of functions and classes are compared with the few of `pickled_arrays` and never
 imported; any other name, and any instruction that a dict of arrays does not need, is refused. Because array bytes are
 only pointed at, a file of 16 GB opens in seconds and its rows are mapped, not loaded (protocols 3 and later; protocol 2
 writes arrays as text, which has to be held in memory).
@@ -18,8 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from labelgen.errors import TeacherError
-from labelgen.teachers.failures import brief, some_of
+from labelgen.errors import TeacherError, shown, some
+from labelgen.teachers.failures import first_line
 from labelgen.teachers.precomputed.pickled_arrays import (
     Name,
     Span,
@@ -44,8 +44,8 @@ def read_mapping(path: Path, start: int = 0) -> dict[str, StoredArray]:
         return _mapping(_Machine(data).run(start))
     except (LookupError, ValueError, TypeError, struct.error) as error:
         raise TeacherError(
-            f"cannot read {brief(path.name)!r} as a pickled dict of arrays",
-            found=brief(str(error) or type(error).__name__),
+            f"cannot read {shown(path.name)} as a pickled dict of arrays",
+            found=first_line(error),
             expected="{id: numpy array}, whole and pickled with protocol 2 or later",
             todo="save the features as .npz or .safetensors",
         ) from error
@@ -58,7 +58,7 @@ def _mapping(value: Any) -> dict[str, StoredArray]:
         raise TypeError("the pickle holds no dict")
     strange = [name for name, item in value.items() if not isinstance(item, StoredArray)]
     if strange:
-        raise TypeError(f"values that are not numpy arrays, under the keys {some_of(strange)}")
+        raise TypeError(f"values that are not numpy arrays, under the keys {some(strange)}")
     return value
 
 
@@ -74,6 +74,9 @@ _LENGTHS: Mapping[int, str] = MappingProxyType(
 _CODES = {ord(item.code): (item.name, item.arg.n if item.arg else 0) for item in pickletools.opcodes}
 
 
+_ENDS_EARLY = "the file ends in the middle of the pickle"
+
+
 def _instructions(data: mmap.mmap, position: int) -> Iterator[tuple[str, int, int]]:
     """(name, begin, end of the argument) of every instruction before STOP; arguments are not read."""
     while True:
@@ -82,7 +85,7 @@ def _instructions(data: mmap.mmap, position: int) -> Iterator[tuple[str, int, in
             return
         begin, end = _argument(data, position + 1, size, lines=2 if name == "GLOBAL" else 1)
         if not begin <= end <= len(data):
-            raise ValueError("the file ends in the middle of the pickle")
+            raise ValueError(_ENDS_EARLY)
         yield name, begin, end
         position = end
 
@@ -93,18 +96,13 @@ def _argument(data: mmap.mmap, begin: int, size: int, *, lines: int) -> tuple[in
     if size == pickletools.UP_TO_NEWLINE:
         end = begin
         for _ in range(lines):
-            end = _line_end(data, end)
+            end = data.find(b"\n", end) + 1
+            if not end:
+                raise ValueError(_ENDS_EARLY)
         return begin, end
     (length,) = struct.unpack_from(_LENGTHS[size], data, begin)
     begin += struct.calcsize(_LENGTHS[size])
     return begin, begin + int(length)
-
-
-def _line_end(data: mmap.mmap, start: int) -> int:
-    end = data.find(b"\n", start)
-    if end < 0:
-        raise ValueError("the file ends in the middle of the pickle")
-    return end + 1
 
 
 _MARK = object()
@@ -113,7 +111,7 @@ _LONGEST_NUMBER = 64
 
 
 class _Machine:
-    """Runs one pickle; `stack` and `memo` are the machine's own."""
+    """Runs one pickle; `stack` and `memo` are its state."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
@@ -128,18 +126,13 @@ class _Machine:
             handler(self, begin, end)
         return self.stack.pop()
 
-    def number(self, begin: int, end: int) -> int:
-        return int.from_bytes(self.data[begin:end], "little")
-
     def above_mark(self) -> list[Any]:
         """Values above the topmost mark, which goes too."""
-        position = len(self.stack) - 1
-        while self.stack[position] is not _MARK:
-            position -= 1
-            if position < 0:
-                raise ValueError("no mark on the stack")
-        items = self.stack[position + 1 :]
-        del self.stack[position:]
+        above = next((count for count, value in enumerate(reversed(self.stack)) if value is _MARK), None)
+        if above is None:
+            raise ValueError("no mark on the stack")
+        items = self.last(above)
+        self.stack.pop()
         return items
 
     def last(self, count: int) -> list[Any]:
@@ -177,20 +170,17 @@ def _bytes(machine: _Machine, begin: int, end: int) -> None:
 
 
 def _get(machine: _Machine, begin: int, end: int) -> None:
-    machine.stack.append(machine.memo[machine.number(begin, end)])
+    machine.stack.append(machine.memo[int.from_bytes(machine.data[begin:end], "little")])
 
 
 def _put(machine: _Machine, begin: int, end: int) -> None:
     # MEMOIZE has no argument: it takes the next free number.
-    machine.memo[machine.number(begin, end) if end > begin else len(machine.memo)] = machine.stack[-1]
+    number = int.from_bytes(machine.data[begin:end], "little") if end > begin else len(machine.memo)
+    machine.memo[number] = machine.stack[-1]
 
 
 def _tuple(count: int) -> _Handler:
     return lambda machine, begin, end: machine.stack.append(tuple(machine.last(count)))
-
-
-def _marked_tuple(machine: _Machine, begin: int, end: int) -> None:
-    machine.stack.append(tuple(machine.above_mark()))
 
 
 def _extend(machine: _Machine, items: list[Any]) -> None:
@@ -201,7 +191,7 @@ def _set(machine: _Machine, items: list[Any]) -> None:
     target = expect(machine.stack[-1], dict)
     for name, value in zip(map(key, items[::2]), items[1::2], strict=True):
         if name in target:  # the text "7" and the number 7, say: the second would replace the first
-            raise ValueError(f"several values for the id {brief(name, 80)!r}")
+            raise ValueError(f"several values for the id {shown(name)}")
         target[name] = value
 
 
@@ -244,14 +234,14 @@ _HANDLERS: Mapping[str, _Handler] = MappingProxyType(
         "BINFLOAT": _number(">d"),
         **dict.fromkeys(["LONG1", "LONG4"], _long),
         **dict.fromkeys(["SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"], _unicode),
-        **dict.fromkeys(["SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8", "BINSTRING"], _bytes),
-        "SHORT_BINSTRING": _bytes,
+        **dict.fromkeys(["SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"], _bytes),
+        **dict.fromkeys(["BINSTRING", "SHORT_BINSTRING"], _bytes),
         **dict.fromkeys(["BINGET", "LONG_BINGET"], _get),
         **dict.fromkeys(["BINPUT", "LONG_BINPUT", "MEMOIZE"], _put),
         "TUPLE1": _tuple(1),
         "TUPLE2": _tuple(2),
         "TUPLE3": _tuple(3),
-        "TUPLE": _marked_tuple,
+        "TUPLE": lambda machine, begin, end: machine.stack.append(tuple(machine.above_mark())),
         "APPEND": lambda machine, begin, end: _extend(machine, machine.last(1)),
         "APPENDS": lambda machine, begin, end: _extend(machine, machine.above_mark()),
         "SETITEM": lambda machine, begin, end: _set(machine, machine.last(2)),

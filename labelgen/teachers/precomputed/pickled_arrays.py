@@ -1,4 +1,4 @@
-"""What a pickled dict of numpy arrays is made of, as plain descriptions: nothing here calls what a file names."""
+"""Parts of a pickled dict of numpy arrays, as plain descriptions: nothing here calls what a file names."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.errors import TeacherError
-from labelgen.teachers.failures import brief
+from labelgen.errors import TeacherError, shown
 
-#: What stands for the call of each admitted name; numpy renamed `core` to `_core` in release 2.
+#: Replacement for the call of each admitted name; numpy renamed `core` to `_core` in release 2.
 _CALLS: Mapping[str, str] = MappingProxyType(
     {
         "numpy.core.multiarray._reconstruct": "array",
@@ -36,7 +35,7 @@ _NAMES = frozenset({*_CALLS, "numpy.ndarray"})
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Bytes of the file that nobody has read yet."""
+    """Bytes of the file that have not been read yet."""
 
     data: mmap.mmap
     start: int
@@ -60,7 +59,7 @@ class DType:
     def numpy(self, kinds: str) -> np.dtype[Any]:
         """The dtype, if it is one of the kinds (`f` float, `i` `u` integer, `b` boolean, `U` `S` text)."""
         if not re.fullmatch(rf"[{kinds}]\d{{1,6}}", self.code) or self.order not in ("<", ">", "=", "|"):
-            raise ValueError(f"an array of dtype {brief(self.code, 40)!r}")
+            raise ValueError(f"an array of dtype {shown(self.code)}")
         return np.dtype(self.order.replace("|", "=") + self.code)
 
 
@@ -80,7 +79,7 @@ class StoredArray:
         return self
 
     def numpy(self) -> NDArray[Any]:
-        """The array, read-only, as a view of the mapped file where its bytes lie there.
+        """The array, read-only, as a view of the mapped file where its bytes are there.
 
         Raises:
             ValueError: not numbers, or not as many bytes as the shape needs.
@@ -104,7 +103,7 @@ def named(module: Any, attribute: Any) -> Name:
     name = f"{text(module)}.{text(attribute)}"
     if name not in _NAMES:
         raise TeacherError(
-            f"the pickle uses {brief(name)!r}, which is refused",
+            f"the pickle uses {shown(name)}, which is refused",
             found="more than a dict of numpy arrays (nothing of it was executed)",
             expected="numpy arrays and plain containers",
             todo="save the features as numpy arrays: numpy.savez(path, **{id: array})",
@@ -113,7 +112,7 @@ def named(module: Any, attribute: Any) -> Name:
 
 
 def call(function: Name, arguments: tuple[Any, ...]) -> Any:
-    """What a call of an admitted name stands for, as a description."""
+    """Description that replaces the call of an admitted name."""
     action = _CALLS.get(function.text)
     if action == "array":
         return StoredArray()

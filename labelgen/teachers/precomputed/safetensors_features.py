@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.teachers.failures import brief
-from labelgen.teachers.precomputed.feature_ids import as_ids, id_name_for
-from labelgen.types import Modality
+from labelgen.errors import shown
 
 #: As the format has it.
 _MAX_HEADER = 100 << 20
@@ -44,7 +43,8 @@ class Tensors:
             header = json.loads(file.read(length), object_pairs_hook=_once)
         if not isinstance(header, dict):
             raise ValueError("not a safetensors file")
-        self.metadata = header.pop("__metadata__", {})
+        metadata = header.pop("__metadata__", {})
+        self.metadata = metadata if isinstance(metadata, dict) else {}
         self._header: dict[str, Any] = header
         self._data = np.memmap(path, np.uint8, "r", 8 + length) if path.stat().st_size > 8 + length else b""
 
@@ -58,9 +58,9 @@ class Tensors:
         begin, end = entry["data_offsets"]
         shape, dtype = entry["shape"], np.dtype(_DTYPES[entry["dtype"]])
         if not 0 <= begin <= end <= len(self._data):
-            raise ValueError(f"the tensor {brief(name, 80)!r} lies outside the file")
+            raise ValueError(f"the tensor {shown(name)} is outside the file")
         if any(type(size) is not int or size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != end - begin:
-            raise ValueError(f"the tensor {brief(name, 80)!r} has not the shape that its bytes have")
+            raise ValueError(f"the tensor {shown(name)} has not the shape that its bytes have")
         if begin == end:
             return np.empty(shape, dtype)
         return np.frombuffer(self._data, dtype, math.prod(shape), begin).reshape(shape)
@@ -72,27 +72,11 @@ class Tensors:
         wide: NDArray[Any] = (values.astype(np.uint32) << 16).view(np.float32)
         return wide
 
-    def ids(self, modality: Modality) -> list[str] | None:
-        """Ids in the metadata (a JSON list) or in a tensor, under a name that says so; None where there are none.
-
-        Raises:
-            ValueError: several of them, or those of the other modality.
-        """
-        metadata = self.metadata if isinstance(self.metadata, dict) else {}
-        listed = [*metadata, *(name for name in self._header if name not in metadata and name != "features")]
-        found = id_name_for(listed, modality)
-        twice = [name for name in found if name in metadata and name in self._header]
-        if len(found) > 1 or twice:
-            raise ValueError(f"several lists of ids: {brief(', '.join(found))}; expected one")
-        if not found:
-            return None
-        return as_ids(json.loads(metadata[found[0]]) if found[0] in metadata else self.load(found[0]))
-
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON whose names appear once: the last of two would win without a word."""
+    """An object of JSON whose names appear once: json would silently keep the last of two."""
     made = dict(pairs)
     if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {brief(next(name for name in names if names.count(name) > 1), 80)!r} appears twice")
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the name {shown(twice)} appears twice")
     return made

@@ -1,7 +1,7 @@
 """Features made elsewhere (Unicom's, a detector's, those of an unpublished network), looked up by id.
 
 A vector is what a file holds for one id: of shape [D] or [1, D]; both mean one row. A grid such as Unicom's
-[49, 768] becomes one row of 37,632 numbers with `flatten=True` only: whoever meant to average it should notice.
+[49, 768] becomes one row of 37,632 numbers with `flatten=True` only: a grid that should be averaged is refused.
 
 What goes wrong silently elsewhere is an error here, with ids in it: a missing file (never zeros), another D, a zero or
 non-finite vector, ids that are not those of the dataset. Single ids without features are reported to the caller.
@@ -16,12 +16,11 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.errors import ConfigError, TeacherError
+from labelgen.errors import MAX_VALUE, ConfigError, TeacherError, shortened, shown, some
 from labelgen.fingerprint import digest_file
 from labelgen.registry import unknown
 from labelgen.teachers.base import TeacherInfo, described
 from labelgen.teachers.checks import check_rows, unit_rows
-from labelgen.teachers.failures import brief, require_text, some_of
 from labelgen.teachers.precomputed.feature_ids import loosely_equal, read_ids
 from labelgen.teachers.precomputed.feature_limits import MAX_WIDTH
 from labelgen.teachers.precomputed.features import Source, open_features, reading
@@ -29,7 +28,7 @@ from labelgen.types import Float32, Modality
 
 Keys: TypeAlias = Literal["id", "name", "stem"]
 
-#: So many ids are asked for before "most are missing" is taken to mean that the file belongs to another dataset.
+#: Number of ids from which on "most are missing" means that the file belongs to another dataset.
 _MIN_JUDGED = 8
 
 
@@ -72,13 +71,10 @@ def precomputed(
         TeacherError: a file is missing, damaged, of another format, or executes code; ids that appear twice.
     """
     del device  # every factory is called with it
-    require_text(path=path, ids=ids, image_path=image_path, image_ids=image_ids, text_path=text_path, text_ids=text_ids)
     if keys not in get_args(Keys):
-        raise unknown("kind of keys", brief(keys), get_args(Keys))
+        raise unknown("kind of keys", str(keys), get_args(Keys))
     if modality not in get_args(Modality):
-        raise unknown("modality", brief(modality), get_args(Modality))
-    if not isinstance(flatten, bool):
-        raise ConfigError(f"flatten is {brief(repr(flatten))}", expected="True or False")
+        raise unknown("modality", str(modality), get_args(Modality))
     single, double = (path, ids), (image_path, image_ids, text_path, text_ids)
     given: dict[Modality, tuple[str, str | None]]
     if path is not None and not any(double):
@@ -109,7 +105,7 @@ class Table:
     """One file of features with its index of ids."""
 
     def __init__(self, path: Path, ids: Path | None, keys: Keys, modality: Modality = "image") -> None:
-        self.name, self._paths, self._keys = brief(path.name), (path, ids), keys
+        self.name, self._paths, self._keys = shortened(path.name, MAX_VALUE), (path, ids), keys
         self.source: Source = open_features(path, modality)
         listed = self.source.keys if ids is None else self._own_ids(read_ids(ids))
         self.ids = None if listed is None else [_FORMS[keys](key) for key in listed]
@@ -118,12 +114,12 @@ class Table:
         self.index = {key: position for position, key in enumerate(self.ids or ())}
         if self.ids is not None and len(self.index) < len(self.ids):
             twice = [key for position, key in enumerate(self.ids) if self.index[key] != position]
-            raise TeacherError(f"{self.name!r} has several features for one id", found=some_of(twice))
+            raise TeacherError(f"{self.name!r} has several features for one id", found=some(twice))
         if not len(self.source):
             raise TeacherError(f"{self.name!r} holds no features")
 
     def facts(self) -> dict[str, Any]:
-        """Hashes of the files, read when asked for: a worker that only looks up need not read 16 GB first."""
+        """Hashes of the files, read when called: a worker that only looks up need not read 16 GB first."""
         path, ids = self._paths
         return {
             "file": digest_file(path),
@@ -138,7 +134,7 @@ class Table:
             raise TeacherError(
                 f"the list of ids does not belong to {self.name!r}",
                 found=f"{len(listed)} ids for {len(self.source)} features"
-                + (" that have ids of their own" if self.source.keys is not None else ""),
+                + (" that have ids already" if self.source.keys is not None else ""),
                 expected="one id per row of an array that has none",
             )
         return listed
@@ -156,7 +152,7 @@ class Table:
         if rows and max(rows) >= len(self.source):
             raise TeacherError(
                 f"{self.name!r} has fewer rows than the corpus",
-                found=f"{len(self.source)} rows, and corpus row {max(rows)} was asked for",
+                found=f"{len(self.source)} rows; corpus row {max(rows)} is needed",
                 expected="one row per corpus row, in the order of the corpus",
                 todo="give the ids of the rows with ids='FILE'",
             )
@@ -165,12 +161,12 @@ class Table:
     def _refuse_strangers(self, ids: Sequence[str], found: Sequence[int]) -> None:
         absent = [name for name, position in zip(ids, found, strict=True) if position < 0]
         if len(ids) >= _MIN_JUDGED and 2 * len(absent) > len(ids):
-            near, examples = loosely_equal(absent, self.ids or ()), some_of(self.ids or (), 3)
-            alike = f"; {brief(near[1], 80)!r} there is not {brief(near[0], 80)!r} here" if near else ""
+            near, examples = loosely_equal(absent, self.ids or ()), some(self.ids or (), 3)
+            alike = f"; {shown(near[1])} there is not {shown(near[0])} here" if near else ""
             raise TeacherError(
                 f"the ids of {self.name!r} are not those of this dataset",
                 found=f"{len(absent)} of {len(ids)} ids without features; the file has {examples}{alike}",
-                expected=f"ids such as {some_of(absent, 3)}",
+                expected=f"ids such as {some(absent, 3)}",
                 todo="check dataset and splits; keys='name' or keys='stem' where the file's keys are paths",
             )
 
@@ -211,7 +207,7 @@ class Precomputed:
         if wrong:
             raise TeacherError(
                 f"{table.name!r} holds features of different lengths",
-                found=some_of(wrong),
+                found=some(wrong),
                 expected=f"{self.dim} numbers, as the first one has",
             )
         checked = found if len(present) == len(ids) else found[present]
@@ -239,7 +235,7 @@ class Precomputed:
         if array.dtype.kind not in "fiu" or not fitting:
             raise TeacherError(
                 f"{table.name!r} holds something that is not one vector per id",
-                found=f"shape {list(array.shape)}, dtype {brief(array.dtype, 80)}, for {brief(name, 80)!r}",
+                found=f"shape {list(array.shape)}, dtype {array.dtype}, for {shown(name)}",
                 expected="numbers of shape [D] or [1, D]",
                 todo="flatten=True makes one row of a grid" if size > 1 and array.ndim > 1 else "",
             )

@@ -1,7 +1,7 @@
 """A siamese network over the rows of another text teacher (method 4: Xu et al., ICCS 2019), trained in the build.
 
 Two weight-sharing towers (`labelgen.teachers.siamese.towers`) are trained on positive and negative pairs of the corpus'
-own texts. The paper says that much; architecture, pairs, losses and stopping are labelgen's own definition.
+texts. The paper says that much; architecture, pairs, losses and stopping are defined by labelgen.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import numpy as np
 from labelgen.errors import ConfigError, TeacherError
 from labelgen.registry import unknown
 from labelgen.teachers.base import TeacherInfo, described
+from labelgen.teachers.failures import require_least
 from labelgen.teachers.siamese.pairs import Pairs, Positives, auc, divided, grouped, judged, require_pairs
 from labelgen.teachers.siamese.towers import Towers
 from labelgen.teachers.siamese.training import ROUND, Loss, Plan, train_towers
 from labelgen.teachers.trained import Arrays, Captions, Saved, SourceRows, Training
 from labelgen.types import Bool, Float16, Float32, Float64, Int64, Modality
 
-#: What is trained on when nobody says: the split of this name where there is one, else everything.
+#: Default of `splits`: the split of this name where there is one, else everything.
 _TRAIN = "train"
 _PIECE = 8192
 
@@ -43,7 +44,7 @@ def siamese(
     hidden: int = Plan.hidden,
     dim: int = Plan.dim,
     margin: float = Plan.margin,
-    splits: Sequence[str] = (),
+    splits: str | Sequence[str] = (),
     holdout: float = 0.1,
     batch: int = Plan.batch,
     steps: int = Plan.steps,
@@ -149,13 +150,13 @@ def _usable(rows: SourceRows, captions: Captions) -> Bool:
 
 def _report(pairs: Pairs, rows: SourceRows, towers: Towers, captions: Captions) -> dict[str, Any]:
     """Numbers of images and pairs, and the AUC of both teachers on the same pairs."""
-    asked, places = np.unique(np.stack([pairs.left, pairs.right]), return_inverse=True)
+    requested, places = np.unique(np.stack([pairs.left, pairs.right]), return_inverse=True)
     left, right = places.reshape(2, -1)
-    source = rows.take(asked)
+    source = rows.take(requested)
     made = np.concatenate([towers.apply(source[start : start + _PIECE]) for start in range(0, len(source), _PIECE)])
     scores = {"frozen": _cosines(source, left, right), "trained": _cosines(made, left, right)}
     measured = {name: round(auc(values, pairs.positive), 6) for name, values in scores.items()}
-    images, positive = len(np.unique(captions.images[asked])), int(pairs.positive.sum())
+    images, positive = len(np.unique(captions.images[requested])), int(pairs.positive.sum())
     return {"images": images, "positive": positive, "negative": len(pairs) - positive, **measured}
 
 
@@ -173,16 +174,12 @@ def _cosines(rows: Float16 | Float32, left: Int64, right: Int64) -> Float64:
 def _check(plan: Plan, holdout: float) -> None:
     whole = {"hidden": 1, "dim": 2, "batch": 4, "steps": 1, "patience": 1, "seed": 0}
     for name, least in whole.items():
-        value = getattr(plan, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(
-                f"{name} of a siamese network is {value!r}", expected=f"a whole number of at least {least}"
-            )
+        require_least(name, getattr(plan, name), least, "a siamese network")
     ranges = {"margin": (plan.margin, 0.0, 2.0), "rate": (plan.rate, 0.0, 1.0), "holdout": (holdout, 0.0, 0.5)}
     for name, (value, low, high) in ranges.items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or not low < value < high:
+        if not low < value < high:
             raise _wrong(name, value, f"between {low:g} and {high:g}")
-    if not isinstance(plan.decay, int | float) or not 0 <= plan.decay < 1:
+    if not 0 <= plan.decay < 1:
         raise _wrong("decay", plan.decay, "at least 0 and below 1")
 
 

@@ -1,7 +1,7 @@
-"""The training of a siamese network, with torch: seeded, interrupted and taken up at will, the same bits every time.
+"""Training of a siamese network, with torch: seeded, resumable, bit-identical every time.
 
 It runs on the CPU in one thread, whatever the worker has: the bits of a matrix product can depend on how many threads
-share it, and the network is small. Every step draws its batch from a generator of its own (seed and number of the
+share it, and the network is small. Every step draws its batch from a separate generator (seed and number of the
 step), so a step needs nothing of those before it but the numbers that are saved: weights and the moments of Adam.
 """
 
@@ -37,7 +37,7 @@ _LOGISTIC = (10.0, -5.0)
 
 @dataclass(frozen=True)
 class Plan:
-    """What decides the weights beside the data.
+    """Settings that decide the weights beside the data.
 
     Attributes:
         loss: over all pairs of a batch, positive and negative ones with half of the weight each:
@@ -65,7 +65,7 @@ class Plan:
 
 @dataclass
 class Progress:
-    """How far a training is: AUC on `stopping` after every round (the first before any step), and the best weights."""
+    """State of a training: AUC on `stopping` after every round (the first before any step), and the best weights."""
 
     curve: list[float] = field(default_factory=list)
     best: dict[str, Float32] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Progress:
         return range(self.rounds * ROUND, (self.rounds + 1) * ROUND) if self.curve else range(0)
 
     def over(self, plan: Plan) -> bool:
-        """Whether the training ends here: out of steps, or of patience."""
+        """True if the training ends here: out of steps, or of patience."""
         if not self.curve:
             return False
         return self.rounds * ROUND >= plan.steps or self.rounds - self.best_round >= plan.patience
@@ -98,11 +98,11 @@ class Progress:
 def train_towers(rows: SourceRows, fit: Groups, stopping: Pairs, plan: Plan, saved: Saved) -> tuple[Towers, Progress]:
     """Towers with the best AUC on the pairs `stopping`, and how the training went."""
     center, scale = _input_scale(rows, fit)
-    asked, places = np.unique(np.stack([stopping.left, stopping.right]), return_inverse=True)
+    requested, places = np.unique(np.stack([stopping.left, stopping.right]), return_inverse=True)
     left, right = places.reshape(2, -1)
-    judged = _scaled(rows.take(asked), center, scale)
+    judged = _scaled(rows.take(requested), center, scale)
     with one_thread():
-        learner, progress = _taken_up(rows.shape[1], plan, saved)
+        learner, progress = _resumed(rows.shape[1], plan, saved)
         since = time.monotonic()
         while not progress.over(plan):
             for step in progress.next_steps:
@@ -111,7 +111,7 @@ def train_towers(rows: SourceRows, fit: Groups, stopping: Pairs, plan: Plan, sav
             made = learner.outputs(judged)
             progress.note(auc(np.einsum("ij,ij->i", made[left], made[right]), stopping.positive), learner.weights())
             if time.monotonic() - since > _SAVE_EVERY:
-                _put_down(learner, progress, saved)
+                _save(learner, progress, saved)
                 since = time.monotonic()
     return _folded(progress.best, center, scale), progress
 
@@ -230,7 +230,7 @@ class Learner:
                     self.optimiser.state[value] = {key: torch.tensor(arrays[at]) for key, at in kept.items()}
 
 
-def _taken_up(length: int, plan: Plan, saved: Saved) -> tuple[Learner, Progress]:
+def _resumed(length: int, plan: Plan, saved: Saved) -> tuple[Learner, Progress]:
     learner, arrays = Learner(length, plan), saved.load()
     if arrays is None:
         return learner, Progress()
@@ -239,7 +239,7 @@ def _taken_up(length: int, plan: Plan, saved: Saved) -> tuple[Learner, Progress]
     return learner, Progress(arrays["curve"].tolist(), best)
 
 
-def _put_down(learner: Learner, progress: Progress, saved: Saved) -> None:
+def _save(learner: Learner, progress: Progress, saved: Saved) -> None:
     best = {f"best/{name}": array for name, array in progress.best.items()}
     saved.save({**learner.state(), **best, "curve": np.array(progress.curve)})
 

@@ -15,12 +15,11 @@ from labelgen.similarity.reference import ReferenceEngine
 from labelgen.similarity.row_order import LaidOutRows, Layout, lay_out, layouts, put_back, schedule
 from labelgen.similarity.sort_keys import PAD_KEY, TopK, merge
 from labelgen.similarity.tiled.engine import TiledEngine
-from labelgen.similarity.torch import TorchEngine
 from labelgen.testing.engines import TEXT_RELATIONS, clustered_rows, plan_of, unit_rows, wants_of
 from labelgen.testing.oracles import brute_force
 from labelgen.types import Int64, Relation
 
-ENGINES = {"numpy": ReferenceEngine, "torch": TorchEngine, "fused": TiledEngine}
+ENGINES = {"numpy": ReferenceEngine, "tiled": TiledEngine}
 Splits = list[list[tuple[int, int]]]
 
 
@@ -108,25 +107,26 @@ def test_photographs_and_both_sides_of_a_cross_modal_teacher(engine: str) -> Non
 def test_means_over_captions() -> None:
     sizes = np.random.default_rng(5).integers(0, 4, 300)
     text = clustered_rows(int(sizes.sum()), 32, seed=5)
-    check(TorchEngine(), plan_of("text", sizes, wants_of(TEXT_RELATIONS, (5,), "mean"), text=text), SPLITS, 240)
+    check(TiledEngine(), plan_of("text", sizes, wants_of(TEXT_RELATIONS, (5,), "mean"), text=text), SPLITS, 240)
 
 
-def test_a_small_budget_cuts_more_strips_and_finds_the_same() -> None:
+def test_short_tasks_cut_more_strips_and_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labelgen.similarity.tiled.engine._WORK", 150.0**2 * 48)
     sizes = np.random.default_rng(6).integers(1, 4, 300)
     text = clustered_rows(int(sizes.sum()), 48, seed=6)
     wants = wants_of(TEXT_RELATIONS, (4,))
-    plan = plan_of("text", sizes, wants, text=text, memory=3 << 20)
+    plan = plan_of("text", sizes, wants, text=text)
     (layout,) = layouts(SPLITS, ["split"])
-    strips = TorchEngine().schedule(lay_out(plan, layout))
+    strips = TiledEngine().schedule(lay_out(plan, layout))
     assert len(strips) > 4
-    check(TorchEngine(), plan, SPLITS, 240)
+    check(TiledEngine(), plan, SPLITS, 240)
 
 
 def test_only_pairs_with_a_new_image_are_searched() -> None:
     sizes = [1] * 9000
     plan = plan_of("text", sizes, wants_of([Relation.T2T], (4,)), text=clustered_rows(9000, 32, seed=7))
     splits: Splits = [[(0, 6000), (8000, 8900)], [(6000, 8000), (8900, 9000)]]
-    for engine in (TiledEngine(), TorchEngine()):
+    for engine in (TiledEngine(), ReferenceEngine()):
         (layout,) = layouts(splits, ["split"])
         pairs = 0
         for strip in schedule(engine.schedule(lay_out(plan, layout)), layout, 8000):

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +13,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from labelgen import resources
+from labelgen.errors import LabelgenError, StoreError
 from labelgen.similarity.base import SearchPlan
 from labelgen.similarity.error_bounds import Errors, low_precision_errors
 from labelgen.similarity.exact import block_similarity
-from labelgen.similarity.tiled import bits, engine, kernels, lists, pairs, product
+from labelgen.similarity.tiled import bits, engine, kernels, lists, product
 from labelgen.similarity.tiled.engine import TiledEngine
 from labelgen.similarity.tiled.product import TileProduct, fastest
+from labelgen.stages.running.worker import search_memory
 from labelgen.testing.engines import (
     TEXT_RELATIONS,
     EngineSuite,
@@ -29,7 +35,7 @@ from labelgen.testing.engines import (
 from labelgen.types import Float16, Relation
 
 
-class TestFusedEngine(EngineSuite):
+class TestTiledEngine(EngineSuite):
     def make(self) -> TiledEngine:
         return TiledEngine()
 
@@ -52,7 +58,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-class TestFusedEngineWithSmallTiles(EngineSuite):
+class TestTiledEngineWithSmallTiles(EngineSuite):
     def make(self) -> TiledEngine:
         return TiledEngine()
 
@@ -124,6 +130,87 @@ def test_budgets_change_the_strips_and_not_the_lists() -> None:
     loose, held = (search_all(TiledEngine(), item)[plan.wants[0]] for item in (plan, tight))
     for name in ("ids", "scores", "next"):
         np.testing.assert_array_equal(getattr(loose, name), getattr(held, name))
+
+
+def photographs() -> Float16:
+    """The photographs of the demo set and their four corners as rows of 112 x 112 x 3 numbers, around their mean."""
+    from PIL import Image
+
+    rows = []
+    for path in sorted((resources.demo_root() / "images").glob("*.jpg")):
+        with Image.open(path) as photo:
+            size = min(photo.size) // 2
+            corners = [(x, y, x + size, y + size) for x in (0, photo.width - size) for y in (0, photo.height - size)]
+            whole = [photo.convert("RGB").resize((112, 112), box=box) for box in (None, *corners)]
+        rows += [np.asarray(image, np.float32).ravel() for image in whole]
+    values = np.array(rows)
+    return unit_rows(values - values.mean(axis=0))
+
+
+def test_rows_of_37_632_numbers_are_searched_under_a_budget_of_one_gigabyte(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = photographs()
+    assert rows.shape == (380, 37_632)
+    plan = plan_of("image", [0] * 380, wants_of([Relation.I2I], (64,)), image=rows, memory=search_memory(10**9))
+    assert engine._rows_that_fit(plan) >= engine._LEAST_FITTING
+    # as thousands of rows would be cut: nine ranges, and pairs of them
+    monkeypatch.setattr(engine, "_WORK", 88.0**2 * 37_632)
+    assert len(TiledEngine().schedule(plan)) > 20
+    assert_equals_brute_force(TiledEngine(), plan)
+
+
+MEASURE = """
+import sys, numpy as np
+from labelgen.stages.running.memory import PeakMeter, anonymous_bytes
+from labelgen.similarity.tiled.engine import TiledEngine
+from labelgen.testing.engines import clustered_rows, plan_of, wants_of
+from labelgen.types import Relation
+
+budget, count, dim = map(int, sys.argv[1:4])
+out = np.lib.format.open_memmap(sys.argv[4], "w+", np.float16, (count, dim))
+for start in range(0, count, 64):
+    out[start : start + 64] = clustered_rows(len(out[start : start + 64]), dim, seed=start)
+rows = np.load(sys.argv[4], mmap_mode="r")
+engine = TiledEngine(least_rows=1)
+
+def plan(count):
+    return plan_of("image", [0] * count, wants_of([Relation.I2I], (20,)), image=rows[:count], memory=budget)
+
+list(engine.search(plan(100), engine.schedule(plan(100))[0]))  # what libraries allocate once
+before = anonymous_bytes()
+strips = engine.schedule(plan(count))
+with PeakMeter(seconds=0.01) as meter:
+    list(engine.search(plan(count), strips[min(1, len(strips) - 1)]))
+print(meter.peak_bytes - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads anonymous memory from /proc")
+@pytest.mark.parametrize(("budget", "count", "dim"), [(search_memory(10**9), 1200, 37_632), (120_000_000, 20_000, 128)])
+def test_a_search_keeps_its_budget(budget: int, count: int, dim: int, tmp_path: Path) -> None:
+    numbers = [str(number) for number in (budget, count, dim)]
+    arguments = [sys.executable, "-c", MEASURE, *numbers, str(tmp_path / "rows.npy")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert int(done.stdout) <= budget
+
+
+def test_autocast_of_the_caller_changes_nothing() -> None:
+    plan = plan_of("text", [2] * 150, wants_of(TEXT_RELATIONS, (5,)), text=clustered_rows(300, 64, seed=5))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_equals_brute_force(TiledEngine(), plan)
+
+
+def test_rows_that_are_not_unit_are_refused() -> None:
+    rows = clustered_rows(300, 64, seed=6)
+    rows[17] = np.nan
+    with pytest.raises(StoreError, match="rows 17 "):
+        facts_of(plan_of("image", [0] * 300, wants_of([Relation.I2I], (5,)), image=rows))
+
+
+def test_an_error_beyond_the_bound_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TileProduct, "errors", lambda *_: Errors(1e-9))
+    plan = plan_of("image", [0] * 300, wants_of([Relation.I2I], (5,)), image=clustered_rows(300, 64, seed=4))
+    with pytest.raises(LabelgenError, match="less precise than float32"):
+        facts_of(plan)
 
 
 # ------------------------------------------------------------------------------------------------------------ bounds
@@ -205,7 +292,7 @@ def test_all_float16_numbers_are_widened_exactly() -> None:
     every = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16).view(np.float16)
     every = every[np.isfinite(every)].reshape(-1, 1)
     dots = np.empty(len(every))
-    pairs.self_dots(every.view(np.uint16), dots)
+    bits.self_dots(every.view(np.uint16), dots)
     np.testing.assert_array_equal(dots, every[:, 0].astype(np.float64) ** 2)
 
 
@@ -213,7 +300,7 @@ def test_pair_products_are_exact() -> None:
     rows = clustered_rows(50, 100, seed=7)
     left, right = np.repeat(np.arange(50), 50), np.tile(np.arange(50), 50)
     dots = np.empty(2500)
-    pairs.pair_dots(rows.view(np.uint16), left, rows.view(np.uint16), right, dots)
+    bits.pair_dots(rows.view(np.uint16), left, rows.view(np.uint16), right, dots)
     wide = rows.astype(np.float64)
     np.testing.assert_array_equal(dots.reshape(50, 50), wide @ wide.T)
 
@@ -268,7 +355,7 @@ def test_first_floors_are_set_once_however_threads_meet(monkeypatch: pytest.Monk
         torch.set_num_threads(before)
 
 
-def test_a_small_corpus_is_left_to_the_engine_that_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_corpus_is_left_to_the_reference_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     text = clustered_rows(3000, 16, seed=1)
     plan = plan_of("text", [3] * 1000, wants_of([Relation.T2T], (4,)), text=text)

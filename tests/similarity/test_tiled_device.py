@@ -1,4 +1,4 @@
-"""The fused engine with products on a torch device; here that device is the CPU, or CUDA where there is one."""
+"""The tiled engine with products on a torch device; here that device is the CPU, or CUDA where there is one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from labelgen.types import Relation
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
-class TestFusedEngineOnADevice(EngineSuite):
+class TestTiledEngineOnADevice(EngineSuite):
     """Tiles of every precision, small enough for many of them, on the CPU as a device."""
 
     @pytest.fixture(autouse=True, params=DTYPES, ids=str)
@@ -36,7 +36,7 @@ class TestFusedEngineOnADevice(EngineSuite):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-class TestFusedEngineOnCuda(EngineSuite):
+class TestTiledEngineOnCuda(EngineSuite):
     def make(self) -> TiledEngine:
         return TiledEngine("cuda")
 

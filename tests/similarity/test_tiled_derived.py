@@ -12,11 +12,10 @@ from labelgen.similarity.base import ListRequest, Strip
 from labelgen.similarity.error_bounds import low_precision_errors, whole_product_errors
 from labelgen.similarity.exact import aggregate_groups, block_similarity
 from labelgen.similarity.sort_keys import PAD_KEY, encode, smallest
-from labelgen.similarity.tiled.derived import best_images, best_of_captions
 from labelgen.similarity.tiled.engine import TiledEngine
-from labelgen.similarity.tiled.matrix import matrices
+from labelgen.similarity.tiled.matrix import Part, matrices
 from labelgen.similarity.tiled.product import TileProduct
-from labelgen.similarity.tiled.rows import Part
+from labelgen.similarity.tiled.scores import best_images, best_of_captions
 from labelgen.testing.engines import (
     TEXT_RELATIONS,
     assert_equals_brute_force,

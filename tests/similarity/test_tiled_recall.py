@@ -11,7 +11,7 @@ from labelgen.similarity.ann.recall import Sampled, by_image, drawn, recalls, tu
 from labelgen.similarity.base import SearchPlan
 from labelgen.similarity.reference import ReferenceEngine
 from labelgen.similarity.sort_keys import PAD_KEY, encode
-from labelgen.similarity.torch import TorchEngine
+from labelgen.similarity.tiled.engine import TiledEngine
 from labelgen.testing.engines import TEXT_RELATIONS, clustered_rows, plan_of, wants_of
 from labelgen.testing.oracles import brute_force
 from labelgen.types import PAD_SCORE, Relation, UInt64
@@ -93,9 +93,9 @@ def test_drawn_images() -> None:
     assert not set(apart.tolist()) & set(first.tolist())
 
 
-@pytest.mark.parametrize("engine", [ReferenceEngine(), TorchEngine()])
+@pytest.mark.parametrize("engine", [ReferenceEngine(), TiledEngine(least_rows=1)])
 @pytest.mark.parametrize("scope", ["split", "cross"])
-def test_a_sample_is_searched_exactly(engine: ReferenceEngine | TorchEngine, scope: str) -> None:
+def test_a_sample_is_searched_exactly(engine: ReferenceEngine | TiledEngine, scope: str) -> None:
     sizes = np.random.default_rng(5).integers(0, 5, 130)
     sizes[7] = 40
     text, image = clustered_rows(int(sizes.sum()), 32, seed=5), clustered_rows(130, 24, seed=6)
@@ -110,7 +110,7 @@ def test_a_sample_is_searched_exactly(engine: ReferenceEngine | TorchEngine, sco
     _check(engine, replace(cross, splits=tuple(splits)))
 
 
-def _check(engine: ReferenceEngine | TorchEngine, plan: SearchPlan) -> None:
+def _check(engine: ReferenceEngine | TiledEngine, plan: SearchPlan) -> None:
     images = np.array([0, 3, 7, 8, 79, 80, 101, 129])
     sampled = Sampled(plan, images)
     strips = sampled.strips()
