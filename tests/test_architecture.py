@@ -72,7 +72,6 @@ ADAPTER_SIBLINGS = {
     ("corpus.adapters.demo", "corpus.adapters.table"),
     ("teachers.adapters.bundled", "teachers.adapters.sentences"),
     ("teachers.adapters.conse", "teachers.adapters.sentences"),
-    ("loader.fine_grained", "relevance.fine_grained"),
     ("similarity.fallback", "similarity.reference"),
     ("similarity.tiled.engine", "similarity.reference"),
     ("similarity.ann.faiss_engine", "similarity.reference"),
