@@ -15,6 +15,7 @@ Rows are compared before a time is printed.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -31,7 +32,6 @@ from sentence_transformers import SentenceTransformer
 
 import labelgen
 from labelgen import pipeline
-from labelgen.executors.base import cores
 from labelgen.stages.model import tables
 from labelgen.stages.model.lists import ListSpec
 from labelgen.stages.running import worker
@@ -62,8 +62,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256, help="images of each split")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    torch.set_num_threads(cores())
-    worker.configure(worker.WorkerSettings(threads=cores()))
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    worker.configure(worker.WorkerSettings(threads=len(os.sched_getaffinity(0))))
     root = options.data / "flickr8k"
     settings = [
         f"dataset.root={root}",

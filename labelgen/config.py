@@ -1,4 +1,4 @@
-"""A build, as data: recipe (TOML) -> frozen dataclasses.
+"""Build configs: recipe (TOML) -> frozen dataclasses.
 
 Fields marked transient cannot change a single byte of the result; all others are part of the fingerprint, and a resume
 with another value is refused.
@@ -29,19 +29,18 @@ DEFAULT_TEACHERS = {"text": "minilm()", "image": "efficientnet_lite(size=2)"}
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """What is read.
+    """The data set of a build.
 
     Attributes:
         name: an adapter, see `labelgen datasets`.
-        root: its folder (transient: moving a data set changes nothing).
+        root: its folder (transient: a data set may be moved).
         splits: splits to take, all when empty.
         limit: the first N images of each split, all when 0.
         options: keyword arguments of the adapter.
-        patch: a file of decisions; what it takes away never becomes rows (transient: the decisions count, not where
-            they lie).
-        patch_digest: of these decisions; filled in when a recipe is resolved.
-        damaged: `refuse` damaged files of a data set, or `quarantine` them: read what is whole, and account for the
-            rest. The adapters that can say so take it as an option.
+        patch: a file of decisions; items that it removes never become rows (transient: the file may be moved).
+        patch_digest: of these decisions; filled in by a build.
+        damaged: `refuse` damaged files of a data set, or `quarantine` them: read the others, and account for these. An
+            option of the adapters that support it.
     """
 
     name: str
@@ -60,14 +59,14 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """What is searched.
+    """The neighbour lists of a build.
 
     Attributes:
-        relations: `t2t`, or `t2t.text` for one teacher only; every relation that the teachers serve when empty.
+        relations: `t2t`, or `t2t.text` for one teacher only; all relations of the teachers when empty.
         k: length of the neighbour lists.
-        aggregation: how an image's captions make one similarity in i2t and t2i.
+        aggregation: of the similarities of an image's captions in i2t and t2i.
         cross_k: length of second lists over the *other* splits (leakage checks), none when 0.
-        engine: who searches (transient: these engines are exact).
+        engine: an exact engine (transient: all give equal bits).
         approximate: spec of an engine that may miss neighbours, such as `faiss(recall=0.95)`; exact when empty.
     """
 
@@ -85,11 +84,11 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How it is run: nothing here changes the result.
+    """Settings of a run, none of which changes the result.
 
     Attributes:
         executor: `local` or `dask`.
-        workers: processes that work at once; 1 works in this process.
+        workers: number of processes; 1 is this process.
         threads: threads a worker, 0 for the cores divided by the workers.
         memory: anonymous memory of all workers together, for example "4GB".
         device: torch device, or several by commas, one worker each.
@@ -119,7 +118,7 @@ class BuildConfig:
         _check(self)
 
     def identity(self) -> dict[str, Any]:
-        """The part that decides the result, as plain JSON data."""
+        """The fields that decide the result, as plain JSON data."""
         data: dict[str, Any] = canonical(self)
         return data
 
@@ -127,13 +126,10 @@ class BuildConfig:
         return fingerprint(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, transient ones included: what `recipe` in the manifest holds."""
-        return {
-            "dataset": _plain(dataclasses.asdict(self.dataset)),
-            "teachers": {alias: str(spec) for alias, spec in self.teachers.items()},
-            "search": _plain(dataclasses.asdict(self.search)),
-            "run": _plain(dataclasses.asdict(self.run)),
-        }
+        """Every field, transient ones included, as in `recipe` of the manifest."""
+        dataset, search, run = (_plain(dataclasses.asdict(table)) for table in (self.dataset, self.search, self.run))
+        teachers = {alias: str(spec) for alias, spec in self.teachers.items()}
+        return {"dataset": dataset, "teachers": teachers, "search": search, "run": run}
 
 
 def from_dict(data: Mapping[str, Any]) -> BuildConfig:
@@ -163,7 +159,7 @@ def from_dict(data: Mapping[str, Any]) -> BuildConfig:
 
 
 def refuse_address(recipe: Mapping[str, Any]) -> None:
-    """Refuse a recipe that names a scheduler: what runs there is code, so the address is for the command line.
+    """Refuse a recipe that names a scheduler, to which the build would send code: its address is an option.
 
     Raises:
         ConfigError: it names one.
@@ -178,7 +174,7 @@ def refuse_address(recipe: Mapping[str, Any]) -> None:
 
 
 def without_run(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe of a store without what says how and where it was run: that is for whoever runs it now."""
+    """The recipe of a store without the settings of its run."""
     search = {key: value for key, value in recipe.get("search", {}).items() if key != "engine"}
     return {key: value for key, value in recipe.items() if key != "run"} | {"search": search}
 
@@ -201,7 +197,7 @@ def read_recipe(name_or_path: str) -> dict[str, Any]:
 
 
 def override(data: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """Apply `table.field=value` texts; a value is TOML, or plain text where it is not.
+    """Apply `table.field=value` texts; a value is TOML, else plain text.
 
     `teachers.text=minilm()` sets a teacher; `dataset.options.annotations=2017` sets an option of the adapter.
     """
@@ -282,15 +278,12 @@ def _typed(path: str, kind: str, value: Any) -> Any:
             return tuple(part.strip() for part in value.split(",") if part.strip())
         if isinstance(value, Sequence) and all(isinstance(item, str) for item in value):
             return tuple(value)
-    elif kind == "int":
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    elif kind == "bool":
-        if isinstance(value, bool):
-            return value
     elif kind.startswith("Mapping"):
         if isinstance(value, Mapping):
             return dict(value)
+    elif kind in ("int", "bool"):
+        if type(value).__name__ == kind:  # True is no number
+            return value
     elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
     raise ConfigError(f"{path} has the wrong type", found=repr(value), expected=kind)
@@ -318,10 +311,8 @@ def _check(config: BuildConfig) -> None:
             raise ConfigError(f"{name} is too small", found=shown(value), expected=f"at least {least}")
         if value > most:
             raise ConfigError(f"{name} is too large", found=shown(value), expected=f"at most {most:,}")
-    for name, text, choices in (
-        ("search.aggregation", search.aggregation, ("max", "mean")),
-        ("run.executor", run.executor, ("local", "dask")),
-    ):
+    aggregations = ("search.aggregation", search.aggregation, ("max", "mean"))
+    for name, text, choices in (aggregations, ("run.executor", run.executor, ("local", "dask"))):
         if text not in choices:
             raise unknown(f"value of {name}", text, choices)
     for alias in config.teachers:
@@ -346,6 +337,4 @@ def _copied(data: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,7 +1,7 @@
 """Identity of inputs: canonical JSON -> BLAKE3.
 
-A fingerprint covers what can change the result and nothing else. Fields of a dataclass that cannot (workers, memory,
-device ...) are marked with `metadata={"transient": True}` where they are declared.
+A fingerprint covers everything that can change the result. Fields of a dataclass that cannot (workers, memory, device)
+are marked with `metadata={"transient": True}` in their declaration.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from blake3 import blake3
 from labelgen.specs import Spec
 
 TRANSIENT: Mapping[str, bool] = {"transient": True}
-#: Of a field that was added after stores had been made: it counts only where it is set, so their identity stays.
+#: Of a field that was added after stores had been made: it counts only where it is set, so old identities are equal.
 ADDED: Mapping[str, bool] = {"added": True}
 
 _PIECE = 1 << 20

@@ -1,6 +1,6 @@
-"""Files that people name: regular ones, read whole, within bounds.
+"""Reads whole files that users name: regular files within bounds.
 
-What is refused is an `OSError` with a sentence as its `strerror`, so that it is told like a file that is missing.
+Other files raise an `OSError` with a sentence as its `strerror`, so that it is reported like a missing file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 #: A data set's text may be large; a patch, a recipe or judgements have a line for every decision of a person.
 MAX_TEXT, MAX_DECISIONS = 16 << 30, 1 << 30
 
-#: A file with fewer bytes on the disk than this share of its size is a hole with something in it.
+#: A file of more than `_SMALL` bytes with less than one of `_HOLLOW` of them on the disk is refused as sparse.
 _HOLLOW, _SMALL = 1000, 1 << 20
 
 
@@ -38,7 +38,7 @@ def opened(path: Path, limit: int = MAX_TEXT) -> BufferedReader:
         OSError: it cannot be read; it is a pipe, a device or a folder; it has more than `limit` bytes, or hardly any of
             its bytes are on the disk.
     """
-    # Without waiting: a pipe that nobody writes into would be waited for.
+    # Non-blocking: opening a pipe without a writer would wait.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     status = os.fstat(handle)
     refusal = ""

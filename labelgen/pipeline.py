@@ -151,8 +151,8 @@ def build(
         work.fresh = fresh or (discard and sealed is None)
         manifest = _run(work)
     seconds = time.perf_counter() - started
-    gone = removed(sealed, manifest) if sealed is not None else ()
-    return report_of(root, manifest, changed=True, seconds=seconds, notes=work.notes, removed=gone)
+    dropped = removed(sealed, manifest) if sealed is not None else ()
+    return report_of(root, manifest, changed=True, seconds=seconds, notes=work.notes, removed=dropped)
 
 
 def _run(work: Build) -> Manifest:

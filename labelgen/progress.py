@@ -1,4 +1,4 @@
-"""What a long call tells while it runs: events, for whoever listens."""
+"""Events of a long call, for a listener."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened.
+    """Progress of a stage, or a note.
 
     Attributes:
         kind: `start` and `end` of a stage, `task` done, or a `note` for people.
@@ -18,7 +18,7 @@ class Event:
         rows_per_second: rate of this run so far, 0.0 while unknown.
         eta_seconds: rest of the stage at this rate, -1.0 while unknown.
         task: key of the task that ended.
-        text: words of a note; the file that `verify` has looked at.
+        text: the note; the file that `verify` has checked.
     """
 
     kind: Literal["start", "task", "end", "note"]
@@ -35,4 +35,4 @@ Listener: TypeAlias = Callable[[Event], None]
 
 
 def silent(_event: Event) -> None:
-    """The listener of callers that asked for none."""
+    """A listener that ignores events."""

@@ -1,7 +1,7 @@
-"""name -> object, through entry points: ours and those of outside packages alike.
+"""Objects by name, through entry points.
 
-`pyproject.toml` declares ours in the groups below, so that an extension in another package needs nothing that our own
-adapters do not use. Nothing is imported until a name is asked for.
+`pyproject.toml` declares those of labelgen in the groups below, as other packages declare theirs. Nothing is imported
+before a name is used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GROUPS = {
     "scheme": "labelgen.schemes",
     "judgement": "labelgen.judgements",
 }
-#: Packages that are an extra of their own.
+#: Packages with an extra of the same name.
 _EXTRAS = {"faiss"}
 #: Of labelgen.
 VERSION = version("labelgen")
@@ -46,8 +46,8 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     """The object registered as `name`.
 
     Raises:
-        UnknownNameError: nobody registered it; offers near names.
-        MissingExtraError: it is one of ours and its library is not installed.
+        UnknownNameError: there is none; offers near names.
+        MissingExtraError: it is one of labelgen, and its library is not installed.
     """
     check_name(kind, name)
     entry = _entries(kind)[name]
@@ -63,7 +63,7 @@ def load(kind: str, name: str) -> Callable[..., Any]:
 
 
 def check_name(kind: str, name: str) -> None:
-    """Refuse an unknown name without importing what known ones stand for; raises as `load` does."""
+    """Refuse an unknown name without importing anything; raises as `load` does."""
     if name not in _entries(kind):
         raise unknown(kind, name, names(kind))
 
@@ -106,7 +106,7 @@ def check_arguments(kind: str, spec: Spec, target: Callable[..., Any], extra: It
 
 
 def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Parameters with their types; as texts where a type is known to type checkers only."""
+    """Parameters with their types, as texts where a type exists for type checkers only."""
     try:
         return inspect.signature(target, eval_str=True).parameters
     except (NameError, TypeError, AttributeError):
@@ -114,7 +114,7 @@ def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a literal may be of a type. What is no plain type is left to whoever takes the argument."""
+    """Whether a literal may be of a type; other than plain types are checked by the function itself."""
     origin, parts = get_origin(kind), [part for part in get_args(kind) if part is not Ellipsis]
     if origin in (Union, UnionType):
         return any(_fits(value, part) for part in parts)
@@ -134,7 +134,7 @@ def _type_name(kind: Any) -> str:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """The one form of `no such ...`, with near names."""
+    """The error for a name that does not exist, with near names."""
     listed = sorted(known)
     return UnknownNameError(
         f"there is no {kind} {name!r}", expected=f"one of {', '.join(listed)}", todo=_near(name, listed)

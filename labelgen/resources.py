@@ -1,4 +1,4 @@
-"""Finds the data files of the package (recipes, schemas, the demo set) in a wheel and in a checkout alike."""
+"""Paths of the data files of the package (recipes, schemas, the demo set), in a wheel and in a checkout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from labelgen.errors import UnknownNameError
 from labelgen.registry import unknown
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -34,11 +33,9 @@ def recipe_path(name: str) -> Path:
     Raises:
         UnknownNameError: no such recipe.
     """
-    path = folder("pipelines") / f"{name}.toml"
     if name not in recipe_names():
-        error: UnknownNameError = unknown("recipe", name, recipe_names())
-        raise error
-    return path
+        raise unknown("recipe", name, recipe_names())
+    return folder("pipelines") / f"{name}.toml"
 
 
 @cache

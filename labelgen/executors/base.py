@@ -1,4 +1,4 @@
-"""Who runs tasks, and where. An executor cannot change a result: tasks are idempotent and know no order."""
+"""The protocol of executors, which run tasks. They cannot change a result: tasks are idempotent and independent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Executor(Protocol):
 
 
 def worker_died(who: str = "a worker process died") -> WorkerError:
-    """The one way to say that work ended without an error of its own."""
+    """The error for work that ended without an exception."""
     return WorkerError(
         who,
         found="it was killed (often by the system, for memory) or crashed",
@@ -37,15 +37,11 @@ def worker_died(who: str = "a worker process died") -> WorkerError:
     )
 
 
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def worker_settings(run: RunConfig, engine: str) -> list[WorkerSettings]:
-    """Settings of every worker: devices go round, threads and memory are shared out evenly."""
+    """Settings of every worker: devices in turn, and equal shares of threads and memory."""
     devices = [device.strip() for device in run.device.split(",") if device.strip()] or ["cpu"]
     count = max(run.workers, len(devices))
-    threads = run.threads or max(1, cores() // count)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = run.threads or max(1, cores // count)
     memory = parse_bytes(run.memory) // count
     return [WorkerSettings(devices[number % len(devices)], threads, memory, engine) for number in range(count)]

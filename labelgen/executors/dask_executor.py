@@ -1,4 +1,4 @@
-"""A dask cluster: an address, or a local cluster of worker processes for as long as the build runs."""
+"""Runs tasks on a dask cluster: that of a scheduler, or a local one for the time of the build."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ from labelgen.stages.running.task import Receipt, Task
 from labelgen.stages.running.worker import WorkerSettings
 
 _AHEAD = 4
-#: How long to wait for a cluster to end: after an error, and when its work is done.
+#: Seconds to wait for a cluster to end: after an error, and when its work is done.
 _CLOSE_SECONDS, _PATIENT_SECONDS = 0.5, 30.0
 
 
 class DaskExecutor:
-    """Tasks as futures of `distributed`; a few more than there are workers are in flight at once.
+    """Submits tasks as futures of `distributed`, a few for every worker at a time.
 
     All workers must see the store and the data under the same paths.
     """
@@ -33,7 +33,7 @@ class DaskExecutor:
     def __init__(self, *, run: RunConfig, engine: str) -> None:
         self._run = run
         self._settings = worker_settings(run, engine)
-        self._seats: dict[str, WorkerSettings] = {}
+        self._settings_of: dict[str, WorkerSettings] = {}
         self._cluster: Any = None
         self._client: Any = None
 
@@ -56,10 +56,10 @@ class DaskExecutor:
                 processes=True,
                 dashboard_address=None,
                 memory_limit=0,
-                silence_logs=logging.CRITICAL,  # what went wrong is said once, by the error
+                silence_logs=logging.CRITICAL,  # the error is reported once, by labelgen
             )
             self._client = Client(self._cluster)
-        self._assign_seats()
+        self._settings_of = self._assigned()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -73,10 +73,7 @@ class DaskExecutor:
         self._client = self._cluster = None
 
     def _stop_now(self) -> None:
-        """Do not wait for tasks that nobody will use: a task leaves nothing half written.
-
-        A local cluster would wait for them, and start a killed worker again.
-        """
+        """Kill the workers of a local cluster, which would wait for their tasks, and restart killed ones."""
         logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
         nannies = list(getattr(self._cluster, "workers", {}).values())
         for nanny in nannies:
@@ -104,27 +101,26 @@ class DaskExecutor:
         except KilledWorker as error:
             raise worker_died() from error
         except (CommClosedError, CancelledError) as error:
-            raise worker_died("the dask scheduler is gone") from error
+            raise worker_died("the dask scheduler ended") from error
 
     def _submit(self, root: Path, task: Task) -> Any:
-        # One thread a worker runs tasks: a teacher and an engine belong to one task at a time.
+        # Workers have one thread for tasks: a teacher and an engine serve one task at a time.
         key = f"{task.key}-{task.fingerprint}"
-        return self._client.submit(_run_seated, self._seats, root.absolute(), task, key=key, pure=False)
+        return self._client.submit(_run_on_worker, self._settings_of, root.absolute(), task, key=key, pure=False)
 
-    def _assign_seats(self) -> None:
+    def _assigned(self) -> dict[str, WorkerSettings]:
+        """Settings by the address of the worker."""
         addresses = sorted(self._client.scheduler_info(n_workers=-1)["workers"])
         if not addresses:
             raise ConfigError("the dask scheduler has no workers", todo="start workers, then build again")
-        self._seats = {
-            address: self._settings[number % len(self._settings)] for number, address in enumerate(addresses)
-        }
+        return dict(zip(addresses, cycle(self._settings), strict=False))
 
 
-def _run_seated(seats: Mapping[str, WorkerSettings], root: Path, task: Task) -> Receipt:
-    """Run a task with the settings of this worker; one that joined later takes those of the first."""
+def _run_on_worker(settings_of: Mapping[str, WorkerSettings], root: Path, task: Task) -> Receipt:
+    """Run a task with the settings of this worker; one that joined later uses those of the first."""
     from distributed import get_worker
 
-    settings = seats.get(get_worker().address) or next(iter(seats.values()))
+    settings = settings_of.get(get_worker().address) or next(iter(settings_of.values()))
     if settings != worker.settings():
         worker.configure(settings)
     return run_task(root, task)

@@ -1,4 +1,4 @@
-"""This machine: one worker works in this process, several are spawned processes."""
+"""Runs tasks on this machine: in this process for one worker, in spawned processes for several."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from labelgen.stages.running.worker import WorkerSettings
 
 
 class LocalExecutor:
-    """Serial for one worker; else a pool of spawned processes, each with its device, threads and memory.
+    """One worker runs tasks in this process; several are a pool of processes, each with its settings.
 
-    Spawned, never forked: torch and its thread pools do not survive a fork.
+    They are spawned, not forked: torch and its thread pools do not survive a fork.
     """
 
     def __init__(self, *, run: RunConfig, engine: str) -> None:
@@ -35,11 +35,11 @@ class LocalExecutor:
             self._working.enter_context(worker.working(self._settings[0]))
             return self
         context = multiprocessing.get_context("spawn")
-        seats: Queue[WorkerSettings] = context.Queue()
+        queue: Queue[WorkerSettings] = context.Queue()
         for settings in self._settings:
-            seats.put(settings)
+            queue.put(settings)
         self._pool = ProcessPoolExecutor(
-            len(self._settings), mp_context=context, initializer=_sit_down, initargs=(seats, os.getpid())
+            len(self._settings), mp_context=context, initializer=_init_worker, initargs=(queue, os.getpid())
         )
         return self
 
@@ -47,7 +47,7 @@ class LocalExecutor:
         if self._pool is None:
             self._working.close()
             return
-        if any(error):  # do not wait for tasks that nobody will use: a task leaves nothing half written
+        if any(error):  # tasks write atomically, so their processes can be ended
             for process in list((getattr(self._pool, "_processes", None) or {}).values()):
                 process.terminate()
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -69,9 +69,9 @@ class LocalExecutor:
             raise worker_died() from error
 
 
-def _sit_down(seats: Queue[WorkerSettings], parent: int) -> None:
+def _init_worker(settings: Queue[WorkerSettings], parent: int) -> None:
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     worker.die_with(parent)
-    worker.configure(seats.get())
+    worker.configure(settings.get())

@@ -163,10 +163,10 @@ class Build:
         notes += [
             f"teacher {alias} has no neighbour list: the recipe names relations of others"
             for alias in modalities
-            if self.sealed is not None and alias not in {*self.sealed.teachers, *(item.alias for item in found.wanted)}
+            if self.sealed is not None and alias not in {*self.sealed.teachers, *(item.alias for item in found.lists)}
         ]
         runner.note(*notes, stage="search")
-        return found.wanted
+        return found.lists
 
     def _sealed_arrays(self) -> dict[str, str]:
         """Fingerprints of arrays that rows are appended to, or were, by `alias.modality`."""

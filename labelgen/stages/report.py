@@ -1,4 +1,4 @@
-"""What a build tells of the store that it made or found."""
+"""The report of a build on the store that it made or found."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from labelgen.store.manifest import Manifest
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build made. `changed` is False where the store was already sealed with this recipe; `approximate` says of
-    every approximate list how much it holds, `trained` is what every teacher reports that the build trained.
+    """Summary of a store after a build.
 
-    `appended` images are new, `skipped` ones were there already: both are 0 but where images were to be appended.
-    `ledger` accounts for everything that was read of the data set (of the appended one where images were appended).
-    `removed` are teachers and lists of the sealed store that a change dropped or replaced by longer ones.
+    Attributes:
+        changed: False where the store was already sealed with this recipe.
+        approximate: the measured recall of every approximate list.
+        trained: the report of every teacher that the build trained.
+        appended, skipped: images that an append added, and images that the store held already.
+        ledger: accounts of everything that was read, of the appended data set where images were appended.
+        removed: teachers and lists that a change dropped or replaced by longer ones.
     """
 
     path: Path
@@ -58,7 +61,7 @@ def report_of(
     skipped: int = 0,
     removed: Sequence[str] = (),
 ) -> BuildReport:
-    """The report of a store that lies at `root`, sealed now or before."""
+    """The report of a store, sealed now or before."""
     corpus = manifest.corpus
     return BuildReport(
         path=root,
@@ -86,11 +89,13 @@ def report_of(
 
 
 def _no_better(manifest: Manifest) -> list[str]:
-    """A sentence on every trained teacher that does not beat its source on the pairs held out."""
-    told = {alias: entry.training["auc"]["held_out"] for alias, entry in manifest.teachers.items() if entry.training}
+    """A note on every trained teacher that is not better than its source on the held-out pairs."""
+    held_out = {
+        alias: entry.training["auc"]["held_out"] for alias, entry in manifest.teachers.items() if entry.training
+    }
     return [
         f"{alias} separates held-out pairs no better than {manifest.teachers[alias].identity['of']} "
         f"(AUC {auc['trained']:.4f} and {auc['frozen']:.4f})"
-        for alias, auc in told.items()
+        for alias, auc in held_out.items()
         if auc["trained"] <= auc["frozen"]
     ]

@@ -1,4 +1,4 @@
-"""All receipts present: corpus, card, and at last the manifest, which is the commit."""
+"""Seals a finished run: corpus, readme, and last the manifest, which is the commit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from labelgen.store.manifest import (
 )
 from labelgen.store.readme.readme import rendered
 
-#: Facts of an engine (see its `SearchFacts`), and how those of several strips make one.
+#: Facts of an engine (see its `SearchFacts`), and the functions that combine those of several strips.
 _FACTS: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     "rescored": sum,
     "fell_back": sum,
@@ -48,7 +48,7 @@ _FACTS: Mapping[str, Callable[[Sequence[Any]], Any]] = {
 
 
 def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None) -> Manifest:
-    """Write corpus, card and manifest; the manifest is written last and is the commit."""
+    """Write corpus, readme and manifest; the manifest is written last and is the commit."""
     new = [plan for plan in built.embeddings if not _is_sealed(sealed, plan.spec.path)]
     corpus = seal_corpus(root, root / built.corpus.folder, new, built.receipts, sealed)
     teachers = {facts.alias: _teacher_entry(facts, built) for facts in built.teachers}
@@ -62,7 +62,7 @@ def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None)
     tree |= {entry.array.path: entry.fingerprint for entry in embeddings}
     tree |= {entry.path: entry.fingerprint for entry in neighbors}
     files = dict(corpus.files) | _array_files(root, built, sealed, [e.array for e in embeddings], neighbors)
-    # Only the data set that was read now has a new account; it is the last part of the corpus.
+    # Only the data set that this run read, the last part of the corpus, has a new account.
     ledger = corpus.ledger(built.ingested.ledger, built.corpus.parts[-1])
     first = ledger if sealed is None else sealed.corpus.ledger
     parts = built.ingested.parts
@@ -106,10 +106,10 @@ def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None)
 
 
 def _committed(root: Path, manifest: Manifest, corpus: SealedCorpus) -> Manifest:
-    """Put the files of the seal into place, then its manifest.
+    """Move the files of the seal into place, then write its manifest.
 
-    Before anything is moved, the new manifest and the one it replaces are put down in the folder of the work: killed at
-    any moment, what was written, and what is not needed any more, is known by size and checksum.
+    Before that, the new manifest and the one it replaces are written to the folder of the work: after a kill at any
+    moment, new and obsolete files are known by size and checksum.
     """
     cards = rendered(manifest, corpus.tables(root))
     facts = {path: FileFact(len(data), digest(data)) for path, data in cards.items()}
@@ -131,7 +131,7 @@ def _array_files(
     arrays: Sequence[layout.ArraySpec],
     neighbors: Sequence[NeighborEntry],
 ) -> dict[str, FileFact]:
-    """Facts of every file outside of the corpus: from the old manifest or from what wrote them, never from disk."""
+    """Facts of every file outside the corpus, from the old manifest or from receipts, never from disk."""
     wanted = [spec.path for spec in arrays] + [entry.path for entry in neighbors]
     known = dict(sealed.files) if sealed else {}
     known |= {
@@ -145,7 +145,7 @@ def _array_files(
     files |= {path: known[path] for path in measured}
     for spec in (*arrays, *(spec for entry in neighbors for spec in entry.arrays().values())):
         paths = metadata_paths(spec)
-        if any(path not in known for path in paths):  # what is sealed is not written again
+        if any(path not in known for path in paths):  # sealed files are not written again
             files = write_array_metadata(root, spec) | files
         files |= {path: known[path] for path in paths if path in known}
     old = [path for path in (sealed.files if sealed else {}) if path.startswith(f"{layout.RECEIPTS}/")]
@@ -177,7 +177,9 @@ def _neighbor_entry(product: ProductPlan, item: ListSpec, built: Built, sealed: 
             return entry
     facts = search_facts(product, item, built.receipts)
     if built.ingested.appended is not None:
-        facts = _combined_facts([*_old_facts(sealed, item), facts])
+        name = item.path.partition("/")[2]  # of the sealed list that this one extends, in another folder
+        old = [entry.facts for entry in (sealed.neighbors if sealed else ()) if entry.path.partition("/")[2] == name]
+        facts = _combined_facts([*old, facts])
     if item.approximate:
         facts |= approximate_facts(product, item, built.receipts)
     return NeighborEntry(
@@ -195,7 +197,7 @@ def _neighbor_entry(product: ProductPlan, item: ListSpec, built: Built, sealed: 
 
 
 def search_facts(product: ProductPlan, item: ListSpec, receipts: Mapping[str, Receipt]) -> dict[str, Any]:
-    """What the engine told of a list, over all its strips: counts summed up, bounds and errors at their worst."""
+    """Facts of the engine on a list over all its strips: sums of counts, and the worst bounds and errors."""
     parts = [
         part
         for key, receipt in receipts.items()
@@ -207,18 +209,8 @@ def search_facts(product: ProductPlan, item: ListSpec, receipts: Mapping[str, Re
 
 
 def _combined_facts(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    facts = {}
-    for name, combine in _FACTS.items():
-        values = [part[name] for part in parts if part.get(name) is not None]
-        if values:
-            facts[name] = combine(values)
-    return facts
-
-
-def _old_facts(sealed: Manifest | None, item: ListSpec) -> list[Mapping[str, Any]]:
-    """What is known of the sealed list that an appended one goes on from."""
-    name = item.path.partition("/")[2]
-    return [entry.facts for entry in (sealed.neighbors if sealed else ()) if entry.path.partition("/")[2] == name]
+    known = {name: [part[name] for part in parts if part.get(name) is not None] for name in _FACTS}
+    return {name: _FACTS[name](values) for name, values in known.items() if values}
 
 
 def _change(config: BuildConfig, sealed: Manifest | None, built: Built) -> list[dict[str, Any]]:
@@ -226,9 +218,11 @@ def _change(config: BuildConfig, sealed: Manifest | None, built: Built) -> list[
         return []
     record: dict[str, Any] = {"when": _now(), "labelgen": labelgen.__version__}
     record["changed"] = changed_fields(sealed, config)
-    appended, drop = built.ingested.appended, built.change.names
-    record |= {"dropped": list(drop)} if drop else {}
-    return [record | ({"appended": dict(appended)} if appended is not None else {})]
+    if built.change.names:
+        record["dropped"] = list(built.change.names)
+    if built.ingested.appended is not None:
+        record["appended"] = dict(built.ingested.appended)
+    return [record]
 
 
 def _is_sealed(sealed: Manifest | None, path: str) -> bool:

@@ -173,9 +173,9 @@ def test_the_recipe_says_which_patch(cleaned: Store, patch: Patch, tmp_path: Pat
     with pytest.raises(ConfigError, match="was changed"):
         demo(tmp_path / "s", less, f'dataset.patch_digest="{patch.digest}"')
     with pytest.raises(ConfigError, match="without a patch"):
-        pipeline.resolve(dataset="demo", overrides=[f'dataset.patch_digest="{patch.digest}"'])
+        pipeline.plan(pipeline.resolve(dataset="demo", overrides=[f'dataset.patch_digest="{patch.digest}"']))
     with pytest.raises(DatasetError, match="cannot read the patch"):
-        pipeline.resolve(dataset="demo", overrides=['dataset.patch="nowhere.json"'])
+        pipeline.plan(pipeline.resolve(dataset="demo", overrides=['dataset.patch="nowhere.json"']))
 
 
 def test_what_stays_a_decision(reviewed: Store, cleaned: Store, patch: Patch) -> None:

@@ -66,7 +66,7 @@ def test_every_ingredient_of_rows_is_in_their_fingerprint() -> None:
         replace(plan, sealed="other"),
     ]
     assert len({one.fingerprint for one in plans}) == len(plans)
-    appended = replace(CORPUS, parts=(CorpusPart(), CorpusPart(image=60, caption=300, text=250)), kept=1)
+    appended = replace(CORPUS, parts=(CorpusPart(), CorpusPart(image=60, caption=300, text=250)), reused=1)
     behind = [EmbeddingPlan(both, "image", appended, sealed=sealed).fingerprint for sealed in ("", "before", "other")]
     assert len(set(behind)) == 3, "rows behind sealed ones depend on those"
     keyed = replace(both, kind="keyed")

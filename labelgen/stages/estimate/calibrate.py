@@ -1,8 +1,8 @@
-"""Seconds of a search before it runs: the engine is timed on made rows for a few seconds, the rest is arithmetic.
+"""Seconds of a search before it runs: the engine is timed on random rows for a few seconds, the rest is arithmetic.
 
-An exact search costs `pair * pairs + row * rows`: every pair of rows is met once, and every strip loads, compares and
-scores its rows. The two rates come from two sizes; pairs and rows of the real search come from the engine's own
-schedule, so budgets that cut it into more strips, and workers that share them, count.
+An exact search costs `pair * pairs + row * rows`: every pair of rows is compared once, and every strip loads and scores
+its rows. The two rates come from searches of two sizes; pairs and rows of the build's search come from the schedule of
+the engine, which depends on the memory and the number of workers.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from labelgen.types import Float16, Int64
 
 Made = TypeVar("Made")
 
-#: Rows of the small run; and seconds that the large one may take if all of its work grew with the square of the rows.
+#: Rows of the small search; and seconds of the large one, if all of its work grew with the square of the rows.
 _SMALL, _SECONDS = 8000, 6.0
 _LARGEST = 80_000
-#: Captions of an image of a made plan.
+#: Captions an image of a random plan.
 _CAPTIONS = 5
 _MADE_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
 class ShapeOnly:
-    """`Rows` of which only the shape is known: enough for a schedule."""
+    """`Rows` with a shape and no numbers: enough for a schedule."""
 
     shape: tuple[int, ...]
 
     def slice(self, start: int, stop: int) -> Float16:
-        raise NotImplementedError(f"rows {start}:{stop} are not there yet")
+        raise NotImplementedError(f"rows {start}:{stop} have no numbers")
 
     def take(self, rows: Int64) -> Float16:
-        raise NotImplementedError(f"{len(rows)} rows are not there yet")
+        raise NotImplementedError(f"{len(rows)} rows have no numbers")
 
 
 @dataclass(frozen=True)
@@ -53,23 +53,23 @@ class Rates:
     peak_bytes: int
 
     def seconds(self, plan: SearchPlan, engine: Engine, workers: int = 1) -> float:
-        """Of a whole search, its strips shared by workers in the order of the schedule."""
+        """Seconds of a whole search whose strips workers share in the order of the schedule."""
         pairs, rows = _work(plan, engine.schedule(plan))
         return makespan((self.pair * pairs + self.row * rows).tolist(), workers)
 
     def simple(self, rows: float) -> float:
-        """Of a search of so many rows in one strip."""
+        """Seconds of a search of so many rows in one strip."""
         return self.pair * rows**2 + self.row * rows
 
 
-def exact_rates(dim: int, wants: Sequence[ListRequest], product: Product) -> Rates:
+def exact_rates(dim: int, requests: Sequence[ListRequest], product: Product) -> Rates:
     """The rates of this worker's exact engine for rows of `dim` numbers."""
     engine = worker.engine()
     with PeakMeter() as meter:
-        small = made_plan(_SMALL, dim, wants, product)
+        small = made_plan(_SMALL, dim, requests, product)
         first = timed(lambda: search_all(engine, small))
         growth = (_SECONDS / max(first, 1e-3)) ** 0.5
-        large = made_plan(int(np.clip(_SMALL * growth, 2 * _SMALL, _LARGEST)), dim, wants, product)
+        large = made_plan(int(np.clip(_SMALL * growth, 2 * _SMALL, _LARGEST)), dim, requests, product)
         second = timed(lambda: search_all(engine, large), warm=False)
     (pairs, rows), (more_pairs, more_rows) = (
         [float(part.sum()) for part in _work(plan, engine.schedule(plan))] for plan in (small, large)
@@ -79,31 +79,31 @@ def exact_rates(dim: int, wants: Sequence[ListRequest], product: Product) -> Rat
 
 
 def makespan(seconds: Sequence[float], workers: int) -> float:
-    """When the last worker is done, each taking the next task as soon as it is free."""
+    """Seconds until the last worker is done, if each takes the next task when it is free."""
     free = [0.0] * workers
     for task in seconds:
         heapq.heapreplace(free, free[0] + task)
     return max(free)
 
 
-def made_plan(size: int, dim: int, wants: Sequence[ListRequest], product: Product) -> SearchPlan:
-    """A plan over made rows, `size` of them on its larger side; in two splits where other splits are asked for."""
+def made_plan(size: int, dim: int, requests: Sequence[ListRequest], product: Product) -> SearchPlan:
+    """A plan over random rows, `size` of them on its larger side; in two splits for lists over other splits."""
     images = size if product == "image" else size // _CAPTIONS
     offsets = np.arange(images + 1, dtype=np.int64) * (0 if product == "image" else _CAPTIONS)
-    both = any(want.scope == "cross" for want in wants)
+    both = any(request.scope == "cross" for request in requests)
     return SearchPlan(
         product=product,
         text=None if product == "image" else ArrayRows(made_rows(images * _CAPTIONS, dim)),
         image=None if product == "text" else ArrayRows(made_rows(images, dim)),
         offsets=offsets,
         splits=((0, images // 2), (images // 2, images)) if both else ((0, images),),
-        wants=tuple(wants),
+        requests=tuple(requests),
         memory=worker.search_memory(worker.settings().memory),
     )
 
 
 def made_rows(size: int, dim: int) -> Float16:
-    """Unit rows around a common direction, like those of real teachers."""
+    """Random unit rows around a common direction, like those of teachers."""
     draw = np.random.default_rng(0)
     rows = np.empty((size, dim), np.float16)
     for start in range(0, size, _MADE_AT_ONCE):
@@ -113,7 +113,7 @@ def made_rows(size: int, dim: int) -> Float16:
 
 
 def search_all(engine: Any, plan: SearchPlan) -> None:
-    """Search a plan and forget what was found."""
+    """Search a plan and discard the lists."""
     for strip in engine.schedule(plan):
         for _ in engine.search(plan, strip):
             pass
@@ -127,14 +127,14 @@ def timed(work: Callable[[], object], *, warm: bool = True) -> float:
 
 
 def clocked(work: Callable[[], Made]) -> tuple[float, Made]:
-    """Seconds of one call, and what it gave."""
+    """Seconds of one call, and its result."""
     started = time.perf_counter()
     made = work()
     return time.perf_counter() - started, made
 
 
 def _work(plan: SearchPlan, strips: Sequence[Strip]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Pairs that every strip meets, counted in both directions, and rows that it loads."""
+    """Pairs that every strip compares, counted in both directions, and rows that it loads."""
     ends = np.concatenate([[0], np.cumsum(row_weights(plan))])
 
     def weight(span: tuple[int, int]) -> float:
@@ -142,9 +142,9 @@ def _work(plan: SearchPlan, strips: Sequence[Strip]) -> tuple[np.ndarray[Any, An
 
     pairs, rows = np.zeros(len(strips)), np.zeros(len(strips))
     for number, strip in enumerate(strips):
-        own = strip.first, strip.last
+        strip_span = strip.first, strip.last
         others = sum(weight(span) for span in strip.candidates)
-        alone = strip.candidates == (own,)
-        pairs[number] = weight(own) * others * (2 if strip.mutual and not alone else 1)
-        rows[number] = weight(own) + (others if strip.mutual and not alone else 0)
+        single = strip.candidates == (strip_span,)
+        pairs[number] = weight(strip_span) * others * (2 if strip.mutual and not single else 1)
+        rows[number] = weight(strip_span) + (others if strip.mutual and not single else 0)
     return pairs, rows

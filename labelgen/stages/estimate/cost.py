@@ -1,7 +1,7 @@
-"""What a build would cost, before it runs: rows and bytes by arithmetic, seconds and memory from a short calibration.
+"""The cost plan of a build: rows and bytes by arithmetic, seconds and memory from a short calibration.
 
-The calibration takes some seconds whatever the size of the corpus: it encodes a few real texts and photographs with the
-real teachers, searches made rows with the real engine (`calibrate.py`), and puts some lists together.
+The calibration takes some seconds for a corpus of any size: it encodes a few texts and photographs with the teachers,
+searches random rows with the engine (`calibrate.py`), and merges some lists.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from labelgen.progress import Event, Listener
 from labelgen.similarity.base import SearchPlan
 from labelgen.similarity.sort_keys import encode
 from labelgen.similarity.tiles import row_weights
-from labelgen.stages.estimate.calibrate import ShapeOnly, exact_rates, made_plan, timed
-from labelgen.stages.estimate.crossover import outlook
+from labelgen.stages.estimate.calibrate import Rates, ShapeOnly, exact_rates, made_plan, timed
 from labelgen.stages.ingest import ingest
-from labelgen.stages.model.facts import CorpusFacts, TeacherFacts
+from labelgen.stages.ingest.corpus_source import facts_of
+from labelgen.stages.model.facts import TeacherFacts
 from labelgen.stages.model.lists import lists_for
 from labelgen.stages.model.part_files import write_part
+from labelgen.stages.model.tables import spread
 from labelgen.stages.plan.build_plan import EmbeddingPlan, ProductPlan, embedding_plans, product_plans
 from labelgen.stages.running import worker
 from labelgen.stages.running.memory import PeakMeter
@@ -39,16 +40,19 @@ from labelgen.stages.work.search import assemble_neighbors
 from labelgen.stages.work.stats import sample_pairs
 from labelgen.store import layout
 
-#: Texts that are encoded to see how long the others take: as many as fit into some seconds.
+#: Numbers of texts to encode for the rate, and seconds that they may take.
 _WARM_TEXTS, _SAMPLE_TEXTS, _TEXT_SECONDS = 32, 1024, 2.0
 _SAMPLE_IMAGES = 24
-#: Rows whose lists are put together to see how long the others take.
+#: Rows whose lists are merged for the rate.
 _MERGED_ROWS = 8192
+#: Rows of a split from which on a plan says how far an exact search reaches.
+_LARGE = 50_000
+_HOUR = 3600.0
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """One line of a plan. `seconds` is None where nothing was calibrated."""
+    """One line of a cost plan. `seconds` is None where nothing was calibrated."""
 
     stage: str
     what: str
@@ -60,7 +64,7 @@ class StageCost:
 
 @dataclass(frozen=True)
 class CostPlan:
-    """The whole plan; totals are sums, the peak is the highest of the stages; `ledger` accounts for the data set."""
+    """A cost plan; totals are sums, the peak is the highest of the stages; `ledger` accounts for the data set."""
 
     stages: Sequence[StageCost]
     images: int
@@ -89,10 +93,10 @@ class CostPlan:
 
 
 def estimate(config: BuildConfig, *, calibrate: bool, progress: Listener) -> CostPlan:
-    """Plan a build: reads the data set's metadata and loads the teachers, writes nothing.
+    """Estimate a build: reads the data set's metadata and loads the teachers, writes nothing.
 
     Raises:
-        LabelgenError: what `build` would refuse before its first task, this refuses too.
+        LabelgenError: see `build`, whose checks before the first task are made here, too.
     """
     settings = worker_settings(config.run, config.search.engine)
     with worker.working(settings[0]):
@@ -101,9 +105,9 @@ def estimate(config: BuildConfig, *, calibrate: bool, progress: Listener) -> Cos
 
 def _estimated(config: BuildConfig, workers: int, *, calibrate: bool, progress: Listener) -> CostPlan:
     started = time.perf_counter()
-    progress(Event("note", "plan", text="reading the data set"))  # before teachers, which take seconds: a wrong root
+    progress(Event("note", "plan", text="reading the data set"))  # first: a wrong root costs no loading of teachers
     corpus = ingest.read_corpus(config.dataset)
-    facts = _facts(corpus)
+    facts = facts_of(corpus, corpus.content_fingerprint())
     read = time.perf_counter()
     teachers = []
     for alias, spec in config.teachers.items():
@@ -114,25 +118,26 @@ def _estimated(config: BuildConfig, workers: int, *, calibrate: bool, progress: 
         StageCost("describe", ", ".join(config.teachers), len(teachers), 0, loaded - read, 0),
         StageCost("ingest", config.dataset.name, facts.n_images + facts.n_captions, 0, read - started, 0),
     ]
-    for plan in embedding_plans(facts, teachers):
+    plans = embedding_plans(facts, teachers)
+    for plan in plans:
         plan.check_features()
         costs.append(_embedding_cost(plan, corpus, workers, calibrate=calibrate, progress=progress))
     lists = lists_for(config.search, {item.alias: item.modalities for item in teachers}, len(corpus.splits))
-    embedded = {plan.name: "" for plan in embedding_plans(facts, teachers)}
-    of_teachers = dict.fromkeys(note for item in teachers for note in item.notes)
-    notes = [*ledger_notes(corpus.ledger), *of_teachers, *_notes(facts, lists)]
-    for product in product_plans(facts, teachers, lists, embedded):
+    notes = [*ledger_notes(corpus.ledger), *dict.fromkeys(note for item in teachers for note in item.notes)]
+    longest = max((item.k for item in lists), default=0)
+    notes += [f"k = {longest} is more than the {facts.n_images} images"] if longest > facts.n_images else []
+    for product in product_plans(facts, teachers, lists, {plan.name: "" for plan in plans}):
         progress(Event("note", "plan", text=f"calibrating the search of {product.alias}"))
-        found, told = _search_costs(product, corpus, workers, calibrate=calibrate)
+        found, more = _search_costs(product, corpus, workers, calibrate=calibrate)
         costs += found
-        notes += told
+        notes += more
     return CostPlan(costs, facts.n_images, facts.n_captions, facts.n_texts, notes, corpus.ledger)
 
 
 def _search_costs(
     product: ProductPlan, corpus: Corpus, workers: int, *, calibrate: bool
 ) -> tuple[list[StageCost], list[str]]:
-    """Search, merge and statistics of one product, and what is worth saying about its size."""
+    """Search, merge and statistics of one product, and notes on its size."""
     plan = _unbuilt(product, corpus)
     names = f"{product.alias}: {', '.join(item.relation for item in product.lists)}"
     rows = sum(product.corpus.rows(item.relation.query) for item in product.lists)
@@ -140,11 +145,11 @@ def _search_costs(
     searched = int(row_weights(plan).sum())
     if not calibrate or not searched:
         return [StageCost("search", names, searched, size, None, 0)], []
-    rates = exact_rates(product.dim, plan.wants, product.product)
+    rates = exact_rates(product.dim, plan.requests, product.product)
     exact = rates.seconds(plan, worker.engine(), workers)
     largest = max(int(row_weights(plan)[start:stop].sum()) for start, stop in plan.splits)
-    approximate, notes = outlook(product, plan, rates, exact, largest)
-    seconds = exact if approximate is None else approximate
+    seconds = None if product.lists[0].approximate else exact  # an index is calibrated by the build
+    notes = [_reach_note(product.alias, rates)] if largest >= _LARGE else []
     merged = rows * _merge_seconds(max(item.k for item in product.lists)) / workers
     measured = _measure_seconds(product) * len(corpus.splits) / workers
     return [
@@ -154,8 +159,17 @@ def _search_costs(
     ], notes
 
 
+def _reach_note(alias: str, rates: Rates) -> str:
+    """How far an exact search reaches on this machine."""
+    reach = next(rows for rows in (10**3 * 1.1**step for step in range(170)) if rates.simple(rows) >= _HOUR)
+    return (
+        f"{alias}: an exact search of {float(f'{reach:.1e}'):,.0f} rows in one split takes an hour here, of ten times "
+        f"as many {rates.simple(10 * reach) / _HOUR:.0f} h; a cluster (--executor dask) divides that by its machines"
+    )
+
+
 def _unbuilt(product: ProductPlan, corpus: Corpus) -> SearchPlan:
-    """The plan of the real search, without rows."""
+    """The search plan of the build, without rows."""
     text, image = (ShapeOnly((count, product.dim)) for count in (product.corpus.n_captions, product.corpus.n_images))
     return SearchPlan(
         product=product.product,
@@ -163,13 +177,13 @@ def _unbuilt(product: ProductPlan, corpus: Corpus) -> SearchPlan:
         image=None if product.product == "text" else image,
         offsets=corpus.offsets,
         splits=tuple(corpus.splits.values()),
-        wants=tuple(item.request for item in product.lists),
+        requests=tuple(item.request for item in product.lists),
         memory=worker.search_memory(worker.settings().memory),
     )
 
 
 def _merge_seconds(k: int) -> float:
-    """Seconds a row of one list: partial lists are read, merged and written, in a folder that is removed again."""
+    """Seconds a row to read, merge and write one partial list, in a temporary folder."""
     scores = np.sort(np.random.default_rng(0).random((_MERGED_ROWS, k + 1), dtype=np.float32), axis=1)[:, ::-1]
     keys = encode(scores, np.arange(k + 1))
     with tempfile.TemporaryDirectory() as folder:
@@ -182,7 +196,7 @@ def _merge_seconds(k: int) -> float:
 
 
 def _measure_seconds(product: ProductPlan) -> float:
-    """Seconds a split of the statistics of all lists of a product."""
+    """Seconds a split for the statistics of all lists of a product."""
     plan = made_plan(_MERGED_ROWS, product.dim, [item.request for item in product.lists], product.product)
     tables = {layout.stats_path(item.relation, item.alias, item.aggregation): item for item in product.lists}
     return sum(
@@ -210,11 +224,11 @@ def _embedding_cost(
 
 
 def _text_seconds(teacher: Any, texts: Sequence[str]) -> float:
-    """Seconds a text, of texts from everywhere in the corpus, as many as some seconds allow."""
-    few = [texts[row] for row in _spread(len(texts), _WARM_TEXTS)]
+    """Seconds a text, for texts spread over the corpus, as many as take some seconds."""
+    few = [texts[row] for row in spread(len(texts), _WARM_TEXTS).tolist()]
     per_row = timed(lambda: teacher.encode_texts(few)) / len(few)
     count = int(np.clip(_TEXT_SECONDS / max(per_row, 1e-6), _WARM_TEXTS, _SAMPLE_TEXTS))
-    sample = [texts[row] for row in _spread(len(texts), count)]
+    sample = [texts[row] for row in spread(len(texts), count).tolist()]
     return timed(lambda: teacher.encode_texts(sample), warm=False) / len(sample)
 
 
@@ -222,7 +236,7 @@ def _photo_seconds(teacher: Any, corpus: Corpus) -> float:
     """Seconds an image: decoding runs beside the model, so the slower of both counts."""
     files = corpus.images["file"].to_list()
     contents = []
-    for row in _spread(len(files), _SAMPLE_IMAGES):
+    for row in spread(len(files), _SAMPLE_IMAGES).tolist():
         try:
             contents.append(read_photo(corpus.photos or Path(), files[row] or ""))
         except PhotoError:
@@ -235,19 +249,5 @@ def _photo_seconds(teacher: Any, corpus: Corpus) -> float:
     return (decoding / worker.settings().threads + encoding) / len(contents)
 
 
-def _facts(corpus: Corpus) -> CorpusFacts:
-    counts = len(corpus.images), len(corpus.captions), len(corpus.texts())
-    return CorpusFacts("", *counts, corpus.content_fingerprint(), "")
-
-
 def _list_bytes(rows: int, k: int) -> int:
     return sum(spec.shape[0] * spec.row_bytes for spec in layout.neighbor_specs("neighbors/x", rows, k).values())
-
-
-def _notes(facts: CorpusFacts, lists: Sequence[Any]) -> list[str]:
-    longest = max((item.k for item in lists), default=0)
-    return [f"k = {longest} is more than the {facts.n_images} images"] if longest > facts.n_images else []
-
-
-def _spread(count: int, sample: int) -> list[int]:
-    return sorted(set(np.linspace(0, max(0, count - 1), min(sample, count)).astype(int).tolist())) if count else []

@@ -154,7 +154,7 @@ class Ingest:
         seen, photos = self._looked_at(corpus, range(len(corpus.images))) if look else (corpus, "")
         self._write(seen, self._content, photos)
         about, notes = ingest.known_facts(self._config.dataset, corpus)
-        facts = _facts(seen, self._content, photos, (CorpusPart(photos=_folder(corpus.photos)),))
+        facts = facts_of(seen, self._content, photos, (CorpusPart(photos=_folder(corpus.photos)),))
         splits = splits_of(seen.images["split"].to_list())
         notes += [OLD_IDENTITY] if is_old(photos) else []
         return Ingested(facts, splits, about, (), (*notes, *ledger_notes(seen.ledger)), ledger=seen.ledger)
@@ -183,7 +183,7 @@ class Ingest:
         photos = joined_identity(prints)
         self._write(corpus, sealed.corpus.fingerprint, photos)
         parts = tuple(replace(source.part, photos=folder) for source, folder in zip(sources, folders, strict=True))
-        facts = replace(_facts(corpus, sealed.corpus.fingerprint, photos, parts), generation=sealed.generation)
+        facts = replace(facts_of(corpus, sealed.corpus.fingerprint, photos, parts), generation=sealed.generation)
         notes = (OLD_IDENTITY,) if any(is_old(found) for found in prints) else ()
         return Ingested(facts, sealed.corpus.splits, sealed.corpus.about, entries, notes)
 
@@ -196,9 +196,9 @@ class Ingest:
         before = sealed.corpus.parts or (_first_part(sealed),)
         parts = (*sealed_parts(sealed), first)
         facts = replace(
-            _facts(corpus, fingerprint([sealed.corpus.fingerprint, new]), "", parts),
+            facts_of(corpus, fingerprint([sealed.corpus.fingerprint, new]), "", parts),
             photos_fingerprint=joined_identity([*(part.photos for part in before), photos]),
-            kept=len(parts) - 1,
+            reused=len(parts) - 1,
             generation=sealed.generation + 1,
         )
         entry = PartEntry(
@@ -235,16 +235,12 @@ class Ingest:
         lock.note(self._root, self._pending, corpus=content, photos=photos)
 
 
-def _facts(corpus: Corpus, content: str, photos: str, parts: tuple[CorpusPart, ...]) -> CorpusFacts:
-    return CorpusFacts(
-        folder=layout.INGEST,
-        n_images=len(corpus.images),
-        n_captions=len(corpus.captions),
-        n_texts=len(corpus.texts()),
-        fingerprint=content,
-        photos_fingerprint=photos,
-        parts=parts,
-    )
+def facts_of(
+    corpus: Corpus, content: str, photos: str = "", parts: tuple[CorpusPart, ...] = (CorpusPart(),)
+) -> CorpusFacts:
+    """Facts of a corpus whose tables are in the folder of the ingest stage."""
+    counts = len(corpus.images), len(corpus.captions), len(corpus.texts())
+    return CorpusFacts(layout.INGEST, *counts, content, photos, parts)
 
 
 def _first_part(sealed: Manifest) -> PartEntry:

@@ -1,4 +1,4 @@
-"""The corpus in its final form: tables with what the embed stage found, and the index."""
+"""The sealed corpus: tables with the quarantine of the embed stage, and the index."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labelgen.corpus.ledger import Account, with_quarantine
-from labelgen.stages.ingest.ingest import quarantined, quarantined_captions
+from labelgen.stages.ingest.ingest import quarantined
 from labelgen.stages.model.facts import CorpusPart
 from labelgen.stages.plan.build_plan import EmbeddingPlan
 from labelgen.stages.running.task import Receipt
@@ -26,14 +26,12 @@ from labelgen.store.manifest import Manifest
 if TYPE_CHECKING:
     import polars as pl
 
-_TABLES = (layout.IMAGES, layout.CAPTIONS, layout.QUARANTINE)
-
 
 @dataclass(frozen=True)
 class SealedCorpus:
-    """The corpus folder of a store: where, its files, and what it holds back (`quarantine`: kind, row, id, reason).
+    """The corpus folder of a store, its files, and its quarantine as (kind, row, id, reason).
 
-    `new` files are not in place yet: they are below `layout.SEALING`, see `move_into_place`.
+    `new` files are below `layout.SEALING` until `move_into_place`.
     """
 
     path: str
@@ -43,7 +41,7 @@ class SealedCorpus:
     new: bool
 
     def tables(self, root: Path) -> Path:
-        """The folder that the tables are below now."""
+        """The folder above the tables before they are moved."""
         return root / layout.SEALING if self.new else root
 
     def ledger(self, accounts: Sequence[Account], first: CorpusPart) -> tuple[Mapping[str, Any], ...]:
@@ -56,13 +54,13 @@ class SealedCorpus:
 def seal_corpus(
     root: Path, source: Path, plans: Sequence[EmbeddingPlan], receipts: Mapping[str, Receipt], sealed: Manifest | None
 ) -> SealedCorpus:
-    """Write the corpus folder, with what the embed stage could not use; a folder that would not change is kept.
+    """Write the corpus folder with the quarantine of the embed stage; a folder that would not change is reused.
 
-    Only files that are written here are sealed, whatever else lies in the folder.
+    Only files that are written here are sealed, whatever else the folder holds.
     """
     import polars as pl
 
-    frames = {name: read_frame(source / name) for name in _TABLES}
+    frames = {name: read_frame(source / name) for name in layout.TABLES}
     added = list(_found_by_embedding(frames, plans, receipts))
     if added:
         frames[layout.QUARANTINE] = pl.concat([frames[layout.QUARANTINE], *added]).unique(maintain_order=True)
@@ -72,7 +70,7 @@ def seal_corpus(
         {"stage": stage, "reason": reason, "count": count} for (stage, reason), count in sorted(counted.items())
     )
     path = previous = sealed.corpus.path if sealed else ""
-    if not previous or any(not frames[name].equals(read_frame(root / previous / name)) for name in _TABLES):
+    if not previous or any(not frames[name].equals(read_frame(root / previous / name)) for name in layout.TABLES):
         path = _next_folder(previous)
         files = _write_corpus(root / layout.SEALING, path, frames)
     else:
@@ -82,14 +80,14 @@ def seal_corpus(
 
 
 def move_into_place(root: Path, corpus: SealedCorpus) -> None:
-    """Give the new files of a corpus their names in the store; done again from the start after a kill."""
+    """Move the new files of a corpus to their places in the store; repeated from the start after a kill."""
     for path in sorted(corpus.files) if corpus.new else ():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         atomic.rename(root / layout.SEALING / path, root / path)
 
 
 def _write_corpus(folder: Path, path: str, frames: Mapping[str, pl.DataFrame]) -> dict[str, FileFact]:
-    """Tables and index below a folder that is not the store's; what was written, by path."""
+    """Write tables and index below a folder that is not the store's; returns the files by path."""
     images, captions = frames[layout.IMAGES], frames[layout.CAPTIONS]
     files = {f"{path}/{name}": write_frame(folder / path / name, frame) for name, frame in frames.items()}
     specs = layout.index_specs(path, len(images), len(captions))
@@ -105,21 +103,20 @@ def _write_corpus(folder: Path, path: str, frames: Mapping[str, pl.DataFrame]) -
 def _found_by_embedding(
     frames: Mapping[str, pl.DataFrame], plans: Sequence[EmbeddingPlan], receipts: Mapping[str, Receipt]
 ) -> Iterable[pl.DataFrame]:
-    """Quarantine rows from the receipts of the embed stage, in an order that is not the recipe's."""
+    """Quarantine rows from the receipts of the embed stage, in an order that does not depend on the recipe."""
     for plan in sorted(plans, key=lambda plan: (plan.alias, plan.modality)):
         bad: dict[int, str] = {}
         for task in plan.part_tasks():
-            if task.key in receipts:
-                facts = receipts[task.key].facts
-                bad |= {int(row): reason for row, reason in facts.get("quarantined", {}).items()}
+            found = receipts[task.key].facts.get("quarantined", {}) if task.key in receipts else {}
+            bad |= {int(row): reason for row, reason in found.items()}
         if bad and plan.modality == "image":
-            yield quarantined(frames[layout.IMAGES], bad, stage="embed", alias=plan.alias)
+            yield quarantined(frames[layout.IMAGES], "image", bad, stage="embed", alias=plan.alias)
         elif bad:
-            yield quarantined_captions(frames[layout.CAPTIONS], bad, stage="embed", alias=plan.alias)
+            yield quarantined(frames[layout.CAPTIONS], "caption", bad, stage="embed", alias=plan.alias)
 
 
 def _with_status(images: pl.DataFrame, quarantine: pl.DataFrame) -> pl.DataFrame:
-    """Photographs that turned out to be damaged get the reason as their status; missing features are no damage."""
+    """Images with the reason as the status of damaged photographs; missing features are not damage."""
     import polars as pl
 
     damaged = quarantine.filter((pl.col("kind") == "image") & (pl.col("reason") != "no_features"))

@@ -1,8 +1,8 @@
-"""Dataset in, rows out: after this stage every image and caption has its row for good."""
+"""Reads a data set into tables; after this stage the row of every image and caption is fixed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -29,10 +29,10 @@ _PROBE_PIECE = 256
 
 
 def refuse_missing_root(dataset: DatasetConfig) -> None:
-    """What can be said before teachers are loaded, which takes seconds.
+    """Refuse a root that does not exist, or a file for an adapter of folders, before teachers are loaded.
 
     Raises:
-        DatasetError: the root that was given does not exist, or is a file and the adapter takes folders only.
+        DatasetError: see above.
     """
     if dataset.root:
         adapter: Any = registry.load("dataset", dataset.spec.name)
@@ -42,10 +42,10 @@ def refuse_missing_root(dataset: DatasetConfig) -> None:
 
 
 def read_corpus(dataset: DatasetConfig) -> Corpus:
-    """Read a dataset, take away what its patch takes away, and arrange the rest; photographs are not looked at.
+    """Read a data set, remove what its patch removes, and arrange the rest; photographs are not read.
 
     Raises:
-        DatasetError: the root is missing, or what lies there is not of this adapter; the patch cannot be read.
+        DatasetError: the root is missing, or not a data set of this adapter; the patch cannot be read.
         UnknownIdError: the patch names items that the data set does not hold.
     """
     root = Path(dataset.root).expanduser() if dataset.root else None
@@ -56,17 +56,17 @@ def read_corpus(dataset: DatasetConfig) -> Corpus:
 
 
 def probe(corpus: Corpus, advance: Callable[[int], None], rows: range) -> Corpus:
-    """Look at the headers of the photographs of some rows: sizes, and what is missing or no image at all.
+    """Read the headers of the photographs of some rows: their sizes, and which are missing or not images.
 
     Raises:
-        DatasetError: not a single one can be read.
+        DatasetError: none can be read.
     """
     import polars as pl
 
     files: Sequence[str | None] = corpus.images["file"][rows.start : rows.stop].to_list()
     if corpus.photos is None or not any(files):
         raise DatasetError(
-            "an image teacher was asked for, but this data set has no photographs",
+            "the recipe has an image teacher, but this data set has no photographs",
             todo="leave the image teacher out, give the folder of the photographs, or use precomputed(...) features",
         )
     sizes: list[tuple[int, int] | str] = []
@@ -88,55 +88,41 @@ def probe(corpus: Corpus, advance: Callable[[int], None], rows: range) -> Corpus
         pl.Series("status", [bad.get(row, "ok") for row in rows], dtype=pl.String),
     )
     images = pl.concat([corpus.images[: rows.start], looked, corpus.images[rows.stop :]])
-    return corpus.with_images(images, quarantined(corpus.images, bad, stage="ingest"))
+    return corpus.with_images(images, quarantined(corpus.images, "image", bad, stage="ingest"))
 
 
 def without_photographs(corpus: Corpus) -> Corpus:
-    """A sealed corpus without what was quarantined when its photographs were looked at; what teachers found stays."""
+    """A sealed corpus without the quarantine of its photographs by the ingest stage; that of teachers stays."""
     import polars as pl
 
     looked = (pl.col("kind") == "image") & (pl.col("stage") == "ingest")
     return replace(corpus, quarantine=corpus.quarantine.filter(~looked))
 
 
-def quarantined(images: pl.DataFrame, bad: dict[int, str], *, stage: str, alias: str | None = None) -> pl.DataFrame:
-    """Quarantine rows of images: row -> reason."""
-    rows = sorted(bad)
-    listed = images[rows]
-    return _quarantine_frame(
-        "image", rows, listed["image_id"].to_list(), listed["file"].to_list(), stage, alias, [bad[row] for row in rows]
-    )
-
-
-def quarantined_captions(captions: pl.DataFrame, bad: dict[int, str], *, stage: str, alias: str) -> pl.DataFrame:
-    """Quarantine rows of captions: row -> reason."""
-    rows = sorted(bad)
-    ids = captions[rows]["caption_id"].to_list()
-    return _quarantine_frame("caption", rows, ids, [None] * len(rows), stage, alias, [bad[row] for row in rows])
-
-
-def _quarantine_frame(
-    kind: str, rows: list[int], ids: list[str], files: list[Any], stage: str, alias: str | None, reasons: list[str]
+def quarantined(
+    table: pl.DataFrame, kind: str, bad: Mapping[int, str], *, stage: str, alias: str | None = None
 ) -> pl.DataFrame:
+    """Quarantine rows of images or captions: row -> reason."""
     import polars as pl
 
-    columns = {
-        "kind": pl.Series([kind] * len(rows), dtype=pl.String),
-        "row": pl.Series(rows, dtype=pl.UInt32),
-        "id": pl.Series(ids, dtype=pl.String),
-        "file": pl.Series(files, dtype=pl.String),
-        "stage": pl.Series([stage] * len(rows), dtype=pl.String),
-        "alias": pl.Series([alias] * len(rows), dtype=pl.String),
-        "reason": pl.Series(reasons, dtype=pl.String),
+    rows = sorted(bad)
+    listed = table[rows]
+    texts: dict[str, list[str | None]] = {
+        "kind": [kind] * len(rows),
+        "id": listed[f"{kind}_id"].to_list(),
+        "file": listed["file"].to_list() if kind == "image" else [None] * len(rows),
+        "stage": [stage] * len(rows),
+        "alias": [alias] * len(rows),
+        "reason": [bad[row] for row in rows],
     }
-    return pl.DataFrame(columns)
+    frame = pl.DataFrame(texts, schema=dict.fromkeys(texts, pl.String))
+    return frame.insert_column(1, pl.Series("row", rows, dtype=pl.UInt32))
 
 
 def write_tables(folder: Path, corpus: Corpus) -> None:
     """The three tables of a corpus, each written atomically."""
-    write_frame(folder / layout.IMAGES, corpus.images)
-    write_frame(folder / layout.CAPTIONS, corpus.captions)
-    write_frame(folder / layout.QUARANTINE, corpus.quarantine)
+    for name, frame in zip(layout.TABLES, (corpus.images, corpus.captions, corpus.quarantine), strict=True):
+        write_frame(folder / name, frame)
 
 
 def _look(photos: Path | None, file: str | None) -> tuple[int, int] | str:
@@ -149,7 +135,7 @@ def _look(photos: Path | None, file: str | None) -> tuple[int, int] | str:
 
 
 def known_facts(dataset: DatasetConfig, corpus: Corpus) -> tuple[dict[str, str], list[str]]:
-    """What is known of a data set (name, licence, url), and how these rows differ from its published counts."""
+    """Name, licence and url of a data set, and notes on how these rows differ from its published counts."""
     published = known(dataset.name)
     about = {"name": dataset.name}
     if published:

@@ -10,14 +10,13 @@ from labelgen.corpus.frames import Corpus
 from labelgen.corpus.photos.photos import PhotoError, photo_digest
 from labelgen.fingerprint import digest_many, fingerprint
 
-# Begins an identity by bytes. Stores that were sealed before have one of headers, which is compared as it is.
+#: Prefix of an identity by bytes. Older stores have one by headers, which is still compared.
 _BY_BYTES = "blake3:"
 _THREADS = 8
 _PIECE = 256
 
-#: Said where photographs are compared by the identity of an older store.
 OLD_IDENTITY = (
-    "the photographs were compared by their sizes alone, as labelgen did when this work was begun: "
+    "the photographs were compared by their sizes alone, because the store was made by an older labelgen: "
     "other photographs of the same sizes are not noticed"
 )
 
@@ -43,7 +42,7 @@ def photo_identity(
     Args:
         corpus: its images, and the folder of their photographs.
         rows: image rows.
-        like: an identity that the result is compared with: it is found in the same way.
+        like: the identity that the result will be compared with, which decides how it is made.
         advance: called with numbers of photographs that are done.
     """
     if is_old(like):
@@ -68,7 +67,7 @@ def _digest(photos: Path | None, file: str | None) -> str:
 
 
 def _by_headers(corpus: Corpus, rows: range) -> str:
-    """What identified photographs in stores that were sealed before: sizes in pixels, and bytes of plain files."""
+    """Identity of photographs in older stores: sizes in pixels, and bytes of plain files."""
     columns = corpus.images[rows.start : rows.stop].select("file", "width", "height", "status").iter_rows()
     sized = ((*row, _size(corpus.photos, row[0])) for row in columns)
     parts = ["|".join(str(value) for value in row) for row in sized]

@@ -1,4 +1,4 @@
-"""What a build knows before it makes anything: counts of the corpus, and what teachers say of themselves."""
+"""Facts that a build is planned from: counts of the corpus, and descriptions of teachers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, cast
 from labelgen.store.manifest import Manifest, TeacherEntry
 from labelgen.types import Modality
 
-#: Encodes content, looks features up, or is trained on the rows of another teacher.
+#: A teacher encodes content, looks features up, or is trained on the rows of another teacher.
 Kind: TypeAlias = Literal["content", "keyed", "trained"]
 
 
@@ -31,10 +31,9 @@ class CorpusFacts:
     """Counts and identity of an ingested corpus.
 
     Attributes:
-        folder: where workers find its tables.
-        parts: what entered it together, in row order.
-        kept: how many of the parts a sealed store has the rows of, all of them made by the teachers of this build: what
-            is built are the rows of the other parts, after those.
+        folder: folder of its tables.
+        parts: images that entered it together, in row order.
+        reused: number of first parts whose rows are sealed, made by the teachers of this build.
         generation: of the folders that arrays are written to.
     """
 
@@ -45,7 +44,7 @@ class CorpusFacts:
     fingerprint: str
     photos_fingerprint: str
     parts: tuple[CorpusPart, ...] = (CorpusPart(),)
-    kept: int = 0
+    reused: int = 0
     generation: int = 1
 
     def rows(self, modality: Modality) -> int:
@@ -53,24 +52,15 @@ class CorpusFacts:
 
     @property
     def new(self) -> CorpusPart:
-        """The first part whose rows are made; its first rows are the numbers of rows that are there already."""
-        return self.parts[self.kept]
+        """The first part whose rows are made; its first rows are the numbers of sealed rows."""
+        return self.parts[self.reused]
 
     @classmethod
     def from_manifest(cls, manifest: Manifest) -> CorpusFacts:
-        """The corpus of a sealed store; its photographs are not needed any more."""
-        entry = manifest.corpus
-        photos = str(manifest.fingerprints.get("photos", ""))
-        return cls(
-            folder=entry.path,
-            n_images=entry.n_images,
-            n_captions=entry.n_captions,
-            n_texts=entry.n_texts,
-            fingerprint=entry.fingerprint,
-            photos_fingerprint=photos,
-            parts=sealed_parts(manifest),
-            generation=manifest.generation,
-        )
+        """The corpus of a sealed store, without its photographs."""
+        entry, photos = manifest.corpus, str(manifest.fingerprints.get("photos", ""))
+        facts = (entry.path, entry.n_images, entry.n_captions, entry.n_texts, entry.fingerprint, photos)
+        return cls(*facts, parts=sealed_parts(manifest), generation=manifest.generation)
 
 
 def sealed_parts(manifest: Manifest) -> tuple[CorpusPart, ...]:
@@ -84,9 +74,9 @@ def sealed_parts(manifest: Manifest) -> tuple[CorpusPart, ...]:
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """What a loaded teacher says of itself. Blocks are 0 where it does not encode that modality from content.
+    """Description of a loaded teacher. Blocks are 0 where it does not encode that modality from content.
 
-    `notes` are sentences for whoever builds with it; they are told, and not kept.
+    `notes` are sentences for the user; they are reported, not stored.
     """
 
     alias: str
@@ -108,7 +98,7 @@ class TeacherFacts:
 
     @classmethod
     def from_entry(cls, alias: str, entry: TeacherEntry) -> TeacherFacts:
-        """A sealed teacher: its rows are there, so it is not loaded and encodes nothing."""
+        """A sealed teacher: its rows are stored, so it is not loaded and encodes nothing."""
         kind = cast("Kind", entry.kind)
         return cls(alias, entry.spec, frozenset(entry.modalities), entry.dim, entry.identity, kind, 0, 0)
 

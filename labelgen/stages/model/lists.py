@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from labelgen.types import Aggregation, Modality, Relation, Scope, UInt64
 
 @dataclass(frozen=True)
 class ListSpec:
-    """One neighbour list of the store; `approximate` is the spec of the engine that may miss some, empty for none."""
+    """One neighbour list of the store; `approximate` is the spec of an approximate engine, empty for exact lists."""
 
     relation: Relation
     alias: str
@@ -58,7 +58,7 @@ class ListSpec:
 
 @dataclass(frozen=True)
 class SealedList:
-    """The list of a sealed store that new candidates are merged into: its folder, its rows, the first new candidate."""
+    """A sealed list that new candidates are merged into: its folder, its rows, the first new candidate."""
 
     path: str
     rows: int
@@ -73,7 +73,7 @@ class SealedList:
 
 
 def product_of(relation: Relation, modalities: frozenset[Modality]) -> Product | None:
-    """The product of a teacher that serves a relation, None where it has not the rows for it."""
+    """The product of a teacher that serves a relation, None where it lacks the rows for it."""
     if relation is Relation.I2I:
         return "image" if "image" in modalities else None
     if relation is Relation.T2T or modalities == frozenset({"text"}):
@@ -84,7 +84,7 @@ def product_of(relation: Relation, modalities: frozenset[Modality]) -> Product |
 def lists_for(
     search: SearchConfig, modalities: Mapping[str, frozenset[Modality]], n_splits: int, generation: int = 1
 ) -> list[ListSpec]:
-    """The lists that a recipe asks of the teachers (alias -> modalities), in a fixed order.
+    """The lists of a recipe for its teachers (alias -> modalities), in a fixed order.
 
     Raises:
         ConfigError: a relation that was named and that no teacher can serve.
@@ -104,9 +104,10 @@ def lists_for(
         for k, scope in kinds
         for alias, sides in modalities.items()
         for relation in Relation
-        if product_of(relation, sides) is not None and _is_asked(search.relations, relation, alias)
+        if product_of(relation, sides) is not None
+        and (not search.relations or not {relation.value, f"{relation.value}.{alias}"}.isdisjoint(search.relations))
     ]
-    served = {item.relation.value for item in lists} | {f"{item.relation.value}.{item.alias}" for item in lists}
+    served = {name for item in lists for name in (item.relation.value, f"{item.relation.value}.{item.alias}")}
     unserved = [relation for relation in search.relations if relation not in served]
     if unserved:
         raise ConfigError(
@@ -117,10 +118,6 @@ def lists_for(
     return lists
 
 
-def _is_asked(relations: Sequence[str], relation: Relation, alias: str) -> bool:
-    return not relations or relation.value in relations or f"{relation.value}.{alias}" in relations
-
-
 def _is_set(relation: Relation, sides: frozenset[Modality]) -> bool:
-    """Whether the relation compares an image as its caption set, so that an aggregation means something."""
+    """Whether the relation compares an image as the set of its captions, so that an aggregation applies."""
     return relation in (Relation.I2T, Relation.T2I) and product_of(relation, sides) == "text"

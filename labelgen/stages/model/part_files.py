@@ -1,4 +1,4 @@
-"""Parts of an array: the blocks that are encoded together, and small `.npy` files that live until a shard is made."""
+"""Parts of an array: the blocks that are encoded together, and their `.npy` files, removed when shards are made."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from labelgen.types import Int64, Modality
 
 
 def part_path(alias: str, modality: Modality, block: int) -> str:
-    """Where the rows of a block of an embedding lie until their shard is made."""
+    """Path of the rows of a block of an embedding until their shard is made."""
     return f"{layout.PARTS}/embed/{alias}.{modality}/{block:06d}.npy"
 
 
 @dataclass(frozen=True)
 class BlockRanges:
-    """How texts, or images, are cut into the blocks that are encoded together: `size` each, and never across a border.
+    """Blocks of texts or images that are encoded together: `size` items each, of one group.
 
     Attributes:
-        firsts: the first of every group that entered the corpus together; a block begins with each.
-        stop: behind the last one.
+        firsts: the first item of every group that entered the corpus together.
+        stop: end of the last group.
     """
 
     size: int
@@ -51,8 +51,8 @@ class BlockRanges:
     @classmethod
     def of(cls, size: int, firsts: Sequence[int], stop: int) -> BlockRanges:
         """Blocks of groups, empty ones left out."""
-        kept = [first for first, after in zip(firsts, [*firsts[1:], stop], strict=True) if first < after]
-        return cls(size, tuple(kept), stop)
+        filled = [first for first, after in zip(firsts, [*firsts[1:], stop], strict=True) if first < after]
+        return cls(size, tuple(filled), stop)
 
 
 def write_part(root: Path, path: str, array: NDArray[Any]) -> Output:

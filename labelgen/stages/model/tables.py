@@ -1,7 +1,6 @@
-"""The corpus as workers see it: the tables of an ingest or of a sealed store, read once a process.
+"""Columns of the tables of an ingest or a sealed store, read once a process.
 
-A process may see several corpora in one folder (one append after the other), so what was read counts for the files that
-lie there now.
+One append after the other may write several corpora into one folder, so a result is reused for the same files only.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Read = TypeVar("Read", bound=Callable[..., Any])
 
 
 def _once(maxsize: int) -> Callable[[Read], Read]:
-    """Remember what a function of a folder gave, for as long as its tables are the same files."""
+    """Cache a function of a folder for as long as its tables are the same files."""
 
     def remembering(function: Read) -> Read:
         @lru_cache(maxsize)
@@ -101,3 +100,8 @@ def splits(folder: Path) -> dict[str, SplitRows]:
 def split_spans(folder: Path) -> list[list[tuple[int, int]]]:
     """Image ranges [start, stop) of every split, in the order of `splits`."""
     return [[(part.start, part.stop) for part in rows.ranges] for rows in splits(folder).values()]
+
+
+def spread(count: int, sample: int) -> Int64:
+    """Up to `sample` of `count` rows, evenly spread and ascending."""
+    return np.unique(np.linspace(0, max(0, count - 1), min(sample, count)).astype(np.int64))

@@ -1,4 +1,4 @@
-"""What a build consists of, as data: teachers, arrays, lists, fingerprints and tasks. Pure: nothing is read or run.
+"""The build plan, as data: teachers, arrays, lists, fingerprints and tasks. Nothing is read or run.
 
 Fingerprints form a tree (corpus -> embedding -> neighbours), so a new teacher or list invalidates nothing.
 """
@@ -27,10 +27,10 @@ _TRAINED_BLOCK = 8192
 
 @dataclass(frozen=True)
 class EmbeddingPlan:
-    """One embedding array: how its rows are made.
+    """The tasks that make the rows of one embedding array.
 
     `source` is the array that a trained teacher learns from; `sealed` the fingerprint of the sealed array that this one
-    goes on from, or that it is where no part is new.
+    extends, or is equal to where no part is new.
     """
 
     teacher: TeacherFacts
@@ -56,15 +56,15 @@ class EmbeddingPlan:
 
     @property
     def blocks(self) -> BlockRanges:
-        """What is really encoded, texts or rows, in blocks that never hold items of two parts."""
-        parts = self.corpus.parts[self.corpus.kept :]
+        """The texts or rows to encode, in blocks that never hold items of two parts."""
+        parts = self.corpus.parts[self.corpus.reused :]
         firsts = [part.text if self.by_text else part.row(self.modality) for part in parts]
         stop = self.corpus.n_texts if self.by_text else self.corpus.rows(self.modality)
         return BlockRanges.of(self.block, firsts, stop)
 
     @property
     def units(self) -> int:
-        """How many texts or rows are encoded."""
+        """Number of texts or rows to encode."""
         return sum(stop - start for _, start, stop in self.blocks.spans())
 
     @property
@@ -82,13 +82,13 @@ class EmbeddingPlan:
 
     @property
     def fingerprint(self) -> str:
-        """What decides the rows: corpus, teacher, and the array whose rows they follow or learn from."""
+        """Identity of the rows: corpus, teacher, and the array that they extend or learn from."""
+        if self.sealed and not self.corpus.reused:
+            return self.sealed
         photos = self.corpus.photos_fingerprint if self.modality == "image" and self.teacher.kind == "content" else ""
         facts = self.teacher
         made_of: list[Any] = [self.corpus.fingerprint, photos, facts.spec, facts.identity, self.modality, facts.dim]
         made_of += [self.source.fingerprint] if self.source is not None else []
-        if self.sealed and not self.corpus.kept:
-            return self.sealed
         return fingerprint([self.sealed, made_of] if self.sealed else made_of)
 
     def check_features(self) -> None:
@@ -152,21 +152,17 @@ class EmbeddingPlan:
         return tasks
 
     def train_task(self) -> Task | None:
-        """Trains a trained teacher, None for others, and where the network is sealed and only makes further rows."""
-        if self.source is None or self.corpus.kept:
+        """The training of a trained teacher; None for others, and where the network is sealed."""
+        if self.source is None or self.corpus.reused:
             return None
-        arguments = {
-            "spec": self.teacher.spec,
-            "alias": self.alias,
-            "inputs": self.fingerprint,
-            "source": self.source.spec.to_json(),
-        }
+        common = {"spec": self.teacher.spec, "alias": self.alias, "inputs": self.fingerprint}
+        arguments = {**common, "source": self.source.spec.to_json()}
         places = {"corpus": self.corpus.folder}
         return self._task(f"train/{self.alias}", "train.network", arguments, self.units, places)
 
     def deviation_task(self) -> Task | None:
-        """Measures a reduced precision against float32, None at full precision and where it was measured before."""
-        if not self.teacher.reference or self.corpus.kept:
+        """The comparison of a reduced precision with float32; None at full precision and where it is sealed."""
+        if not self.teacher.reference or self.corpus.reused:
             return None
         arguments = {"spec": self.teacher.spec, "reference": self.teacher.reference, "modality": self.modality}
         places = {"corpus": self.corpus.folder, "photos": self.corpus.parts[0].photos}
@@ -178,7 +174,7 @@ class EmbeddingPlan:
 
 @dataclass(frozen=True)
 class ProductPlan:
-    """One product of one teacher with the lists it serves: what is searched in one pass."""
+    """The lists that one product of one teacher serves, which are searched in one pass."""
 
     product: Product
     alias: str
@@ -189,7 +185,7 @@ class ProductPlan:
     bases: tuple[SealedList, ...] = ()
 
     def only(self, lists: Sequence[ListSpec], bases: Sequence[SealedList] = ()) -> ProductPlan:
-        """The same product for some of its lists; with `bases`, sealed lists that theirs go on from."""
+        """The same product for some of its lists; with `bases`, the sealed lists that these extend."""
         return replace(self, lists=tuple(lists), bases=tuple(bases))
 
     @property
@@ -198,11 +194,7 @@ class ProductPlan:
         return f"{self.alias}.{self.product}-{wanted}"
 
     def strip_tasks(self, strips: Sequence[tuple[int, Strip]]) -> list[Task]:
-        """One task a strip; what is done with one engine or budget need not be done again with another.
-
-        Args:
-            strips: each with the number of the layout that it is of.
-        """
+        """One task a strip, each with the number of its row order; independent of the engine and the budget."""
         arguments = {
             "alias": self.alias,
             "product": self.product,
@@ -218,8 +210,7 @@ class ProductPlan:
             where |= {"mutual": True} if strip.mutual else {}
             where |= {"layout_number": number} if number else {}
             key = f"search/{self.name}/{strip.first:09d}-{strip.last:09d}-{fingerprint(where)[:6]}"
-            work = "search.strip"
-            tasks.append(Task(key, self.inputs, work, arguments | where, strip.last - strip.first, places))
+            tasks.append(Task(key, self.inputs, "search.strip", arguments | where, strip.last - strip.first, places))
         return tasks
 
     def shard_tasks(self, strips: Sequence[Receipt]) -> list[Task]:
@@ -242,15 +233,14 @@ class ProductPlan:
                     arguments |= {"base": asdict(self.bases[number])} if self.bases else {}
                     name = layout.numbered(item.path.partition("/")[2], item.generation)
                     key = f"merge/{name}/{array}/{shard:06d}"
-                    work = "assemble.neighbors"
-                    tasks.append(Task(key, self.inputs, work, arguments, stop - start))
+                    tasks.append(Task(key, self.inputs, "assemble.neighbors", arguments, stop - start))
         return tasks
 
 
 def embedding_plans(
     corpus: CorpusFacts, teachers: Sequence[TeacherFacts], sealed: Mapping[str, str] | None = None
 ) -> list[EmbeddingPlan]:
-    """Every embedding array of a build, in a fixed order; `sealed` maps `alias.modality` to what arrays go on from.
+    """Every embedding array of a build, in a fixed order; `sealed` are fingerprints by `alias.modality`.
 
     Raises:
         ConfigError: a trained teacher whose source has no rows of texts.
@@ -316,7 +306,7 @@ def product_plans(
 
 
 def measure_tasks(products: Sequence[ProductPlan], known: Container[str]) -> list[Task]:
-    """One task a table of quantiles and histograms: of every relation and teacher, but for `known` ones."""
+    """One task a table of quantiles and histograms of a relation and teacher, without `known` ones."""
     tasks: dict[str, Task] = {}
     for product in products:
         for item in product.lists:

@@ -1,14 +1,13 @@
-"""What a change of a sealed store keeps, adds and drops: decided from its manifest before anything is read or run.
+"""Changes of a sealed store, decided from its manifest before anything is read or run.
 
-A change adds. A sealed teacher or list goes only when an option names it (`--drop`), and a list goes when a longer one
-of the same kind takes its place, which holds all of it.
+A change adds teachers and lists. A sealed one is removed only where an option names it (`--drop`), and a list also
+where a longer one of the same kind replaces it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from labelgen import config as configs
 from labelgen.config import BuildConfig, SearchConfig
@@ -21,9 +20,9 @@ from labelgen.types import Modality
 
 @dataclass(frozen=True)
 class Change:
-    """What is dropped: `names` as they were given, the teachers and the paths of the lists that they mean.
+    """Dropped teachers and lists: `names` as they were given, and the teachers and paths of lists that they mean.
 
-    `lists` are those that were named, `paths` also those of the dropped teachers.
+    `lists` were named; `paths` also holds the lists of the dropped teachers.
     """
 
     names: tuple[str, ...] = ()
@@ -32,7 +31,7 @@ class Change:
     paths: frozenset[str] = frozenset()
 
     def drops_receipt(self, path: str) -> bool:
-        """Whether a sealed receipt is of work that is dropped: a later one of the same name is not to be mixed with it.
+        """Whether a sealed receipt is of dropped work: a later one of the same name must not be mixed with it.
 
         Receipts are `receipts/STAGE/NAME/...`; NAME begins with an alias, or with a relation and an alias.
         """
@@ -50,36 +49,31 @@ NO_CHANGE = Change()
 
 
 def resolve_drop(sealed: Manifest, names: Sequence[str], *, done: Sequence[str] = ()) -> Change:
-    """What the names to drop mean: a teacher by its alias, or lists by the beginning of their folder's name.
+    """Resolve names to drop: a teacher by its alias, or lists by the beginning of their folder's name.
 
     `t2t` are all lists of a relation, `t2t.text` those of one teacher, `t2t.text.k64` is one list.
 
     Args:
-        done: names of an unfinished change, which may have been committed already.
+        done: names of an unfinished change, which may be dropped already.
 
     Raises:
         UnknownNameError: no such teacher or list.
-        ConfigError: a teacher that another one was trained on, which stays.
+        ConfigError: the source of a trained teacher that stays.
     """
     teachers, named = set(), set()
+    stored = {entry.path.partition("/")[2]: entry.path for entry in sealed.neighbors}
     for name in names:
-        lists = [entry.path for entry in sealed.neighbors if _begins(entry.path.partition("/")[2], name)]
+        lists = {path for listed, path in stored.items() if f"{listed}.".startswith(f"{name}.")}
         if name in sealed.teachers:
             teachers.add(name)
         elif lists:
-            named |= set(lists)
+            named |= lists
         elif name not in done:
-            known = [*sealed.teachers, *(entry.path.partition("/")[2] for entry in sealed.neighbors)]
-            raise unknown("teacher or list of the store", name, known)
+            raise unknown("teacher or list of the store", name, [*sealed.teachers, *stored])
     theirs = {entry.path for entry in sealed.neighbors if entry.alias in teachers}
     change = Change(tuple(sorted(set(names))), frozenset(teachers), frozenset(named), frozenset(named | theirs))
     _refuse_lost_source(sealed, change)
     return change
-
-
-def _begins(listed: str, name: str) -> bool:
-    words = name.split(".")
-    return listed.split(".")[: len(words)] == words
 
 
 def _refuse_lost_source(sealed: Manifest, change: Change) -> None:
@@ -94,7 +88,7 @@ def _refuse_lost_source(sealed: Manifest, change: Change) -> None:
 
 
 def merged(sealed: Manifest, config: BuildConfig, change: Change) -> BuildConfig:
-    """The recipe of a changed store: the sealed one with what `config` adds, without what is dropped.
+    """The recipe of a changed store: the sealed one with the additions of `config`, without dropped names.
 
     Raises:
         ConfigError: a teacher that is dropped is given again with another spec, or no teacher is left.
@@ -123,17 +117,19 @@ def merged(sealed: Manifest, config: BuildConfig, change: Change) -> BuildConfig
 
 def _relations(sealed: Manifest, before: BuildConfig, config: BuildConfig, change: Change) -> tuple[str, ...]:
     """The relations of the recipe of a changed store; empty for all that its teachers serve."""
-    old, asked = before.search.relations, config.search.relations
+    old, requested = before.search.relations, config.search.relations
     new = [alias for alias in config.teachers if alias not in before.teachers]
-    kept = [(e.relation.value, e.alias) for e in sealed.neighbors if e.path not in change.paths]
+    remaining = [(e.relation.value, e.alias) for e in sealed.neighbors if e.path not in change.paths]
     if change.lists:
-        lost = {(e.relation.value, e.alias) for e in sealed.neighbors if e.path in change.lists} - set(kept)
-        words = [*_words(kept, lost), *(word for word in asked if word not in old)]
-    elif not asked or not (old or new):
+        lost = {(e.relation.value, e.alias) for e in sealed.neighbors if e.path in change.lists} - set(remaining)
+        split = {name for name, _ in lost}  # relations that only some teachers keep
+        words = [f"{name}.{alias}" if name in split else name for name, alias in remaining]
+        words += [word for word in requested if word not in old]
+    elif not requested or not (old or new):
         return ()
     else:
-        words = [*(old or (f"{name}.{alias}" for name, alias in kept if name not in asked)), *asked]
-    served = {name for name, _ in kept}
+        words = [*(old or (f"{name}.{alias}" for name, alias in remaining if name not in requested)), *requested]
+    served = {name for name, _ in remaining}
     return tuple(
         word
         for word in dict.fromkeys(words)
@@ -141,34 +137,25 @@ def _relations(sealed: Manifest, before: BuildConfig, config: BuildConfig, chang
     )
 
 
-def _words(kept: Sequence[tuple[str, str]], lost: Iterable[tuple[str, str]]) -> list[str]:
-    """Relations of lists, spelt with their teacher where that of another teacher is dropped."""
-    split = {name for name, _ in lost}
-    return [name if name not in split else f"{name}.{alias}" for name, alias in kept]
-
-
 def _without_dropped(sealed: Manifest, before: SearchConfig, search: SearchConfig, change: Change) -> SearchConfig:
-    """A search that does not make lists again which were dropped: those over other splits, or approximate ones."""
-    kept = [entry for entry in sealed.neighbors if entry.path not in change.paths]
+    """The search without kinds of lists that were dropped: those over other splits, or approximate ones."""
+    remaining = [entry for entry in sealed.neighbors if entry.path not in change.paths]
     lost = [entry for entry in sealed.neighbors if entry.path in change.lists]
-    if (search.cross_k, search.approximate, search.aggregation) != (
-        before.cross_k,
-        before.approximate,
-        before.aggregation,
-    ):
-        return search  # lists of another kind are wanted instead
-    if any(e.scope == "cross" for e in lost) and not any(e.scope == "cross" for e in kept):
+    kinds = [(config.cross_k, config.approximate, config.aggregation) for config in (search, before)]
+    if kinds[0] != kinds[1]:
+        return search  # the new recipe has lists of another kind
+    if any(e.scope == "cross" for e in lost) and not any(e.scope == "cross" for e in remaining):
         search = replace(search, cross_k=0)
-    if any(e.approximate for e in lost) and not any(e.approximate for e in kept):
+    if any(e.approximate for e in lost) and not any(e.approximate for e in remaining):
         search = replace(search, approximate="")
     return search
 
 
 @dataclass(frozen=True)
 class ListChange:
-    """The lists of a store after a build or change, and which sealed ones longer lists take the place of."""
+    """The lists of a store after a build or change, and names of sealed ones that longer lists replace."""
 
-    wanted: Sequence[ListSpec]
+    lists: Sequence[ListSpec]
     superseded: Sequence[str] = ()
 
 
@@ -180,36 +167,30 @@ def lists_after(
     generation: int,
     change: Change,
 ) -> ListChange:
-    """Sealed lists that stay, and those that the recipe asks for beyond the sealed recipe.
+    """Sealed lists that stay, and those of the recipe that the sealed recipe lacks.
 
-    A list is not made where a sealed one holds all of it, and takes the place of sealed ones that it holds all of.
+    A list is not made where a sealed one holds all of it, and replaces sealed ones that it holds all of.
 
     Raises:
         ConfigError: a relation that was named and that no teacher can serve, or no list is left.
     """
-    asked = lists_for(search, modalities, n_splits, generation)
+    requested = lists_for(search, modalities, n_splits, generation)
     if sealed is None:
-        return ListChange(asked)
-    kept = [_listed(entry, generation) for entry in sealed.neighbors if entry.path not in change.paths]
-    known = {_key(item) for item in _asked_before(sealed)}
+        return ListChange(requested)
+    remaining = [_listed(entry, generation) for entry in sealed.neighbors if entry.path not in change.paths]
+    served = {alias: frozenset(entry.modalities) for alias, entry in sealed.teachers.items()}
+    before = configs.from_dict(sealed.recipe).search
+    known = lists_for(before, served, len(sealed.corpus.splits), generation)  # those that are not stored were dropped
     new = [
         item
-        for item in asked
-        if _key(item) not in known and not any(_holds(other, item) for other in kept) and item.path not in change.paths
+        for item in requested
+        if item not in known and not any(_holds(other, item) for other in remaining) and item.path not in change.paths
     ]
-    gone = [old for old in kept if any(_holds(item, old) for item in new)]
-    if change.paths and not (kept or new):
+    superseded = [old for old in remaining if any(_holds(item, old) for item in new)]
+    if change.paths and not (remaining or new):
         raise ConfigError("no neighbour list would be left", found=f"--drop {' '.join(change.names)}")
-    return ListChange(
-        [*(item for item in kept if item not in gone), *new], [item.path.partition("/")[2] for item in gone]
-    )
-
-
-def _asked_before(sealed: Manifest) -> list[ListSpec]:
-    """What the sealed recipe asked for: what of it is not in the store was dropped."""
-    modalities = {alias: frozenset(entry.modalities) for alias, entry in sealed.teachers.items()}
-    search = configs.from_dict(sealed.recipe).search
-    return lists_for(search, modalities, len(sealed.corpus.splits))
+    lists = [*(item for item in remaining if item not in superseded), *new]
+    return ListChange(lists, [item.path.partition("/")[2] for item in superseded])
 
 
 def _listed(entry: NeighborEntry, generation: int) -> ListSpec:
@@ -218,12 +199,8 @@ def _listed(entry: NeighborEntry, generation: int) -> ListSpec:
     return ListSpec(entry.relation, entry.alias, entry.k, entry.aggregation, entry.scope, approximate, generation)
 
 
-def _key(item: ListSpec) -> tuple[Any, ...]:
-    return (item.relation, item.alias, item.k, item.aggregation, item.scope, item.approximate)
-
-
 def _holds(longer: ListSpec, shorter: ListSpec) -> bool:
-    """Whether every entry of a list is in another one; an exact list has what an approximate one looked for."""
+    """Whether a list holds every entry of another one; an exact list holds those of an approximate one."""
     same = all(
         getattr(longer, name) == getattr(shorter, name) for name in ("relation", "alias", "aggregation", "scope")
     )
@@ -232,13 +209,11 @@ def _holds(longer: ListSpec, shorter: ListSpec) -> bool:
 
 
 def removed(sealed: Manifest, after: Manifest) -> tuple[str, ...]:
-    """Teachers and lists of a sealed store that a changed one has no more."""
-
-    def names(manifest: Manifest) -> list[str]:
-        return [entry.path.partition("/")[2] for entry in manifest.neighbors]
-
-    gone = [f"teacher {alias}" for alias in sealed.teachers if alias not in after.teachers]
-    return (*gone, *(f"list {name}" for name in names(sealed) if name not in names(after)))
+    """Teachers and lists of a sealed store that a changed one lacks."""
+    lists = {entry.path.partition("/")[2] for entry in after.neighbors}
+    stored = [entry.path.partition("/")[2] for entry in sealed.neighbors]
+    teachers = [f"teacher {alias}" for alias in sealed.teachers if alias not in after.teachers]
+    return (*teachers, *(f"list {name}" for name in stored if name not in lists))
 
 
 def generation_after(sealed: Manifest | None, *, appending: bool) -> int:

@@ -1,4 +1,4 @@
-"""Names and arguments of a recipe, looked at before anything is read."""
+"""Checks of the names and arguments of a recipe, before anything is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_names(config: BuildConfig) -> None:
 
 
 def _check_engines(search: SearchConfig) -> None:
-    """Nothing is approximate but what was asked for as approximate."""
+    """Refuse an approximate engine as the exact one, and the other way round."""
     exact = Spec.parse(search.engine)
     registry.check_name("engine", exact.name)
     if search.engine != SearchConfig.engine:  # to load the usual one takes as long as to load torch
@@ -30,7 +30,7 @@ def _check_engines(search: SearchConfig) -> None:
                 f"the engine {search.engine!r} is approximate: it may miss neighbours",
                 found=f"--engine {search.engine}",
                 expected="an exact engine",
-                todo=f"ask for it by --approximate {search.engine!r}: its lists then say so, and their measured recall",
+                todo=f"use --approximate {search.engine!r}: its lists are then marked, with their measured recall",
             )
     if search.approximate:
         spec = Spec.parse(search.approximate)

@@ -1,4 +1,4 @@
-"""What a change takes over from a sealed store must be what was sealed: damaged rows would be sealed a second time."""
+"""Checks the sealed files that a change reads: damaged rows would otherwise be sealed again."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def refuse_damage(
     *,
     appending: bool,
 ) -> None:
-    """Hash the sealed files that a change reads: its corpus, the rows that new lists and teachers are made from, and
-    for an append all rows, lists and networks, which are copied or gone on from.
+    """Hash the sealed files that a change reads: the corpus and the rows of new lists and teachers; for an append also
+    all rows, lists and networks, which are copied or extended.
 
     Raises:
-        CorruptStoreError: files that are missing or are not what was sealed.
+        CorruptStoreError: files that are missing or differ from what was sealed.
     """
     if sealed is None:
         return
@@ -49,7 +49,7 @@ def refuse_damage(
 def _taken_over(
     sealed: Manifest, embeddings: Sequence[EmbeddingPlan], lists: Sequence[ListSpec], *, appending: bool
 ) -> Iterator[str]:
-    """How the paths of the sealed files begin that a change reads."""
+    """Prefixes of the paths of the sealed files that a change reads."""
     yield f"{sealed.corpus.path}/"
     if appending:
         yield from (f"{entry.array.path}/" for entry in sealed.embeddings)

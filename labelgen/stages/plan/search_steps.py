@@ -81,8 +81,8 @@ class SearchSteps:
         """
         if self.sealed is not None and self.sealed.corpus.parts:
             raise StoreMismatchError(
-                "a store that images were appended to is not searched approximately",
-                todo="search exactly, or build the store anew with all images",
+                "a store with appended images is not searched approximately",
+                todo="search exactly, or build a new store of all images",
             )
         with self._budget() as memory:
             self.runner.remember(approximate.search(self.runner.root, products, memory, self.runner.run))

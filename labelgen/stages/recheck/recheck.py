@@ -1,9 +1,9 @@
 """`verify --deep`: a sample of a store is computed again.
 
-Neighbour lists: sampled queries are searched by brute force over the stored embeddings, and ids, scores and next must
-be the same bits; of an approximate list scores must be, and its recall must be what the manifest says. Embeddings:
-sampled blocks are embedded again by their teacher, where it and the data are at hand; rows must agree within a
-tolerance (another machine class rounds differently).
+Neighbour lists: sampled queries are searched by brute force over the stored embeddings; ids, scores and next must have
+equal bits. An approximate list must have equal scores and the recall in the manifest. Embeddings: sampled blocks are
+embedded again where their teacher and the data are available; rows must agree within a tolerance (another machine class
+rounds differently).
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from labelgen import config as configs
 from labelgen import registry
 from labelgen.corpus.photos.photos import PhotoError, read_photo, with_photo
 from labelgen.errors import LabelgenError
-from labelgen.similarity.base import ListRequest, Strip, query_rows
+from labelgen.similarity.ann.recall import query_rows_of, wilson
+from labelgen.similarity.base import ListRequest, SearchPlan, Strip, query_rows
+from labelgen.similarity.exact import aggregate_groups, block_similarity
+from labelgen.similarity.groups import sides as both_sides
 from labelgen.similarity.row_order import lay_out, layouts, put_back
 from labelgen.similarity.sort_keys import TopK, merge
 from labelgen.specs import Spec
@@ -28,7 +31,7 @@ from labelgen.stages.ingest.corpus_source import sealed_sources
 from labelgen.stages.model import tables
 from labelgen.stages.model.facts import sealed_parts
 from labelgen.stages.model.lists import product_of
-from labelgen.stages.recheck.approximate import check_again
+from labelgen.stages.work.approximate import recall_of
 from labelgen.stages.work.search import load_plan
 from labelgen.stages.work.train import rows_again
 from labelgen.store.disk.mapped import MappedArray
@@ -38,7 +41,7 @@ from labelgen.store.verify.findings import ProblemList
 from labelgen.teachers.base import KeyedTeacher
 from labelgen.teachers.checks import normalise
 from labelgen.teachers.trained import TrainedTeacher
-from labelgen.types import Float16, Int64
+from labelgen.types import PAD_ROW, Float16, Float32, Int64
 
 #: Smallest cosine of a row and the same row embedded again. Float16 rounding moves it by about 1e-7, another batch
 #: composition or machine class by about 1e-6; another model or preprocessing by far more.
@@ -65,17 +68,17 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
     if product is None:
         found.add(entry.path, f"teacher {entry.alias} has not the rows for {entry.relation}")
         return
-    want = ListRequest(entry.relation, entry.k, entry.aggregation, entry.scope)
-    plan = load_plan(root / manifest.corpus.path, sides, product, [want], _MEMORY)
+    request = ListRequest(entry.relation, entry.k, entry.aggregation, entry.scope)
+    plan = load_plan(root / manifest.corpus.path, sides, product, [request], _MEMORY)
     orders = layouts(tables.split_spans(root / manifest.corpus.path), [entry.scope])
     split_of = split_numbers(manifest.corpus.splits, manifest.corpus.n_images)
     engine = registry.create("engine", Spec("numpy"), device="cpu")
     if entry.approximate:
-        check_again(root, entry, plan, images, engine, found)
+        _check_approximate(root, entry, plan, images, found)
         return
     stored = {name: MappedArray(root, spec) for name, spec in entry.arrays().items()}
     for image in images.tolist():
-        start, stop = query_rows(plan, want, image, image + 1)
+        start, stop = query_rows(plan, request, image, image + 1)
         if start == stop:
             continue
         order = orders[split_of[image] if orders[0].scope == "cross" else 0]
@@ -91,9 +94,41 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
     found.notes.append(f"{entry.path}: {len(images)} images searched again, equal bits required")
 
 
+def _check_approximate(root: Path, entry: NeighborEntry, plan: SearchPlan, images: Int64, found: ProblemList) -> None:
+    """Score the lists of some images again (equal scores), and compare their recall with that of the manifest."""
+    (request,) = plan.requests
+    stored = {name: MappedArray(root, spec) for name, spec in entry.arrays().items()}
+    means = [np.empty(0)]
+    for own in plan.splits:
+        here = images[(own[0] <= images) & (images < own[1])]
+        means.append(recall_of(root, entry.path, plan, here, own, _candidates(plan.splits, own[0], entry.scope)))
+        for row in query_rows_of(plan, request, here)[0].tolist():
+            ids, scores = (stored[name].slice(row, row + 1)[0] for name in ("ids", "scores"))
+            again = _scores(plan, request, row, ids[ids != PAD_ROW].astype(np.int64))
+            if scores[: len(again)].tobytes() != again.tobytes():
+                what = "scores are not the similarities of the stored embeddings"
+                found.add(f"{entry.path}/scores", what, (row, row + 1))
+    recalls = np.concatenate(means)
+    if not len(recalls):
+        return
+    mean, claimed = float(recalls.mean()), (entry.facts.get("recall") or {}).get("low", 0.0)
+    if wilson(mean, len(recalls))[1] < claimed:
+        found.add(entry.path, f"recall@{request.k} is {mean:.3f}, the manifest says at least {claimed:.3f}", None)
+    searched = f"{len(recalls)} images searched exactly, recall@{request.k} {mean:.3f}"
+    found.notes.append(f"{entry.path}: approximate; {searched}; equal scores")
+
+
+def _scores(plan: SearchPlan, request: ListRequest, query: int, ids: Int64) -> Float32:
+    """Similarity of a query with some candidates."""
+    (left, right), queries = both_sides(plan, request.relation), np.array([query])
+    scores = block_similarity(left.rows.take(left.members(queries)), right.rows.take(right.members(ids)))
+    scores = aggregate_groups(scores, left.sizes(queries), request.aggregation)
+    return aggregate_groups(scores.T, right.sizes(ids), request.aggregation)[:, 0]
+
+
 def _candidates(splits: tuple[tuple[int, int], ...], image: int, scope: str) -> tuple[tuple[int, int], ...]:
-    own = [span for span in splits if span[0] <= image < span[1]]
-    return tuple(own if scope == "split" else [span for span in splits if span not in own])
+    same = [span for span in splits if span[0] <= image < span[1]]
+    return tuple(same if scope == "split" else [span for span in splits if span not in same])
 
 
 def _embed_again(
@@ -101,8 +136,8 @@ def _embed_again(
 ) -> None:
     name = entry.array.path
     try:
-        looks = entry.modality == "image" and manifest.teachers[entry.alias].kind == "content"
-        folders = _photo_folders(manifest, data_root) if looks else []  # before the teacher, which may be downloaded
+        encodes = entry.modality == "image" and manifest.teachers[entry.alias].kind == "content"
+        folders = _photo_folders(manifest, data_root) if encodes else []  # before the teacher, which may be downloaded
         teacher = registry.create("teacher", Spec.parse(manifest.teachers[entry.alias].spec), device="cpu")
         rows, again = _sampled(root, manifest, entry, teacher, sample, folders)
     except LabelgenError as error:
@@ -122,24 +157,24 @@ def _embed_again(
 def _sampled(
     root: Path, manifest: Manifest, entry: EmbeddingEntry, teacher: Any, sample: int, folders: list[Path | None]
 ) -> tuple[Int64, Float16]:
-    """Rows of the array, and what the teacher makes of them now from the store's texts or the data's photographs."""
+    """Rows of the array, and the same rows made again from the store's texts or the data's photographs."""
     folder = root / manifest.corpus.path
     if isinstance(teacher, TrainedTeacher):
-        rows = _spread(manifest.corpus.n_captions, sample)
+        rows = tables.spread(manifest.corpus.n_captions, sample)
         return rows, rows_again(root, manifest, entry, rows)
     if isinstance(teacher, KeyedTeacher):
         ids = tables.ids(folder, entry.modality)
-        rows = _spread(len(ids), sample)
+        rows = tables.spread(len(ids), sample)
         features, missing = teacher.lookup(entry.modality, [ids[row] for row in rows], rows.tolist())
-        kept = np.setdiff1d(np.arange(len(rows)), np.asarray(missing, int))
-        return rows[kept], normalise(features[kept])
+        present = np.setdiff1d(np.arange(len(rows)), np.asarray(missing, int))
+        return rows[present], normalise(features[present])
     if entry.modality == "text":
         return _texts_again(folder, manifest, teacher, sample)
     return _photos_again(folder, manifest, teacher, sample, folders)
 
 
 def _texts_again(folder: Path, manifest: Manifest, teacher: Any, sample: int) -> tuple[Int64, Float16]:
-    """The first block of texts of what was there first, and of every append, encoded as it was then."""
+    """The first block of texts of the store, and of every append, encoded as in their builds."""
     texts, text_rows = tables.distinct_texts(folder), tables.text_rows(folder)
     borders = pairwise([*(part.text for part in sealed_parts(manifest)), len(texts)])
     blocks = [range(start, min(start + teacher.text_block, stop)) for start, stop in borders if start < stop]
@@ -147,14 +182,14 @@ def _texts_again(folder: Path, manifest: Manifest, teacher: Any, sample: int) ->
     place = np.full(len(texts) + 1, -1)  # the last one is for captions without a text
     place[[text for block in blocks for text in block]] = np.arange(sum(map(len, blocks)))
     rows = np.flatnonzero(place[text_rows] >= 0)
-    rows = rows[_spread(len(rows), sample)]
+    rows = rows[tables.spread(len(rows), sample)]
     return rows, np.concatenate([np.empty((0, teacher.dim), np.float16), *encoded])[place[text_rows[rows]]]
 
 
 def _photo_folders(manifest: Manifest, data_root: str) -> list[Path | None]:
-    """Where the photographs of what was there first, and of every append, lie now."""
+    """Folders of the photographs of the store, and of every append."""
     config = configs.from_dict(configs.override(manifest.recipe, [f'dataset.root="{data_root}"'] if data_root else []))
-    # the patch may be gone by now, and photographs lie where they lay
+    # the patch may have been removed, and does not move photographs
     datasets = [replace(source.dataset, patch="") for source in sealed_sources(manifest, config)]
     return [ingest.read_corpus(dataset).photos for dataset in datasets]
 
@@ -165,7 +200,7 @@ def _photos_again(
     starts = [part.image for part in sealed_parts(manifest)]
     files = tables.image_files(folder)
     rows, prepared = [], []
-    for row in _spread(len(files), sample).tolist():
+    for row in tables.spread(len(files), sample).tolist():
         file, photos = files[row], folders[int(np.searchsorted(starts, row, side="right")) - 1]
         if photos is None or file is None:
             continue
@@ -177,12 +212,3 @@ def _photos_again(
     batches = [prepared[n : n + teacher.image_batch] for n in range(0, len(prepared), teacher.image_batch)]
     encoded = [normalise(teacher.encode_images(batch)) for batch in batches]
     return np.array(rows, np.int64), np.concatenate(encoded) if encoded else np.empty((0, teacher.dim), np.float16)
-
-
-def _spread(count: int, sample: int) -> Int64:
-    """Up to `sample` positions spread evenly over `count`."""
-    return (
-        np.unique(np.linspace(0, max(0, count - 1), min(sample, count)).astype(np.int64))
-        if count
-        else np.empty(0, np.int64)
-    )

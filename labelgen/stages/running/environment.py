@@ -1,4 +1,4 @@
-"""On what a build ran: byte equality of embeddings is promised for one machine class and library set."""
+"""Machine and libraries of a build: embeddings have equal bytes on one machine class and library set."""
 
 from __future__ import annotations
 
@@ -11,22 +11,13 @@ _LIBRARIES = (
     "numpy", "torch", "torchvision", "sentence-transformers", "transformers", "open_clip_torch", "timm", "pillow",
     "zarr", "polars", "pyarrow", "dask",
 )  # fmt: skip
-#: Libraries that can change the bytes of an embedding.
-_DECISIVE = (
-    "numpy",
-    "torch",
-    "torchvision",
-    "sentence-transformers",
-    "transformers",
-    "open_clip_torch",
-    "timm",
-    "pillow",
-)
+#: The first of them can change the bytes of an embedding.
+_DECISIVE = _LIBRARIES[:8]
 
 
 @lru_cache(maxsize=1)
 def libraries() -> dict[str, str]:
-    """Installed versions of the libraries that matter."""
+    """Installed versions of the libraries that a build uses."""
     found = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
@@ -38,12 +29,12 @@ def libraries() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def machine() -> dict[str, str]:
-    """System, architecture and the widest vector units: what numerical kernels are chosen by."""
+    """System, architecture and the widest vector units, by which numerical kernels are chosen."""
     return {"system": platform.system(), "architecture": platform.machine(), "vector_units": _vector_units()}
 
 
 def machine_class() -> dict[str, str]:
-    """What must be equal for a resume to give equal bytes."""
+    """Facts that must be equal for a resume to give equal bytes."""
     installed = libraries()
     return machine() | {name: installed[name] for name in _DECISIVE if name in installed}
 

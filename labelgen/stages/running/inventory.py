@@ -98,9 +98,9 @@ def remove(root: Path, files: Mapping[str, FileFact], *, keep: Collection[str]) 
     Receipts are removed last: after a kill, they still name the rest.
     """
     wanted = sorted(files.keys() - set(keep), key=lambda path: (path.startswith(f"{layout.RECEIPTS}/"), path))
-    gone = [path for path in wanted if is_ours(root, path, files[path]) and unlink_below(root, path)]
-    _sweep(root, gone, keep)
-    return gone
+    removed = [path for path in wanted if is_ours(root, path, files[path]) and unlink_below(root, path)]
+    _sweep(root, removed, keep)
+    return removed
 
 
 def remove_work(root: Path) -> None:
@@ -172,9 +172,9 @@ def _facts(document: Mapping[str, Any]) -> dict[str, FileFact]:
     }
 
 
-def _sweep(root: Path, gone: Iterable[str], keep: Collection[str]) -> None:
+def _sweep(root: Path, removed: Iterable[str], keep: Collection[str]) -> None:
     """Remove `zarr.json` of arrays and groups that lost everything else, then empty folders, from the inside out."""
-    folders = {folder.as_posix() for path in gone for folder in PurePosixPath(path).parents} - {"."}
+    folders = {folder.as_posix() for path in removed for folder in PurePosixPath(path).parents} - {"."}
     for folder in sorted(folders, key=lambda folder: folder.count("/"), reverse=True):
         metadata = f"{folder}/{layout.ZARR_JSON}"
         names = [path.name for path in (root / folder).iterdir()] if (root / folder).is_dir() else []

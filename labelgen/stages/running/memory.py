@@ -1,4 +1,4 @@
-"""Anonymous memory, measured: what the process allocated, without the pages of mapped files."""
+"""Measured anonymous memory: bytes that a process allocated, without the pages of mapped files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _INTERVAL_SECONDS = 0.05
 
 
 def anonymous_bytes(pid: int | None = None) -> int:
-    """Resident anonymous bytes of a process (`RssAnon`), 0 where the system does not tell or the process is gone."""
+    """Resident anonymous bytes of a process (`RssAnon`), 0 where they are not known."""
     try:
         status = Path(f"/proc/{pid or os.getpid()}/status").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -42,7 +42,7 @@ def tree_bytes(pid: int) -> int:
 
 
 class PeakMeter:
-    """Context manager that samples anonymous bytes of this process, or of its whole tree, and keeps the highest."""
+    """Context manager that samples anonymous bytes of this process, or of its whole tree, and holds the highest."""
 
     def __init__(self, *, tree: bool = False, seconds: float = _INTERVAL_SECONDS) -> None:
         self._tree, self._seconds = tree, seconds
@@ -63,7 +63,7 @@ class PeakMeter:
         self._read()
 
     def reset(self) -> None:
-        """Forget the peak, so that the next stage starts from what is held now."""
+        """Start the next stage from the memory that is in use now."""
         self.peak_bytes = 0
         self._read()
 

@@ -1,4 +1,4 @@
-"""How far a build has come, read from the folder alone."""
+"""Progress of a build, read from its folder alone."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Status:
         recipe: of the unfinished work, else of the sealed store.
         done: tasks with a receipt, by stage.
         rows: rows of these tasks, by stage.
-        totals: all tasks of the stages that the unfinished work has come to; empty where nothing is unfinished.
-        holder: who is building there now, None when nobody is.
+        totals: all tasks of the stages that the unfinished work has reached; empty where nothing is unfinished.
+        holder: the process that is building there now, None for none.
         begun_on: machine classes and library sets that worked on it.
     """
 
@@ -47,33 +47,36 @@ class Status:
 
 
 def status(path: str | Path) -> Status:
-    """Look at a folder without touching it.
+    """Read the state of a folder; nothing is written.
 
     Raises:
-        StoreNotFoundError: nothing was ever begun there.
+        StoreNotFoundError: the folder holds no build.
     """
     root = Path(path)
     pending = read_pending(root)
     sealed = load_manifest(root) if (root / layout.MANIFEST).exists() else None
     if sealed is None and pending is None:
         raise StoreNotFoundError(f"nothing was built in {root}", todo="labelgen build --out " + str(root))
-    tasks, rows = _receipts(root)
+    keys = receipt_keys(root)
+    receipts = [(key.partition("/")[0], receipt) for key in keys if (receipt := read_receipt(root, key)) is not None]
+    rows: Counter[str] = Counter()
+    for stage, receipt in receipts:
+        rows[stage] += receipt.rows
     work = pending or {}
-    classes = sealed.machine.get("classes", []) if sealed is not None else []
     return Status(
         path=root,
         state="sealed" if pending is None else "unfinished" if sealed is None else "changing",
         recipe=work.get("recipe") or (sealed.recipe if sealed is not None else {}),
-        done=tasks,
-        rows=rows,
+        done=dict(Counter(stage for stage, _ in receipts)),
+        rows=dict(rows),
         totals=work.get("totals", {}),
         holder=holder(root),
-        begun_on=work.get("machines", classes),
+        begun_on=work.get("machines", sealed.machine.get("classes", []) if sealed is not None else []),
     )
 
 
 def holder(root: Path) -> str | None:
-    """Who holds the lock of a folder, None when nobody does."""
+    """The process that holds the lock of a folder, None for none."""
     try:
         handle = open_lock(root, create=False)
     except OSError:
@@ -85,15 +88,3 @@ def holder(root: Path) -> str | None:
     finally:
         os.close(handle)
     return None
-
-
-def _receipts(root: Path) -> tuple[dict[str, int], dict[str, int]]:
-    tasks: Counter[str] = Counter()
-    rows: Counter[str] = Counter()
-    for key in receipt_keys(root):
-        receipt = read_receipt(root, key)
-        if receipt is not None:
-            stage = key.partition("/")[0]
-            tasks[stage] += 1
-            rows[stage] += receipt.rows
-    return dict(tasks), dict(rows)

@@ -159,11 +159,11 @@ def assemble_embedding(
     """
     spec = layout.embedding_spec(alias, modality, rows, dim, generation)
     start, stop = spec.shard_range(shard)
-    own = np.arange(start, stop, dtype=np.int64)
-    sources = tables.text_rows(root / corpus)[start:stop] if by_text else own
-    known = np.where(own < kept, own, -1)
+    here = np.arange(start, stop, dtype=np.int64)
+    sources = tables.text_rows(root / corpus)[start:stop] if by_text else here
+    known = np.where(here < kept, here, -1)
     if kept and by_text:
-        again = (own >= kept) & (sources >= 0) & (sources < (firsts or [rows])[0])
+        again = (here >= kept) & (sources >= 0) & (sources < (firsts or [rows])[0])
         known[again] = tables.first_captions(root / corpus)[sources[again]]
     old = MappedArray(root, layout.embedding_spec(alias, modality, kept, dim, generation - 1)) if kept else None
     blocks = BlockRanges(block, tuple(firsts), rows)
@@ -266,12 +266,12 @@ def _gathered(
     """Rows in pieces of bounded size: `known` ones of the old array, else `sources` of the parts; -1 is none."""
     piece_rows = max(1, _SHARD_PIECE_BYTES // (2 * dim))
     for start in range(0, len(sources), piece_rows):
-        wanted, copied = sources[start : start + piece_rows], known[start : start + piece_rows]
-        piece = np.zeros((len(wanted), dim), np.float16)
+        needed, copied = sources[start : start + piece_rows], known[start : start + piece_rows]
+        piece = np.zeros((len(needed), dim), np.float16)
         if old is not None:
             piece[copied >= 0] = old.take(copied[copied >= 0])
-        made = np.flatnonzero((wanted >= 0) & (copied < 0))
-        numbers, places = blocks.places(wanted[made]) if made.size else (made, made)
+        made = np.flatnonzero((needed >= 0) & (copied < 0))
+        numbers, places = blocks.places(needed[made]) if made.size else (made, made)
         for number in np.unique(numbers):
             part = read_part(root, part_path(alias, modality, int(number)))
             here = numbers == number

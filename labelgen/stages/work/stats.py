@@ -1,8 +1,8 @@
-"""What similarities look like in this store: quantiles of random pairs, histograms of own and of random pairs.
+"""Statistics of similarities: quantiles of random pairs, histograms of annotated and of random pairs.
 
-A *random pair* is of two different images of one split, drawn uniformly with a fixed seed; an *own pair* is a caption
-with its image (the caption itself left out of the image's set), or two captions of one image. The quantile table is
-what percentile thresholds are read from.
+A *random pair* is of two different images of one split, drawn uniformly with a fixed seed; an *annotated pair* is a
+caption with its image (the caption itself left out of the image's set), or two captions of one image. Percentile
+thresholds are read from the quantiles.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SEED = 20221105
 PAIRS = 50_000
 _READ_BYTES = 2 << 30
 _PIECE_BYTES = 64 << 20
-#: A pair of images stands for up to this many draws: its captions make many pairs of it.
+#: Largest number of draws a pair of images: their captions make many pairs.
 _PER_PAIR = 4
 QUANTILES = (0.0, 0.001, 0.01, 0.05, *(percent / 100 for percent in range(10, 91, 5)), 0.95, 0.99, 0.999, 1.0)
 BINS = np.linspace(-1.0, 1.0, 201)
@@ -54,9 +54,9 @@ def measure(
     by_split: dict[str, Any] = {}
     pooled = []
     for name, (start, stop) in zip(names, plan.splits, strict=True):
-        random, own = sampler.random_pairs(start, stop), sampler.own_pairs(start, stop)
+        random = sampler.random_pairs(start, stop)
         pooled.append(random)
-        by_split[name] = {"random": _histogram(random), "own": _histogram(own)}
+        by_split[name] = {"random": _histogram(random), "own": _histogram(sampler.annotated_pairs(start, stop))}
     values = np.concatenate(pooled) if pooled else np.empty(0, np.float32)
     table = {
         "relation": relation,
@@ -74,14 +74,14 @@ def measure(
 
 
 def sample_pairs(plan: SearchPlan, relation: Relation, aggregation: Aggregation) -> tuple[Float32, Float32]:
-    """Similarities of random and of own pairs of the first split of a plan."""
+    """Similarities of random and of annotated pairs of the first split of a plan."""
     sampler, (start, stop) = _Sampler(plan, relation, aggregation), plan.splits[0]
-    return sampler.random_pairs(start, stop), sampler.own_pairs(start, stop)
+    return sampler.random_pairs(start, stop), sampler.annotated_pairs(start, stop)
 
 
 @dataclass(frozen=True)
 class _Sampler:
-    """Draws pairs and scores them as the store defines similarity; pairs with a dead row are dropped."""
+    """Draws pairs and scores them as the store defines similarity; pairs with a zero row are dropped."""
 
     plan: SearchPlan
     relation: Relation
@@ -97,8 +97,8 @@ class _Sampler:
         second = (first + draw.integers(1, count, len(first))) % count
         return self._scored(first + start, second + start, draw)
 
-    def own_pairs(self, start: int, stop: int) -> Float32:
-        """Similarities of captions with their own image; empty for i2i."""
+    def annotated_pairs(self, start: int, stop: int) -> Float32:
+        """Similarities of captions with their image; empty for i2i."""
         if self.relation is Relation.I2I or stop <= start:
             return np.empty(0, np.float32)
         draw = np.random.default_rng([SEED, start, 1])
@@ -133,7 +133,7 @@ class _Sampler:
         return self.plan.offsets[images] + draw.integers(0, np.maximum(sizes, 1)), sizes > 0
 
     def _sets(self, images: Int64, captions: Int64, *, leave_out: bool) -> Float32:
-        """Image as its caption set against a caption, member by member."""
+        """Similarities of images, as sets of their captions, with captions."""
         sizes = np.diff(self.plan.offsets)[images]
         members = []
         for number in range(int(sizes.max(initial=0))):
@@ -154,7 +154,7 @@ class _Sampler:
         return np.concatenate(scored) if scored else np.empty(0, np.float32)
 
     def _pairs(self) -> int:
-        """Fewer pairs where rows are very long, so that a table costs at most seconds."""
+        """Number of pairs to draw: fewer where rows are very long, so that a table takes seconds at most."""
         return max(1000, min(PAIRS, _READ_BYTES // (4 * self.plan.dim)))
 
     @staticmethod
