@@ -108,10 +108,6 @@ def remaining(patch: Patch, store: Store) -> Patch:
     return Patch.of(store, found.values())
 
 
-#: The first name of `remaining`, in older scripts.
-carried = remaining
-
-
 def targets(patch: Patch, kind: str) -> dict[str, str]:
     """Return item -> the item that it is merged into in the end, of `image` or `caption`."""
     place = 1 if kind == "image" else 2
