@@ -9,10 +9,8 @@ from typing import ClassVar
 from labelgen.errors import ConfigError
 from labelgen.relevance.assemble import Pipeline, soft_labels
 from labelgen.relevance.base import BlockRequest, Blocks, NamedScheme, SetAggregation, SoftLabels
-from labelgen.relevance.pair_weights import pair_targets, pair_weights
+from labelgen.relevance.transforms import pair_targets, pair_weights
 from labelgen.types import Relation
-
-__all__ = ["MODES", "FineGrained", "pair_targets", "pair_weights"]
 
 MODES = ("weight", "target")
 
