@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -231,6 +231,12 @@ class Scheme(Protocol):
         ...
 
 
+def spec_of(name: str, made: Any) -> Spec:
+    """The spec of a scheme that is a dataclass: its fields, those at their default left out."""
+    values = {item.name: (getattr(made, item.name), item.default) for item in fields(made)}
+    return Spec.of(name, **{key: value for key, (value, default) in values.items() if value != default})
+
+
 class NamedScheme:
     """Base of schemes that are dataclasses: text form, requests, no quantile tables.
 
@@ -241,9 +247,7 @@ class NamedScheme:
 
     @property
     def spec(self) -> Spec:
-        """The fields that differ from their defaults."""
-        values = {item.name: (getattr(self, item.name), item.default) for item in fields(cast(Any, self))}
-        return Spec.of(self.name, **{key: value for key, (value, default) in values.items() if value != default})
+        return spec_of(self.name, self)
 
     @cached_property
     def requests(self) -> tuple[BlockRequest, ...]:

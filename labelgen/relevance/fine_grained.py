@@ -12,8 +12,6 @@ from labelgen.relevance.base import BlockRequest, Blocks, NamedScheme, SetAggreg
 from labelgen.relevance.transforms import pair_targets, pair_weights
 from labelgen.types import Relation
 
-__all__ = ["MODES", "FineGrained", "pair_targets", "pair_weights"]
-
 MODES = ("weight", "target")
 
 
