@@ -5,7 +5,7 @@
 The second folder is a store of Flickr8k's test images with every bundled teacher: text (minilm), mpnet (where its parts
 are installed), image, lite1 and lite0 (efficientnet_lite of sizes 2, 1, 0) and clip (conse); it is built when it is not
 there (a few minutes, most of them for mpnet). Fusions get their parameters from the first half of
-the judged images; every line is the second half, unannotated pairs apart. TF-IDF: 1- and 2-grams, sublinear, fitted on all
+the judged images; lines are of the second one, unannotated pairs. TF-IDF: 1- and 2-grams, sublinear, fitted on all
 captions of the set; the maximum over the image's captions, the judged one left out.
 """
 
