@@ -48,16 +48,12 @@ def check(dataset: str, corpus: Corpus, *, limit: int = 0) -> list[str]:
     Splits that the corpus leaves out and images beyond `limit` are no difference. A note is no error: data sets are
     cut and cleaned on purpose.
     """
-    counts = _counts(corpus)
-    notes = [_differences(facts, counts, limit) for facts in known(dataset)]
-    return min(notes, key=len, default=[])
-
-
-def _counts(corpus: Corpus) -> dict[str, tuple[int, int]]:
     offsets = corpus.offsets
-    return {
+    counts = {
         split: (stop - start, int(offsets[stop] - offsets[start])) for split, (start, stop) in corpus.splits.items()
     }
+    notes = [_differences(facts, counts, limit) for facts in known(dataset)]
+    return min(notes, key=len, default=[])
 
 
 def _differences(facts: Facts, counts: Mapping[str, tuple[int, int]], limit: int) -> list[str]:

@@ -44,7 +44,7 @@ class SoftLabelCollate(BatchLabels):
     ) -> None:
         super().__init__(store, **others)
         self.image_key, self.caption_key, self.key, self.tensors = image_key, caption_key, key, tensors
-        self.collate = collate if collate is not None else _default_collate()
+        self.collate = collate or _torch().utils.data.default_collate
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         """The batch of the samples, with its soft labels."""
@@ -74,11 +74,6 @@ def _one_blas_thread(_process: int) -> None:
     except ImportError:  # part of the extra that brings torch; without it the rate suffers, no result does
         return
     threadpool_limits(1, user_api="blas")
-
-
-def _default_collate() -> Callable[[list[Any]], Any]:
-    collate: Callable[[list[Any]], Any] = _torch().utils.data.default_collate
-    return collate
 
 
 def _torch() -> Any:

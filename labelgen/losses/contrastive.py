@@ -7,7 +7,7 @@ from typing import Literal
 from labelgen.errors import ConfigError
 from labelgen.losses import _checks
 from labelgen.losses._halves import Half, mean_of_both, of_matrix, one_sided
-from labelgen.losses._namespace import beside, identity, log_softmax, mean_where, namespace_of
+from labelgen.losses._namespace import at_least_one, beside, identity, log_softmax, mean_where, namespace_of
 from labelgen.losses._types import Array
 
 
@@ -53,7 +53,11 @@ def info_nce(
         sums = -xp.sum(half.relevance * logs, axis=1)
         counted = number > 0
         mean = mean_where(xp, sums / xp.where(counted, number, xp.ones_like(number)), counted)
-        return mean_where(xp, mean / _count(half, counted), xp.any(counted)) if reduction == "cusa" else mean
+        return (
+            mean_where(xp, mean / at_least_one(xp, counted, mean.dtype), xp.any(counted))
+            if reduction == "cusa"
+            else mean
+        )
 
     return mean_of_both(loss, halves)
 
@@ -177,8 +181,3 @@ def _positives(scores: Array, image_rows: Array | None, positives: Array | None)
     _checks.shaped("image_rows", image_rows, scores.shape[:1])
     rows = beside("image_rows", scores, image_rows)
     return rows[:, None] == rows[None, :]
-
-
-def _count(half: Half, counted: Array) -> Array:
-    number = half.xp.sum(half.xp.astype(counted, half.scores.dtype))
-    return half.xp.where(number == 0, half.xp.ones_like(number), number)

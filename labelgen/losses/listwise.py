@@ -9,7 +9,7 @@ from typing import Literal
 from labelgen.losses import _checks
 from labelgen.losses._by_query import by_query, differences, differentiable
 from labelgen.losses._halves import Half, mean_of_both, of_matrix
-from labelgen.losses._namespace import log_softmax, mean_where, namespace_of
+from labelgen.losses._namespace import at_least_one, log_softmax, mean_where, namespace_of
 from labelgen.losses._types import Array, Namespace
 
 Ties = Literal["stable", "competition"]
@@ -139,12 +139,10 @@ class _SmoothNdcg:
         kernel = self._queries_with_gradient if gradient else self._queries
         losses, *slopes = by_query(kernel, scores, *constants)
         counted = xp.any(constants[1], axis=1)
-        number = xp.sum(xp.astype(counted, scores.dtype))
-        number = xp.where(number == 0, xp.ones_like(number), number)
-        value = xp.sum(xp.where(counted, losses, xp.zeros_like(losses))) / number
+        value = mean_where(xp, losses, counted)
         if not gradient:
             return value, None
-        slopes[0] /= number
+        slopes[0] /= at_least_one(xp, counted, scores.dtype)
         return value, slopes[0]
 
     def _queries(self, scores: Array, labels: Array, where: Array) -> tuple[Array, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 
@@ -231,10 +231,32 @@ class Scheme(Protocol):
         ...
 
 
-def spec_of(name: str, made: Any) -> Spec:
-    """The spec of a scheme that is a dataclass: its fields, those at their default left out."""
-    values = {item.name: (getattr(made, item.name), item.default) for item in fields(made)}
-    return Spec.of(name, **{key: value for key, (value, default) in values.items() if value != default})
+class NamedScheme:
+    """Base of schemes that are dataclasses: text form, requests, no quantile tables.
+
+    Subclasses set `name`, the name in specs, and `requests`; those that read a table override `quantiles`.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def spec(self) -> Spec:
+        """The fields that differ from their defaults."""
+        values = {item.name: (getattr(self, item.name), item.default) for item in fields(cast(Any, self))}
+        return Spec.of(self.name, **{key: value for key, (value, default) in values.items() if value != default})
+
+    @cached_property
+    def requests(self) -> tuple[BlockRequest, ...]:
+        """The blocks that `relevance` reads."""
+        raise NotImplementedError
+
+    @property
+    def needs(self) -> frozenset[BlockRequest]:
+        return frozenset(self.requests)
+
+    @cached_property
+    def quantiles(self) -> frozenset[BlockRequest]:
+        return frozenset()
 
 
 def scheme(text: str | Spec | Scheme) -> Scheme:

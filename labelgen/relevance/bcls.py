@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from labelgen.errors import ConfigError
 from labelgen.relevance.assemble import Pipeline, check_aligned, soft_labels, with_positives
-from labelgen.relevance.base import BlockRequest, Blocks, SetAggregation, SoftLabels, spec_of
+from labelgen.relevance.base import BlockRequest, Blocks, NamedScheme, SetAggregation, SoftLabels
 from labelgen.relevance.transforms import TransformText
-from labelgen.specs import Spec
 from labelgen.types import Relation
 
 
 @dataclass(frozen=True)
-class Bcls:
+class Bcls(NamedScheme):
     """`R[a, b] = max over the captions k of image a of cos(k, caption b)`, raw cosine, not clipped.
 
     Pairs of the batch are 1, and another caption of the same image is by the formula. Fields of the soft labels:
@@ -32,6 +32,7 @@ class Bcls:
         transform: applied to R; none by default.
     """
 
+    name: ClassVar[str] = "bcls"
     text: str | None = None
     image: str | None = None
     label: str = "i2t"
@@ -41,25 +42,17 @@ class Bcls:
     def __post_init__(self) -> None:
         if self.label not in ("i2t", "i2i"):
             raise ConfigError(f"label={self.label!r} is unknown", expected="i2t or i2i")
-        _ = self._pipeline, self._request
-
-    @property
-    def spec(self) -> Spec:
-        return spec_of("bcls", self)
+        _ = self._pipeline, self.requests
 
     @cached_property
     def _pipeline(self) -> Pipeline:
         return Pipeline.parse(self.transform)
 
     @cached_property
-    def _request(self) -> BlockRequest:
+    def requests(self) -> tuple[BlockRequest, ...]:
         if self.label == "i2i":
-            return BlockRequest(Relation.I2I, self.image)
-        return BlockRequest(Relation.I2T, self.text, self.aggregation)
-
-    @property
-    def needs(self) -> frozenset[BlockRequest]:
-        return frozenset({self._request})
+            return (BlockRequest(Relation.I2I, self.image),)
+        return (BlockRequest(Relation.I2T, self.text, self.aggregation),)
 
     @cached_property
     def quantiles(self) -> frozenset[BlockRequest]:
@@ -68,12 +61,12 @@ class Bcls:
     def relevance(self, blocks: Blocks) -> SoftLabels:
         if self.label == "i2i":
             check_aligned(blocks, self)
-        similarity = blocks.get(self._request)
+        similarity = blocks.get(self.requests[0])
         return soft_labels(
             blocks,
             with_positives(similarity, blocks),
             self._pipeline,
-            quantiles=blocks.quantile_table(self._request) if self.quantiles else None,
+            quantiles=blocks.quantile_table(self.requests[0]) if self.quantiles else None,
             **{self.label: similarity},
         )
 
@@ -88,8 +81,5 @@ class Rsc(Bcls):
     Source: code of Listwise ITR, `model.py:151-166`. Attributes as `Bcls`.
     """
 
+    name: ClassVar[str] = "rsc"
     transform: TransformText = "affine"
-
-    @property
-    def spec(self) -> Spec:
-        return spec_of("rsc", self)

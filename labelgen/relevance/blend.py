@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 from labelgen.errors import ConfigError
-from labelgen.relevance.base import Array, BlockRequest, Blocks, Scheme, SoftLabels, scheme, spec_of
+from labelgen.relevance.base import Array, BlockRequest, Blocks, NamedScheme, Scheme, SoftLabels, scheme
 from labelgen.relevance.transforms import geometric_mean, mean
-from labelgen.specs import Spec
 
 
 @dataclass(frozen=True)
-class Blend:
+class Blend(NamedScheme):
     """`relevance` is the mean of that of the schemes in `of`, each after its own transforms.
 
     `Blend(of=("bcls(text='minilm', transform='softmax')", "bcls(text='mpnet', transform='softmax')"))` is the mean of
@@ -24,6 +24,7 @@ class Blend:
         how: `mean` or `geometric_mean` (of positive parts).
     """
 
+    name: ClassVar[str] = "blend"
     of: tuple[str, ...]
     weights: tuple[float, ...] | None = None
     how: str = "mean"
@@ -37,19 +38,15 @@ class Blend:
             raise ConfigError(f"{len(self.weights)} weights for {len(self.of)} schemes")
         _ = self._parts
 
-    @property
-    def spec(self) -> Spec:
-        return spec_of("blend", self)
-
     @cached_property
     def _parts(self) -> tuple[Scheme, ...]:
         return tuple(scheme(text) for text in self.of)
 
-    @property
-    def needs(self) -> frozenset[BlockRequest]:
-        return frozenset().union(*(part.needs for part in self._parts))
+    @cached_property
+    def requests(self) -> tuple[BlockRequest, ...]:
+        return tuple(frozenset().union(*(part.needs for part in self._parts)))
 
-    @property
+    @cached_property
     def quantiles(self) -> frozenset[BlockRequest]:
         return frozenset().union(*(part.quantiles for part in self._parts))
 

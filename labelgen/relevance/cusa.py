@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from labelgen.errors import ConfigError
 from labelgen.relevance.assemble import Pipeline, check_aligned, soft_labels
-from labelgen.relevance.base import BlockRequest, Blocks, SoftLabels, spec_of
+from labelgen.relevance.base import BlockRequest, Blocks, NamedScheme, SoftLabels
 from labelgen.relevance.transforms import TransformText, geometric_mean, mean
-from labelgen.specs import Spec
 from labelgen.types import Relation
 
 MODES = ("each", "add", "dot")
 
 
 @dataclass(frozen=True)
-class Cusa:
+class Cusa(NamedScheme):
     """A[a, b] = cos of images a and b, T[a, b] = cos of captions a and b, of the sampled captions, diagonal kept::
 
         each:  image-to-text takes A, text-to-image takes T
@@ -34,6 +34,7 @@ class Cusa:
         transform: applied to the targets; none by default (the losses have the softmax).
     """
 
+    name: ClassVar[str] = "cusa"
     mode: str = "each"
     text: str | None = None
     image: str | None = None
@@ -49,29 +50,17 @@ class Cusa:
                 expected="transforms that read no quantile table",
             )
 
-    @property
-    def spec(self) -> Spec:
-        return spec_of("cusa", self)
-
     @cached_property
     def _pipeline(self) -> Pipeline:
         return Pipeline.parse(self.transform)
 
     @cached_property
-    def _requests(self) -> tuple[BlockRequest, BlockRequest]:
+    def requests(self) -> tuple[BlockRequest, ...]:
         return BlockRequest(Relation.I2I, self.image), BlockRequest(Relation.T2T, self.text)
-
-    @property
-    def needs(self) -> frozenset[BlockRequest]:
-        return frozenset(self._requests)
-
-    @property
-    def quantiles(self) -> frozenset[BlockRequest]:
-        return frozenset()
 
     def relevance(self, blocks: Blocks) -> SoftLabels:
         check_aligned(blocks, self)
-        images, texts = map(blocks.get, self._requests)
+        images, texts = map(blocks.get, self.requests)
         first, second = images, texts if self.mode == "each" else None
         if self.mode != "each":
             first = (mean if self.mode == "add" else geometric_mean)([images, texts])

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
 from labelgen.errors import ConfigError
 from labelgen.relevance.assemble import counted
-from labelgen.relevance.base import BlockRequest, Blocks, SoftLabels
+from labelgen.relevance.base import BlockRequest, Blocks, NamedScheme, SoftLabels
 from labelgen.relevance.fusion import Fusion, block_ranks, fusion
-from labelgen.specs import Spec
 from labelgen.types import Float64, Int64, Relation
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(NamedScheme):
     """Relevance = the fused label, clipped to [0, 1]; 1 where the caption is one of the image.
 
     Its first name, `fused`, is another name of it in specs.
@@ -25,6 +25,7 @@ class Ensemble:
         by: the spec of a fusion, for example `"logistic(of=['i2t.text', 'i2i.image'], weights=[9, 2], bias=-7)"`.
     """
 
+    name: ClassVar[str] = "ensemble"
     by: str
 
     def __post_init__(self) -> None:
@@ -34,17 +35,9 @@ class Ensemble:
     def fusion(self) -> Fusion:
         return fusion(self.by)
 
-    @property
-    def spec(self) -> Spec:
-        return Spec.of("ensemble", by=self.by)
-
-    @property
-    def needs(self) -> frozenset[BlockRequest]:
-        return frozenset(self.fusion.inputs)
-
-    @property
-    def quantiles(self) -> frozenset[BlockRequest]:
-        return frozenset()
+    @cached_property
+    def requests(self) -> tuple[BlockRequest, ...]:
+        return self.fusion.inputs
 
     def relevance(self, blocks: Blocks) -> SoftLabels:
         """Raises ConfigError where an `i2i` or `t2t` input meets a batch that lacks the photograph of a caption."""

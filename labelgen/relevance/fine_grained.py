@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from labelgen.errors import ConfigError
 from labelgen.relevance.assemble import Pipeline, soft_labels
-from labelgen.relevance.base import BlockRequest, Blocks, SetAggregation, SoftLabels, spec_of
+from labelgen.relevance.base import BlockRequest, Blocks, NamedScheme, SetAggregation, SoftLabels
 from labelgen.relevance.transforms import pair_targets, pair_weights
-from labelgen.specs import Spec
 from labelgen.types import Relation
+
+__all__ = ["MODES", "FineGrained", "pair_targets", "pair_weights"]
 
 MODES = ("weight", "target")
 
 
 @dataclass(frozen=True)
-class FineGrained:
+class FineGrained(NamedScheme):
     """s[a, b] = similarity of caption b with the text of image a, clipped to [0, 1]; positives are pairs of one image.
 
     Fields of the soft labels: `relevance` (s, or with mode `target` the targets of `pair_targets`), `weights` (of
@@ -33,6 +35,7 @@ class FineGrained:
         mode: `weight` or `target`.
     """
 
+    name: ClassVar[str] = "fine_grained"
     text: str | None = None
     aggregation: SetAggregation = "max"
     gamma: float = 1.0
@@ -43,26 +46,14 @@ class FineGrained:
             raise ConfigError(f"mode={self.mode!r} is unknown", expected=" or ".join(MODES))
         if not self.gamma >= 0:
             raise ConfigError(f"gamma is {self.gamma}", expected="0 or more")
-        _ = self._request
-
-    @property
-    def spec(self) -> Spec:
-        return spec_of("fine_grained", self)
-
-    @property
-    def needs(self) -> frozenset[BlockRequest]:
-        return frozenset({self._request})
+        _ = self.requests
 
     @cached_property
-    def _request(self) -> BlockRequest:
-        return BlockRequest(Relation.I2T, self.text, self.aggregation)
-
-    @property
-    def quantiles(self) -> frozenset[BlockRequest]:
-        return frozenset()
+    def requests(self) -> tuple[BlockRequest, ...]:
+        return (BlockRequest(Relation.I2T, self.text, self.aggregation),)
 
     def relevance(self, blocks: Blocks) -> SoftLabels:
-        similarity = blocks.get(self._request)
+        similarity = blocks.get(self.requests[0])
         positives = blocks.same_image
         if self.mode == "target":
             return soft_labels(blocks, pair_targets(similarity, positives), Pipeline(), i2t=similarity)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from labelgen.errors import ConfigError
 from labelgen.relevance.assemble import Pipeline, soft_labels, with_positives
-from labelgen.relevance.base import BlockRequest, Blocks, SetAggregation, SoftLabels, spec_of
+from labelgen.relevance.base import BlockRequest, Blocks, NamedScheme, SetAggregation, SoftLabels
 from labelgen.relevance.transforms import value_at
-from labelgen.specs import Spec
 from labelgen.types import Relation
 
 
 @dataclass(frozen=True)
-class LanguageMargin:
+class LanguageMargin(NamedScheme):
     """The R of `bcls`, and `threshold`: R of random pairs at a percentile, from the store's quantile table.
 
     Fields of the soft labels: `relevance` and `i2t` (R), `threshold`, for the loss `language_margin`.
@@ -27,6 +27,7 @@ class LanguageMargin:
         aggregation: of an image's captions: `max` or `mean`; the store keeps tables of these.
     """
 
+    name: ClassVar[str] = "language_margin"
     percentile: float = 50.0
     text: str | None = None
     aggregation: SetAggregation = "max"
@@ -37,24 +38,16 @@ class LanguageMargin:
         if self.aggregation not in ("max", "mean"):
             raise ConfigError(f"no quantile table of aggregation {self.aggregation!r}", expected="max or mean")
 
-    @property
-    def spec(self) -> Spec:
-        return spec_of("language_margin", self)
-
     @cached_property
-    def _request(self) -> BlockRequest:
-        return BlockRequest(Relation.I2T, self.text, self.aggregation)
-
-    @property
-    def needs(self) -> frozenset[BlockRequest]:
-        return frozenset({self._request})
+    def requests(self) -> tuple[BlockRequest, ...]:
+        return (BlockRequest(Relation.I2T, self.text, self.aggregation),)
 
     @property
     def quantiles(self) -> frozenset[BlockRequest]:
         return self.needs
 
     def relevance(self, blocks: Blocks) -> SoftLabels:
-        similarity = blocks.get(self._request)
-        limit = value_at(blocks.quantile_table(self._request), self.percentile / 100)
+        similarity = blocks.get(self.requests[0])
+        limit = value_at(blocks.quantile_table(self.requests[0]), self.percentile / 100)
         positive = with_positives(similarity, blocks)
         return soft_labels(blocks, positive, Pipeline(), i2t=similarity, threshold=limit)

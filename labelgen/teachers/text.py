@@ -35,17 +35,13 @@ PROBES = (
 )
 
 
-def _none(text: str) -> str:
-    return text
-
-
 def _cusa(text: str) -> str:
     spaced = text.lower().translate(_CUSA_SPACES).replace("<person>", "person")
     words = re.sub(r"\s{2,}", " ", spaced).rstrip("\n").strip(" ").split(" ")
     return " ".join(words[:_CUSA_MAX_WORDS])
 
 
-TEXT_STEPS: Mapping[str, TextStep] = MappingProxyType({"none": _none, "cusa": _cusa})
+TEXT_STEPS: Mapping[str, TextStep] = MappingProxyType({"none": str, "cusa": _cusa})
 
 
 def text_step(name: str) -> TextStep:

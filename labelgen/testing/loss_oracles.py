@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 #: Scores and labels of the candidates of one query that count: score, label, position.
 Candidates: TypeAlias = list[tuple[float, float, int]]
-#: Loss of one query, or None if it is left out of the mean.
-QueryLoss: TypeAlias = Callable[[float, Candidates], float | None]
+#: Loss of one query: of the score of its pair, and its negatives.
+QueryLoss: TypeAlias = Callable[[float, Candidates], float]
 
 
 def triplet_hard_negative(scores: ArrayLike, *, margin: float = 0.2, where: ArrayLike | None = None) -> float:
@@ -46,7 +47,7 @@ def triplet_soft_negative(
 def sel_hn_triplet(
     scores: ArrayLike, *, margin: float = 0.2, epsilon: float = 0.01, where: ArrayLike | None = None
 ) -> float:
-    """Mean hinge where own score and hardest negative are near, else the hardest hinge."""
+    """Mean hinge where the score of the pair and hardest negative are near, else the hardest hinge."""
 
     def loss(positive: float, others: Candidates) -> float:
         hinges = [_hinge(s - positive + margin) for s, _, _ in others]
@@ -124,9 +125,7 @@ def sliding_window_kendall(
 ) -> float:
     """Violations of the ends of windows over the candidates sorted by label."""
 
-    def loss(candidates: Candidates) -> float | None:
-        if not candidates:
-            return None
+    def loss(candidates: Candidates) -> float:
         ordered = sorted(candidates, key=lambda item: (-item[1], item[2]))
         violations = []
         for first in range(0, len(ordered) - window + 1, stride):
@@ -157,9 +156,7 @@ def smooth_ndcg(
 ) -> float:
     """1 - NDCG with smooth ranks."""
 
-    def loss(candidates: Candidates) -> float | None:
-        if not candidates:
-            return None
+    def loss(candidates: Candidates) -> float:
         ranks = smooth_ranks([s for s, _, _ in candidates], temperature)
         labels = [r for _, r, _ in candidates]
         if ideal_ties == "competition":
@@ -186,9 +183,7 @@ def listnet(
 ) -> float:
     """Cross entropy of the labels' and the scores' softmax."""
 
-    def loss(candidates: Candidates) -> float | None:
-        if not candidates:
-            return None
+    def loss(candidates: Candidates) -> float:
         logs = _log_softmax([s / temperature for s, _, _ in candidates])
         target = _log_softmax([r / relevance_temperature for _, r, _ in candidates])
         return -sum(math.exp(q) * p for q, p in zip(target, logs, strict=True))
@@ -250,9 +245,7 @@ def csa(
 ) -> float:
     """KL divergence of rows and of columns."""
 
-    def loss(candidates: Candidates) -> float | None:
-        return _divergence(candidates, temperature, relevance_temperature) if candidates else None
-
+    loss = partial(_divergence, temperature=temperature, relevance_temperature=relevance_temperature)
     return _queries(loss, scores, relevance, where, relevance_t2i)
 
 
@@ -316,18 +309,15 @@ def _rows(scores: ArrayLike, relevance: ArrayLike, where: ArrayLike | None) -> l
 
 
 def _queries(
-    loss: Callable[[Candidates], float | None],
+    loss: Callable[[Candidates], float],
     scores: ArrayLike,
     relevance: ArrayLike,
     where: ArrayLike | None,
     relevance_t2i: ArrayLike | None,
 ) -> float:
-    """Mean over the queries of a direction that are not left out, then over the directions."""
-    halves = []
-    for queries in _both(scores, relevance, where, relevance_t2i):
-        found = [loss(candidates) for candidates in queries]
-        halves.append(_mean([value for value in found if value is not None]))
-    return sum(halves) / 2
+    """Mean over the queries of a direction that have a candidate, then over the directions."""
+    both = _both(scores, relevance, where, relevance_t2i)
+    return sum(_mean([loss(candidates) for candidates in queries if candidates]) for queries in both) / 2
 
 
 def _pairs(
@@ -337,7 +327,7 @@ def _pairs(
     relevance: ArrayLike | None = None,
     relevance_t2i: ArrayLike | None = None,
 ) -> float:
-    """As `_queries` for losses of own pairs: `loss(own score, negatives)`; queries without a negative are left out."""
+    """As `_queries` for losses of pairs; queries without a negative are left out."""
     values = np.asarray(scores, np.float64)
     labels = np.zeros(values.shape) if relevance is None else relevance
     halves = []
@@ -347,7 +337,7 @@ def _pairs(
             others = [item for item in candidates if item[2] != query]
             if others:
                 found.append(loss(float(values[query, query]), others))
-        halves.append(_mean([value for value in found if value is not None]))
+        halves.append(_mean(found))
     return sum(halves) / 2
 
 

@@ -88,7 +88,7 @@ def test_the_first_caption_of_a_key(even: Store) -> None:
 
     assert first_caption("__key__")({"__key__": ["a/b", b"c"]}) == ["a/b#0", "c#0"]
     stage = soft_label_stage(even, "__key__", scheme=Everything())
-    assert stage.add.caption_key({"__key__": ["x"]}) == ["x#0"]
+    assert stage.args[0].caption_key({"__key__": ["x"]}) == ["x#0"]
 
 
 @pytest.mark.filterwarnings("ignore")  # the library's own

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from labelgen.corpus.adapters.karpathy import find_karpathy, karpathy_records
 from labelgen.corpus.base import CaptionRecord, DatasetInfo, ImageRecord, Records
@@ -101,28 +100,21 @@ def _records(paths: list[Path], year: str, ledger: Ledger) -> tuple[list[ImageRe
         data = read_json(path)
         entries = items(field(data, "images", path.name), f"'images' of {path.name}")
         ledger.seen("entries", len(entries))
+        where = f"an image of {path.name}"
         for entry in entries:
-            images.append(_image(entry, split, f"{split}{year}", len(images), path))
+            image_id, name = text_id(field(entry, "id", where), where), text_field(entry, "file_name", where)
+            file = name if name.startswith("/") else f"{split}{year}/{name}"
+            images.append(ImageRecord(image_id, split, file, len(images)))
         ledger.used("entries", len(entries))
         annotations = items(field(data, "annotations", path.name), f"'annotations' of {path.name}")
         ledger.seen("annotations", len(annotations))
+        where = f"an annotation of {path.name}"
         for entry in annotations:
-            captions.append(_caption(entry, len(captions), path))
+            caption_id, image_id = (text_id(field(entry, name, where), where) for name in ("id", "image_id"))
+            text = text_of(field(entry, "caption", where), where)
+            captions.append(CaptionRecord(caption_id, image_id, text, len(captions)))
         ledger.used("annotations", len(annotations))
     return images, captions
-
-
-def _image(entry: Any, split: str, folder: str, row: int, path: Path) -> ImageRecord:
-    where = f"an image of {path.name}"
-    image_id, name = field(entry, "id", where), text_field(entry, "file_name", where)
-    return ImageRecord(text_id(image_id, where), split, name if name.startswith("/") else f"{folder}/{name}", row)
-
-
-def _caption(entry: Any, row: int, path: Path) -> CaptionRecord:
-    where = f"an annotation of {path.name}"
-    caption_id, image_id = field(entry, "id", where), field(entry, "image_id", where)
-    text = text_of(field(entry, "caption", where), where)
-    return CaptionRecord(text_id(caption_id, where), text_id(image_id, where), text, row)
 
 
 def _located(root: Path, given: str, images: Sequence[ImageRecord]) -> tuple[Path | None, list[ImageRecord]]:

@@ -79,7 +79,8 @@ def _read_split(
         where = f"entry {row} of {path.name}"
         ledger.seen("entries")
         image_id = text_id(field(entry, "image_id", where), where)
-        file = _relative(text_field(entry, "image_path", where))
+        # the folder has other names on other disks, the files in it have not
+        file = text_field(entry, "image_path", where).removeprefix("./").removeprefix("pics/")
         if image_id not in files:
             images.append(ImageRecord(image_id, split, file, len(images)))
         elif files[image_id] != file:
@@ -90,8 +91,3 @@ def _read_split(
         captions.append(CaptionRecord(f"{image_id}#{numbers[image_id]}", image_id, text, len(captions)))
         numbers[image_id] += 1
         ledger.used("entries")
-
-
-def _relative(path: str) -> str:
-    """`./pics/x.jpg` -> `x.jpg`: the folder has other names on other disks, the files in it have not."""
-    return path.removeprefix("./").removeprefix("pics/")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from labelgen.corpus.base import CaptionRecord, ImageRecord
 from labelgen.corpus.files import field, find_file, items, read_json, text_field
@@ -78,7 +77,7 @@ def karpathy_records(
         own_id = text_id(field(entry, id_field, where), where) if id_field else None
         name = text_field(entry, "filename", where)
         image_id = file_stem(name) if own_id is None else own_id
-        folder = _folder(entry, folder_field, where)
+        folder = text_field(entry, folder_field, where) if folder_field and entry.get(folder_field) is not None else ""
         file = f"{folder}/{name}" if folder else name
         images.append(ImageRecord(image_id, SPLITS.get(split, split), file, row))
         ledger.used("entries")
@@ -89,7 +88,3 @@ def karpathy_records(
             captions.append(CaptionRecord(caption_id, image_id, text, len(captions)))
         ledger.used("sentences", len(sentences))
     return images, captions
-
-
-def _folder(entry: Mapping[str, Any], name: str, where: str) -> str:
-    return "" if not name or entry.get(name) is None else text_field(entry, name, where)

@@ -33,7 +33,7 @@ def shards_of(folder: Path, ledger: Ledger) -> list[Path]:
     shards, packed = [], []
     for path, linked in _files(folder):
         name = path.relative_to(folder).as_posix()
-        if _is_packed(name):
+        if _COMPRESSED.search(name) and not _UNFINISHED.search(name) and not _COMPANION.search(name):
             packed.append(name)
             continue
         ledger.seen(FILES)
@@ -72,10 +72,6 @@ def _files(folder: Path) -> Iterator[tuple[Path, bool]]:
             path = Path(parent, name)
             if path.is_symlink() or TAR.search(name):
                 yield path, path.is_symlink()
-
-
-def _is_packed(name: str) -> bool:
-    return bool(_COMPRESSED.search(name)) and not _UNFINISHED.search(name) and not _COMPANION.search(name)
 
 
 def _other_file(name: str) -> tuple[str, bool]:

@@ -10,6 +10,7 @@ A stage is a function from an iterator to an iterator; a function for `.map` tak
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from labelgen.loader.batches import AddSoftLabels, Key, found, plain_id
@@ -27,17 +28,7 @@ def soft_label_stage(
             is the first one of its image, as the data set `webdataset` names it: `<key>#0`.
         others: as in `AddSoftLabels`.
     """
-    return Stage(AddSoftLabels(store, image_key, caption_key or first_caption(image_key), **others))
-
-
-class Stage:
-    """Maps batches one by one; picklable, so that workers may be spawned."""
-
-    def __init__(self, add: AddSoftLabels) -> None:
-        self.add = add
-
-    def __call__(self, batches: Iterable[Any]) -> Iterator[Any]:
-        return map(self.add, batches)
+    return partial(map, AddSoftLabels(store, image_key, caption_key or first_caption(image_key), **others))
 
 
 class first_caption:  # noqa: N801 - used as a function, a class because it is pickled

@@ -36,7 +36,8 @@ def check_embedding(
     alive_rows, constant = 0, True
     for start, stop in _pieces(entry.array):
         rows = array.slice(start, stop)
-        alive, finite = has_embedding(rows), _finite(rows)
+        alive = has_embedding(rows)
+        finite: Bool = np.logical_and.reduce(np.isfinite(rows), axis=1)
         wide = np.where(finite[:, None], rows, 0).astype(np.float32)
         unit = np.abs(np.einsum("ij,ij->i", wide, wide) - 1) <= _NORM_TOLERANCE
         found.add_rows(path, "values are not finite", ~finite, start)
@@ -64,7 +65,7 @@ def check_neighbors(root: Path, manifest: Manifest, entry: NeighborEntry, found:
             continue
         for what, bad in {
             "filling is not at the end, or its scores are not -inf": _bad_filling(filled, scores),
-            "scores that are no similarities": _bad_scores(filled, scores),
+            "scores that are no similarities": np.any(~(filled | (scores >= -1) & (scores <= 1)), axis=1),
             "not sorted by score descending, then row ascending": _bad_order(ids, scores),
             "an id is listed twice": _repeated(ids),
             "next does not bound the list": _bad_bound(filled, scores, bound, entry.approximate),
@@ -124,12 +125,6 @@ def _bad_filling(filled: Bool, scores: Float32) -> Bool:
     return bad
 
 
-def _bad_scores(filled: Bool, scores: Float32) -> Bool:
-    sound: Bool = filled | (scores >= -1) & (scores <= 1)  # NaN is neither
-    bad: Bool = np.any(~sound, axis=1)
-    return bad
-
-
 def _bad_order(ids: UInt32, scores: Float32) -> Bool:
     tie = (scores[:, :-1] == scores[:, 1:]) & ((ids[:, :-1] < ids[:, 1:]) | (ids[:, 1:] == PAD_ROW))
     bad: Bool = ~((scores[:, :-1] > scores[:, 1:]) | tie).all(axis=1)
@@ -148,11 +143,6 @@ def _bad_bound(filled: Bool, scores: Float32, bound: Float32, approximate: bool)
     short = filled[:, -1] & (bound > PAD_SCORE)
     bad: Bool = ~(bound <= scores[:, -1]) | short
     return bad
-
-
-def _finite(rows: NDArray[Any]) -> Bool:
-    finite: Bool = np.isfinite(rows).all(axis=1)
-    return finite
 
 
 def _pieces(spec: ArraySpec) -> Iterator[tuple[int, int]]:

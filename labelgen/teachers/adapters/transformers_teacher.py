@@ -64,11 +64,13 @@ def transformers(
     # An unused pooler may be random: it is not taken then.
     checkpoint.refuse_random(model, lambda name: name.startswith("pooler."))
     features = _Features(compute.place(network), pool, pooled=not checkpoint.missing)
+    described_pixels = processor.to_dict().items()
+    pixels = {key: value for key, value in described_pixels if value is not None and key != "image_processor_type"}
     facts = {
         "weights": weight_hash(network.state_dict(), without=checkpoint.missing),
         "network": type(network).__name__,
         "pool": features.pooling,
-        "image": {"processor": type(processor).__name__, **canonical(_plain(processor.to_dict()))},
+        "image": {"processor": type(processor).__name__, **canonical(pixels)},
         "settings": settings(written),
     }
     notes = checkpoint.notes(model)
@@ -147,8 +149,3 @@ def _tensor(output: Any) -> torch.Tensor:
     """Release 5 returns an output object whose `pooler_output` are the features, release 4 the features."""
     features: torch.Tensor = getattr(output, "pooler_output", output)
     return features
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of an image processor that say something about pixels."""
-    return {key: value for key, value in settings.items() if value is not None and key != "image_processor_type"}

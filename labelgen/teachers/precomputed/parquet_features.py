@@ -34,7 +34,10 @@ class ParquetRows:
     def __init__(self, path: Path, modality: Modality = "image") -> None:
         self._file = ParquetFile(path)
         fields = list(self._file.schema_arrow)
-        self._column = _only([field.name for field in fields if _is_list(field.type)], "columns of lists")
+        lists = [field.name for field in fields if _is_list(field.type)]
+        if len(lists) != 1:
+            raise ValueError(f"{len(lists)} columns of lists: {some(lists)}; expected one")
+        self._column = lists[0]
         self._batch = self._bounded()
         others = {field.name: field.type for field in fields if field.name != self._column}
         named = id_name_for(others, modality) or [name for name, kind in others.items() if _is_id(kind)]
@@ -111,12 +114,6 @@ def _numbers(scalar: Any) -> NDArray[Any]:
         return np.empty(0, dtype=np.float32)
     values: NDArray[Any] = scalar.values.to_numpy(zero_copy_only=False)
     return values.copy()  # lets go of the batch
-
-
-def _only(names: Sequence[str], what: str) -> str:
-    if len(names) != 1:
-        raise ValueError(f"{len(names)} {what}: {some(names)}; expected one")
-    return names[0]
 
 
 def _is_list(kind: Any) -> bool:

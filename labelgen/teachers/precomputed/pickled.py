@@ -120,10 +120,12 @@ class _Machine:
 
     def run(self, start: int) -> Any:
         for name, begin, end in _instructions(self.data, start):
-            handler = _HANDLERS.get(name)
-            if handler is None:
+            if name in _VALUES:
+                self.stack.append(_VALUES[name](self, begin, end))
+            elif name in _CHANGES:
+                _CHANGES[name](self, begin, end)
+            else:
                 raise ValueError(f"the pickle instruction {name}, which a dict of arrays does not need")
-            handler(self, begin, end)
         return self.stack.pop()
 
     def above_mark(self) -> list[Any]:
@@ -144,43 +146,66 @@ class _Machine:
         return items
 
 
-_Handler: TypeAlias = Callable[[_Machine, int, int], None]
+_Step: TypeAlias = Callable[[_Machine, int, int], Any]
 
 
-def _constant(make: Callable[[], Any]) -> _Handler:
-    return lambda machine, begin, end: machine.stack.append(make())
+def _number(form: str) -> _Step:
+    return lambda machine, begin, end: struct.unpack_from(form, machine.data, begin)[0]
 
 
-def _number(form: str) -> _Handler:
-    return lambda machine, begin, end: machine.stack.append(struct.unpack_from(form, machine.data, begin)[0])
-
-
-def _long(machine: _Machine, begin: int, end: int) -> None:
+def _long(machine: _Machine, begin: int, end: int) -> int:
     if end - begin > _LONGEST_NUMBER:
         raise ValueError(f"a whole number of {end - begin:,} bytes")
-    machine.stack.append(int.from_bytes(machine.data[begin:end], "little", signed=True))
+    return int.from_bytes(machine.data[begin:end], "little", signed=True)
 
 
-def _unicode(machine: _Machine, begin: int, end: int) -> None:
-    machine.stack.append(machine.data[begin:end].decode("utf-8", "surrogatepass"))
+def _reduce(machine: _Machine, begin: int, end: int) -> Any:
+    function, arguments = machine.last(2)
+    return call(expect(function, Name), expect(arguments, tuple))
 
 
-def _bytes(machine: _Machine, begin: int, end: int) -> None:
-    machine.stack.append(Span(machine.data, begin, end))
-
-
-def _get(machine: _Machine, begin: int, end: int) -> None:
-    machine.stack.append(machine.memo[int.from_bytes(machine.data[begin:end], "little")])
+#: Instructions that push a value.
+_VALUES: Mapping[str, _Step] = MappingProxyType(
+    {
+        "NONE": lambda *_: None,
+        "NEWTRUE": lambda *_: True,
+        "NEWFALSE": lambda *_: False,
+        "EMPTY_TUPLE": lambda *_: (),
+        "EMPTY_LIST": lambda *_: [],
+        "EMPTY_DICT": lambda *_: {},
+        "MARK": lambda *_: _MARK,
+        "BININT": _number("<i"),
+        "BININT1": _number("<B"),
+        "BININT2": _number("<H"),
+        "BINFLOAT": _number(">d"),
+        **dict.fromkeys(["LONG1", "LONG4"], _long),
+        **dict.fromkeys(
+            ["SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"],
+            lambda machine, begin, end: machine.data[begin:end].decode("utf-8", "surrogatepass"),
+        ),
+        **dict.fromkeys(
+            ["SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8", "BINSTRING", "SHORT_BINSTRING"],
+            lambda machine, begin, end: Span(machine.data, begin, end),
+        ),
+        **dict.fromkeys(
+            ["BINGET", "LONG_BINGET"],
+            lambda machine, begin, end: machine.memo[int.from_bytes(machine.data[begin:end], "little")],
+        ),
+        "TUPLE1": lambda machine, *_: tuple(machine.last(1)),
+        "TUPLE2": lambda machine, *_: tuple(machine.last(2)),
+        "TUPLE3": lambda machine, *_: tuple(machine.last(3)),
+        "TUPLE": lambda machine, *_: tuple(machine.above_mark()),
+        "GLOBAL": lambda machine, begin, end: named(*machine.data[begin : end - 1].decode("utf-8").split("\n")),
+        "STACK_GLOBAL": lambda machine, *_: named(*machine.last(2)),
+        "REDUCE": _reduce,
+    }
+)
 
 
 def _put(machine: _Machine, begin: int, end: int) -> None:
     # MEMOIZE has no argument: it takes the next free number.
     number = int.from_bytes(machine.data[begin:end], "little") if end > begin else len(machine.memo)
     machine.memo[number] = machine.stack[-1]
-
-
-def _tuple(count: int) -> _Handler:
-    return lambda machine, begin, end: machine.stack.append(tuple(machine.last(count)))
 
 
 def _extend(machine: _Machine, items: list[Any]) -> None:
@@ -195,60 +220,20 @@ def _set(machine: _Machine, items: list[Any]) -> None:
         target[name] = value
 
 
-def _global(machine: _Machine, begin: int, end: int) -> None:
-    machine.stack.append(named(*machine.data[begin : end - 1].decode("utf-8").split("\n")))
-
-
-def _stack_global(machine: _Machine, begin: int, end: int) -> None:
-    machine.stack.append(named(*machine.last(2)))
-
-
-def _reduce(machine: _Machine, begin: int, end: int) -> None:
-    function, arguments = machine.last(2)
-    machine.stack.append(call(expect(function, Name), expect(arguments, tuple)))
-
-
 def _build(machine: _Machine, begin: int, end: int) -> None:
     (state,) = machine.last(1)
     build(machine.stack[-1], expect(state, tuple))
 
 
-def _nothing(machine: _Machine, begin: int, end: int) -> None:
-    """Framing and the protocol's number say nothing about values."""
-
-
-_HANDLERS: Mapping[str, _Handler] = MappingProxyType(
+#: Instructions that change the value on top, or nothing.
+_CHANGES: Mapping[str, _Step] = MappingProxyType(
     {
-        "PROTO": _nothing,
-        "FRAME": _nothing,
-        "NONE": _constant(lambda: None),
-        "NEWTRUE": _constant(lambda: True),
-        "NEWFALSE": _constant(lambda: False),
-        "EMPTY_TUPLE": _constant(tuple),
-        "EMPTY_LIST": _constant(list),
-        "EMPTY_DICT": _constant(dict),
-        "MARK": _constant(lambda: _MARK),
-        "BININT": _number("<i"),
-        "BININT1": _number("<B"),
-        "BININT2": _number("<H"),
-        "BINFLOAT": _number(">d"),
-        **dict.fromkeys(["LONG1", "LONG4"], _long),
-        **dict.fromkeys(["SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"], _unicode),
-        **dict.fromkeys(["SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"], _bytes),
-        **dict.fromkeys(["BINSTRING", "SHORT_BINSTRING"], _bytes),
-        **dict.fromkeys(["BINGET", "LONG_BINGET"], _get),
+        **dict.fromkeys(["PROTO", "FRAME"], lambda *_: None),
         **dict.fromkeys(["BINPUT", "LONG_BINPUT", "MEMOIZE"], _put),
-        "TUPLE1": _tuple(1),
-        "TUPLE2": _tuple(2),
-        "TUPLE3": _tuple(3),
-        "TUPLE": lambda machine, begin, end: machine.stack.append(tuple(machine.above_mark())),
-        "APPEND": lambda machine, begin, end: _extend(machine, machine.last(1)),
-        "APPENDS": lambda machine, begin, end: _extend(machine, machine.above_mark()),
-        "SETITEM": lambda machine, begin, end: _set(machine, machine.last(2)),
-        "SETITEMS": lambda machine, begin, end: _set(machine, machine.above_mark()),
-        "GLOBAL": _global,
-        "STACK_GLOBAL": _stack_global,
-        "REDUCE": _reduce,
+        "APPEND": lambda machine, *_: _extend(machine, machine.last(1)),
+        "APPENDS": lambda machine, *_: _extend(machine, machine.above_mark()),
+        "SETITEM": lambda machine, *_: _set(machine, machine.last(2)),
+        "SETITEMS": lambda machine, *_: _set(machine, machine.above_mark()),
         "BUILD": _build,
     }
 )

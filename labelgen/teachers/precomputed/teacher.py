@@ -94,11 +94,11 @@ def _base_name(key: str) -> str:
     return key.replace("\\", "/").rsplit("/", 1)[-1]
 
 
-def _stem(key: str) -> str:
-    return _base_name(key).rsplit(".", 1)[0]
-
-
-_FORMS: Mapping[str, Callable[[str], str]] = {"id": str, "name": _base_name, "stem": _stem}
+_FORMS: Mapping[str, Callable[[str], str]] = {
+    "id": str,
+    "name": _base_name,
+    "stem": lambda key: _base_name(key).rsplit(".", 1)[0],
+}
 
 
 class Table:
