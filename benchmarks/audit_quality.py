@@ -4,7 +4,7 @@
 
 `--store` is Flickr8k with a text and an image teacher (and with `conse()`, where the cosine of an image and its caption
 is to be compared too), `--texts` is Flickr30k with a text teacher; either can be left out.
-False negatives: all judged foreign pairs; what was chosen was chosen on one half of the judged images (drawn with seed
+False negatives: all judged unannotated pairs; choices were made on one half of the judged images (drawn with seed
 0), the other half is reported beside all. Noise: captions swapped at random, or with a near neighbour, on
 Flickr8k as it is, on Flickr8k with one caption an image, and on the texts of Flickr30k. Intervals are of 95 % over
 resampled images.

@@ -5,7 +5,7 @@
 The second folder is a store of Flickr8k's test images with every bundled teacher: text (minilm), mpnet (where its parts
 are installed), image, lite1 and lite0 (efficientnet_lite of sizes 2, 1, 0) and clip (conse); it is built when it is not
 there (a few minutes, most of them for mpnet). Fusions get their parameters from the first half of
-the judged images; every line is the second half, foreign pairs apart. TF-IDF: 1- and 2-grams, sublinear, fitted on all
+the judged images; lines are of the second one, unannotated pairs. TF-IDF: 1- and 2-grams, sublinear, fitted on all
 captions of the set; the maximum over the image's captions, the judged one left out.
 """
 
@@ -74,7 +74,7 @@ def main(data: Path, out: Path) -> None:
         floor = agreement_figures(values, pairs.ratings, pairs.groups, counts, right=pairs.positive)
         rows = [row for row in card.rows if row.judgements == stem and row.subset == "unannotated"]
         best = max((row for row in rows if row.kind == "teacher"), key=lambda row: row.figures["spearman"].value)
-        print(f"\n{name}: {len(pairs):,} foreign pairs of {pairs.n_groups} images, second half\n")
+        print(f"\n{name}: {len(pairs):,} unannotated pairs of {pairs.n_groups} images, second half\n")
         print(f"| label | {' | '.join(MEASURES)} | Spearman over {best.label} |\n|---|---|---|---|---|---|")
         print(f"| TF-IDF | {' | '.join(shown(floor[name]) for name in MEASURES)} | |")
         for row in rows:

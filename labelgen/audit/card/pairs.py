@@ -27,8 +27,8 @@ class JudgedPairs:
         left, right: image or caption rows, by the relation, int64 [n]; -1 - i for sentence i of `sentences`.
         ratings: [n].
         annotated: whether the two items belong to the same image, bool [n].
-        groups: number of the image that stands for a pair in the bootstrap: that of its left item (a sentence that is
-            no caption stands for itself), int64 [n], numbers from 0.
+        groups: number of the image that the bootstrap draws for a pair: that of its left item (a sentence that is
+            no caption is a group by itself), int64 [n], numbers from 0.
         first_half: whether the image of the pair is in the first half, bool [n].
         sentences: texts that are no captions of the store.
         unknown: number of judged pairs that the store does not hold.

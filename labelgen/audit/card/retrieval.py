@@ -118,8 +118,8 @@ def _scored(
         if isinstance(label, Fusion):
             parts = [_need_block(store, need, relation, answers, here) for need in label.inputs]
             fused = label.combine([row_ranks(part) for part in parts] if label.uses_ranks else parts)
-            alive = np.isfinite(np.stack(parts)).all(axis=0)
-            yield here, np.where(alive, np.nan_to_num(fused, nan=-np.inf), -np.inf)
+            known = np.isfinite(np.stack(parts)).all(axis=0)
+            yield here, np.where(known, np.nan_to_num(fused, nan=-np.inf), -np.inf)
         else:
             yield here, _need_block(store, label, relation, answers, here)
 

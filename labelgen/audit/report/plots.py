@@ -1,4 +1,4 @@
-"""Plots of the report as inline SVG: how similar own pairs are, and how similar random ones, by the statistics."""
+"""Plots of the page as inline SVG: similarities of annotated and of random pairs, from the statistics."""
 
 from __future__ import annotations
 
