@@ -105,9 +105,9 @@ def _fused(rows: Any, offsets: Any, relations: str, device: str) -> Any:
     keys: dict[Any, Any] = {}
     for strip in engine.schedule(plan):
         for found in engine.search(plan, strip):
-            if found.want not in keys:
-                keys[found.want] = np.full((n_queries(plan, found.want), K + 1), PAD_KEY)
-            held = keys[found.want][found.first_row : found.first_row + len(found.keys)]
+            if found.request not in keys:
+                keys[found.request] = np.full((n_queries(plan, found.request), K + 1), PAD_KEY)
+            held = keys[found.request][found.first_row : found.first_row + len(found.keys)]
             held[:] = merge([held, found.keys], K + 1)
     return keys
 

@@ -1,4 +1,4 @@
-"""Exact neighbour search: the fused engine beside what people write and install, one factor at a time, in one run.
+"""Exact neighbour search: the tiled engine beside what people write and install, one factor at a time, in one run.
 
     python benchmarks/search.py --store stores/bench/flickr30k --out bench/search
         [--cases base,n,dim,k,float32,relations,memory]
@@ -131,8 +131,8 @@ def _plan(rows: np.ndarray, offsets: np.ndarray, k: int, relations: str, memory:
     from labelgen.similarity.base import ArrayRows, ListRequest, SearchPlan
     from labelgen.types import Relation
 
-    wants = tuple(ListRequest(Relation(name), k) for name in relations.split("+"))
-    return SearchPlan("text", ArrayRows(rows), None, offsets, ((0, len(offsets) - 1),), wants, memory)
+    requests = tuple(ListRequest(Relation(name), k) for name in relations.split("+"))
+    return SearchPlan("text", ArrayRows(rows), None, offsets, ((0, len(offsets) - 1),), requests, memory)
 
 
 def _fused(relations: str, precision: Any = None) -> Callable[[np.ndarray, np.ndarray, int], Any]:
@@ -144,7 +144,7 @@ def _fused(relations: str, precision: Any = None) -> Callable[[np.ndarray, np.nd
         plan = _plan(rows, offsets, k, relations)
         engine = engine.TiledEngine()
         found = [partial for strip in engine.schedule(plan) for partial in engine.search(plan, strip)]
-        return {partial.want: partial.keys for partial in found}
+        return {partial.request: partial.keys for partial in found}
 
     return search
 
@@ -250,7 +250,7 @@ def _measured(method: str, rows: np.ndarray, offsets: np.ndarray, k: int) -> dic
 
 
 class _ProductTime:
-    """CPU seconds that all threads of the fused engine spend in matrix products."""
+    """CPU seconds that all threads of the tiled engine spend in matrix products."""
 
     def __enter__(self) -> _ProductTime:
         from labelgen.similarity.tiled.product import TileProduct
@@ -280,10 +280,10 @@ def _check_ours(found: dict[Any, np.ndarray], rows: np.ndarray, offsets: np.ndar
     from labelgen.similarity.reference import exact_lists
 
     strip = Strip(0, len(offsets) - 1, ((0, len(offsets) - 1),))
-    for want, keys in found.items():
+    for request, keys in found.items():
         sample = np.unique(np.linspace(0, len(keys) - 1, SAMPLE).astype(int))
-        plan = _plan(rows, offsets, k, want.relation.value)
-        np.testing.assert_array_equal(keys[sample], exact_lists(plan, strip, want, sample), err_msg=str(want))
+        plan = _plan(rows, offsets, k, request.relation.value)
+        np.testing.assert_array_equal(keys[sample], exact_lists(plan, strip, request, sample), err_msg=str(request))
 
 
 def _recall(found: np.ndarray, rows: np.ndarray, k: int) -> float:
@@ -310,9 +310,9 @@ def _measured_memory(store: Path, budget: int) -> dict[str, Any]:
 
     opened = labelgen.open(store)
     offsets = np.concatenate([[0], np.cumsum(opened.images["n_captions"].to_numpy())]).astype(np.int64)
-    wants = _plan(np.empty((0, 1), np.float16), offsets, BASE["k"], "t2t+i2t+t2i").wants
+    requests = _plan(np.empty((0, 1), np.float16), offsets, BASE["k"], "t2t+i2t+t2i").requests
     whole = ((0, len(offsets) - 1),)
-    plan = SearchPlan("text", opened.embeddings("text"), None, offsets, whole, wants, search_memory(budget))
+    plan = SearchPlan("text", opened.embeddings("text"), None, offsets, whole, requests, search_memory(budget))
     engine = TiledEngine()
     strips = engine.schedule(plan)
     before, longest, started = anonymous_bytes(), 0.0, time.perf_counter()

@@ -25,8 +25,8 @@ REFERENCE: dict[str, tuple[str, tuple[str, ...]]] = {
     "loader": ("labelgen.loader", ("labelgen.loader",)),
     "losses": ("labelgen.losses", ("labelgen.losses", "labelgen.losses.modules")),
     "relevance": ("labelgen.relevance", ("labelgen.relevance.base", "labelgen.relevance.transforms")),
-    "audit": ("labelgen.audit", ("labelgen.audit",)),
     "patches": ("labelgen.patches", ("labelgen.patches",)),
+    "audit": ("labelgen.audit", ("labelgen.audit",)),
     "export": ("labelgen.export", ("labelgen.export.base", "labelgen.export.targets")),
     "pipeline": ("labelgen.pipeline", ("labelgen.pipeline", "labelgen.config", "labelgen.progress", "labelgen.specs")),
     "errors": ("labelgen.errors", ("labelgen.errors",)),
@@ -84,6 +84,8 @@ def reference(page: str) -> str:
         blocks += [f"## `{module}`"] if len(modules) > 1 else []
         blocks += [ast.get_docstring(tree_of(module)) or ""]
         for name, place in places(module).items():
+            if is_alias(place):
+                continue
             if home_of(place) != page:
                 blocks.append(f"[`{name}`][{place}]: see its page")
                 continue
@@ -106,12 +108,29 @@ def places(module: str) -> dict[str, str]:
     """Public names of a module or package, and the dotted path where each is defined."""
     tree = tree_of(module)
     table: dict[str, str] = assigned(tree, "_PLACES") or {}
-    exported: list[str] = assigned(tree, "__all__") or list(table)
+    guarded = [node for node in tree.body if isinstance(node, ast.If)]  # `if TYPE_CHECKING`
+    typed = [
+        alias.asname or alias.name for node in ast.walk(ast.Module(guarded, [])) for alias in getattr(node, "names", ())
+    ]
+    exported: list[str] = assigned(tree, "__all__") or list(table) or (typed if "_PLACES" in names_of(tree) else [])
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     imported = {alias.asname or alias.name: f"{node.module}.{alias.name}" for node in nodes for alias in node.names}
     found = imported | {name: place.replace(":", ".") for name, place in table.items()}
     found = {name: found.get(name, f"{module}.{name}") for name in exported or defined(tree)}
     return {name: place for name, place in found.items() if not name.startswith("_")}
+
+
+def is_alias(place: str) -> bool:
+    """Whether a name is an older one of another, `carried = remaining`: it works, and is not described."""
+    module, _, name = place.rpartition(".")
+    return name in names_of(tree_of(module))
+
+
+def names_of(tree: ast.Module) -> set[str]:
+    """Names that a module assigns at its top level."""
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    targets += [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 def assigned(tree: ast.Module, name: str) -> Any:
@@ -137,7 +156,7 @@ def undocumented() -> list[str]:
     """Public names of the reference that have no docstring."""
     found = []
     for _, modules in REFERENCE.values():
-        for place in (place for module in modules for place in places(module).values()):
+        for place in (place for module in modules for place in places(module).values() if not is_alias(place)):
             module, _, name = place.rpartition(".")
             node = next((node for node in tree_of(module).body if getattr(node, "name", "") == name), None)
             if not isinstance(node, (ast.ClassDef, ast.FunctionDef)) or not ast.get_docstring(node):

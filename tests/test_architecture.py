@@ -67,15 +67,14 @@ TASKS = {"stages.running.task", "stages.running.worker", "stages.running.memory"
 #: Names of tasks -> functions, called by executors; what a task does is behind its name.
 RUNNER = "stages.running.runner"
 
-#: Adapters are reached through the registry. The exceptions are built on a sibling of their own package.
+#: Adapters are reached through the registry. The exceptions are built on another one, of the same package or one below.
 ADAPTER_SIBLINGS = {
     ("corpus.adapters.demo", "corpus.adapters.table"),
     ("teachers.adapters.bundled", "teachers.adapters.sentences"),
     ("teachers.adapters.conse", "teachers.adapters.sentences"),
-    ("loader.fine_grained", "relevance.fine_grained"),
     ("similarity.fallback", "similarity.reference"),
     ("similarity.tiled.engine", "similarity.reference"),
-    ("similarity.ann.faiss_engine", "similarity.reference"),
+    ("similarity.ann.recall", "similarity.reference"),
 }
 
 #: Third-party package -> the only files of labelgen/ that may import it (numpy may be used everywhere).
@@ -345,10 +344,12 @@ def test_table_has_no_way_back() -> None:
 
 
 def test_the_page_describes_every_package() -> None:
-    """docs/architecture.md has a row for each package that exists."""
+    """docs/architecture.md has a row for each package that exists, with what it may import."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    described = {name.strip("`") for name in re.findall(r"^\| (`?\w+`?) \|", page, re.MULTILINE)}
-    assert {module.package for module in modules()} - {"labelgen", "__main__"} <= described
+    rows = re.findall(r"^\| `?(\w+)`? \| .* \| (.*) \|$", page, re.MULTILINE)
+    described = {name: set(re.findall(r"`([\w.]+)`", imports)) for name, imports in rows if name in DEPENDENCIES}
+    existing_packages = {module.package for module in modules()} - {"labelgen", "__main__"}
+    assert described == {name: DEPENDENCIES[name] for name in existing_packages}
 
 
 def test_the_page_names_every_folder() -> None:
@@ -383,7 +384,7 @@ def test_adapters_are_reached_through_the_registry() -> None:
     assert adapters() <= set(sources()), "an entry point names a module that is not there"
     used = {(module.name, target) for module in modules() for target in module.ours & adapters()}
     assert {pair for pair in used if package_of(pair[0]) != "testing"} == ADAPTER_SIBLINGS
-    assert all(package_of(module) == package_of(target) for module, target in ADAPTER_SIBLINGS)
+    assert all(allowed(package_of(module), target) for module, target in ADAPTER_SIBLINGS)
 
 
 def test_one_library_lives_in_its_files() -> None:

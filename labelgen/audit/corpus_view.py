@@ -1,4 +1,4 @@
-"""What the audit reads of a store: unit rows, sets of captions, lists; everything in ranges that fit the memory.
+"""Data of a store for an audit: unit rows, caption sets and neighbor lists, in pieces that fit the memory.
 
 Audits rank, so they compute in float32 from the stored float16 rows: differences to `store.block` are below 1e-6.
 """
@@ -16,7 +16,7 @@ from labelgen.errors import ConfigError
 from labelgen.store.reader import Store
 from labelgen.types import PAD_ROW, Aggregation, Bool, Float32, Int64, Relation, Scope
 
-#: Bytes of gathered rows that are worked on at once.
+#: Bytes of gathered rows of a piece.
 CHUNK_BYTES = 32 << 20
 
 
@@ -31,7 +31,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Held:
-    """Rows in memory, for corpora that were changed on purpose."""
+    """Rows in memory."""
 
     rows: Float32
 
@@ -71,7 +71,7 @@ class Centered:
 
 @dataclass(frozen=True)
 class NeighborLists:
-    """Neighbour lists in memory: `ids` int64 [n, k], -1 where a list is shorter, and `scores` float32 [n, k]."""
+    """Neighbor lists in memory: `ids` int64 [n, k], -1 where a list is shorter, and `scores` float32 [n, k]."""
 
     ids: Int64
     scores: Float32
@@ -79,7 +79,7 @@ class NeighborLists:
 
 @dataclass
 class View:
-    """A corpus as the audit sees it.
+    """Rows and lists of a corpus.
 
     Attributes:
         offsets: the captions of image v are rows offsets[v]:offsets[v + 1].
@@ -100,7 +100,7 @@ class View:
 
     @classmethod
     def of(cls, store: Store, *, k: int = 64) -> View:
-        """The view of a store; lists are cut to `k` entries."""
+        """Return the view of a store; lists are cut to `k` entries."""
         held = {(entry.alias, entry.modality) for entry in store.manifest.embeddings}
         cross = [alias for alias, modality in held if modality == "image" and (alias, "text") in held]
         text, image = (
@@ -144,14 +144,14 @@ class View:
         return int(np.diff(self.offsets).max(initial=0))
 
     def sets(self, images: Int64) -> tuple[Int64, Bool]:
-        """Caption rows of images, int64 [n, width], and which of them exist; the others are row 0."""
+        """Return caption rows of images, int64 [n, width], and which of them exist; the others are row 0."""
         starts, stops = self.offsets[images], self.offsets[images + 1]
         rows = starts[:, None] + np.arange(self.width)
         real = rows < stops[:, None]
         return np.where(real, rows, 0), real
 
     def centroids(self, alias: str, weights: Float32 | None = None) -> Float32:
-        """Mean of the unit rows of every image's captions, [n_images, d]; zero where there are none."""
+        """Return the mean of the unit rows of every image's captions, [n_images, d]; zero where there are none."""
         source = self.text[alias]
         sums = np.zeros((self.n_images, source.shape[1]), np.float32)
         totals = np.zeros(self.n_images, np.float32)
@@ -170,7 +170,7 @@ class View:
 def read_lists(
     store: Store, relation: Relation, *, k: int = 64, scope: Scope = "split", aggregation: Aggregation = "max"
 ) -> NeighborLists | None:
-    """The lists of a relation, of the first teacher that has them; None where no teacher has."""
+    """Return the lists of a relation, of the first teacher that has them; None where no teacher has."""
     for entry in store.manifest.neighbors:
         if (entry.relation, entry.scope, entry.aggregation) == (relation, scope, aggregation):
             return listed(store, relation, entry.alias, k=min(k, entry.k), scope=scope, aggregation=aggregation)
@@ -186,7 +186,7 @@ def listed(
     scope: Scope = "split",
     aggregation: Aggregation = "max",
 ) -> NeighborLists:
-    """The lists of one teacher, cut to `k`, in memory."""
+    """Return the lists of one teacher, cut to `k`, in memory."""
     found = store.neighbors(relation, alias=alias, k=k, scope=scope, aggregation=aggregation)
     ids = found.ids.astype(np.int64)
     ids[found.ids == PAD_ROW] = -1
@@ -194,7 +194,7 @@ def listed(
 
 
 def unit(rows: Float32) -> Float32:
-    """float32 rows of length 1; dead rows stay zero."""
+    """Return float32 rows of length 1; zero rows stay zero."""
     wide = np.asarray(rows, np.float32)
     lengths = np.sqrt(np.einsum("...d,...d->...", wide, wide))[..., None]
     result: Float32 = (wide / np.where(lengths == 0, np.float32(1), lengths)).astype(np.float32, copy=False)
@@ -202,14 +202,14 @@ def unit(rows: Float32) -> Float32:
 
 
 def pieces(rows: Int64, bytes_each: int) -> Iterator[Int64]:
-    """Consecutive pieces of `rows`, each of about `CHUNK_BYTES` when a row costs `bytes_each`."""
+    """Yield consecutive pieces of `rows` of about `CHUNK_BYTES`; a row needs `bytes_each`."""
     step = max(1, CHUNK_BYTES // max(1, bytes_each))
     for start in range(0, len(rows), step):
         yield rows[start : start + step]
 
 
 def need(present: object, what: str, todo: str) -> None:
-    """Refuse a finding that the store cannot serve.
+    """Refuse a finding for which the store lacks data.
 
     Raises:
         ConfigError: `present` is false.

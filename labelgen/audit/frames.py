@@ -1,4 +1,4 @@
-"""Frames of findings: rows of a store named by id and text."""
+"""Frames of findings: rows of a store with ids and texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def ranked(columns: dict[str, Any], score: Float32) -> pl.DataFrame:
-    """Columns sorted by score, largest first, equal scores in the given order, with `rank` (from 1) and `score`."""
+    """Return columns sorted by score, largest first, ties in the given order, with `rank` (from 1) and `score`."""
     import polars as pl
 
     order = np.argsort(-score, kind="stable")
@@ -24,12 +24,12 @@ def ranked(columns: dict[str, Any], score: Float32) -> pl.DataFrame:
 
 
 def taken(values: Any, order: Int64) -> Any:
-    """A column in another order: an array or a series."""
+    """Return a column, an array or a series, in another order."""
     return values.gather(order) if hasattr(values, "gather") else values[order]
 
 
 def pair_columns(store: Store, images: Int64, captions: Int64) -> dict[str, Any]:
-    """Names of pairs: ids and rows of both sides, the caption's text, its split, and the image it belongs to."""
+    """Return columns of pairs: ids and rows of both sides, the caption's text, its split, and its annotated image."""
     table, texts = store.images, store.captions
     owners = texts["image_row"].gather(captions)
     return {
@@ -44,7 +44,7 @@ def pair_columns(store: Store, images: Int64, captions: Int64) -> dict[str, Any]
 
 
 def image_columns(store: Store, images: Int64, prefix: str = "") -> dict[str, Any]:
-    """Names of images: id, row, split, and the first caption."""
+    """Return columns of images: id, row, split, and the first caption."""
     table, texts = store.images, store.captions
     return {
         f"{prefix}image_id": table["image_id"].gather(images),
@@ -55,7 +55,7 @@ def image_columns(store: Store, images: Int64, prefix: str = "") -> dict[str, An
 
 
 def caption_columns(store: Store, captions: Int64, prefix: str = "") -> dict[str, Any]:
-    """Names of captions: id, text, split, image, row."""
+    """Return columns of captions: id, text, split, image, row."""
     texts = store.captions
     owners = texts["image_row"].gather(captions)
     return {
@@ -68,23 +68,14 @@ def caption_columns(store: Store, captions: Int64, prefix: str = "") -> dict[str
 
 
 def words(store: Store) -> Int64:
-    """Words of every caption, [n_captions]: runs of what is not blank."""
+    """Return the number of words of every caption, [n_captions]."""
     counts: Int64 = store.captions["text"].str.count_matches(r"\S+").to_numpy().astype(np.int64)
     return counts
 
 
 def _first_texts(store: Store, images: Int64, texts: pl.Series) -> pl.Series:
-    offsets = np.asarray(store.offsets)
-    starts, stops = offsets[images], offsets[images + 1]
-    if not len(texts):
-        import polars as pl
-
-        return pl.Series([None] * len(images), dtype=pl.String)
-    first = texts.gather(np.minimum(starts, len(texts) - 1))
-    return first.zip_with(_mask(starts < stops), first.clear(len(images)))
-
-
-def _mask(values: Any) -> pl.Series:
     import polars as pl
 
-    return pl.Series(values)
+    offsets = np.asarray(store.offsets, np.int64)
+    first = np.where(offsets[images] < offsets[images + 1], offsets[images], -1)
+    return texts.gather(pl.Series(first).replace(-1, None))

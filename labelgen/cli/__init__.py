@@ -1,1 +1,1 @@
-"""The command line: a translation. Options in, one library call, a table (or JSON) out."""
+"""Command-line interface: parse options, call one function, print a table or JSON."""

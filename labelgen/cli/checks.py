@@ -1,4 +1,4 @@
-"""What `labelgen doctor` looks at: each check says what it found and what to do, and repairs nothing."""
+"""Checks of `labelgen doctor`: each says what it found and what to do, and repairs nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ VARIABLES: Mapping[str, str] = {
     "HF_HUB_OFFLINE": "1 forbids downloads: teachers need local weights",
     "TRANSFORMERS_OFFLINE": "1 forbids downloads: teachers need local weights",
 }
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - only its size is asked for
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - only its size is read
 _SMALL_SHM = 1 << 30
 _SMALL_DISK = 2 * 10**9
 _PROBE = """
@@ -81,7 +81,7 @@ class Package:
 
 
 def packages(extra: str = "") -> list[Package]:
-    """The packages that labelgen, or one of its extras, asks for."""
+    """Packages that labelgen, or one of its extras, requires."""
     from packaging.requirements import Requirement
 
     found = []
@@ -90,7 +90,7 @@ def packages(extra: str = "") -> list[Package]:
         marker = requirement.marker
         core = marker is None or marker.evaluate({"extra": ""})
         wanted = core if not extra else not core and marker is not None and marker.evaluate({"extra": extra})
-        if wanted and requirement.name != "labelgen":  # [all] asks for labelgen itself
+        if wanted and requirement.name != "labelgen":  # [all] requires labelgen itself
             version = installed(requirement.name)
             fits = bool(version) and requirement.specifier.contains(version, prereleases=True)
             found.append(Package(requirement.name, str(requirement.specifier), version, fits))
@@ -154,7 +154,7 @@ def _memory() -> str:
         words += [f"limited to {int(limit) / 1e9:.1f} GB by the container"] if limit.isdigit() else []
     except (OSError, KeyError, ValueError):
         pass
-    return ", ".join(words) or "this system does not tell"
+    return ", ".join(words) or "not reported by this system"
 
 
 def _disk(out: Path) -> Check:
@@ -166,12 +166,12 @@ def _disk(out: Path) -> Check:
     if not os.access(folder, os.W_OK):
         return Check("machine", "disk", "problem", f"{folder} may not be written to", "choose another --out")
     if free < _SMALL_DISK:
-        return Check("machine", "disk", "note", found, "`labelgen plan` tells what a build needs")
+        return Check("machine", "disk", "note", found, "`labelgen plan` shows what a build needs")
     return Check("machine", "disk", "ok", found)
 
 
 def package_checks() -> Iterator[Check]:
-    """labelgen itself, what it cannot do without, and its extras."""
+    """labelgen itself, its requirements, and its extras."""
     group = "packages"
     yield Check(group, "labelgen", "ok", installed("labelgen"))
     for package in packages():
@@ -184,7 +184,7 @@ def package_checks() -> Iterator[Check]:
 
 
 def _extra(extra: str, wanted: list[Package]) -> Check:
-    """One line for an extra. Absent is a note: the core does without; a version out of range is a problem."""
+    """One line for an extra. A missing one is a note, a version out of range a problem."""
     missing = [package.name for package in wanted if not package.version]
     wrong = [package for package in wanted if package.version and not package.in_range]
     parts = [f"missing {', '.join(missing)}"] if missing else []
@@ -198,7 +198,7 @@ def _extra(extra: str, wanted: list[Package]) -> Check:
 def torch_checks() -> Iterator[Check]:
     """Whether torch and torchvision are a pair, and the devices torch sees.
 
-    Asked in a child process: a broken binary ends the child, not the doctor.
+    Runs in a child process: a broken binary ends the child, not the doctor.
     """
     if not installed("torch"):
         return
@@ -209,7 +209,7 @@ def torch_checks() -> Iterator[Check]:
         yield Check(group, "devices", "ok", ", ".join(devices))
     if "error" in answer:
         found = f"{answer.get('torch', installed('torch'))} with torchvision {installed('torchvision') or 'missing'}"
-        todo = "install a pair: the torchvision release that names this torch as its own"
+        todo = "install a pair: the torchvision release that requires this torch"
         state: Literal["note", "problem"] = "problem" if installed("torchvision") else "note"
         yield Check(group, "pair", state, f"{found}: {answer['error']}", todo)
     else:

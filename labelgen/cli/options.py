@@ -1,4 +1,4 @@
-"""Options that several commands share, and their translation into a recipe."""
+"""Options that several commands share, and the recipe that they describe."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def progress_option(command: Command) -> Command:
 
 
 class Sectioned(click.Command):
-    """A command whose help shows its options by what they are about."""
+    """A command whose help groups its options by topic."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {title: [] for title in (*_SECTIONS, "Output")}
@@ -86,7 +86,7 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
 
 
 def recipe_options(command: Command) -> Command:
-    """Everything that says what is built and how; see `config_of`."""
+    """Options that say what is built and how; see `config_of`."""
     for option in reversed(_RECIPE_OPTIONS):
         command = option(command)
     return command
@@ -157,7 +157,7 @@ _RECIPE_OPTIONS = (
 
 
 def overrides(options: Mapping[str, Any]) -> list[str]:
-    """What was given on the command line, as `table.field=value` texts; `--set` comes last and wins."""
+    """Options of the command line as `table.field=value` texts; `--set` comes last and wins."""
     texts = []
     for name, field in FIELDS.items():
         value = options.get(name)

@@ -49,7 +49,7 @@ def listening(mode: str, *, as_json: bool = False) -> Iterator[Listener]:
 
 @contextmanager
 def stage(progress: Listener, name: str) -> Iterator[None]:
-    """Report a call that sends no events of its own as one stage."""
+    """Report a call that sends no events as one stage."""
     progress(Event("start", name))
     yield
     progress(Event("end", name))
@@ -65,7 +65,7 @@ def counted(items: Iterable[Item], total: int, name: str, progress: Listener) ->
 
 
 class JsonLines:
-    """Writes every event as one line: its fields, and `seconds` since the call began."""
+    """One line an event: its fields, and `seconds` since the call began."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -84,7 +84,7 @@ class JsonLines:
 
 
 class PlainLines:
-    """Writes when a stage begins and ends, notes, and every ten seconds how far a stage is."""
+    """One line when a stage begins and ends, one a note, and the progress of a stage every ten seconds."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -153,7 +153,7 @@ class Bars:
         if event.stage not in self._tasks:
             self._began[event.stage] = time.monotonic()
             self._tasks[event.stage] = self._progress.add_task(event.stage, rows="", rate="", rest="")
-        # A bar without a length would pulse for ever: a stage without rows is full when it ends.
+        # A bar without a length would pulse for ever, so a stage without rows is full when it ends.
         total = max(event.total, event.done) or (1 if event.kind == "end" else None)
         done = total if event.kind == "end" else event.done
         words = _words(event, time.monotonic() - self._began[event.stage])

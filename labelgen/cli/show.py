@@ -1,4 +1,4 @@
-"""How results look: one console, sizes, durations and counts as people read them, JSON for machines."""
+"""Output of results: one console, sizes, durations and counts in readable units, JSON."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def title(console: Console, name: str, words: str = "", style: str = "") -> None:
-    """A line that begins something: what it is about, and a word on it."""
+    """Print a heading: a name, and a word on its state."""
     console.print()
     texts = [plain(name, "bold"), *([plain(words, style)] if words else [])]
     console.print(*texts, sep="  ", soft_wrap=True)
@@ -88,7 +88,7 @@ def plain(text: str, style: str = "") -> Any:
 
 
 def lines(text: str) -> Any:
-    """Several lines of our own making, as they are."""
+    """Several lines, without markup."""
     from rich.text import Text
 
     return Text("\n").join(Text(visible(line)) for line in text.split("\n"))
@@ -136,7 +136,7 @@ def rate(rows_per_second: float) -> str:
 
 def ledger(accounts: Iterable[Mapping[str, Any]]) -> str:
     """The account of a data set, a line a unit: `36 members seen: 30 used, 6 skipped (6 no photograph)`."""
-    return "\n".join(_account(account) for account in accounts) or "none was kept"
+    return "\n".join(_account(account) for account in accounts) or "not recorded"
 
 
 def _account(account: Mapping[str, Any]) -> str:

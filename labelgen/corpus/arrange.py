@@ -162,14 +162,8 @@ def _status(text: str) -> str:
 
 
 def _quarantine(captions: pl.DataFrame) -> pl.DataFrame:
-    unusable = captions.filter(pl.col("status") != OK).sort("caption_row")
-    columns = {
-        "kind": ["caption"] * len(unusable),
-        "row": unusable["caption_row"],
-        "id": unusable["caption_id"],
-        "file": [None] * len(unusable),
-        "stage": ["ingest"] * len(unusable),
-        "alias": [None] * len(unusable),
-        "reason": unusable["status"],
-    }
+    unusable = captions.filter(pl.col("status") != OK)
+    found = {"row": unusable["caption_row"], "id": unusable["caption_id"], "reason": unusable["status"]}
+    same = {"kind": "caption", "file": None, "stage": "ingest", "alias": None}
+    columns = {name: found[name] if name in found else [same[name]] * len(unusable) for name in QUARANTINE_SCHEMA}
     return pl.DataFrame(columns, schema=dict(QUARANTINE_SCHEMA))

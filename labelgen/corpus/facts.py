@@ -34,15 +34,7 @@ class Facts:
 @lru_cache(maxsize=1)
 def _all() -> Mapping[str, tuple[Facts, ...]]:
     data = json.loads(_FILE.read_text(encoding="utf-8"))
-    return {dataset: tuple(_facts(entry) for entry in entries) for dataset, entries in data.items()}
-
-
-def _facts(entry: Mapping[str, object]) -> Facts:
-    splits = entry["splits"]
-    if not isinstance(splits, Mapping):
-        raise TypeError(f"facts.json: splits of {entry['name']} is not a mapping")
-    counts = {str(split): (int(images), int(captions)) for split, (images, captions) in splits.items()}
-    return Facts(str(entry["name"]), counts, str(entry["licence"]), str(entry["url"]))
+    return {dataset: tuple(Facts(**entry) for entry in entries) for dataset, entries in data.items()}
 
 
 def known(dataset: str) -> tuple[Facts, ...]:

@@ -157,24 +157,15 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         DatasetError: the file is in another encoding.
     """
-    text = decode_text(read_bytes(path), path.name)
-    lines = text.split(line_end(text))
-    if not lines[-1]:
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines] if "\r" in text else lines
-
-
-def line_end(text: str) -> str:
-    """Line end of a text: a newline, or a carriage return if there is none."""
-    return "\n" if "\n" in text or "\r" not in text else "\r"
+    lines = split_lines(decode_text(read_bytes(path), path.name))
+    return [line.removesuffix("\n").removesuffix("\r") for line in lines]
 
 
 def split_lines(text: str) -> list[str]:
-    """Lines of a text with their ends."""
-    end = line_end(text)
-    lines = text.split(end)
-    last = [lines.pop()]
-    return [line + end for line in lines] + (last if last[0] else [])
+    """Lines of a text with their ends, as `read_lines` has them."""
+    end = "\n" if "\n" in text or "\r" not in text else "\r"
+    *lines, last = text.split(end)
+    return [*(line + end for line in lines), *([last] if last else [])]
 
 
 def field(record: Any, name: str, where: str) -> Any:

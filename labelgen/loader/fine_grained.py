@@ -18,7 +18,7 @@ from labelgen.errors import ConfigError, MissingItemError, some
 from labelgen.loader.listed_pairs import ListedPairs, read_pairs
 from labelgen.loader.requests import reader_of
 from labelgen.relevance.base import BlockRequest, Scheme, SetAggregation, scheme
-from labelgen.relevance.fine_grained import pair_targets, pair_weights
+from labelgen.relevance.transforms import pair_targets, pair_weights
 from labelgen.specs import Spec
 from labelgen.store.blocks import BlockReader, aggregate, has_embedding, pair_similarities
 from labelgen.store.reader import Store

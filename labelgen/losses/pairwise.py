@@ -123,7 +123,7 @@ def pairwise_mean_variance(
     a positive or a negative pair are 0.
 
     Source: code of SCKR, `lib/mlnet.py:85-101`, by the group of method 4. The weights are labelgen's own definition,
-    see `labelgen.relevance.fine_grained`; weights that are all equal give the published loss.
+    see `labelgen.relevance.transforms`; weights that are all equal give the published loss.
 
     Args:
         scores: of pairs, any shape.

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-from labelgen.types import Aggregation, Float16, Int64, Modality, Relation, Scope, UInt64
+from labelgen.types import Aggregation, Float16, Int64, Relation, Scope, UInt64
 
 Product: TypeAlias = Literal["text", "image", "cross"]
 
@@ -84,7 +84,7 @@ class SearchPlan:
         image: image rows [n_images, d], None for the `text` product.
         offsets: captions of image v are rows offsets[v]:offsets[v + 1]; [n_images + 1].
         splits: image ranges of the splits, in row order, covering all images.
-        wants: the lists asked for, all served by this product.
+        requests: the lists asked for, all served by this product.
         memory: bytes of anonymous memory that one search call may use.
     """
 
@@ -93,8 +93,13 @@ class SearchPlan:
     image: Rows | None
     offsets: Int64
     splits: tuple[tuple[int, int], ...]
-    wants: tuple[ListRequest, ...]
+    requests: tuple[ListRequest, ...]
     memory: int
+
+    @property
+    def wants(self) -> tuple[ListRequest, ...]:
+        """`requests` by their first name, for engines of other packages."""
+        return self.requests
 
     @property
     def dim(self) -> int:
@@ -106,7 +111,7 @@ class Strip:
     """One unit of search: query images [first, last) against the candidate image ranges.
 
     `mutual`: the candidates, one range, which equals the queries' or shares nothing with it, get lists of the queries
-    too. Each of the two lies in one split; the strip serves the wants of their scope: `split` if it is the same one.
+    too. Each of the two lies in one split; the strip serves the requests of their scope: `split` if it is the same one.
     """
 
     first: int
@@ -117,9 +122,9 @@ class Strip:
 
 @dataclass(frozen=True)
 class Partial:
-    """Sorted keys of the best candidates of consecutive rows: `keys` uint64 [m, k + 1], see `keys.py`."""
+    """Sorted keys of the best candidates of consecutive rows: `keys` uint64 [m, k + 1], see `sort_keys.py`."""
 
-    want: ListRequest
+    request: ListRequest
     first_row: int
     keys: UInt64
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -140,74 +145,17 @@ class Engine(Protocol):
         ...
 
     def search(self, plan: SearchPlan, strip: Strip) -> Iterator[Partial]:
-        """Partial lists of one strip. Those of all strips hold every query row of every want."""
+        """Partial lists of one strip. Those of all strips hold every query row of every request."""
         ...
 
 
-class ApproximateEngine(Engine, Protocol):
-    """An engine that may miss candidates: it looks into an index, and its recall is measured.
-
-    Registered and made as other engines are, with the arguments of its spec; asked for by name only, as
-    `search.approximate` of a recipe. The index is made in steps that a build runs as tasks.
-
-    Attributes:
-        approximate: True; other engines have no such attribute.
-        target: the recall to reach on a calibration sample.
-        sample: images that are searched exactly to measure the recall of finished lists.
-        seed: of every random choice.
-        library: name and version of what makes the index.
-    """
-
-    approximate: bool
-    target: float
-    sample: int
-    seed: int
-    library: str
-
-    def train(self, rows: Rows, start: int, stop: int) -> Any:
-        """What an index of the embedding rows [start, stop) is made with: `ivf.Trained`."""
-        ...
-
-    def assign(self, trained: Any, rows: Rows, start: int, stop: int) -> Int64:
-        """The list of each of the embedding rows [start, stop), -1 for dead rows."""
-        ...
-
-    def ranges(self, counts: Int64, dim: int) -> list[tuple[int, int]]:
-        """The ranges of lists that make the parts of an index, from the rows of every list."""
-        ...
-
-    def pack(self, trained: Any, rows: Rows, span: tuple[int, int], chosen: Int64) -> Any:
-        """One part: the embedding rows `chosen`, which lie in the lists [span[0], span[1])."""
-        ...
-
-    def write(self, part: Any, file: Any) -> None:
-        """Write a part to a binary file."""
-        ...
-
-    def read(self, file: Any) -> Any:
-        """Read what `write` wrote."""
-        ...
-
-    def calibration_images(self, plan: SearchPlan, own: tuple[int, int]) -> Int64:
-        """Images of the split `own` to calibrate with."""
-        ...
-
-    def tune(self, plan: SearchPlan, images: Int64, index: Any, exact: Mapping[ListRequest, UInt64]) -> Any:
-        """How an index (`ivf.Index`) is searched (`ivf.Tuning`) so that a sample with known lists has the recall."""
-        ...
-
-    def adopt(self, modality: Modality, own: tuple[int, int], span: tuple[int, int], index: Any, how: Any) -> None:
-        """Search queries of the split `own` among the images of `span`, made of rows of `modality`, this way."""
-        ...
-
-
-def query_rows(plan: SearchPlan, want: ListRequest, first: int, last: int) -> tuple[int, int]:
+def query_rows(plan: SearchPlan, request: ListRequest, first: int, last: int) -> tuple[int, int]:
     """The range of query rows that the images [first, last) stand for in a relation."""
-    if want.relation.query == "image":
+    if request.relation.query == "image":
         return first, last
     return int(plan.offsets[first]), int(plan.offsets[last])
 
 
-def n_queries(plan: SearchPlan, want: ListRequest) -> int:
-    """Number of rows of the list of `want`."""
-    return query_rows(plan, want, 0, len(plan.offsets) - 1)[1]
+def n_queries(plan: SearchPlan, request: ListRequest) -> int:
+    """Number of rows of the list of `request`."""
+    return query_rows(plan, request, 0, len(plan.offsets) - 1)[1]

@@ -28,24 +28,24 @@ _UNIT = np.uint64(0xFFFFFFFF)
 Spread: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
 
-def search_again(plan: SearchPlan, strip: Strip, want: ListRequest, queries: Int64, spread: Spread) -> UInt64:
+def search_again(plan: SearchPlan, strip: Strip, request: ListRequest, queries: Int64, spread: Spread) -> UInt64:
     """Sorted keys [len(queries), k + 1] of some query rows of a strip.
 
     Args:
         queries: ascending query rows of the relation: images or captions.
     """
     if not len(queries):
-        return np.empty((0, want.k + 1), np.uint64)
-    query, candidate = sides(plan, want.relation)
+        return np.empty((0, request.k + 1), np.uint64)
+    query, candidate = sides(plan, request.relation)
     first, place = _distinct(query, queries)
     captions = plan.offsets[query.images(queries) + 1] - plan.offsets[query.images(queries)]
     own = 1 if candidate.modality == "image" else int(captions.max())
-    longer = replace(want, k=want.k + own)
-    wide = replace(plan, wants=(longer,))
+    longer = replace(request, k=request.k + own)
+    wide = replace(plan, requests=(longer,))
     wide = replace(wide, memory=max(_BYTES, least_bytes(wide)))
     pieces = [queries[first[low : low + _QUERIES]] for low in range(0, len(first), _QUERIES)]
     found = np.concatenate(spread(lambda piece: exact_lists(wide, strip, longer, piece, own=True), pieces))
-    return _without_own(found[place], query.images(queries), candidate)[:, : want.k + 1]
+    return _without_own(found[place], query.images(queries), candidate)[:, : request.k + 1]
 
 
 def _distinct(query: Side, queries: Int64) -> tuple[Int64, Int64]:

@@ -31,13 +31,13 @@ class ReferenceEngine:
         return tiles.strips(plan, _sizes(plan))
 
     def search(self, plan: SearchPlan, strip: Strip) -> Iterator[Partial]:
-        """See `Engine`; one partial list a want."""
-        for want in plan.wants:
-            first_row, last_row = query_rows(plan, want, strip.first, strip.last)
-            yield Partial(want, first_row, exact_lists(plan, strip, want, np.arange(first_row, last_row)))
+        """See `Engine`; one partial list a request."""
+        for request in plan.requests:
+            first_row, last_row = query_rows(plan, request, strip.first, strip.last)
+            yield Partial(request, first_row, exact_lists(plan, strip, request, np.arange(first_row, last_row)))
 
 
-def exact_lists(plan: SearchPlan, strip: Strip, want: ListRequest, queries: Int64, *, own: bool = False) -> UInt64:
+def exact_lists(plan: SearchPlan, strip: Strip, request: ListRequest, queries: Int64, *, own: bool = False) -> UInt64:
     """Lists of some query rows of a strip, from all pairs with the candidates of the strip.
 
     Args:
@@ -47,16 +47,16 @@ def exact_lists(plan: SearchPlan, strip: Strip, want: ListRequest, queries: Int6
     Returns:
         Sorted keys [len(queries), k + 1].
     """
-    query, candidate = sides(plan, want.relation)
+    query, candidate = sides(plan, request.relation)
     sizes = _sizes(plan)
-    found = np.full((len(queries), want.k + 1), PAD_KEY)
+    found = np.full((len(queries), request.k + 1), PAD_KEY)
     for start, stop in cut(query.sizes(queries), 0, len(queries), sizes.block):
         here = queries[start:stop]
         block = query.rows.take(query.members(here))
         for scope, first, last in tiles.candidate_tiles(plan, strip, sizes.tile):
-            if scope == want.scope:
+            if scope == request.scope:
                 units = candidate.units(first, last)
-                scores = _scores(block, query.sizes(here), candidate, units, want.aggregation)
+                scores = _scores(block, query.sizes(here), candidate, units, request.aggregation)
                 if not own:
                     scores[query.images(here)[:, None] == candidate.images(units)] = PAD_SCORE
                 found[start:stop] = merge_tile(found[start:stop], scores, units)
@@ -90,5 +90,5 @@ def _bytes(plan: SearchPlan, sizes: Sizes) -> int:
     """
     panel = min(plan.dim, exact.PANEL)
     rows = (sizes.block + sizes.tile) * (2 * plan.dim + 16 * panel)
-    lists = sum(16 * sizes.strip * (want.k + 1) for want in plan.wants)
+    lists = sum(16 * sizes.strip * (request.k + 1) for request in plan.requests)
     return rows + 64 * sizes.block * sizes.tile + lists

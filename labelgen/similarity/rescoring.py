@@ -74,16 +74,16 @@ class SearchFacts:
 
 @dataclass
 class Rescorer:
-    """Scores the candidates of one want exactly.
+    """Scores the candidates of one request exactly.
 
     Attributes:
         query_dots, candidate_dots: x.x by embedding row, 0 for dead rows.
-        errors: bounds of computed similarities, of `certificate.py`, for this want.
+        errors: bounds of computed similarities, of `error_bounds.py`, for this request.
         pairs: pairs of rows scored together, about 100 bytes each.
     """
 
     plan: SearchPlan
-    want: ListRequest
+    request: ListRequest
     query_dots: Float64
     candidate_dots: Float64
     errors: Errors
@@ -93,7 +93,7 @@ class Rescorer:
 
     def __post_init__(self) -> None:
         self.facts.bound = self.errors.largest
-        self._query, self._candidate = sides(self.plan, self.want.relation)
+        self._query, self._candidate = sides(self.plan, self.request.relation)
 
     def scored(self, found: Candidates) -> UInt64:
         """Sorted keys of all candidates of every query; [n, most], padded.
@@ -121,7 +121,7 @@ class Rescorer:
 
     def listed(self, found: Candidates) -> UInt64:
         """Sorted keys [n, k + 1] of all queries, from their candidates alone: nothing is proven."""
-        return first_keys(_sorted(found, encode(self._scores(found), found.ids)), self.want.k + 1)
+        return first_keys(_sorted(found, encode(self._scores(found), found.ids)), self.request.k + 1)
 
     def _scores(self, found: Candidates) -> Float32:
         """Exact similarity of every candidate."""
@@ -143,7 +143,7 @@ class Rescorer:
             others = np.repeat(found.ids[here] if self._query.grouped else queries[here], sizes[here])
             left, right = (members, others) if self._query.grouped else (others, members)
             pairs = self._pair_scores(left, right)
-            scores[here] = exact.aggregate_groups(pairs[:, None], sizes[here], self.want.aggregation)[:, 0]
+            scores[here] = exact.aggregate_groups(pairs[:, None], sizes[here], self.request.aggregation)[:, 0]
         return scores
 
     def _pair_scores(self, left: Int64, right: Int64) -> Float32:

@@ -95,10 +95,10 @@ def layouts(splits: Sequence[Sequence[Span]], scopes: Iterable[Scope]) -> list[L
 
 
 def lay_out(plan: SearchPlan, layout: Layout) -> SearchPlan:
-    """The plan as an engine sees it in a layout; its wants are those that the layout is good for."""
-    wants = tuple(want for want in plan.wants if layout.scope in (None, want.scope))
+    """The plan as an engine sees it in a layout; its requests are those that the layout is good for."""
+    requests = tuple(request for request in plan.requests if layout.scope in (None, request.scope))
     if layout.plain:
-        return replace(plan, wants=wants, splits=layout.splits)
+        return replace(plan, requests=requests, splits=layout.splits)
     sizes = np.diff(plan.offsets)
     laid = np.concatenate([sizes[start:stop] for start, stop in layout.order])
     captions = _spans(plan.offsets, layout, "text")
@@ -108,7 +108,7 @@ def lay_out(plan: SearchPlan, layout: Layout) -> SearchPlan:
         image=None if plan.image is None else LaidOutRows(plan.image, layout.order),
         offsets=np.concatenate([[0], np.cumsum(laid)]).astype(np.int64),
         splits=layout.splits,
-        wants=wants,
+        requests=requests,
     )
 
 
@@ -121,8 +121,8 @@ def put_back(partial: Partial, layout: Layout, offsets: Int64) -> Iterator[Parti
     if layout.plain:
         yield partial
         return
-    queries = _spans(offsets, layout, partial.want.relation.query)
-    candidates = _spans(offsets, layout, partial.want.relation.candidate)
+    queries = _spans(offsets, layout, partial.request.relation.query)
+    candidates = _spans(offsets, layout, partial.request.relation.candidate)
     for at, (start, stop) in zip(_starts(queries), queries, strict=True):
         first, last = max(partial.first_row, at), min(partial.first_row + len(partial.keys), at + stop - start)
         if first < last:

@@ -116,7 +116,7 @@ class TopK:
 
 
 def assemble(partials: Iterable[Partial], start: int, stop: int, k: int) -> TopK:
-    """The list of the query rows [start, stop) from all partial lists of one want, whatever their number and order.
+    """The list of the query rows [start, stop) from all partial lists of one request, whatever their number and order.
 
     Raises:
         LabelgenError: a row that no partial list holds.

@@ -75,14 +75,14 @@ def fit(plan: SearchPlan, wanted: Sizes, cost: Callable[[Sizes], int]) -> Sizes:
 
 
 def strips(plan: SearchPlan, sizes: Sizes) -> list[Strip]:
-    """Strips that cover the plan: every query image meets every candidate image that some want asks for, once."""
+    """Strips that cover the plan: every query image meets every candidate image that some request asks for, once."""
     weights = row_weights(plan)
     found = []
     for start, stop in plan.splits:
         for first, last in cut(weights, start, stop, sizes.strip):
             rows = int(weights[first:last].sum())
             limit = max(sizes.tile, int(STRIP_WORK / (2 * plan.dim * rows)))
-            ranges = _wanted_ranges(plan, (start, stop))
+            ranges = _requested_ranges(plan, (start, stop))
             found += [Strip(first, last, part) for part in _parted(weights, ranges, limit)]
     return found
 
@@ -90,7 +90,7 @@ def strips(plan: SearchPlan, sizes: Sizes) -> list[Strip]:
 def candidate_tiles(plan: SearchPlan, strip: Strip, tile: int) -> Iterator[tuple[Scope, int, int]]:
     """(scope, first image, last image) of every tile of a strip, in order, for the scopes that are asked for."""
     weights = row_weights(plan)
-    scopes = {want.scope for want in plan.wants}
+    scopes = {request.scope for request in plan.requests}
     for low, high in strip.candidates:
         for start, stop in plan.splits:
             scope: Scope = "split" if start <= strip.first < stop else "cross"
@@ -99,8 +99,8 @@ def candidate_tiles(plan: SearchPlan, strip: Strip, tile: int) -> Iterator[tuple
                     yield scope, first, last
 
 
-def _wanted_ranges(plan: SearchPlan, own: tuple[int, int]) -> list[tuple[int, int]]:
-    scopes = {want.scope for want in plan.wants}
+def _requested_ranges(plan: SearchPlan, own: tuple[int, int]) -> list[tuple[int, int]]:
+    scopes = {request.scope for request in plan.requests}
     return [split for split in plan.splits if ("split" if split == own else "cross") in scopes and split[0] < split[1]]
 
 
@@ -129,6 +129,6 @@ def _too_small(plan: SearchPlan, needed: int, largest: int) -> BudgetError:
         "the memory budget cannot hold one unit of search",
         found=f"a budget of {plan.memory:,} bytes",
         expected=f"at least {needed:,} bytes for rows of {plan.dim} numbers, images of up to {largest} rows "
-        f"and k = {max((want.k for want in plan.wants), default=0)}",
+        f"and k = {max((request.k for request in plan.requests), default=0)}",
         todo=f"raise --memory to {needed:,} or more, or lower k",
     )

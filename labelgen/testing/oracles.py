@@ -26,8 +26,8 @@ class _Side:
     images: Int64
 
 
-def brute_force(plan: SearchPlan, want: ListRequest, split_of: Int64 | None = None) -> TopK:
-    """The list of `want`: all pairs scored, sorted by score descending, then by row ascending.
+def brute_force(plan: SearchPlan, request: ListRequest, split_of: Int64 | None = None) -> TopK:
+    """The list of `request`: all pairs scored, sorted by score descending, then by row ascending.
 
     Holds all rows in float64: for thousands of rows, not for millions.
 
@@ -36,19 +36,19 @@ def brute_force(plan: SearchPlan, want: ListRequest, split_of: Int64 | None = No
     """
     if split_of is None:
         split_of = np.concatenate([np.full(stop - start, n) for n, (start, stop) in enumerate(plan.splits)])
-    query, candidate = _side(plan, want.relation.query), _side(plan, want.relation.candidate)
-    ids = np.full((len(query.members), want.k), PAD_ROW)
-    scores = np.full((len(query.members), want.k), -np.inf, np.float32)
+    query, candidate = _side(plan, request.relation.query), _side(plan, request.relation.candidate)
+    ids = np.full((len(query.members), request.k), PAD_ROW)
+    scores = np.full((len(query.members), request.k), -np.inf, np.float32)
     following = np.full(len(query.members), -np.inf, np.float32)
     for start in range(0, len(query.members), _QUERIES_AT_ONCE):
-        table = _table(query, query.members[start : start + _QUERIES_AT_ONCE], candidate, want.aggregation)
+        table = _table(query, query.members[start : start + _QUERIES_AT_ONCE], candidate, request.aggregation)
         for number, row in enumerate(table, start):
-            allowed = _allowed(split_of, want, int(query.images[number]), candidate.images) & (row > -np.inf)
-            best = _best(row, np.flatnonzero(allowed), want.k + 1)
-            listed = best[: want.k]
+            allowed = _allowed(split_of, request, int(query.images[number]), candidate.images) & (row > -np.inf)
+            best = _best(row, np.flatnonzero(allowed), request.k + 1)
+            listed = best[: request.k]
             ids[number, : len(listed)], scores[number, : len(listed)] = listed, row[listed]
-            if len(best) > want.k:
-                following[number] = row[best[want.k]]
+            if len(best) > request.k:
+                following[number] = row[best[request.k]]
     return TopK(ids, scores, following)
 
 
@@ -105,10 +105,10 @@ def _combined(members: Sequence[Float32], width: int, aggregation: Aggregation) 
     return mean
 
 
-def _allowed(split_of: Int64, want: ListRequest, image: int, images: Int64) -> Bool:
+def _allowed(split_of: Int64, request: ListRequest, image: int, images: Int64) -> Bool:
     """Candidates in scope: of other images, of the query's split or of all others."""
     inside = split_of[images] == split_of[image]
-    allowed: Bool = inside & (images != image) if want.scope == "split" else ~inside
+    allowed: Bool = inside & (images != image) if request.scope == "split" else ~inside
     return allowed
 
 

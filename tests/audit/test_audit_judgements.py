@@ -70,7 +70,7 @@ def test_eccv_of_another_form(tmp_path: Path, document: str) -> None:
 
 
 def test_eccv_needs_a_name_that_tells_the_direction(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="which way"):
+    with pytest.raises(DatasetError, match="gives no direction"):
         read_judgements(written(tmp_path, "right.json", "{}"), "eccv")
 
 

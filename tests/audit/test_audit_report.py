@@ -97,7 +97,7 @@ def test_nothing_of_the_data_leaves_its_block(store: Store, sections: list[Secti
     assert not [tag for tag, _ in parsed.tags if tag in ("img", "iframe", "object", "link", "base", "form")]
     assert not [name for _, attributes in parsed.tags for name in attributes if name.startswith("on")]
     data = json.loads(parsed.scripts[0])
-    texts = [dict(finding["lines"]).get("text") for finding in data["findings"]]
+    texts = [dict(finding["lines"]).get("caption") for finding in data["findings"]]
     assert EVIL in texts
 
 
@@ -197,7 +197,7 @@ def test_review_in_chromium(store: Store, sections: list[Section], tmp_path: Pat
         assert EVIL.replace("\u2028", "") in page.locator("article").first.inner_text().replace("\u2028", "")
         pictures = page.locator("article").first.locator("img")
         assert [picture.get_attribute("title") for picture in pictures.all()] == ["img-0", EVIL_FILE]
-        assert page.locator("figcaption").all_inner_texts()[:2] == ["image", "image of the caption"]
+        assert page.locator("figcaption").all_inner_texts()[:2] == ["image", "annotated image"]
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.locator("nav").bounding_box()["height"] < 200  # of 800: the cards are what a phone shows
         page.keyboard.press("a")  # the first: accepted

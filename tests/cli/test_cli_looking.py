@@ -104,7 +104,7 @@ def test_inspect_of_a_caption_and_one_relation(run: Run, small_store: Path) -> N
         ("--caption img-1", 5, "img-1"),
         ("--image img-1 --relation t2t", 2, "'i2t'"),
         ("--image img-1 --k 99", 2, "1 to 4"),
-        ("--image img-1 --caption cap-1", 2, "ask one"),
+        ("--image img-1 --caption cap-1", 2, "exclude each other"),
         ("--k 3", 2, "--image or --caption"),
         ("--image img-1 --examples 3", 2, "without"),
     ],

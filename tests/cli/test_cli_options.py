@@ -17,10 +17,11 @@ from labelgen.cli import completions, options
 from labelgen.config import BuildConfig, DatasetConfig, RunConfig, SearchConfig
 from labelgen.errors import ConfigError, SpecError, UnknownNameError
 from labelgen.specs import Spec
+from labelgen.stages.plan.check_names import check_names
 
 
 def parsed(*arguments: str) -> dict[str, Any]:
-    """The options as click hands them over."""
+    """The options as click passes them."""
     seen: dict[str, Any] = {}
 
     @click.command()
@@ -134,7 +135,7 @@ def test_a_teacher_can_be_left_out() -> None:
 )
 def test_wrong_options_are_refused(arguments: Sequence[str], kind: type[Exception], says: str) -> None:
     with pytest.raises(kind) as refused:
-        config_of(*arguments)
+        check_names(config_of(*arguments))
     assert says in str(refused.value)
 
 

@@ -34,7 +34,7 @@ def test_json_lines_hold_every_field() -> None:
     }
 
 
-def test_mere_movement_is_told_once_a_second_and_everything_else_always(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mere_movement_is_written_once_a_second_and_everything_else_always(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     stream = io.StringIO()
@@ -47,9 +47,9 @@ def test_mere_movement_is_told_once_a_second_and_everything_else_always(monkeypa
         lines(Event("task", "embed", 1, 3, task=key))
     lines(Event("note", "embed", text="hello"))
     lines(Event("end", "probe", 9, 9))
-    told = [(line["kind"], line["task"] or line["done"]) for line in events_of(stream)]
+    written = [(line["kind"], line["task"] or line["done"]) for line in events_of(stream)]
     # at 0.3 the first step; then the first after each full second: 1.5 and 2.7
-    assert told == [
+    assert written == [
         ("start", 0), ("task", 1), ("task", 5), ("task", 9), ("task", "a"), ("task", "b"), ("task", "c"),
         ("note", 0), ("end", 9),
     ]  # fmt: skip

@@ -115,7 +115,7 @@ def check_lists(store: Store) -> None:
             image=None if product == "text" else store.embeddings(entry.alias, "image"),
             offsets=np.asarray(store.offsets),
             splits=(),
-            wants=(),
+            requests=(),
             memory=1 << 30,
         )
         expected = brute_force(plan, ListRequest(entry.relation, entry.k, entry.aggregation, entry.scope), split_of)

@@ -33,17 +33,17 @@ def test_neighbour_lists_are_those_of_a_brute_force(demo_store: Path, relation: 
     store = labelgen.open(demo_store)
     product = "image" if relation is Relation.I2I else "text"
     rows = store.embeddings(product, product)
-    want = ListRequest(relation, 64)
+    request = ListRequest(relation, 64)
     plan = SearchPlan(
         product=product,
         text=rows if product == "text" else None,
         image=rows if product == "image" else None,
         offsets=store.offsets,
         splits=tuple((rows.start, rows.stop) for rows in store.splits.values()),
-        wants=(want,),
+        requests=(request,),
         memory=1 << 30,
     )
-    expected = brute_force(plan, want)
+    expected = brute_force(plan, request)
     found = store.neighbors(relation, rows=np.arange(len(expected.ids)))
     np.testing.assert_array_equal(found.ids, expected.ids)
     assert found.scores.tobytes() == expected.scores.tobytes()

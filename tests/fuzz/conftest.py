@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +20,6 @@ def _imported() -> None:
     """Libraries that a run would load: seconds that no input is to blame for, and no place to be interrupted."""
     for name in ("torch", "numba", "polars", "pyarrow.parquet", "rich"):
         pytest.importorskip(name)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda _handle: None)
-        yield
 
 
 @pytest.fixture(scope="session")

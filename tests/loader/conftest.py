@@ -15,13 +15,6 @@ SIZES = (5, 2, 0, 1, 7, 3, 4, 2)
 DEAD_IMAGE, DEAD_CAPTION = 5, 3
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _no_waiting_for_the_disk() -> object:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda _handle: None)
-        yield
-
-
 @pytest.fixture(scope="session")
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """8 images with uneven captions, image 5 and caption 3 without rows."""

@@ -34,15 +34,26 @@ def test_a_store_in_a_folder_that_is_not_utf8_is_whole(odd: Path) -> None:
     assert repr(store).isprintable()
 
 
-@pytest.mark.parametrize("command", ["verify", "inspect", "status", "diff"])
-@pytest.mark.parametrize("as_json", [True, False])
-def test_every_answer_about_it_is_text(odd: Path, command: str, as_json: bool) -> None:
-    arguments = [command, odd, *([odd] if command == "diff" else []), *(["--json"] if as_json else [])]
-    done = subprocess.run([sys.executable, "-m", "labelgen", *arguments], capture_output=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
-    text = done.stdout.decode("utf-8")
-    if as_json:
-        assert json.loads(text)
+#: Runs several commands in one process; each answer ends with its exit code.
+_COMMANDS = """
+import json, sys
+from labelgen.cli.main import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["labelgen", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        print(f"\\0{end.code or 0}\\0", end="", flush=True)
+"""
+
+
+def test_every_answer_about_it_is_text(odd: Path) -> None:
+    commands = [["verify", str(odd)], ["inspect", str(odd)], ["status", str(odd)], ["diff", str(odd), str(odd)]]
+    jobs = json.dumps([[*command, *extra] for command in commands for extra in ([], ["--json"])])
+    done = subprocess.run([sys.executable, "-c", _COMMANDS, jobs], capture_output=True, check=False, timeout=120)
+    answers = done.stdout.decode("utf-8").split("\0")
+    assert answers[1::2] == ["0"] * 8, done.stderr.decode(errors="replace")[-2000:]
+    assert all(json.loads(text) for text in answers[2:-1:4])
 
 
 def test_odd_names_inside_are_named(odd: Path) -> None:

@@ -75,10 +75,10 @@ def test_a_list_keeps_the_score_that_follows_it() -> None:
 
 
 def test_assemble_takes_partials_in_any_number_and_order() -> None:
-    want = ListRequest(Relation.T2T, 1)
+    request = ListRequest(Relation.T2T, 1)
     rows = np.vstack([keys_of((0.5, 1), (0.25, 9)), keys_of((0.5, 2), (0.25, 9)), keys_of((0.5, 3), (0.25, 9))])
     better = keys_of((0.75, 8), (0.5, 2))
-    partials = [Partial(want, 11, rows[1:]), Partial(want, 11, better), Partial(want, 10, rows[:2])]
+    partials = [Partial(request, 11, rows[1:]), Partial(request, 11, better), Partial(request, 10, rows[:2])]
     for order in (partials, partials[::-1]):
         top = assemble(order, 10, 13, 1)
         assert top.ids.tolist() == [[1], [8], [3]]

@@ -33,8 +33,8 @@ def test_cuts_cover_and_keep_the_limit(weights: list[int], limit: int, data: st.
         assert high == len(weights) or sum(weights[low : high + 1]) > limit  # no range could have been longer
 
 
-def make_plan(sizes: list[int], splits: list[tuple[int, int]], wants: list[ListRequest]) -> SearchPlan:
-    return plan_of("text", sizes, wants, text=np.zeros((sum(sizes), 4), np.float16), splits=splits)
+def make_plan(sizes: list[int], splits: list[tuple[int, int]], requests: list[ListRequest]) -> SearchPlan:
+    return plan_of("text", sizes, requests, text=np.zeros((sum(sizes), 4), np.float16), splits=splits)
 
 
 @settings(deadline=None)
@@ -45,11 +45,11 @@ def make_plan(sizes: list[int], splits: list[tuple[int, int]], wants: list[ListR
     st.floats(20, 4000),
 )
 def test_every_pair_in_scope_meets_once(
-    sizes: list[int], data: st.DataObject, wants: list[ListRequest], work: float
+    sizes: list[int], data: st.DataObject, requests: list[ListRequest], work: float
 ) -> None:
     borders = sorted({0, len(sizes), *data.draw(st.lists(st.integers(0, len(sizes)), max_size=3))})
     splits = list(pairwise(borders))
-    plan = make_plan(sizes, splits, wants)
+    plan = make_plan(sizes, splits, requests)
     met = {scope: np.zeros((len(sizes), len(sizes)), int) for scope in ("split", "cross")}
     searched = np.zeros(len(sizes), int)
     with pytest.MonkeyPatch.context() as patch:
@@ -63,7 +63,7 @@ def test_every_pair_in_scope_meets_once(
     same = np.zeros((len(sizes), len(sizes)), int)
     for low, high in splits:
         same[low:high, low:high] = 1
-    scopes = {want.scope for want in wants}
+    scopes = {request.scope for request in requests}
     np.testing.assert_array_equal(met["split"], same if "split" in scopes else 0 * same)
     np.testing.assert_array_equal(met["cross"], 1 - same if "cross" in scopes else 0 * same)
     assert searched.all()

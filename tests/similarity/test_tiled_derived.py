@@ -21,7 +21,7 @@ from labelgen.testing.engines import (
     assert_equals_brute_force,
     clustered_rows,
     plan_of,
-    wants_of,
+    requests_of,
 )
 from labelgen.types import Relation
 
@@ -71,13 +71,13 @@ def test_the_best_captions_of_images_are_among_those_of_their_captions(
 def test_every_relation_may_have_its_own_k_and_none_needs_another(relations: list[Relation], ks: tuple[int]) -> None:
     sizes = np.random.default_rng(1).integers(0, 9, 150)
     text = clustered_rows(int(sizes.sum()), 64, seed=1)
-    wants = (*map(ListRequest, relations, ks), ListRequest(relations[-1], 5))
-    assert_equals_brute_force(TiledEngine(), plan_of("text", sizes, wants, text=text))
+    requests = (*map(ListRequest, relations, ks), ListRequest(relations[-1], 5))
+    assert_equals_brute_force(TiledEngine(), plan_of("text", sizes, requests, text=text))
 
 
 def test_pairs_that_serve_several_lists_are_scored_once() -> None:
     text = clustered_rows(5000, 64, seed=2, spread=1.5)
-    plan = plan_of("text", [5] * 1000, wants_of(TEXT_RELATIONS, (20,)), text=text)
+    plan = plan_of("text", [5] * 1000, requests_of(TEXT_RELATIONS, (20,)), text=text)
     engine = TiledEngine()
     (strip,) = engine.schedule(plan)
     t2t, i2t, t2i = engine.search(plan, strip)
@@ -89,8 +89,8 @@ def test_pairs_that_serve_several_lists_are_scored_once() -> None:
 def test_lists_of_other_splits_come_from_strips_between_splits() -> None:
     sizes = [3] * 300
     text = clustered_rows(900, 64, seed=3)
-    wants = wants_of(TEXT_RELATIONS, (6,)) + wants_of(TEXT_RELATIONS, (3,), scope="cross")
-    plan = plan_of("text", sizes, wants, text=text, splits=[(0, 200), (200, 260), (260, 300)])
+    requests = requests_of(TEXT_RELATIONS, (6,)) + requests_of(TEXT_RELATIONS, (3,), scope="cross")
+    plan = plan_of("text", sizes, requests, text=text, splits=[(0, 200), (200, 260), (260, 300)])
     strips = TiledEngine().schedule(plan)
     assert all(strip.mutual for strip in strips)
     spans = [((strip.first, strip.last), *strip.candidates) for strip in strips]
@@ -107,10 +107,10 @@ def test_lists_of_other_splits_come_from_strips_between_splits() -> None:
 
 def test_a_corpus_of_one_split_has_empty_lists_of_others() -> None:
     text = clustered_rows(120, 64, seed=4)
-    wants = wants_of(TEXT_RELATIONS, (3,), scope="cross")
-    assert_equals_brute_force(TiledEngine(), plan_of("text", [3] * 40, wants, text=text))
+    requests = requests_of(TEXT_RELATIONS, (3,), scope="cross")
+    assert_equals_brute_force(TiledEngine(), plan_of("text", [3] * 40, requests, text=text))
     assert_equals_brute_force(
-        TiledEngine(), plan_of("text", [3] * 40, wants + wants_of([Relation.T2T], (2,)), text=text)
+        TiledEngine(), plan_of("text", [3] * 40, requests + requests_of([Relation.T2T], (2,)), text=text)
     )
 
 
@@ -120,7 +120,7 @@ def test_a_corpus_of_one_split_has_empty_lists_of_others() -> None:
 def test_means_as_rows_keep_their_bound(precision: str, sizes: list[int], dim: int, seed: int) -> None:
     text = clustered_rows(sum(sizes), dim, seed=seed, spread=2.0)
     text[np.random.default_rng(seed).random(len(text)) < 0.1] = 0
-    plan = plan_of("text", sizes, wants_of([Relation.I2T], (3,), "mean"), text=text)
+    plan = plan_of("text", sizes, requests_of([Relation.I2T], (3,), "mean"), text=text)
     (matrix,) = matrices(plan, "split")
     product = TileProduct(precision)  # type: ignore[arg-type]
     parts = [Part(side, 0, len(sizes), np.zeros(len(text))) for side in (matrix.left, matrix.right)]
@@ -149,7 +149,7 @@ def test_many_lists_with_more_near_ties_than_places_are_searched_in_float32(monk
     monkeypatch.setattr(TileProduct, "finer", spied)
     monkeypatch.setattr("labelgen.similarity.tiled.engine.fastest", lambda: TileProduct("bfloat16"))
     text = clustered_rows(2000, 256, seed=5, spread=0.1, clusters=1)
-    plan = plan_of("text", [2] * 1000, wants_of(TEXT_RELATIONS, (10,)), text=text)
+    plan = plan_of("text", [2] * 1000, requests_of(TEXT_RELATIONS, (10,)), text=text)
     engine = TiledEngine()
     facts = [dict(partial.facts) for strip in engine.schedule(plan) for partial in engine.search(plan, strip)]
     assert all(item["fell_back"] < 100 and item["bound"] < 1e-4 for item in facts)  # that of float32
@@ -159,16 +159,16 @@ def test_many_lists_with_more_near_ties_than_places_are_searched_in_float32(monk
 
 def test_a_strip_across_splits_is_refused() -> None:
     text = clustered_rows(60, 16, seed=6)
-    plan = plan_of("text", [3] * 20, wants_of([Relation.T2T], (3,)), text=text, splits=[(0, 12), (12, 20)])
+    plan = plan_of("text", [3] * 20, requests_of([Relation.T2T], (3,)), text=text, splits=[(0, 12), (12, 20)])
     with pytest.raises(LabelgenError, match="lie in one split each"):
         list(TiledEngine().search(plan, Strip(0, 14, ((14, 20),), mutual=True)))
 
 
 def test_a_strip_of_two_ranges_gives_both_their_lists() -> None:
     text = clustered_rows(300, 32, seed=7)
-    plan = plan_of("text", [3] * 100, wants_of(TEXT_RELATIONS, (4,)), text=text)
+    plan = plan_of("text", [3] * 100, requests_of(TEXT_RELATIONS, (4,)), text=text)
     strip = Strip(60, 100, ((0, 60),), mutual=True)  # as new images meet the old ones
-    found = {(part.want.relation, part.first_row): len(part.keys) for part in TiledEngine().search(plan, strip)}
+    found = {(part.request.relation, part.first_row): len(part.keys) for part in TiledEngine().search(plan, strip)}
     assert found == {
         (Relation.T2T, 180): 120,
         (Relation.I2T, 60): 40,

@@ -15,7 +15,7 @@ from labelgen.similarity.tiled.bits import EVERYTHING, NOTHING
 from labelgen.similarity.tiled.device import DeviceProduct, DeviceTile, product_on, whole_sums
 from labelgen.similarity.tiled.engine import TiledEngine
 from labelgen.similarity.tiled.lists import numbers
-from labelgen.testing.engines import EngineSuite, clustered_rows, plan_of, unit_rows, wants_of
+from labelgen.testing.engines import EngineSuite, clustered_rows, plan_of, requests_of, unit_rows
 from labelgen.types import Relation
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -139,7 +139,7 @@ def test_no_rows_break_the_bound(seed: int, dim: int, dtype: torch.dtype, kind: 
 
 
 def test_a_device_makes_mutual_strips_of_more_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_of("image", [0] * 500, wants_of([Relation.I2I], (5,)), image=clustered_rows(500, 64, seed=2))
+    plan = plan_of("image", [0] * 500, requests_of([Relation.I2I], (5,)), image=clustered_rows(500, 64, seed=2))
     assert all(strip.mutual for strip in TiledEngine("cpu").schedule(plan))
     monkeypatch.setattr(engine, "_LEAST_ROWS", 1)
     monkeypatch.setattr(engine, "_WORK", 150.0**2 * 64)

@@ -28,9 +28,9 @@ from labelgen.testing.engines import (
     assert_equals_brute_force,
     clustered_rows,
     plan_of,
+    requests_of,
     search_all,
     unit_rows,
-    wants_of,
 )
 from labelgen.types import Float16, Relation
 
@@ -68,7 +68,7 @@ def test_every_precision_gives_the_same_lists(precision: str) -> None:
     sizes = np.random.default_rng(1).integers(0, 6, 150)
     text = clustered_rows(int(sizes.sum()), 64, seed=1)
     text[::17] = 0
-    plan = plan_of("text", sizes, wants_of(TEXT_RELATIONS, (1, 7)), text=text, splits=[(0, 100), (100, 150)])
+    plan = plan_of("text", sizes, requests_of(TEXT_RELATIONS, (1, 7)), text=text, splits=[(0, 100), (100, 150)])
     assert_equals_brute_force(TiledEngine(), plan)
 
 
@@ -78,7 +78,7 @@ def facts_of(plan: SearchPlan) -> list[dict[str, float]]:
 
 
 def test_symmetric_strips_cover_every_pair_of_images_once(small: None) -> None:
-    plan = plan_of("text", [2] * 200, wants_of(TEXT_RELATIONS, (5,)), text=clustered_rows(400, 64, seed=2))
+    plan = plan_of("text", [2] * 200, requests_of(TEXT_RELATIONS, (5,)), text=clustered_rows(400, 64, seed=2))
     strips = TiledEngine().schedule(plan)
     met = np.zeros((200, 200), int)
     for strip in strips:
@@ -93,7 +93,7 @@ def test_symmetric_strips_cover_every_pair_of_images_once(small: None) -> None:
 
 def test_the_proof_holds_and_few_candidates_are_scored() -> None:
     text = clustered_rows(5000, 64, seed=3, spread=1.5)
-    (facts,) = facts_of(plan_of("text", [5] * 1000, wants_of([Relation.T2T], (10,)), text=text))
+    (facts,) = facts_of(plan_of("text", [5] * 1000, requests_of([Relation.T2T], (10,)), text=text))
     assert facts["fell_back"] == 0
     assert facts["margin"] > 0
     assert facts["largest_error"] <= facts["bound"]
@@ -103,7 +103,7 @@ def test_the_proof_holds_and_few_candidates_are_scored() -> None:
 def test_near_ties_beyond_the_places_fall_back(precision: str) -> None:
     text = clustered_rows(3000, 64, seed=4)
     text[:1500] = text[0]
-    plan = plan_of("text", [1] * 3000, wants_of([Relation.T2T], (10,)), text=text)
+    plan = plan_of("text", [1] * 3000, requests_of([Relation.T2T], (10,)), text=text)
     (facts,) = facts_of(plan)
     assert facts["fell_back"] >= 1500
     assert_equals_brute_force(TiledEngine(), plan)
@@ -112,7 +112,7 @@ def test_near_ties_beyond_the_places_fall_back(precision: str) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_any_number_of_threads_gives_the_same_lists(threads: int, small: None) -> None:
     sizes = np.random.default_rng(5).integers(1, 6, 250)
-    plan = plan_of("text", sizes, wants_of(TEXT_RELATIONS, (9,)), text=clustered_rows(int(sizes.sum()), 64, seed=5))
+    plan = plan_of("text", sizes, requests_of(TEXT_RELATIONS, (9,)), text=clustered_rows(int(sizes.sum()), 64, seed=5))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -124,10 +124,10 @@ def test_any_number_of_threads_gives_the_same_lists(threads: int, small: None) -
 
 def test_budgets_change_the_strips_and_not_the_lists() -> None:
     text = clustered_rows(12_000, 64, seed=6)
-    plan = plan_of("text", [3] * 4000, wants_of([Relation.T2T], (4,)), text=text)
+    plan = plan_of("text", [3] * 4000, requests_of([Relation.T2T], (4,)), text=text)
     tight = replace(plan, memory=engine._thread_bytes() + 12 * 10**6)
     assert len(TiledEngine().schedule(tight)) > len(TiledEngine().schedule(plan)) == 1
-    loose, held = (search_all(TiledEngine(), item)[plan.wants[0]] for item in (plan, tight))
+    loose, held = (search_all(TiledEngine(), item)[plan.requests[0]] for item in (plan, tight))
     for name in ("ids", "scores", "next"):
         np.testing.assert_array_equal(getattr(loose, name), getattr(held, name))
 
@@ -150,7 +150,7 @@ def photographs() -> Float16:
 def test_rows_of_37_632_numbers_are_searched_under_a_budget_of_one_gigabyte(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = photographs()
     assert rows.shape == (380, 37_632)
-    plan = plan_of("image", [0] * 380, wants_of([Relation.I2I], (64,)), image=rows, memory=search_memory(10**9))
+    plan = plan_of("image", [0] * 380, requests_of([Relation.I2I], (64,)), image=rows, memory=search_memory(10**9))
     assert engine._rows_that_fit(plan) >= engine._LEAST_FITTING
     # as thousands of rows would be cut: nine ranges, and pairs of them
     monkeypatch.setattr(engine, "_WORK", 88.0**2 * 37_632)
@@ -194,7 +194,7 @@ def test_a_search_keeps_its_budget(budget: int, count: int, dim: int, tmp_path: 
 
 
 def test_autocast_of_the_caller_changes_nothing() -> None:
-    plan = plan_of("text", [2] * 150, wants_of(TEXT_RELATIONS, (5,)), text=clustered_rows(300, 64, seed=5))
+    plan = plan_of("text", [2] * 150, requests_of(TEXT_RELATIONS, (5,)), text=clustered_rows(300, 64, seed=5))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert_equals_brute_force(TiledEngine(), plan)
 
@@ -203,12 +203,12 @@ def test_rows_that_are_not_unit_are_refused() -> None:
     rows = clustered_rows(300, 64, seed=6)
     rows[17] = np.nan
     with pytest.raises(StoreError, match="rows 17 "):
-        facts_of(plan_of("image", [0] * 300, wants_of([Relation.I2I], (5,)), image=rows))
+        facts_of(plan_of("image", [0] * 300, requests_of([Relation.I2I], (5,)), image=rows))
 
 
 def test_an_error_beyond_the_bound_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TileProduct, "errors", lambda *_: Errors(1e-9))
-    plan = plan_of("image", [0] * 300, wants_of([Relation.I2I], (5,)), image=clustered_rows(300, 64, seed=4))
+    plan = plan_of("image", [0] * 300, requests_of([Relation.I2I], (5,)), image=clustered_rows(300, 64, seed=4))
     with pytest.raises(LabelgenError, match="less precise than float32"):
         facts_of(plan)
 
@@ -253,7 +253,7 @@ def test_no_rows_break_the_bound(precision: str, draw: st.DataObject, dim: int) 
 @given(draw=st.data(), k=st.integers(1, 12))
 def test_adversarial_rows_give_the_lists_of_brute_force(draw: st.DataObject, k: int) -> None:
     rows = adversarial(draw, 120, 24)
-    assert_equals_brute_force(TiledEngine(), plan_of("text", [2] * 60, wants_of(TEXT_RELATIONS, (k,)), text=rows))
+    assert_equals_brute_force(TiledEngine(), plan_of("text", [2] * 60, requests_of(TEXT_RELATIONS, (k,)), text=rows))
 
 
 def test_a_bfloat16_bound_is_made_of_what_was_lost() -> None:
@@ -349,7 +349,7 @@ def test_first_floors_are_set_once_however_threads_meet(monkeypatch: pytest.Monk
     torch.set_num_threads(4)
     try:
         assert_equals_brute_force(
-            TiledEngine(), plan_of("text", [1] * 1536, wants_of([Relation.T2T], (10,)), text=text)
+            TiledEngine(), plan_of("text", [1] * 1536, requests_of([Relation.T2T], (10,)), text=text)
         )
     finally:
         torch.set_num_threads(before)
@@ -358,6 +358,6 @@ def test_first_floors_are_set_once_however_threads_meet(monkeypatch: pytest.Monk
 def test_a_small_corpus_is_left_to_the_reference_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     text = clustered_rows(3000, 16, seed=1)
-    plan = plan_of("text", [3] * 1000, wants_of([Relation.T2T], (4,)), text=text)
+    plan = plan_of("text", [3] * 1000, requests_of([Relation.T2T], (4,)), text=text)
     assert {strip.mutual for strip in TiledEngine().schedule(plan)} == {False}
     assert {strip.mutual for strip in TiledEngine(least_rows=2000).schedule(plan)} == {True}

@@ -12,7 +12,14 @@ from labelgen.similarity.base import Strip
 from labelgen.similarity.reference import exact_lists
 from labelgen.similarity.sort_keys import TopK
 from labelgen.similarity.tiled.engine import TiledEngine
-from labelgen.testing.engines import TEXT_RELATIONS, assert_equals_brute_force, plan_of, search_all, unit_rows, wants_of
+from labelgen.testing.engines import (
+    TEXT_RELATIONS,
+    assert_equals_brute_force,
+    plan_of,
+    requests_of,
+    search_all,
+    unit_rows,
+)
 
 pytestmark = pytest.mark.shared
 
@@ -46,7 +53,7 @@ def test_thousands_of_duplicate_captions(shared_data: Path) -> None:
     counts = sorted((texts.count(text) for text in set(texts)), reverse=True)
     assert counts[0] == 592
     assert len(counts) < len(texts) / 3
-    plan = plan_of("text", sizes, wants_of(TEXT_RELATIONS, (64,)), text=embedded(texts))
+    plan = plan_of("text", sizes, requests_of(TEXT_RELATIONS, (64,)), text=embedded(texts))
     assert_equals_brute_force(TiledEngine(), plan)
 
 
@@ -54,13 +61,15 @@ def test_thousands_of_duplicate_captions(shared_data: Path) -> None:
 def test_all_remote_sensing_captions(shared_data: Path) -> None:
     """All 78,320, every list of every 20th image and of the 155 that share one text beside the float64 oracle."""
     texts, sizes = remote_sensing(shared_data, 1 << 40)
-    plan = plan_of("text", sizes, wants_of(TEXT_RELATIONS, (64,)), text=embedded(texts))
+    plan = plan_of("text", sizes, requests_of(TEXT_RELATIONS, (64,)), text=embedded(texts))
     found = search_all(TiledEngine(), plan)
     images = np.union1d(np.arange(155), np.arange(0, len(sizes), 20))
     captions = np.concatenate([np.arange(plan.offsets[image], plan.offsets[image + 1]) for image in images])
     whole = Strip(0, len(sizes), ((0, len(sizes)),))
-    for want in plan.wants:
-        rows = images if want.relation.query == "image" else captions
-        expected = TopK.from_keys(exact_lists(plan, whole, want, rows), want.k)
+    for request in plan.requests:
+        rows = images if request.relation.query == "image" else captions
+        expected = TopK.from_keys(exact_lists(plan, whole, request, rows), request.k)
         for name in ("ids", "scores", "next"):
-            np.testing.assert_array_equal(getattr(found[want], name)[rows], getattr(expected, name), err_msg=str(want))
+            np.testing.assert_array_equal(
+                getattr(found[request], name)[rows], getattr(expected, name), err_msg=str(request)
+            )

@@ -15,7 +15,7 @@ from labelgen.similarity.reference import ReferenceEngine
 from labelgen.similarity.row_order import LaidOutRows, Layout, lay_out, layouts, put_back, schedule
 from labelgen.similarity.sort_keys import PAD_KEY, TopK, merge
 from labelgen.similarity.tiled.engine import TiledEngine
-from labelgen.testing.engines import TEXT_RELATIONS, clustered_rows, plan_of, unit_rows, wants_of
+from labelgen.testing.engines import TEXT_RELATIONS, clustered_rows, plan_of, requests_of, unit_rows
 from labelgen.testing.oracles import brute_force
 from labelgen.types import Int64, Relation
 
@@ -29,22 +29,22 @@ def searched(
     """The lists of a plan: those of the `old` images are taken over and only pairs with a new one are searched."""
     first = {"image": old, "text": int(plan.offsets[old])}
     found = {}
-    for want in plan.wants:
-        found[want] = np.full((n_queries(plan, want), want.k + 1), PAD_KEY)
+    for request in plan.requests:
+        found[request] = np.full((n_queries(plan, request), request.k + 1), PAD_KEY)
         if old:
-            kept = base[want].to_keys(first[want.relation.candidate])
-            found[want][: len(kept)] = kept
+            kept = base[request].to_keys(first[request.relation.candidate])
+            found[request][: len(kept)] = kept
     touched = 0
-    for layout in layouts(splits, [want.scope for want in plan.wants]):
+    for layout in layouts(splits, [request.scope for request in plan.requests]):
         laid = lay_out(plan, layout)
         for strip in reversed(schedule(engine.schedule(laid), layout, old)):
             for partial in engine.search(laid, strip):
                 touched += 1
                 for piece in put_back(partial, layout, plan.offsets):
                     rows = slice(piece.first_row, piece.first_row + len(piece.keys))
-                    found[piece.want][rows] = merge([found[piece.want][rows], piece.keys], piece.want.k + 1)
+                    found[piece.request][rows] = merge([found[piece.request][rows], piece.keys], piece.request.k + 1)
     assert touched or old == len(plan.offsets) - 1
-    return {want: TopK.from_keys(keys, want.k) for want, keys in found.items()}
+    return {request: TopK.from_keys(keys, request.k) for request, keys in found.items()}
 
 
 def numbers(splits: Splits, images: int) -> Int64:
@@ -59,15 +59,15 @@ def numbers(splits: Splits, images: int) -> Int64:
 def check(engine: Engine, plan: SearchPlan, splits: Splits, old: int) -> None:
     """Everything at once, then the new images after the old ones: both are what brute force finds."""
     split_of = numbers(splits, len(plan.offsets) - 1)
-    expected = {want: brute_force(plan, want, split_of) for want in plan.wants}
+    expected = {request: brute_force(plan, request, split_of) for request in plan.requests}
     before = cut(plan, old)
-    base = {want: brute_force(before, want, split_of[:old]) for want in plan.wants} if old else {}
+    base = {request: brute_force(before, request, split_of[:old]) for request in plan.requests} if old else {}
     for known in {0, old}:
         found = searched(engine, plan, splits, base, known)
-        for want in plan.wants:
+        for request in plan.requests:
             for name in ("ids", "scores", "next"):
-                theirs, ours = getattr(expected[want], name), getattr(found[want], name)
-                np.testing.assert_array_equal(ours, theirs, err_msg=f"{name} of {want}, {known} old images")
+                theirs, ours = getattr(expected[request], name), getattr(found[request], name)
+                np.testing.assert_array_equal(ours, theirs, err_msg=f"{name} of {request}, {known} old images")
                 assert ours.tobytes() == theirs.tobytes()
 
 
@@ -88,8 +88,8 @@ def test_captions_of_splits_that_go_on_behind_others(engine: str) -> None:
     text = clustered_rows(int(sizes.sum()), 48, seed=1)
     text[np.random.default_rng(2).permutation(len(text))[:80]] = text[0]  # ties, old and new
     text[::17] = 0
-    wants = wants_of(TEXT_RELATIONS, (1, 8)) + wants_of(TEXT_RELATIONS, (3,), scope="cross")
-    check(ENGINES[engine](), plan_of("text", sizes, wants, text=text), SPLITS, 240)
+    requests = requests_of(TEXT_RELATIONS, (1, 8)) + requests_of(TEXT_RELATIONS, (3,), scope="cross")
+    check(ENGINES[engine](), plan_of("text", sizes, requests, text=text), SPLITS, 240)
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))
@@ -99,23 +99,23 @@ def test_photographs_and_both_sides_of_a_cross_modal_teacher(engine: str) -> Non
     image[250:290:3] = image[5]
     scopes = [Relation.I2I], [Relation.I2T, Relation.T2I]
     for product, relations in zip(("image", "cross"), scopes, strict=True):
-        wants = wants_of(relations, (6,)) + wants_of(relations, (4,), scope="cross")
-        plan = plan_of(product, sizes, wants, text=text if product == "cross" else None, image=image)
+        requests = requests_of(relations, (6,)) + requests_of(relations, (4,), scope="cross")
+        plan = plan_of(product, sizes, requests, text=text if product == "cross" else None, image=image)
         check(ENGINES[engine](), plan, SPLITS, 240)
 
 
 def test_means_over_captions() -> None:
     sizes = np.random.default_rng(5).integers(0, 4, 300)
     text = clustered_rows(int(sizes.sum()), 32, seed=5)
-    check(TiledEngine(), plan_of("text", sizes, wants_of(TEXT_RELATIONS, (5,), "mean"), text=text), SPLITS, 240)
+    check(TiledEngine(), plan_of("text", sizes, requests_of(TEXT_RELATIONS, (5,), "mean"), text=text), SPLITS, 240)
 
 
 def test_short_tasks_cut_more_strips_and_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("labelgen.similarity.tiled.engine._WORK", 150.0**2 * 48)
     sizes = np.random.default_rng(6).integers(1, 4, 300)
     text = clustered_rows(int(sizes.sum()), 48, seed=6)
-    wants = wants_of(TEXT_RELATIONS, (4,))
-    plan = plan_of("text", sizes, wants, text=text)
+    requests = requests_of(TEXT_RELATIONS, (4,))
+    plan = plan_of("text", sizes, requests, text=text)
     (layout,) = layouts(SPLITS, ["split"])
     strips = TiledEngine().schedule(lay_out(plan, layout))
     assert len(strips) > 4
@@ -124,7 +124,7 @@ def test_short_tasks_cut_more_strips_and_find_the_same(monkeypatch: pytest.Monke
 
 def test_only_pairs_with_a_new_image_are_searched() -> None:
     sizes = [1] * 9000
-    plan = plan_of("text", sizes, wants_of([Relation.T2T], (4,)), text=clustered_rows(9000, 32, seed=7))
+    plan = plan_of("text", sizes, requests_of([Relation.T2T], (4,)), text=clustered_rows(9000, 32, seed=7))
     splits: Splits = [[(0, 6000), (8000, 8900)], [(6000, 8000), (8900, 9000)]]
     for engine in (TiledEngine(), ReferenceEngine()):
         (layout,) = layouts(splits, ["split"])
@@ -154,8 +154,8 @@ def corpora(draw: Any) -> tuple[SearchPlan, Splits, int]:
     rows = unit_rows(values)[[draw(st.integers(0, 4)) for _ in range(sum(sizes))]].reshape(-1, 2)
     rows[[draw(st.integers(0, 9)) == 0 for _ in range(len(rows))]] = 0
     k = draw(st.integers(1, 5))
-    wants = wants_of(TEXT_RELATIONS, (k,)) + wants_of(TEXT_RELATIONS, (k,), scope="cross")
-    return plan_of("text", sizes, wants, text=rows.astype(np.float16)), list(splits.values()), min(old, images)
+    requests = requests_of(TEXT_RELATIONS, (k,)) + requests_of(TEXT_RELATIONS, (k,), scope="cross")
+    return plan_of("text", sizes, requests, text=rows.astype(np.float16)), list(splits.values()), min(old, images)
 
 
 @settings(max_examples=60, deadline=None)

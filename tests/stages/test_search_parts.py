@@ -47,10 +47,10 @@ def test_lists_made_of_several_strips_are_those_of_a_brute_force(tmp_path: Path,
         image=None,
         offsets=search.tables.offsets(store / "corpus"),
         splits=tuple(splits),
-        wants=(ListRequest(relation, 5),),
+        requests=(ListRequest(relation, 5),),
         memory=1 << 30,
     )
-    expected = brute_force(plan, plan.wants[0])
+    expected = brute_force(plan, plan.requests[0])
     found = TopK.from_keys(search.merged_keys(store, parts, 0, len(expected.ids), 6), 5)
     np.testing.assert_array_equal(found.ids, expected.ids)
     assert found.scores.tobytes() == expected.scores.tobytes()

@@ -1,4 +1,4 @@
-"""Small stores that the tests of this room read. Nothing may write into them: tests that damage a store copy it."""
+"""Small stores that the tests of this folder read. Nothing may write into them: tests that damage a store copy it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,6 @@ from labelgen.testing.stores import make_store
 
 #: Captions of the images of `made_store`: none, one, two, seven ...
 SIZES = (5, 2, 0, 1, 7, 3, 4, 2)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    """Property tests write thousands of files; that they survive a power cut is not what they look at."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda _handle: None)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -162,7 +162,7 @@ class TestByRow(_Keyed):
         return {"path": str(folder / "f.npy")}
 
     def test_fewer_rows_than_the_corpus(self) -> None:
-        with pytest.raises(TeacherError, match=r"12 rows, and corpus row 12 was asked for"):
+        with pytest.raises(TeacherError, match=r"12 rows; corpus row 12 is needed"):
             self.teacher().lookup("image", ["a", "b"], [11, 12])
 
 

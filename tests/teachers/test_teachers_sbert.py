@@ -93,8 +93,11 @@ def test_misspelt_prompts_are_no_texts(prompt: str, prompted: Path) -> None:
 def test_notes_are_told_by_a_build_and_by_its_plan(prompted: Path, tmp_path: Path) -> None:
     from labelgen import pipeline
 
+    lines = [f"i{number},a dog of {number} spots" for number in range(9)]
+    (tmp_path / "captions.csv").write_text("\n".join(["image_id,caption", *lines]))
+    overrides = [f"dataset.root={json.dumps(str(tmp_path))}", "search.k=4", 'search.engine="numpy"']
     config = pipeline.resolve(
-        dataset="demo", overrides=[f"teachers.text={Spec.of('sbert', model=str(prompted))}", "search.k=4"]
+        dataset="table", overrides=[*overrides, f"teachers.text={Spec.of('sbert', model=str(prompted))}"]
     )
     report = pipeline.build(config, tmp_path / "store")
     assert [note for note in report.notes if "lists prompts and none was chosen" in note]

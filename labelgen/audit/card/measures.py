@@ -1,4 +1,4 @@
-"""How well numbers agree with people: Spearman, Kendall, AUC, average precision, with intervals over images.
+"""Agreement of labels with ratings: Spearman, Kendall, AUC, average precision, with intervals over images.
 
 Pairs of one image are not independent, so intervals come from a bootstrap that draws images: a replicate gives every
 image a count, and every pair the count of its image. All measures are therefore written for pairs with multiplicities
@@ -14,7 +14,7 @@ they are, for scores s and ratings r (b_i are the midranks of the ratings):
 * Kendall's tau-b: (concordant - discordant) / sqrt(pairs not tied in s * pairs not tied in r).
 
 With all w_i = 1 they equal `scipy.stats.spearmanr`, `kendalltau`, `sklearn.metrics.roc_auc_score` and
-`average_precision_score`, which is what the tests compare them with.
+`average_precision_score`, which the tests compare them with.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from labelgen.types import Bool, Float64, Int64
 MEASURES = ("spearman", "kendall", "auc", "average_precision")
 #: Level of the intervals.
 CONFIDENCE = 0.95
-#: With more different ratings Kendall's tau is left to scipy, replicate by replicate.
+#: With more different ratings Kendall's tau is computed by scipy, replicate by replicate.
 _MAX_LEVELS = 64
-#: Weights of replicates that are worked on at once.
+#: Weights of replicates in memory at once.
 _PIECE = 4_000_000
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A measure: its value, the ends of its interval, and its value in every replicate (not compared, not printed)."""
+    """A measure: its value, the ends of its interval, and its value in every replicate."""
 
     value: float
     low: float
@@ -47,18 +47,18 @@ class Figure:
 
     @classmethod
     def of(cls, values: Float64) -> Figure:
-        """From the value on the data itself, first, and those of the replicates."""
+        """Make a figure of the value on the data itself, first, and those of the replicates."""
         tail = (1 - CONFIDENCE) / 2
         rest = values[1:][np.isfinite(values[1:])]
         low, high = np.quantile(rest, [tail, 1 - tail]) if rest.size else (np.nan, np.nan)
         return cls(float(values[0]), float(low), float(high), values[1:])
 
     def lead_over(self, other: Figure) -> Figure:
-        """The difference to another figure of the same replicates, with its interval."""
+        """Return the difference to another figure of the same replicates, with its interval."""
         return Figure.of(np.concatenate([[self.value - other.value], self.replicates - other.replicates]))
 
     def to_json(self) -> dict[str, float | None]:
-        """Value and ends; null where it is not defined."""
+        """Return value and ends; null where it is not defined."""
         return {
             name: float(value) if np.isfinite(value) else None
             for name, value in (("value", self.value), ("low", self.low), ("high", self.high))
@@ -66,7 +66,7 @@ class Figure:
 
 
 def draw_images(n_images: int, replicates: int, seed: int = 0) -> Int64:
-    """How often every image is drawn: int64 [1 + replicates, n_images]; the first row is all ones (the data itself)."""
+    """Draw counts of images: int64 [1 + replicates, n_images]; the first row is all ones (the data itself)."""
     draw = np.random.default_rng(seed)
     counts = draw.multinomial(n_images, np.full(n_images, 1 / n_images), size=replicates)
     return np.concatenate([np.ones((1, n_images), np.int64), counts])
@@ -81,15 +81,15 @@ def agreement_figures(
     right: Bool | None = None,
     measures: Collection[str] = MEASURES,
 ) -> dict[str, Figure]:
-    """Measures of one label.
+    """Compute measures of one label.
 
     Args:
         scores: of the pairs, [n]; finite.
         ratings: of people, [n].
         images: number of the image of every pair, [n], below `counts.shape[1]`.
-        counts: what `draw_images` gave.
-        right: which pairs people call right, [n]; without it AUC and average precision are not defined (NaN).
-        measures: which of `MEASURES`; Kendall's tau takes most of the time.
+        counts: of `draw_images`.
+        right: pairs that people call right, [n]; without it AUC and average precision are not defined (NaN).
+        measures: names of `MEASURES`; Kendall's tau takes most of the time.
     """
     compared = _Compared(scores, ratings, images, right)
     rows = max(1, _PIECE // max(1, len(scores)))
@@ -115,7 +115,7 @@ class _Compared:
         self.level_starts = np.flatnonzero(np.diff(self.level[self.by_level], prepend=-1))
 
     def measures(self, counts: Int64, wanted: Collection[str]) -> Mapping[str, Float64]:
-        """The wanted measures for replicates [r, n_images]; [r] each, NaN where it is not defined."""
+        """Return measures for replicates [r, n_images]; [r] each, NaN where it is not defined."""
         weights = counts[:, self.images].astype(np.float64)
         midranks, tied = self._midranks(weights)
         total = weights.sum(axis=1)
@@ -131,19 +131,19 @@ class _Compared:
             return {name: made[name]() for name in wanted}
 
     def _by_score(self, weights: Float64) -> Float64:
-        """Sums over equal scores, [r, n_scores]."""
+        """Return sums over equal scores, [r, n_scores]."""
         if len(self.starts) == weights.shape[1]:
             return weights
         sums: Float64 = np.add.reduceat(weights, self.starts, axis=1)
         return sums
 
     def _by_rating(self, values: Float64) -> Float64:
-        """Sums over equal ratings, [r, n_levels]."""
+        """Return sums over equal ratings, [r, n_levels]."""
         sums: Float64 = np.add.reduceat(values[:, self.by_level], self.level_starts, axis=1)
         return sums
 
     def _midranks(self, weights: Float64) -> tuple[Float64, Float64]:
-        """a_i [r, n], and sum of t^2 over groups of equal scores [r]."""
+        """Return a_i [r, n], and the sum of t^2 over groups of equal scores [r]."""
         mass = self._by_score(weights)
         ranks = np.cumsum(mass, axis=1) - mass / 2
         tied: Float64 = np.einsum("rg,rg->r", mass, mass)

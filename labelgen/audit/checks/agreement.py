@@ -26,19 +26,19 @@ def agreement(
     alias_b: str | None = None,
     k: int = 10,
 ) -> pl.DataFrame:
-    """Where two lists of neighbours agree, the queries they disagree on most first.
+    """Compare two neighbor lists of every query; the queries with the least overlap first.
 
     Args:
-        a, b: the stores; `b` left out means another teacher of `a`. Items are matched by id; neighbours that only one
-            store holds count as disagreement.
+        a, b: the stores; without `b` two teachers of `a` are compared. Items are matched by id; neighbors that only
+            one store holds count as disagreement.
         relation: of the lists, the same for both.
-        alias_a, alias_b: the teachers; may be left out where only one has such a list (or, in one store, two have).
-        k: places compared.
+        alias_a, alias_b: the teachers; optional where only one has such a list (or, in one store, two have).
+        k: number of places compared.
 
     Returns:
-        One row a query that both know: `rank`, `score` (1 - overlap), `overlap` (share of the first `k` that both
-        list), `correlation` (Spearman's, over the union of both lists, what a list lacks standing at its place k + 1;
-        null where it is not defined), names in `a`.
+        One row a query of both: `rank`, `score` (1 - overlap), `overlap` (share of the first `k` that both list),
+        `correlation` (Spearman's, over the union of both lists, items that a list lacks at its place k + 1; null where
+        it is not defined), ids and texts of `a`.
 
     Raises:
         ConfigError: no such lists, or one list twice.
@@ -57,14 +57,14 @@ def agreement(
 
 
 def compared(left: Int64, right: Int64) -> tuple[Float32, Float32]:
-    """Overlap and rank correlation of two lists a row, [n, k] each; -1 fills them (other negatives are nobody)."""
+    """Return overlap and rank correlation of two lists a row, [n, k] each; -1 is padding, -2 matches nothing."""
     k = left.shape[1]
     real_left, real_right = left != -1, right != -1
     same = (left[:, :, None] == right[:, None, :]) & real_left[:, :, None] & real_right[:, None, :]
     longest = np.maximum(real_left.sum(axis=1), real_right.sum(axis=1))
     overlap = np.where(longest > 0, same.sum(axis=(1, 2)) / np.maximum(longest, 1), 1.0)
     place = np.arange(1, k + 1)
-    there = np.where(same.any(axis=2), same.argmax(axis=2) + 1, k + 1)  # where the left ones stand in the right list
+    there = np.where(same.any(axis=2), same.argmax(axis=2) + 1, k + 1)  # places of the left ones in the right list
     only_right = real_right & ~same.any(axis=1)
     x = np.concatenate([np.broadcast_to(place, left.shape), np.full(left.shape, k + 1)], axis=1).astype(np.float64)
     y = np.concatenate([there, np.broadcast_to(place, left.shape)], axis=1).astype(np.float64)
@@ -73,7 +73,7 @@ def compared(left: Int64, right: Int64) -> tuple[Float32, Float32]:
 
 
 def _mean_ranks(values: Float64, real: Bool) -> Float64:
-    """Ranks of the real entries of every row, ties by their mean."""
+    """Return ranks of the real entries of every row; ties share their mean rank."""
     below = (values[:, None, :] < values[:, :, None]) & real[:, None, :]
     equal = (values[:, None, :] == values[:, :, None]) & real[:, None, :]
     ranks: Float64 = below.sum(axis=2) + (equal.sum(axis=2) + 1) / 2
@@ -81,7 +81,7 @@ def _mean_ranks(values: Float64, real: Bool) -> Float64:
 
 
 def _correlation(x: Float64, y: Float64, real: Bool) -> Float32:
-    """Pearson's over the real entries of every row; NaN where one of them does not vary."""
+    """Return Pearson's correlation over the real entries of every row; NaN where one side does not vary."""
     count = np.maximum(real.sum(axis=1, keepdims=True), 1)
     x = np.where(real, x - np.where(real, x, 0).sum(axis=1, keepdims=True) / count, 0)
     y = np.where(real, y - np.where(real, y, 0).sum(axis=1, keepdims=True) / count, 0)
@@ -113,7 +113,7 @@ def _aliases(
 
 
 def _matched(a: Store, b: Store, relation: Relation, lists: NeighborLists) -> tuple[Int64, NeighborLists]:
-    """Queries of `a` that `b` knows, and the lists of `b` for them, in rows of `a` (-2: not in `a`)."""
+    """Return queries of `a` that `b` holds, and the lists of `b` for them, in rows of `a` (-2: not in `a`)."""
     queries, candidates = _rows_in(a, b, relation.query), _rows_in(a, b, relation.candidate)
     known = np.flatnonzero(queries >= 0)
     known = known[np.argsort(queries[known])]
@@ -123,7 +123,7 @@ def _matched(a: Store, b: Store, relation: Relation, lists: NeighborLists) -> tu
 
 
 def _rows_in(a: Store, b: Store, modality: Modality) -> Int64:
-    """The row in `a` of every item of `b`, -1 where it has none."""
+    """Return the row in `a` of every item of `b`, -1 where it has none."""
     if modality == "image":
         return a.image_rows(b.images["image_id"].to_list(), missing_ok=True)
     return a.caption_rows(b.captions["caption_id"].to_list(), missing_ok=True)

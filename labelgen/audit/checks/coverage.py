@@ -1,4 +1,4 @@
-"""Coverage: how much of what a training batch needs is in the lists."""
+"""Coverage: share of a training batch that the neighbor lists hold."""
 
 from __future__ import annotations
 
@@ -20,31 +20,28 @@ _SEED = 20221105
 
 
 def coverage(store: Store, *, batch: int = 256, batches: int = 8) -> pl.DataFrame:
-    """How much of random batches the neighbour lists know, for every list and split, the least first.
+    """Measure how much of random batches the neighbor lists hold, for every list and split, the least first.
 
     A batch is `batch` images of a split (fewer where the split has fewer), each with one of its captions, all drawn at
     random. Its pairs are those of different images. Losses need the similarity of all of them, which is why blocks
-    are computed from embeddings; the lists serve what needs the nearest only.
+    are computed from embeddings; lists are for what needs the nearest items only.
 
     Returns:
         One row a list and split: `rank`, `score` (1 - `nearest`), `relation`, `alias`, `k`, `split`, `items`
-        (candidates in the split), `batch`, `pairs` (looked at), `pairs_listed` (share of them in the lists), `nearest`
-        (share of queries whose most similar item of the batch is listed), `mass` (share of the positive similarity of
-        the pairs that is listed).
+        (candidates in the split), `batch`, `pairs` (in the batches), `pairs_listed` (share of them in the lists),
+        `nearest` (share of queries whose most similar item of the batch is listed), `mass` (listed share of the
+        positive similarity of the pairs).
 
     Raises:
         ConfigError: no pairs in a batch of fewer than two.
     """
     if batch < 2 or batches < 1:
-        raise ConfigError(f"batch={batch}, batches={batches}", expected="two images at least, one batch at least")
+        raise ConfigError(f"batch={batch}, batches={batches}", expected="at least two images, at least one batch")
     lists = [entry for entry in store.manifest.neighbors if entry.scope == "split"]
     rows = [_one(store, entry, name, batch, batches) for entry in lists for name in store.splits]
-    kept = [row for row in rows if row["pairs"]]
-    columns = {name: [row[name] for row in kept] for name in kept[0]} if kept else {}
-    import polars as pl
-
-    nearest = np.array(columns.get("nearest", []), np.float32)
-    return ranked({name: pl.Series(name, values) for name, values in columns.items()}, 1 - nearest)
+    filled = [row for row in rows if row["pairs"]]
+    columns = {name: np.array([row[name] for row in filled]) for name in filled[0]} if filled else {}
+    return ranked(columns, 1 - np.array(columns.get("nearest", []), np.float32))
 
 
 def _one(store: Store, entry: NeighborEntry, split: str, batch: int, batches: int) -> dict[str, Any]:
@@ -96,11 +93,11 @@ def _block(store: Store, entry: NeighborEntry, images: Int64, captions: Int64) -
 
 
 def _counts(ids: Int64, candidates: Int64, block: Float32, where: Bool) -> tuple[Float64, float]:
-    """Pairs, listed pairs, queries, queries whose nearest is listed; share of positive similarity that is listed."""
+    """Count pairs, listed pairs, queries, queries whose nearest is listed; then the listed share of similarity."""
     known = np.stack([np.isin(candidates, row) for row in ids]) & where
     open_scores = np.where(where, block, -np.inf)
-    asked = where.any(axis=1)
-    nearest = known[np.arange(len(ids)), open_scores.argmax(axis=1)] & asked
+    counted = where.any(axis=1)
+    nearest = known[np.arange(len(ids)), open_scores.argmax(axis=1)] & counted
     positive = np.where(where, np.maximum(block, 0), 0)
     share = float(positive[known].sum()) / max(float(positive.sum()), 1e-9)
-    return np.array([where.sum(), known.sum(), asked.sum(), nearest.sum()], np.float64), share
+    return np.array([where.sum(), known.sum(), counted.sum(), nearest.sum()], np.float64), share

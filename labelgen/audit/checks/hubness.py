@@ -1,4 +1,4 @@
-"""Hubs, which are in everybody's list, and isolated items, which are near to nothing."""
+"""Hubs, which are in very many neighbor lists, and isolated items, which have no similar item."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def hubs(store: Store, relation: str, *, alias: str | None = None, k: int = 10, limit: int = 100) -> pl.DataFrame:
-    """Candidates that stand in the first `k` places of the most lists (of the first teacher that has some).
+    """Return candidates that are in the first `k` places of the most lists, by default of the first teacher with lists.
 
     Returns:
-        One row an item: `rank`, `score` (standard deviations of `listed` above the mean of its split), `listed` (lists
-        that have it), `expected` (its mean over the split), names.
+        One row an item: `rank`, `score` (standard deviations of `listed` above the mean of its split), `listed`
+        (number of lists with the item), `expected` (its mean over the split), ids and texts.
 
     Raises:
         ConfigError: no such list, or a `k` beyond it.
@@ -36,11 +36,11 @@ def hubs(store: Store, relation: str, *, alias: str | None = None, k: int = 10, 
 
 
 def isolated(store: Store, relation: str, *, alias: str | None = None, k: int = 5, limit: int = 100) -> pl.DataFrame:
-    """Queries that are near to nothing, by the lists of a teacher (the first that has some).
+    """Return queries without a similar item, by the lists of a teacher (by default the first with lists).
 
     Returns:
         One row an item: `rank`, `score` (1 minus the mean similarity of its `k` nearest), `nearest` (similarity of the
-        nearest), `listed` (lists that have it, where the relation compares like with like, else null), names. Items
+        nearest), `listed` (number of lists with the item, for t2t and i2i), ids and texts. Items
         without an embedding are left out.
 
     Raises:
@@ -59,7 +59,7 @@ def isolated(store: Store, relation: str, *, alias: str | None = None, k: int = 
 
 
 def listed_counts(lists: NeighborLists, count: int) -> Int64:
-    """How many lists every candidate is in, [count]."""
+    """Return the number of lists that every candidate is in, [count]."""
     counts: Int64 = np.bincount(lists.ids[lists.ids >= 0], minlength=count).astype(np.int64)
     return counts
 
@@ -78,7 +78,7 @@ def _rows(store: Store, modality: Modality) -> int:
 
 
 def _by_split(counts: Int64, split: Int64) -> tuple[Float32, Float32]:
-    """Mean of the counts of every item's split, and how many standard deviations the item lies above it."""
+    """Return the mean count of every item's split, and the deviation from it in standard deviations."""
     sizes = np.maximum(np.bincount(split), 1)
     means = np.bincount(split, weights=counts) / sizes
     squares = np.bincount(split, weights=(counts - means[split]) ** 2) / sizes

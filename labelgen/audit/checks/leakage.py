@@ -1,4 +1,4 @@
-"""Leakage: what one split holds of another."""
+"""Leakage: items of one split that another split holds, too."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from labelgen.types import Float32, Int64, Modality, Relation
 if TYPE_CHECKING:
     import polars as pl
 
-#: Multiplications of a search that is still done here; more needs cross lists, which a build makes.
+#: Maximum number of multiplications of a search here; more needs cross lists, which a build makes.
 _MOST_WORK = 4e12
 _BLOCK = 2048
 
 
 def leakage(store: Store, modality: Modality, *, threshold: float = 0.95) -> pl.DataFrame:
-    """Captions (`"text"`) or images (`"image"`) of different splits that are the same or nearly.
+    """Return captions (`"text"`) or images (`"image"`) of different splits that are equal or nearly equal.
 
-    From the lists of scope `cross` where the store has them; else every item of every split but the first is
-    compared with all items of the splits before it.
+    Taken from the lists of scope `cross` where the store has them; otherwise every item is compared with all items of
+    the splits before its own.
 
     Returns:
         One row a pair: `rank`, `score` (the similarity), `exact` (equal texts, or equal rows of images), names of the
@@ -58,24 +58,24 @@ def leakage(store: Store, modality: Modality, *, threshold: float = 0.95) -> pl.
 
 
 def split_of(store: Store, modality: Modality) -> Int64:
-    """Number of the split of every row."""
+    """Return the number of the split of every row."""
     numbers = split_numbers(store.splits, store.manifest.corpus.n_images)
     return numbers if modality == "image" else np.repeat(numbers, np.diff(store.offsets))
 
 
 def _rows(store: Store, modality: Modality) -> list[Int64]:
-    """The rows of every split."""
+    """Return the rows of every split."""
     images = [np.asarray(rows) for rows in store.splits.values()]
     return images if modality == "image" else [store.captions_in(rows) for rows in images]
 
 
 def _compare(source: Source, splits: list[Int64], threshold: float) -> tuple[Int64, Int64, Float32]:
-    """All pairs of a row with a row of an earlier split, of at least a similarity."""
+    """Return all pairs of a row with a row of an earlier split, of at least a similarity."""
     before = [np.concatenate([np.empty(0, np.int64), *splits[:number]]) for number in range(len(splits))]
     work = sum(float(len(rows)) * len(others) * source.shape[1] for rows, others in zip(splits, before, strict=True))
     if work > _MOST_WORK:
         raise ConfigError(
-            "comparing the splits is too much work to be done here",
+            "comparing the splits without cross lists is too much work",
             found=f"{work:.1e} multiplications",
             expected=f"at most {_MOST_WORK:.0e}, or neighbour lists of scope cross",
             todo="build them into the store: --cross-k 8",

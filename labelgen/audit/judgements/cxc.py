@@ -7,14 +7,13 @@ then a column whose name holds `score`, then how the pair was drawn. A caption i
 
 from __future__ import annotations
 
-from labelgen.audit.judgements.judgements import Judgements, Kind, Sample, graded_frame, numbers, read_table
+from labelgen.audit.judgements.judgements import Judgements, Kind, Sample, graded, numbers, read_table
 from labelgen.errors import DatasetError
-from labelgen.types import Relation
 
-_TASKS: dict[tuple[str, ...], tuple[Relation, tuple[Kind, Kind], str]] = {
-    ("caption1", "caption2"): (Relation.T2T, ("caption", "caption"), "STS"),
-    ("image1", "image2"): (Relation.I2I, ("image", "image"), "SIS"),
-    ("caption", "image"): (Relation.I2T, ("image", "caption"), "SITS"),
+_TASKS: dict[tuple[str, ...], tuple[tuple[Kind, Kind], str]] = {
+    ("caption1", "caption2"): (("caption", "caption"), "STS"),
+    ("image1", "image2"): (("image", "image"), "SIS"),
+    ("caption", "image"): (("image", "caption"), "SITS"),
 }
 
 
@@ -27,27 +26,19 @@ class Cxc:
         return not sample.is_parquet and sample.separator == "," and sample.columns[:2] in _TASKS
 
     def read(self, sample: Sample) -> Judgements:
-        """Raises DatasetError for other columns, and for ids of another form."""
+        """Read the file; another form is a DatasetError."""
         task = _TASKS.get(sample.columns[:2])
         score = next((column for column in sample.columns[2:] if "score" in column), None)
         if task is None or score is None:
             raise DatasetError(
                 f"{sample.path.name} is not of CxC", found=", ".join(sample.columns)[:200], expected=self.expects
             )
-        relation, kinds, word = task
+        kinds, word = task
         frame = read_table(sample)
         first, second = (_ids(frame[column].to_list(), sample.path.name) for column in sample.columns[:2])
-        left, right = (second, first) if relation is Relation.I2T else (first, second)
-        return Judgements(
-            name=sample.path.stem,
-            source=f"CxC {word}",
-            relation=relation,
-            kinds=kinds,
-            form="graded",
-            frame=graded_frame(left, right, numbers(frame, score, sample.path.name)),
-            positive_from=3.0,
-            scale="0 (unrelated) to 5 (the same)",
-        )
+        left, right = (second, first) if word == "SITS" else (first, second)
+        columns = (left, right, numbers(frame, score, sample.path.name))
+        return graded(sample, f"CxC {word}", kinds, columns, 3.0, "0 (unrelated) to 5 (the same)")
 
 
 def _ids(values: list[str | None], name: str) -> list[str]:

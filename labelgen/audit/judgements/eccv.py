@@ -21,7 +21,7 @@ _DIRECTIONS: dict[str, tuple[Relation, tuple[Kind, Kind]]] = {
 
 
 class Eccv:
-    """One direction of ECCV Caption; the name of the file says which."""
+    """One direction of ECCV Caption, given by the name of the file."""
 
     expects = "ECCV Caption: *image_to_caption.json or *caption_to_image.json, {query id: [ids]}"
 
@@ -29,11 +29,15 @@ class Eccv:
         return sample.head.lstrip()[:1] == b"{" and _direction(sample) is not None
 
     def read(self, sample: Sample) -> Judgements:
-        """Raises DatasetError for another form, and where the name of the file tells no direction."""
+        """Read the file.
+
+        Raises:
+            DatasetError: another form, or a name without a direction.
+        """
         found = _direction(sample)
         if found is None:
             raise DatasetError(
-                f"{sample.path.name} does not say which way it goes",
+                f"the name {sample.path.name} gives no direction",
                 expected="a name with image_to_caption or caption_to_image",
                 todo="keep the names of the original files",
             )

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import re
 
-from labelgen.audit.judgements.judgements import Judgements, Sample, graded_frame, numbers, read_table
+from labelgen.audit.judgements.judgements import Judgements, Sample, graded, numbers, read_table
 from labelgen.corpus.text.names import file_stem
 from labelgen.errors import DatasetError
-from labelgen.types import Relation
 
 _EXPERT = re.compile(r"[^\t]+\t[^\t]+#\d+\t[1-4]\t[1-4]\t[1-4]")
 _CROWD = re.compile(r"[^\t]+\t[^\t]+#\d+\t(?:0|1|0?\.\d+|1\.0*)\t\d+\t\d+")
 
 
 class Flickr8kExperts:
-    """Rating: the mean of the three grades. From 3 on a caption counts as right."""
+    """Rating: the mean of the three grades. At least 3 counts as right."""
 
     expects = "Flickr8k: ExpertAnnotations.txt, or parquet with file_name, caption_id and mean_score"
 
@@ -29,7 +28,7 @@ class Flickr8kExperts:
         return bool(sample.lines) and all(map(_EXPERT.fullmatch, sample.lines))
 
     def read(self, sample: Sample) -> Judgements:
-        """Raises DatasetError for another form."""
+        """Read the file; another form is a DatasetError."""
         if not self.sniff(sample):
             raise DatasetError(f"{sample.path.name} holds no grades of experts", expected=self.expects)
         frame = read_table(sample, header=False)
@@ -45,7 +44,7 @@ class Flickr8kExperts:
 
 
 class Flickr8kCrowd:
-    """Rating: the fraction of yes. From one half on a caption counts as right."""
+    """Rating: the fraction of yes. At least one half counts as right."""
 
     expects = "Flickr8k: CrowdFlowerAnnotations.txt, or parquet with file_name, caption_id and yes_fraction"
 
@@ -55,7 +54,7 @@ class Flickr8kCrowd:
         return bool(sample.lines) and all(map(_is_fraction, sample.lines))
 
     def read(self, sample: Sample) -> Judgements:
-        """Raises DatasetError for another form."""
+        """Read the file; another form is a DatasetError."""
         if not self.sniff(sample):
             raise DatasetError(f"{sample.path.name} holds no judgements of a crowd", expected=self.expects)
         frame = read_table(sample, header=False)
@@ -68,7 +67,7 @@ class Flickr8kCrowd:
 
 
 def _is_fraction(line: str) -> bool:
-    """Whether a line ends with a fraction of yes, the yes and the no: three grades that happen to fit are refused."""
+    """Return whether a line ends with a fraction of yes and the numbers of yes and no, and they agree."""
     match = _CROWD.fullmatch(line)
     if match is None:
         return False
@@ -79,13 +78,5 @@ def _is_fraction(line: str) -> bool:
 def _judgements(
     sample: Sample, files: list[str], captions: list[str], rating: list[float | None], threshold: float, scale: str
 ) -> Judgements:
-    return Judgements(
-        name=sample.path.stem,
-        source=f"Flickr8k, {scale.rpartition(' ')[2]}",
-        relation=Relation.I2T,
-        kinds=("image", "caption"),
-        form="graded",
-        frame=graded_frame([file_stem(file) for file in files], captions, rating),
-        positive_from=threshold,
-        scale=scale,
-    )
+    columns = ([file_stem(file) for file in files], captions, rating)
+    return graded(sample, f"Flickr8k, {scale.rpartition(' ')[2]}", ("image", "caption"), columns, threshold, scale)

@@ -1,7 +1,7 @@
-"""Judgements of people about pairs of items, read from files into one frame.
+"""Human judgements of pairs of items, read from files into one frame.
 
-A reader knows one format. It is found by sniffing, or named: `read_judgements("cxc=ratings.csv")`. Ours and those of
-other packages are registered alike, in the entry-point group `labelgen.judgements`.
+A reader reads one format. It is detected, or named: `read_judgements("cxc=ratings.csv")`. Readers are registered in the
+entry-point group `labelgen.judgements`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from labelgen.types import Relation
 if TYPE_CHECKING:
     import polars as pl
 
-#: What a value of `left` or `right` is: an id of an image or a caption, or a sentence itself.
+#: Meaning of the values of `left` or `right`: an id of an image or a caption, or a sentence itself.
 Kind: TypeAlias = Literal["image", "caption", "text"]
 #: `graded`: every judged pair has a rating. `positives`: all right answers of a query, everything else is wrong.
 Form: TypeAlias = Literal["graded", "positives"]
@@ -30,17 +30,17 @@ _HEAD = 1 << 14
 
 @dataclass(frozen=True)
 class Judgements:
-    """What people said, one row a pair.
+    """Judgements of a file, one row a pair.
 
     Attributes:
-        name: what it is called in a card, mostly the name of the file.
-        source: what made it, in a few words.
-        relation: what is compared: `i2t` (left an image, right a caption), `t2i`, `t2t`, `i2i`.
-        kinds: what the values of `left` and `right` are.
+        name: in a card, mostly the name of the file.
+        source: origin, in a few words.
+        relation: `i2t` (left an image, right a caption), `t2i`, `t2t` or `i2i`.
+        kinds: meaning of the values of `left` and `right`.
         form: `graded` or `positives`.
         frame: columns left (text), right (text), rating (float64; higher is more alike; 1 for `positives`).
-        positive_from: ratings from here on count as right, for AUC and average precision; None if nothing does.
-        scale: what the ratings mean.
+        positive_from: lowest rating that counts as right, for AUC and average precision; None without one.
+        scale: meaning of the ratings.
 
     Raises:
         DatasetError: no pair at all, or a rating that is no number.
@@ -69,14 +69,14 @@ class Judgements:
 
 @dataclass(frozen=True)
 class Sample:
-    """What readers look at when they sniff: the path and the beginning of the file."""
+    """The path and the beginning of a file, for the detection of its format."""
 
     path: Path
     head: bytes
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Columns of a parquet file, or the fields of the first line of a text file."""
+        """Columns of a parquet file, or fields of the first line of a text file."""
         if self.head[:4] == b"PAR1":
             import polars as pl
 
@@ -110,20 +110,20 @@ class JudgementReader(Protocol):
     """Reads one format. Made without arguments by its factory in `labelgen.judgements`.
 
     Attributes:
-        expects: what it reads, in a few words.
+        expects: the format, in a few words.
     """
 
     expects: str
 
     def sniff(self, sample: Sample) -> bool:
-        """Whether a file is of this format."""
+        """Return whether a file has this format."""
         ...
 
     def read(self, sample: Sample) -> Judgements:
-        """The file.
+        """Read the file.
 
         Raises:
-            DatasetError: it is not of this format.
+            DatasetError: it has another format.
         """
         ...
 
@@ -133,26 +133,38 @@ def read_judgements(path: str | Path, reader: str | None = None) -> Judgements:
 
     Args:
         path: the file; `cxc=ratings.csv` names the reader too (a file of that very name is preferred).
-        reader: name of the reader; sniffed when None.
+        reader: name of the reader; detected by default.
 
     Raises:
-        DatasetError: no such file, or nobody knows its format.
+        DatasetError: no such file, or a format that no reader, or more than one, accepts.
         UnknownNameError: no such reader.
     """
     reader, file = _named(path, reader)
     sample = _sample(file)
-    if reader is not None:
-        made: JudgementReader = registry.load("judgement", reader)()
-        return made.read(sample)
-    able = [name for name in registry.names("judgement") if registry.load("judgement", name)().sniff(sample)]
-    if len(able) != 1:
-        raise _unclear(file, able)
-    found: JudgementReader = registry.load("judgement", able[0])()
-    return found.read(sample)
+    if reader is None:
+        able = [name for name in registry.names("judgement") if registry.load("judgement", name)().sniff(sample)]
+        if len(able) != 1:
+            raise _unclear(file, able)
+        reader = able[0]
+    made: JudgementReader = registry.load("judgement", reader)()
+    return made.read(sample)
+
+
+def graded(
+    sample: Sample,
+    source: str,
+    kinds: tuple[Kind, Kind],
+    columns: tuple[Sequence[str], Sequence[str], Iterable[float | None]],
+    positive_from: float | None,
+    scale: str,
+) -> Judgements:
+    """Return graded judgements named after the file; `columns` are left, right and rating."""
+    relation = Relation("2".join("i" if kind == "image" else "t" for kind in kinds))
+    return Judgements(sample.path.stem, source, relation, kinds, "graded", graded_frame(*columns), positive_from, scale)
 
 
 def graded_frame(left: Sequence[str], right: Sequence[str], rating: Iterable[float | None]) -> pl.DataFrame:
-    """The frame of `Judgements`. A pair that was judged several times gets the mean of its ratings."""
+    """Return the frame of `Judgements`. A pair that was judged several times gets the mean of its ratings."""
     import polars as pl
 
     frame = pl.DataFrame(
@@ -166,7 +178,7 @@ def graded_frame(left: Sequence[str], right: Sequence[str], rating: Iterable[flo
 
 
 def read_table(sample: Sample, *, header: bool = True) -> pl.DataFrame:
-    """A parquet file, or a text file with separated fields, every column as it is (text files: as text).
+    """Read a parquet file, or a text file with separated fields, whose columns are text.
 
     Raises:
         DatasetError: it cannot be parsed.
@@ -190,7 +202,7 @@ def read_table(sample: Sample, *, header: bool = True) -> pl.DataFrame:
 
 
 def numbers(frame: pl.DataFrame, column: str, name: str) -> list[float | None]:
-    """A column as numbers; what is none becomes null, which `Judgements` refuses with its pair."""
+    """Return a column as numbers; other values become null, which `Judgements` refuses with its pair."""
     import polars as pl
 
     if column not in frame.columns:
@@ -221,7 +233,7 @@ def _unclear(path: Path, able: Sequence[str]) -> DatasetError:
     known = [f"{name} ({registry.load('judgement', name)().expects})" for name in registry.names("judgement")]
     return DatasetError(
         f"the format of {path.name} is unclear",
-        found=f"readers that take it: {', '.join(able)}" if able else "no reader takes it",
+        found=f"readers that accept it: {', '.join(able)}" if able else "no reader accepts it",
         expected="; ".join(known),
         todo=f"name a reader: {(able or registry.names('judgement'))[0]}={path}",
     )

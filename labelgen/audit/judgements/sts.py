@@ -1,22 +1,21 @@
-"""Graded pairs of sentences, as the STS tasks have them: two sentences and how alike they are, 0 to 5.
+"""Graded pairs of sentences of the STS tasks: two sentences and their similarity, 0 to 5.
 
-Read are tables (csv, tab-separated or parquet) with columns `sentence1`, `sentence2` and `score`, and the tab-separated
+Formats: tables (csv, tab-separated or parquet) with columns `sentence1`, `sentence2` and `score`, and the tab-separated
 files of STS-B without a header: genre, file, year, number, score, sentence 1, sentence 2. The sentences need not be
-captions of the store: its text teachers encode those that are not.
+captions of the store: its text teachers encode the others.
 """
 
 from __future__ import annotations
 
-from labelgen.audit.judgements.judgements import Judgements, Sample, graded_frame, numbers, read_table
+from labelgen.audit.judgements.judgements import Judgements, Sample, graded, numbers, read_table
 from labelgen.errors import DatasetError
-from labelgen.types import Relation
 
 _NAMED = {"sentence1", "sentence2", "score"}
 _SCORE, _FIRST, _SECOND = 4, 5, 6
 
 
 class Sts:
-    """Sentence pairs. From 4 on two sentences count as saying the same."""
+    """Sentence pairs. Ratings of at least 4 count as right."""
 
     expects = "STS: columns sentence1, sentence2, score; or STS-B's seven tab-separated fields"
 
@@ -24,7 +23,7 @@ class Sts:
         return set(sample.columns) >= _NAMED or _is_stsb(sample)
 
     def read(self, sample: Sample) -> Judgements:
-        """Raises DatasetError for another form."""
+        """Read the file; another form is a DatasetError."""
         if not self.sniff(sample):
             raise DatasetError(f"{sample.path.name} holds no pairs of sentences", expected=self.expects)
         headless = not set(sample.columns) >= _NAMED
@@ -32,20 +31,8 @@ class Sts:
         first, second, score = ("sentence1", "sentence2", "score")
         if headless:
             first, second, score = (frame.columns[place] for place in (_FIRST, _SECOND, _SCORE))
-        return Judgements(
-            name=sample.path.stem,
-            source="sentence pairs",
-            relation=Relation.T2T,
-            kinds=("text", "text"),
-            form="graded",
-            frame=graded_frame(
-                frame[first].to_list(),
-                frame[second].to_list(),
-                numbers(frame, score, sample.path.name),
-            ),
-            positive_from=4.0,
-            scale="0 (unrelated) to 5 (the same)",
-        )
+        columns = (frame[first].to_list(), frame[second].to_list(), numbers(frame, score, sample.path.name))
+        return graded(sample, "sentence pairs", ("text", "text"), columns, 4.0, "0 (unrelated) to 5 (the same)")
 
 
 def _is_stsb(sample: Sample) -> bool:

@@ -1,17 +1,16 @@
-"""Ratings of pairs in a table of one's own: parquet, or text with a header.
+"""Ratings of pairs in your own table: parquet, or text with a header.
 
-Two of the columns `image_id`, `caption_id`, `text`, `image_id_2`, `caption_id_2`, `text_2` say what is compared, the
-column `rating` (higher is more alike) how. With a column `positive` (true or false) AUC and average precision are
-reported too; it must go with the rating.
+Two of the columns `image_id`, `caption_id`, `text`, `image_id_2`, `caption_id_2`, `text_2` name the pair, `rating` is
+higher for more similar pairs. With a column `positive` (true or false) AUC and average precision are reported, too; all
+positive pairs must be rated above all others.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from labelgen.audit.judgements.judgements import Judgements, Kind, Sample, graded_frame, numbers, read_table
+from labelgen.audit.judgements.judgements import Judgements, Kind, Sample, graded, numbers, read_table
 from labelgen.errors import DatasetError
-from labelgen.types import Relation
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,7 +34,11 @@ class Ratings:
         return "rating" in sample.columns and len(_sides(sample)) == 2
 
     def read(self, sample: Sample) -> Judgements:
-        """Raises DatasetError for other columns, or where `positive` does not go with the rating."""
+        """Read the file.
+
+        Raises:
+            DatasetError: other columns, or `positive` contradicts the rating.
+        """
         sides = _sides(sample)
         if "rating" not in sample.columns or len(sides) != 2:
             raise DatasetError(
@@ -46,26 +49,14 @@ class Ratings:
         frame = read_table(sample)
         rating = numbers(frame, "rating", sample.path.name)
         left, right = (frame[column].cast(str).to_list() for column in sides)
-        return Judgements(
-            name=sample.path.stem,
-            source="ratings",
-            relation=_relation(_KINDS[sides[0]], _KINDS[sides[1]]),
-            kinds=(_KINDS[sides[0]], _KINDS[sides[1]]),
-            form="graded",
-            frame=graded_frame(left, right, rating),
-            positive_from=_threshold(frame, sample.path.name) if "positive" in frame.columns else None,
-            scale="higher is more alike",
-        )
+        kinds = _KINDS[sides[0]], _KINDS[sides[1]]
+        threshold = _threshold(frame, sample.path.name) if "positive" in frame.columns else None
+        return graded(sample, "ratings", kinds, (left, right, rating), threshold, "higher is more similar")
 
 
 def _sides(sample: Sample) -> list[str]:
-    """The columns that are compared; an image comes first."""
+    """Return the columns that are compared; an image comes first."""
     return [column for column in _KINDS if column in sample.columns]
-
-
-def _relation(left: Kind, right: Kind) -> Relation:
-    letters = {"image": "i", "caption": "t", "text": "t"}
-    return Relation(f"{letters[left]}2{letters[right]}")
 
 
 def _threshold(frame: pl.DataFrame, name: str) -> float:

@@ -1,4 +1,4 @@
-"""A folder that FiftyOne imports: photographs as samples, captions and findings as their fields.
+"""Export to FiftyOne: photographs as samples, captions and findings as their fields.
 
     dataset = fiftyone.Dataset.from_dir(folder, dataset_type=fiftyone.types.FiftyOneDataset)
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from labelgen.audit.report.photos import photo_root
 from labelgen.corpus.text.names import is_unsafe
@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 _STRING = "fiftyone.core.fields.StringField"
 _FLOAT = "fiftyone.core.fields.FloatField"
 _LABELS = "fiftyone.core.labels.Classifications"
-#: Columns of a finding that its labels carry.
-_KEPT = ("caption_id", "annotated_image_id", "group", "rank", "score", "suspicion")
-#: Image id -> labels.
-ByImage: TypeAlias = dict[str, list[dict[str, Any]]]
+#: Columns of a finding that are fields of its labels.
+_SHOWN = ("caption_id", "annotated_image_id", "group", "rank", "score", "suspicion")
 #: Name of a finding -> (its column of ids of images, the column that the label shows).
 FINDINGS: Mapping[str, tuple[str, str]] = {
     "false_negatives": ("image_id", "text"),
@@ -42,7 +40,7 @@ FINDINGS: Mapping[str, tuple[str, str]] = {
 def write_fiftyone(
     store: Store, out: str | Path, findings: Mapping[str, pl.DataFrame], *, photos: str | Path | None = None
 ) -> Path:
-    """Write the folder.
+    """Write a folder that FiftyOne imports.
 
     A sample has `filepath`, the split as its tag, `image_id`, and `captions`, one classification a caption with its
     `caption_id`. Every finding is a field of classifications with the label's text, and `caption_id`, `rank`, `score`
@@ -51,7 +49,7 @@ def write_fiftyone(
 
     Args:
         findings: frames of `labelgen.audit` by the name of their finding, one of `FINDINGS`.
-        photos: folder of the photographs; where the data set lies by the store's recipe when None.
+        photos: folder of the photographs; by default that of the data set in the store's recipe.
 
     Raises:
         ConfigError: an unknown finding, or no photographs: FiftyOne shows files.
@@ -62,7 +60,7 @@ def write_fiftyone(
         raise ConfigError(f"findings {', '.join(unknown)} have no images", expected=", ".join(FINDINGS))
     root = Path(photos).expanduser() if photos is not None else photo_root(store)
     if root is None:
-        raise ConfigError("the photographs of this store are not found", todo="pass photos=, their folder")
+        raise ConfigError("the photographs of this store were not found", todo="pass photos=, their folder")
     folder = Path(out).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     samples = list(_samples(store, root.absolute(), {name: _by_image(name, frame) for name, frame in findings.items()}))
@@ -87,7 +85,7 @@ def write_fiftyone(
 def _samples(
     store: Store, root: Path, found: Mapping[str, dict[str, list[dict[str, Any]]]]
 ) -> Iterator[dict[str, Any]]:
-    """Images with a photograph, in the order of their rows."""
+    """Yield images with a photograph, in the order of their rows."""
     texts, ids = store.captions["text"].to_list(), store.captions["caption_id"].to_list()
     for row in store.images.select("image_row", "image_id", "split", "file", "width", "height").iter_rows(named=True):
         if row["file"] is None or is_unsafe(row["file"]) or not (root / row["file"]).is_file():  # missing, or in a tar
@@ -110,14 +108,10 @@ def _samples(
 
 def _by_image(name: str, frame: pl.DataFrame) -> dict[str, list[dict[str, Any]]]:
     image, label = FINDINGS[name]
-    kept = [
-        column
-        for column in ("caption_id", "annotated_image_id", "group", "rank", "score", "suspicion")
-        if column in frame.columns
-    ]
+    shown = [column for column in _SHOWN if column in frame.columns]
     found: dict[str, list[dict[str, Any]]] = {}
     for row in frame.iter_rows(named=True):
-        values: dict[str, Any] = {column: row[column] for column in kept if row[column] is not None}
+        values: dict[str, Any] = {column: row[column] for column in shown if row[column] is not None}
         found.setdefault(row[image], []).append({"label": str(row[label]), **values})
     return found
 

@@ -1,4 +1,4 @@
-"""Rows of findings as the report shows them: pictures, lines of text, evidence, and the decision of accepting one."""
+"""Findings as the page shows them: images, lines of text, evidence, and the decision that accepting one makes."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 
 from labelgen.audit.report.sections import Section
 
-#: Section -> what accepting a finding decides, and how the page calls that.
+#: Section -> decision of an accepted finding, and its words on the page.
 DECISIONS: Mapping[str, tuple[str, str]] = {
     "false_negatives": ("add_positive", "the pair is right"),
     "noisy_pairs": ("mask_pair", "the pair is wrong"),
-    "duplicate_captions": ("merge_duplicates", "the same as the first of the group"),
-    "duplicate_images": ("merge_duplicates", "the same as the first of the group"),
+    "duplicate_captions": ("merge_duplicates", "same as the first of the group"),
+    "duplicate_images": ("merge_duplicates", "same as the first of the group"),
 }
-#: Columns of text, with the words that the page puts before them, in this order.
+#: Columns of text and their labels on the page, in this order.
 _LINES = {
     "image_id": "image",
-    "image_text": "its nearest caption",
-    "siblings_text": "its other captions",
-    "caption_id": "caption",
-    "text": "text",
-    "annotated_image_id": "of image",
+    "image_text": "nearest caption of the image",
+    "siblings_text": "other captions of the image",
+    "caption_id": "caption id",
+    "text": "caption",
+    "annotated_image_id": "annotated image",
     "other_image_id": "other image",
-    "other_caption_id": "other caption",
-    "other_text": "other text",
+    "other_caption_id": "other caption id",
+    "other_text": "other caption",
 }
 _HIDDEN = ("rank", "score", "group", "image_row", "caption_row", "other_image_row", "other_caption_row")
 
@@ -39,7 +39,7 @@ class Finding:
     Attributes:
         id: section and place, the same in every page of the same findings.
         images: ids of the images to show.
-        decision: what accepting it writes into the patch; None where there is nothing to decide.
+        decision: row of the patch if the finding is accepted; None where there is nothing to decide.
     """
 
     id: str
@@ -54,17 +54,18 @@ class Finding:
     decision: Mapping[str, Any] | None = field(default=None)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; `words` is what the search looks through."""
+        """Return plain data; `words` is the text that the search compares."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {**plain, "words": " ".join(value for _, value in self.lines).lower()}
 
 
 def findings_of(section: Section, shown: int) -> Iterator[Finding]:
-    """The first rows of a section; nothing where the store cannot serve it, or rows that name no item."""
+    """Yield the first rows of a section; none where it has no frame, or rows that name no item."""
     if section.frame is None or not {"image_id", "caption_id"} & set(section.frame.columns):
         return
     first: dict[Any, dict[str, Any]] = {}
-    for place, row in enumerate(section.frame.head(shown).to_dicts()):
+    frame = section.frame.rename({"own_image_id": "annotated_image_id"}, strict=False)  # its name in older frames
+    for place, row in enumerate(frame.head(shown).to_dicts()):
         leader = first.setdefault(row.get("group"), row)
         decision, means = _decision(section.name, row, leader)
         names = [row.get(name) for name in ("image_id", "annotated_image_id", "other_image_id")]
@@ -89,7 +90,7 @@ def findings_of(section: Section, shown: int) -> Iterator[Finding]:
 
 
 def proposals(sections: Iterable[Section]) -> list[dict[str, Any]]:
-    """What accepting every finding would decide, for `Patch.of`: rules propose, people dispose."""
+    """Return the decisions of accepting every finding, for `Patch.of`."""
     served = [section for section in sections if section.frame is not None and section.name in DECISIONS]
     findings = (finding for section in served for finding in findings_of(section, sys.maxsize))
     return [{**finding.decision, "author": "labelgen audit"} for finding in findings if finding.decision is not None]

@@ -1,4 +1,4 @@
-"""Galleries for notebooks: findings with their pictures, as the report shows them, without a script."""
+"""Galleries for notebooks: findings with their images, without a script."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PICTURE = "width:112px;height:112px;object-fit:contain"
 
 @dataclass(frozen=True)
 class Gallery:
-    """What `show` gives: findings, and small pictures by image id."""
+    """Findings, and small pictures by image id; made by `show`."""
 
     findings: tuple[Finding, ...]
     pictures: dict[str, str]
@@ -36,7 +36,7 @@ class Gallery:
         return "".join(self._card(finding) for finding in self.findings) or "<i>nothing found</i>"
 
     def _card(self, finding: Finding) -> str:
-        """One finding; every text that comes from data is escaped."""
+        """Return the HTML of a finding; every text of the data set is escaped."""
         pictures = "".join(
             f'<img style="{_PICTURE}" alt="{escape(image)}" title="{escape(image)}" src="{self.pictures[image]}">'
             for image in finding.images
@@ -47,12 +47,12 @@ class Gallery:
 
 
 def show(store: Store, frame: pl.DataFrame, *, count: int = 20, photos: str | Path | None = None) -> Gallery:
-    """The first rows of a finding with their pictures: `show(store, false_negatives(store))`.
+    """Show the first rows of a finding with their images: `show(store, false_negatives(store))`.
 
     Args:
-        frame: what a function of `labelgen.audit` gave for this store, with `image_id` or `caption_id`.
-        count: rows at most.
-        photos: folder of the photographs; where the data set lies by the store's recipe when None.
+        frame: result of a function of `labelgen.audit` for this store, with `image_id` or `caption_id`.
+        count: maximum number of rows.
+        photos: folder of the photographs; by default that of the data set in the store's recipe.
 
     Raises:
         UnknownIdError: images that the store does not hold.

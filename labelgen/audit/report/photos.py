@@ -1,4 +1,4 @@
-"""Small pictures for the report, as `data:` addresses."""
+"""Small pictures for the page and galleries, as `data:` addresses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIDE, QUALITY = 144, 60
 
 
 def photo_root(store: Store) -> Path | None:
-    """Where the photographs lie by the store's recipe; None where the data set is gone or has none."""
+    """Return the folder of the photographs by the store's recipe; None where the data set is missing or has none."""
     recipe = store.manifest.recipe.get("dataset", {})
     try:
         spec = Spec.of(str(recipe.get("name", "")), **recipe.get("options", {}))
@@ -31,7 +31,7 @@ def photo_root(store: Store) -> Path | None:
 
 
 def thumbnails(store: Store, root: Path | None, image_ids: Sequence[str]) -> dict[str, str]:
-    """Image id -> small JPEG as a `data:` address; what cannot be read is left out."""
+    """Return image id -> small JPEG as a `data:` address; unreadable images are left out."""
     if root is None or not image_ids:
         return {}
     rows = store.image_rows(image_ids)

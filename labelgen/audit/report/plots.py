@@ -16,7 +16,7 @@ _WIDTH, _HEIGHT, _FOOT = 420, 150, 18
 
 
 def plots(store: Store) -> str:
-    """One figure a relation and teacher, from its statistics; nothing where a store has none."""
+    """Return one figure a relation and teacher, from its statistics; empty where a store has none."""
     figures = []
     folder = layout.numbered(layout.STATS, store.manifest.generation)
     for path in sorted((store.path / folder).glob("*.json")):
@@ -37,11 +37,11 @@ def _figure(document: dict[str, Any], name: str) -> str:
     top = max(float(counts.max()) for counts in drawn.values())
     body = "".join(
         _curve(drawn[word][first:last], top, css)
-        for word, css in (("random", "other"), ("own", "own"))
+        for word, css in (("random", "other"), ("own", "annotated"))
         if word in drawn
     )
     middle = document.get("quantiles", {}).get("0.5")
-    colours = {"own": "own pairs (blue)", "random": "random pairs (orange)"}
+    colours = {"own": "annotated pairs (blue)", "random": "random pairs (orange)"}
     note = f"{name}: {', '.join(colours[word] for word in drawn)}" + (
         f", median of random pairs {middle:.2f}" if middle is not None else ""
     )
@@ -56,7 +56,7 @@ def _figure(document: dict[str, Any], name: str) -> str:
 
 
 def _counts(document: dict[str, Any], word: str, bins: int) -> Float64:
-    """Histogram over all splits, [bins]."""
+    """Return the histogram over all splits, [bins]."""
     total = np.zeros(max(0, bins))
     for split in document.get("splits", {}).values():
         total += np.asarray(split.get(word, {}).get("counts", np.zeros(max(0, bins))), np.float64)

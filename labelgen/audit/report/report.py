@@ -1,8 +1,8 @@
-"""The report: one self-contained page of findings to look at and decide on.
+"""The review page: one self-contained file of findings to accept or reject.
 
-The page loads nothing: pictures are inlined, and a policy in its head allows its own style and script by their hashes
-and pictures from `data:` alone. What comes from a data set is data: it lies in a JSON block that cannot be left, and
-the script puts it into the page as text. A browser saves decisions as the JSON form of `labelgen.patches.Patch`.
+The page loads nothing: pictures are inlined, and its content security policy allows its own style and script by their
+hashes and pictures from `data:` alone. Texts of the data set are in an escaped JSON block, and the script adds them to
+the page as text. The browser saves decisions as the JSON form of `labelgen.patches.Patch`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.reader import Store
 
 _TEMPLATE = Path(__file__).with_name("report.html")
-#: Findings of a section that the page shows, and pictures in all: about 4 kB each.
+#: Maximum numbers of findings a section and of pictures, about 4 kB each.
 SHOWN, PICTURES = 200, 2500
 
 
@@ -34,11 +34,11 @@ def write_report(
     """Write the page.
 
     Args:
-        sections: what `labelgen.audit.report.sections.audit_sections` gives.
-        path: of the page; replaced at once.
-        photos: folder of the photographs; where the data set lies by the store's recipe when None. Without
-            photographs the page has none.
-        shown: findings of each section at most.
+        sections: of `labelgen.audit.report.sections.audit_sections`.
+        path: of the page; replaced atomically.
+        photos: folder of the photographs; by default that of the data set in the store's recipe. Where it is missing
+            the page has no pictures.
+        shown: maximum number of findings of each section.
 
     Raises:
         DiskError: the disk is full or read-only.
@@ -53,7 +53,7 @@ def write_report(
 
 
 def render(store: Store, sections: Sequence[Section], found: Sequence[Finding], pictures: dict[str, str]) -> str:
-    """The page as text; pure."""
+    """Return the page as text."""
     data = {
         "store_id": store.manifest.store_id,
         "sections": [[name, title] for name, title in dict.fromkeys((item.section, item.title) for item in found)],
@@ -79,12 +79,12 @@ def render(store: Store, sections: Sequence[Section], found: Sequence[Finding], 
         "SECTIONS": _rows((section.title, _noted(section)) for section in sections),
         "DATA": json_block(data),
     }
-    # One pass: a text of the data set that looks like a place of the template stays what it is.
+    # one pass: a text of the data set that looks like a placeholder is not replaced
     return re.sub(r"@@([A-Z]+)@@", lambda match: values[match[1]], page)
 
 
 def policy(page: str) -> str:
-    """The content security policy of the template: its own style and script by hash, pictures from `data:`."""
+    """Return the content security policy: the template's style and script by hash, pictures from `data:`."""
 
     def hashes(tag: str) -> str:
         bodies = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
@@ -98,7 +98,7 @@ def policy(page: str) -> str:
 
 
 def json_block(data: Any) -> str:
-    """JSON that is safe between script tags: no `<`, `>`, `&` or line separators are left in it."""
+    """Return JSON that is safe between script tags: without `<`, `>`, `&` and line separators."""
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -108,4 +108,4 @@ def _rows(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _noted(section: Section) -> str:
-    return section.note if section.frame is not None else f"not in this store: {section.note}"
+    return section.note if section.frame is not None else f"not available: {section.note}"

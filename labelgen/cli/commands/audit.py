@@ -27,7 +27,7 @@ _SHOWN = (
 )
 
 
-@click.command("audit", short_help="What is probably wrong with the labels.")
+@click.command("audit", short_help="Find label errors: false negatives, noisy pairs, duplicates, leakage.")
 @click.argument("store", type=click.Path())
 @click.option(
     "--section",
@@ -35,10 +35,10 @@ _SHOWN = (
     metavar="NAME",
     multiple=True,
     shell_complete=completions.sections,
-    help="Only this finding. Repeatable.",
+    help="Compute this section only, such as noisy_pairs. Repeatable.",
 )
 @click.option(
-    "--top", metavar="N", type=click.IntRange(min=0), default=5, show_default=True, help="Rows printed of each."
+    "--top", metavar="N", type=click.IntRange(min=0), default=5, show_default=True, help="Rows printed of each section."
 )
 @click.option(
     "--limit",
@@ -46,14 +46,16 @@ _SHOWN = (
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="Rows kept of each ranking.",
+    help="Rows of each ranking.",
 )
-@click.option("--out", metavar="DIR", type=click.Path(), help="Write every finding as DIR/<section>.parquet.")
-@click.option("--html", metavar="FILE", type=click.Path(), help="Write a page to look at findings and decide on them.")
-@click.option("--photos", metavar="DIR", type=click.Path(), help="Photographs for the page, where they moved.")
-@click.option("--patch", metavar="FILE", type=click.Path(), help="Write what the findings propose as a patch.")
+@click.option("--out", metavar="DIR", type=click.Path(), help="Write every section as DIR/<section>.parquet.")
+@click.option("--html", metavar="FILE", type=click.Path(), help="Write a page to review findings.")
+@click.option("--photos", metavar="DIR", type=click.Path(), help="Folder of the photographs for the page, if it moved.")
+@click.option(
+    "--patch", metavar="FILE", type=click.Path(), help="Write the decisions of accepting all findings as a patch."
+)
 @click.option("--check", metavar="FILE", type=click.Path(), help="Only check that a patch fits the store.")
-@click.option("--clean", metavar="DIR", type=click.Path(), help="With --check: write cleaned captions.")
+@click.option("--clean", metavar="DIR", type=click.Path(), help="With --check: write cleaned caption files.")
 @progress_option
 @common
 def command(
@@ -70,8 +72,8 @@ def command(
     progress: str,
     as_json: bool,
 ) -> None:
-    """Show what is probably wrong with the labels of a store: missed positives, noisy pairs, duplicates, leaks between
-    splits, hubs, isolated items, disagreement of teachers and coverage of batches. The worst come first.
+    """Find probable errors in the labels of a store: false negatives, noisy pairs, duplicates, leakage between splits,
+    hubs, isolated items, disagreement of teachers and coverage of batches. The most suspect rows come first.
 
     \b
     Examples:
@@ -83,44 +85,41 @@ def command(
     """
     from labelgen import open as open_store
     from labelgen.audit.report.sections import SECTIONS, audit_sections
-    from labelgen.store.disk.atomic import write_atomic
 
     if clean is not None and check is None:
-        raise click.UsageError("--clean needs the patch: give it with --check.")
+        raise click.UsageError("--clean needs a patch: add --check FILE.")
     opened = open_store(store)
     if check is not None:
         _check(opened, check, clean, as_json)
         return
-    console = show.console()
-    found, kept = [], []
     with listening(progress, as_json=as_json) as listener:
         made = audit_sections(opened, names, limit=limit)
         sections = list(counted(made, len(names or SECTIONS), "audit", listener))
-    for section in sections:
-        if out is not None and section.frame is not None:
-            folder = Path(out)
-            folder.mkdir(parents=True, exist_ok=True)
-            buffer = BytesIO()
-            section.frame.write_parquet(buffer)
-            write_atomic(folder / f"{section.name}.parquet", buffer.getvalue())
-        if html is not None or patch is not None:
-            kept.append(section)
-        if as_json:
-            found.append(_as_json(section, top))
-        else:
-            _print(console, section, top)
-    written = [path for path in (out, *_decided(opened, kept, html, photos, patch)) if path is not None]
+    console = show.console()
+    for section in sections if not as_json else ():
+        _print(console, section, top)
+    _write(opened, sections, out, html, photos, patch)
+    written = [path for path in (out, html, patch) if path is not None]
     if as_json:
-        show.emit_json({"store": str(opened.path), "sections": found})
+        show.emit_json({"store": str(opened.path), "sections": [_as_json(section, top) for section in sections]})
     elif written:
         console.print()
         console.print(show.plain(f"written to {', '.join(show.shell_path(path) for path in written)}"))
 
 
-def _decided(
-    store: Store, sections: list[Section], html: str | None, photos: str | None, patch: str | None
-) -> list[str | None]:
-    """Write the page and the proposed patch, where they are asked for."""
+def _write(
+    store: Store, sections: list[Section], out: str | None, html: str | None, photos: str | None, patch: str | None
+) -> None:
+    """Write the sections, the page and the proposed patch, as far as the options name them."""
+    from labelgen.store.disk.atomic import write_atomic
+
+    for section in sections if out is not None else ():
+        if section.frame is not None:
+            path = Path(out or "") / f"{section.name}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            buffer = BytesIO()
+            section.frame.write_parquet(buffer)
+            write_atomic(path, buffer.getvalue())
     if html is not None:
         from labelgen.audit.report.report import write_report
 
@@ -130,11 +129,10 @@ def _decided(
         from labelgen.patches.patch import Patch, write
 
         write(Patch.of(store, proposals(sections)), patch)
-    return [html, patch]
 
 
 def _check(store: Store, path: str, clean: str | None, as_json: bool) -> None:
-    """Read a patch and hold it against the store, errors say what is wrong with it; clean the captions where asked."""
+    """Check that a patch fits the store, and write cleaned caption files with `clean`."""
     from labelgen.patches.cleaned.cleaned import export_sources
     from labelgen.patches.patch import read, validate
     from labelgen.specs import Spec
@@ -142,19 +140,19 @@ def _check(store: Store, path: str, clean: str | None, as_json: bool) -> None:
     found = read(path)
     validate(found, store)
     counts = dict(found.frame["decision"].value_counts(sort=True).iter_rows())
-    told: dict[str, Any] = {"store": str(store.path), "patch": str(path), "decisions": counts}
+    checked: dict[str, Any] = {"store": str(store.path), "patch": str(path), "decisions": counts}
     if clean is not None:
         made = store.manifest.recipe["dataset"]
         done = export_sources(found, Spec.of(made["name"], **made.get("options", {})), made.get("root") or None, clean)
-        told["cleaned"] = {"path": str(done.path), "kept": done.kept, "removed": done.removed}
+        checked["cleaned"] = {"path": str(done.path), "kept": done.kept, "removed": done.removed}
     if as_json:
-        show.emit_json(told)
+        show.emit_json(checked)
         return
     console = show.console()
     show.title(console, show.shell_path(path), "fits the store", "green")
     console.print(show.facts([(name, show.count(count)) for name, count in counts.items()]))
     if clean is not None:
-        numbers = f"{show.count(told['cleaned']['kept'])} captions stay, {show.count(told['cleaned']['removed'])} go"
+        numbers = f"{show.count(done.kept)} captions kept, {show.count(done.removed)} removed"
         console.print(show.plain(f"written to {show.shell_path(clean)}: {numbers}"))
 
 
@@ -174,7 +172,7 @@ def _as_json(section: Section, top: int) -> dict[str, Any]:
 def _print(console: Console, section: Section, top: int) -> None:
     show.title(console, section.title, f"{section.meaning}  ({section.name}, {show.duration(section.seconds)})", "dim")
     if section.frame is None:
-        console.print(show.plain(f"  not in this store: {section.note}", "yellow"), soft_wrap=True)
+        console.print(show.plain(f"  not available: {section.note}", "yellow"), soft_wrap=True)
         return
     console.print(show.plain(f"  {section.note}"), soft_wrap=True)
     rows = section.frame.head(top)

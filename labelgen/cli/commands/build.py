@@ -206,7 +206,7 @@ def _facts(report: BuildReport) -> list[tuple[str, Any]]:
         ("quarantined", show.count(sum(report.quarantined.values()))),
         ("size", show.size(report.bytes)),
     ]
-    facts += [(f"trained {alias}", training_text(told)) for alias, told in report.trained.items()]
+    facts += [(f"trained {alias}", training_text(facts_of)) for alias, facts_of in report.trained.items()]
     if report.changed:
         facts += [
             ("time", show.duration(report.seconds)),

@@ -25,7 +25,7 @@ _HEADS = {
 }
 
 
-@click.command("card", short_help="Compare the labels of stores with people.")
+@click.command("card", short_help="Compare the labels of stores with human judgements.")
 @click.argument("stores", metavar="STORE...", type=click.Path(), nargs=-1, required=True)
 @click.option(
     "--against",
@@ -34,15 +34,25 @@ _HEADS = {
     required=True,
     help="Judgements: CxC, ECCV Caption, Flickr8k, STS, or a table of ratings. Repeatable.",
 )
-@click.option("--fusion", "fusions", metavar="SPEC", multiple=True, help="Compare a fusion of labels too. Repeatable.")
+@click.option("--fusion", "fusions", metavar="SPEC", multiple=True, help="Compare a fusion of labels, too. Repeatable.")
 @click.option("--fit", is_flag=True, help="Fit fusions on one half of the judged images, report on the other.")
 @click.option("--half", type=click.Choice(["first", "second"]), help="Report on one half of the judged images.")
-@click.option("--aggregation", type=click.Choice(["max", "mean"]), multiple=True, help="Over captions (both).")
-@click.option("--patch", metavar="FILE", type=click.Path(), help="Show every label with a patch beside it as it is.")
 @click.option(
-    "--bootstrap", metavar="N", type=click.IntRange(min=1), default=200, show_default=True, help="Replicates."
+    "--aggregation",
+    type=click.Choice(["max", "mean"]),
+    multiple=True,
+    help="Aggregation over captions; both by default.",
 )
-@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Which images are drawn.")
+@click.option("--patch", metavar="FILE", type=click.Path(), help="Show every label without and with a patch.")
+@click.option(
+    "--bootstrap",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Replicates of the bootstrap.",
+)
+@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
 @progress_option
 @common
 def command(
@@ -58,9 +68,9 @@ def command(
     progress: str,
     as_json: bool,
 ) -> None:
-    """Tell how well the labels of stores agree with people: rank correlation, AUC and average precision, by relation,
+    """Compare the labels of stores with human judgements: rank correlation, AUC and average precision, by relation,
     teacher, aggregation and fusion, with 95 % intervals over images. A judged caption is left out of its own image's
-    set.
+    caption set.
 
     \b
     Examples:
@@ -114,7 +124,7 @@ def _table(rows: list[CardRow], *, several: bool) -> Any:
 
 
 def _called(row: CardRow, rows: list[CardRow]) -> str:
-    """A label; a fusion by its name alone, where there is one of the name, because its spec is printed below."""
+    """Return a label; a fusion by its name alone where the name is unique, because its spec is printed below."""
     name = row.label.partition("(")[0]
     alone = len({other.label for other in rows if other.label.startswith(f"{name}(")}) == 1
     return name if row.kind == "fusion" and alone else show.shortened(row.label, _LABEL_WIDTH)

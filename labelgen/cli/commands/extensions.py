@@ -1,4 +1,4 @@
-"""What registered data sets and teachers say of themselves, for the commands that list them."""
+"""Descriptions of registered data sets and teachers, for the commands that list them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from labelgen.cli import show
 
 
 def loaded(kind: str, name: str | None) -> dict[str, Any]:
-    """The objects of a registry by name, or the one asked for; in a list, one that cannot be imported is its error.
+    """Objects of a registry by name, or one of them; in a list, one that cannot be imported is its error.
 
     Raises:
         UnknownNameError: no such name.

@@ -8,6 +8,7 @@ import click
 
 from labelgen.cli import completions, show
 from labelgen.cli.options import common
+from labelgen.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +56,7 @@ def command(
     from labelgen.store import inspect
 
     if image is not None and caption is not None:
-        raise click.UsageError("--image and --caption are two questions: ask one.")
+        raise ConfigError("--image and --caption exclude each other", todo="give one of them")
     store = open_store(path)
     if image is not None:
         item = inspect.inspect_image(store, image, relations=relation, k=k)
@@ -63,11 +64,11 @@ def command(
         item = inspect.inspect_caption(store, caption, relations=relation, k=k)
     else:
         if relation or k is not None:
-            raise click.UsageError("--relation and --k go with --image or --caption.")
+            raise ConfigError("--relation and --k need an item", todo="give --image or --caption too")
         _overview(store, inspect.examples(store, count=3 if examples is None else examples, seed=seed), as_json)
         return
     if examples is not None:
-        raise click.UsageError("--examples goes without --image and --caption.")
+        raise ConfigError("--examples is without effect beside an item", todo="leave it out, or --image and --caption")
     show.emit_json(item.to_json()) if as_json else _print_item(show.console(), item)
 
 
@@ -100,7 +101,7 @@ def _overview_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("captions", f"{show.count(facts['captions'])}, {show.count(facts['texts'])} different texts"),
         *([("read", show.ledger(facts["ledger"]))] if facts["ledger"] else []),
         ("teachers", "\n".join(teachers)),
-        *((f"trained {alias}", training_text(told)) for alias, told in facts["trained"].items()),
+        *((f"trained {alias}", training_text(facts_of)) for alias, facts_of in facts["trained"].items()),
         ("neighbours", show.lists(facts["neighbors"], facts["approximate"])),
         ("quarantined", reasons or "none"),
         ("size", show.size(facts["bytes"])),

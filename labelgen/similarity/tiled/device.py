@@ -1,7 +1,7 @@
-"""Tiles of the fused engine on a torch device: products and comparisons are made there, lists are kept here.
+"""Tiles of the tiled engine on a torch device: products and comparisons are made there, lists are kept here.
 
 What is above a floor is little, so that is all that is copied back: lists, exact scores and proof are those of the CPU
-(`fused_lists`, `fused_scores`). Units for float16 multiply several times faster than those for float32, sum in float32,
+(`lists`, `scores`). Units for float16 multiply several times faster than those for float32, sum in float32,
 and lose an eighth of what bfloat16 loses. Works with any device of torch, the CPU too, which is how it is tested.
 """
 
@@ -104,7 +104,7 @@ def _floors(keys: Int32, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class DeviceProduct:
-    """How tiles are multiplied on a device; see `product.Product`."""
+    """How tiles are multiplied on a device; see `product.Multiplier`."""
 
     device: torch.device
     dtype: torch.dtype
@@ -142,7 +142,7 @@ class DeviceProduct:
         return DeviceTile(out)
 
     def errors(self, dim: int, largest_loss: float, members: int) -> Errors:
-        """See `Product`."""
+        """See `Multiplier`."""
         if self.dtype == torch.float32:
             return whole_product_errors(dim, members)
         relative = torch.finfo(self.dtype).eps / 2

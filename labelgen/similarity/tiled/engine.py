@@ -1,11 +1,11 @@
 """The default engine: tiles in low precision, each computed once for both sides and all relations, and a proof.
 
 `t2t` and `i2i` are symmetric, so one pass over the pairs of blocks I <= J serves the rows and the columns of a tile.
-`i2t` and `t2i` of caption sets follow from lists of captions (`fused_derived`), and with means or a cross-modal teacher
-one pass over images x captions serves both (`fused_matrix`). A tile is multiplied in the fastest precision of the
-machine (`fused_product`), and while it is in the cache a compiled loop (`fused_kernels`) compares it with the floors of
+`i2t` and `t2i` of caption sets follow from lists of captions (`scores`), and with means or a cross-modal teacher
+one pass over images x captions serves both (`matrix`). A tile is multiplied in the fastest precision of the
+machine (`product`), and while it is in the cache a compiled loop (`kernels`) compares it with the floors of
 its rows and of its columns; little exceeds them once they are tight, and only that is looked at again. At the end what
-the lists hold is scored exactly and the proof of `certificate.py` is checked (`fused_scores`). Where the proof fails,
+the lists hold is scored exactly and the proof of `error_bounds.py` is checked (`scores`). Where the proof fails,
 which takes more near ties than a list has places, the list is searched again in float64, or, if there are many such
 lists, the whole pass is made in float32.
 
@@ -66,7 +66,7 @@ class TiledEngine:
         return list(_mutual_strips(plan, _WORK if self._device == "cpu" else _DEVICE_WORK))
 
     def search(self, plan: SearchPlan, strip: Strip) -> Iterator[Partial]:
-        """See `Engine`; `SearchFacts` come with every list. A mutual strip serves the wants of its scope.
+        """See `Engine`; `SearchFacts` come with every list. A mutual strip serves the requests of its scope.
 
         Raises:
             LabelgenError: a computed similarity is further from the exact one than the bound.
@@ -107,7 +107,7 @@ def _mutual_strips(plan: SearchPlan, work: float) -> Iterator[Strip]:
     most = _rows_that_fit(plan)
     half = max(1, min(most // 2, int((work / (2 * plan.dim)) ** 0.5)))
     halves = [cut(weights, start, stop, half) for start, stop in plan.splits]
-    scopes = {want.scope for want in plan.wants}
+    scopes = {request.scope for request in plan.requests}
     for number, (start, stop) in enumerate(plan.splits):
         ranges = halves[number]
         rows = int(weights[start:stop].sum())

@@ -1,9 +1,9 @@
-"""Compiled loops of the fused engine: what looks at every similarity, and the lists that take what matters.
+"""Compiled loops of the tiled engine: what looks at every similarity, and the lists that take what matters.
 
-Similarities of a tile are compared as integers (`fused_bits`), 64 at a time. All functions use the calling thread alone
+Similarities of a tile are compared as integers (`bits`), 64 at a time. All functions use the calling thread alone
 and release the interpreter's lock.
 
-A list serves two ranks at once (`fused_lists`): the `rows_rank` best candidates, and the `images_rank` best images of
+A list serves two ranks at once (`lists`): the `rows_rank` best candidates, and the `images_rank` best images of
 candidates, of which each counts by its best candidate. A rank of 0 is not asked for.
 """
 
@@ -163,7 +163,7 @@ def tighten(row: Any, last: Any, rows_rank: Any, images_rank: Any, flat: Any, re
     Args:
         row: the list.
         last: drop too what neither rank can need, which takes longer; else only when places are short.
-        counts, limits, floors, row_floors, entries: of all lists, see `fused_lists.Lists`.
+        counts, limits, floors, row_floors, entries: of all lists, see `lists.Lists`.
         start, group: the image (counted from the first) of candidate `start`, and of those after it.
         best: scratch for every place, uint64.
     """

@@ -1,12 +1,12 @@
-"""What the fused engine holds while it searches: ranges of rows in blocks, and a growing list for every row.
+"""What the tiled engine holds while it searches: ranges of rows in blocks, and a growing list for every row.
 
 A list is a row of places that fills up unsorted. It serves up to two *ranks*: the best `rows` candidates, and the best
-candidates of the best `images` images. Its *floor* is a key (`fused_bits`) that whatever may still matter to
+candidates of the best `images` images. Its *floor* is a key (`bits`) that whatever may still matter to
 either exceeds; when the places are taken, the floor rises to what they allow and what is not needed is dropped. A list
 that cannot drop enough has *failed*: it holds more near ties than places.
 
 One list is enough for `t2t` and `t2i`: a caption's best images are those of the best captions. And `i2t` needs none: a
-caption among the k best of an image is among the k best of one of the image's captions (`fused_derived`).
+caption among the k best of an image is among the k best of one of the image's captions (`scores`).
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Tile(Protocol):
         ...
 
 
-class Product(Protocol):
+class Multiplier(Protocol):
     """How tiles are multiplied: unit rows are converted once."""
 
     @property
@@ -77,7 +77,7 @@ class Product(Protocol):
         """Rows where they are multiplied."""
         ...
 
-    def finer(self) -> Product | None:
+    def finer(self) -> Multiplier | None:
         """The product to try where this one leaves too many near ties."""
         ...
 
@@ -178,7 +178,7 @@ class TileProduct:
         return HostTile(bits, buffers)
 
     def errors(self, dim: int, largest_loss: float, members: int) -> Errors:
-        """See `Product`."""
+        """See `Multiplier`."""
         if self.precision == "bfloat16":
             return low_precision_errors(dim, largest_loss, 2.0**-8, members)
         return whole_product_errors(dim, members)

@@ -1,7 +1,7 @@
 """From growing lists to partial lists: exact scores, the proof, and the lists that follow from those of captions.
 
-Let s(c, m) be the similarity of captions, and an image v stand for its captions m. Keys are `keys.py`'s: smaller is
-better, equal scores go by row.
+Let s(c, m) be the similarity of captions, and an image v stand for its captions m. Keys are those of `sort_keys.py`:
+smaller is better, equal scores go by row.
 
 *t2i from t2t.* s(c, v) = max over m of s(c, m). In the sorted list of c, the first caption of every image makes the
 maximum of the image, and images come in the order of these captions: captions are numbered as their images are, so
@@ -26,7 +26,7 @@ from labelgen.similarity.rescoring import Rescorer, SearchFacts, first_keys
 from labelgen.similarity.sort_keys import PAD_KEY
 from labelgen.similarity.tiled.bits import compiled, pair_dots
 from labelgen.similarity.tiled.lists import Lists
-from labelgen.similarity.tiled.matrix import Matrix, Part
+from labelgen.similarity.tiled.matrix import Part, SearchMatrix
 from labelgen.types import Bool, Float64, Int32, Int64, UInt64
 
 _SCORE, _UNIT = np.uint64(0xFFFFFFFF00000000), np.uint64(0xFFFFFFFF)
@@ -39,15 +39,15 @@ _SCORED, _PAIRS = 1024, 1 << 17
 class Scoring:
     """Scores the lists of one part, whose candidates are another part (or the same)."""
 
-    def __init__(self, plan: SearchPlan, matrix: Matrix, queries: Part, candidates: Part, errors: Errors) -> None:
+    def __init__(self, plan: SearchPlan, matrix: SearchMatrix, queries: Part, candidates: Part, errors: Errors) -> None:
         self._matrix, self._errors = matrix, errors
         self._plan = plan
         self._queries, self._candidates = queries, candidates
         self._strip = Strip(queries.first, queries.last, ((candidates.first, candidates.last),))
-        self._row_want, self._image_want = matrix.row_want(queries.side), matrix.image_want(queries.side)
+        self._row_request, self._image_request = matrix.row_request(queries.side), matrix.image_request(queries.side)
 
     def partials(self, lists: Lists, spread: Spread, scratch: Callable[[], UInt64]) -> Iterator[Partial]:
-        """A partial list for every want; pairs that serve several are counted with the first."""
+        """A partial list for every request; pairs that serve several are counted with the first."""
         ranks = lists.ranks
         by_row, by_image = (np.full((len(lists), rank), PAD_KEY) for rank in (ranks.rows, ranks.images))
 
@@ -62,16 +62,16 @@ class Scoring:
         again = np.concatenate([part[0] for part in found]) if found else np.empty(0, bool)
         by_image_again = np.concatenate([part[1] for part in found]) if found else np.empty(0, bool)
         if ranks.rows:
-            facts.fell_back = self._search_again(self._row_want, lists, again, by_row, spread)
+            facts.fell_back = self._search_again(self._row_request, lists, again, by_row, spread)
         if ranks.images:
-            image_facts.fell_back = self._search_again(self._image_want, lists, by_image_again, by_image, spread)
-        for want in self._matrix.wants_of(self._queries.side):
-            if self._matrix.follows_by_image(want):
-                yield Partial(want, lists.first, by_image[:, : want.k + 1], image_facts.to_json())
-            elif self._matrix.follows_by_caption(want):
-                yield Partial(want, self._queries.first, self._of_images(by_row, want.k + 1), facts.to_json())
+            image_facts.fell_back = self._search_again(self._image_request, lists, by_image_again, by_image, spread)
+        for request in self._matrix.requests_of(self._queries.side):
+            if self._matrix.follows_by_image(request):
+                yield Partial(request, lists.first, by_image[:, : request.k + 1], image_facts.to_json())
+            elif self._matrix.follows_by_caption(request):
+                yield Partial(request, self._queries.first, self._of_images(by_row, request.k + 1), facts.to_json())
             else:
-                yield Partial(want, lists.first, by_row[:, : want.k + 1], facts.to_json())
+                yield Partial(request, lists.first, by_row[:, : request.k + 1], facts.to_json())
             facts, image_facts = replace(facts, rescored=0), replace(image_facts, rescored=0)
 
     def _scored(
@@ -80,7 +80,7 @@ class Scoring:
         """Fill in the keys of some lists; which are not proven by row and by image, and the facts of both."""
         high = min(low + _SCORED, len(lists))
         dots = self._queries.dots, self._candidates.dots
-        rescorer = Rescorer(self._plan, self._row_want, *dots, self._errors, _PAIRS, self._pair_dots, SearchFacts())
+        rescorer = Rescorer(self._plan, self._row_request, *dots, self._errors, _PAIRS, self._pair_dots, SearchFacts())
         found = lists.candidates(low, high, self._errors, scratch, means=self._matrix.means)
         table = rescorer.scored(found)
         failed = lists.failed(low, high)
@@ -96,10 +96,10 @@ class Scoring:
             by_image_again = failed | ~checker.proven(by_image[low:high], lists.dropped(low, high, rows=False))
         return again, by_image_again, rescorer.facts, image_facts
 
-    def _search_again(self, want: ListRequest, lists: Lists, again: Bool, keys: UInt64, spread: Spread) -> int:
+    def _search_again(self, request: ListRequest, lists: Lists, again: Bool, keys: UInt64, spread: Spread) -> int:
         """Lists that are not proven, in float64; how many they are."""
         places = np.flatnonzero(again)
-        keys[places] = search_again(self._plan, self._strip, want, places + lists.first, spread)
+        keys[places] = search_again(self._plan, self._strip, request, places + lists.first, spread)
         return len(places)
 
     def _of_images(self, by_row: UInt64, rank: int) -> UInt64:

@@ -1,4 +1,4 @@
-"""One pass of the fused engine: all tiles of a matrix for a pair of ranges of images, then exact scores."""
+"""One pass of the tiled engine: all tiles of a matrix for a pair of ranges of images, then exact scores."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from labelgen.similarity.base import Partial, SearchPlan, Strip
 from labelgen.similarity.error_bounds import Errors
 from labelgen.similarity.tiled.bits import NOTHING
 from labelgen.similarity.tiled.lists import Block, Lists
-from labelgen.similarity.tiled.matrix import Matrix, Part
-from labelgen.similarity.tiled.product import Product
+from labelgen.similarity.tiled.matrix import Part, SearchMatrix
+from labelgen.similarity.tiled.product import Multiplier
 from labelgen.similarity.tiled.scores import Scoring
 from labelgen.types import UInt64
 
@@ -26,7 +26,7 @@ _FAILED = 0.05
 class Pass:
     """All tiles of a matrix for the ranges of a strip, each computed once for both sides."""
 
-    def __init__(self, plan: SearchPlan, strip: Strip, matrix: Matrix, product: Product, threads: int) -> None:
+    def __init__(self, plan: SearchPlan, strip: Strip, matrix: SearchMatrix, product: Multiplier, threads: int) -> None:
         self._plan, self._matrix, self._product, self._threads = plan, matrix, product, threads
         left_dots = np.zeros(matrix.left.rows.shape[0])  # pages of rows that are never loaded stay untouched
         same = matrix.left.rows is matrix.right.rows
@@ -103,7 +103,7 @@ class Pass:
             spread(self._meet, _pairs(left, right))
 
     def _empty_lists(self, queries: Part, candidates: Part) -> Lists | None:
-        if not self._matrix.wants_of(queries.side):
+        if not self._matrix.requests_of(queries.side):
             return None
         ranks = self._matrix.ranks(queries.side)
         return Lists(ranks, queries.start, len(queries), candidates.start, candidates.group)

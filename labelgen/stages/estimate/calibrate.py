@@ -62,14 +62,14 @@ class Rates:
         return self.pair * rows**2 + self.row * rows
 
 
-def exact_rates(dim: int, wants: Sequence[ListRequest], product: Product) -> Rates:
+def exact_rates(dim: int, requests: Sequence[ListRequest], product: Product) -> Rates:
     """The rates of this worker's exact engine for rows of `dim` numbers."""
     engine = worker.engine()
     with PeakMeter() as meter:
-        small = made_plan(_SMALL, dim, wants, product)
+        small = made_plan(_SMALL, dim, requests, product)
         first = timed(lambda: search_all(engine, small))
         growth = (_SECONDS / max(first, 1e-3)) ** 0.5
-        large = made_plan(int(np.clip(_SMALL * growth, 2 * _SMALL, _LARGEST)), dim, wants, product)
+        large = made_plan(int(np.clip(_SMALL * growth, 2 * _SMALL, _LARGEST)), dim, requests, product)
         second = timed(lambda: search_all(engine, large), warm=False)
     (pairs, rows), (more_pairs, more_rows) = (
         [float(part.sum()) for part in _work(plan, engine.schedule(plan))] for plan in (small, large)
@@ -86,18 +86,18 @@ def makespan(seconds: Sequence[float], workers: int) -> float:
     return max(free)
 
 
-def made_plan(size: int, dim: int, wants: Sequence[ListRequest], product: Product) -> SearchPlan:
+def made_plan(size: int, dim: int, requests: Sequence[ListRequest], product: Product) -> SearchPlan:
     """A plan over random rows, `size` of them on its larger side; in two splits for lists over other splits."""
     images = size if product == "image" else size // _CAPTIONS
     offsets = np.arange(images + 1, dtype=np.int64) * (0 if product == "image" else _CAPTIONS)
-    both = any(want.scope == "cross" for want in wants)
+    both = any(request.scope == "cross" for request in requests)
     return SearchPlan(
         product=product,
         text=None if product == "image" else ArrayRows(made_rows(images * _CAPTIONS, dim)),
         image=None if product == "text" else ArrayRows(made_rows(images, dim)),
         offsets=offsets,
         splits=((0, images // 2), (images // 2, images)) if both else ((0, images),),
-        wants=tuple(wants),
+        requests=tuple(requests),
         memory=worker.search_memory(worker.settings().memory),
     )
 

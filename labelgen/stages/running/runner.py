@@ -23,14 +23,10 @@ WORK = {
     "assemble.neighbors": "labelgen.stages.work.search:assemble_neighbors",
     "measure.precision": "labelgen.stages.work.embed:deviation",
     "measure.similarities": "labelgen.stages.work.stats:measure",
-    "approximate.train": "labelgen.stages.work.approximate:train",
-    "approximate.assign": "labelgen.stages.work.approximate:assign",
-    "approximate.divide": "labelgen.stages.work.approximate:divide",
-    "approximate.pack": "labelgen.stages.work.approximate:pack",
-    "approximate.search_exactly": "labelgen.stages.work.approximate:search_exactly",
-    "approximate.tune": "labelgen.stages.work.approximate:tune",
-    "approximate.search_lists": "labelgen.stages.work.approximate:search_lists",
-    "approximate.measure_recall": "labelgen.stages.work.approximate:measure_recall",
+    "approximate.index": "labelgen.stages.work.approximate:make_index",
+    "approximate.calibrate": "labelgen.stages.work.approximate:calibrate",
+    "approximate.search": "labelgen.stages.work.approximate:search_lists",
+    "approximate.recall": "labelgen.stages.work.approximate:measure_recall",
 }
 
 

@@ -34,7 +34,7 @@ def load_plan(
     corpus: Path,
     embeddings: Mapping[Modality, MappedArray],
     product: Product,
-    wants: Sequence[ListRequest],
+    requests: Sequence[ListRequest],
     memory: int,
 ) -> SearchPlan:
     """A search plan over mapped embeddings, in the order of the store.
@@ -48,7 +48,7 @@ def load_plan(
         image=embeddings["image"] if needs_image else None,
         offsets=tables.offsets(corpus),
         splits=tuple(sorted(span for spans in tables.split_spans(corpus) for span in spans)),
-        wants=tuple(wants),
+        requests=tuple(requests),
         memory=memory,
     )
 
@@ -70,8 +70,8 @@ def plan_of(
     embeddings = {
         side: MappedArray(root, layout.embedding_spec(alias, side, counts[side], dim, generation)) for side in sides
     }
-    wants = [ListSpec.from_json(item).request for item in lists]
-    return load_plan(folder, embeddings, product, wants, memory)
+    requests = [ListSpec.from_json(item).request for item in lists]
+    return load_plan(folder, embeddings, product, requests, memory)
 
 
 def search_strip(
@@ -99,7 +99,7 @@ def search_strip(
     memory = worker.search_memory(worker.settings().memory)
     plan = plan_of(root, corpus, alias, product, lists, dim, memory, generation)
     strip = Strip(first, last, tuple((start, stop) for start, stop in candidates), mutual)
-    laid = layouts(tables.split_spans(root / corpus), [want.scope for want in plan.wants])[layout_number]
+    laid = layouts(tables.split_spans(root / corpus), [request.scope for request in plan.requests])[layout_number]
     with compile_meter() as compiled:
         found = worker.engine().search(lay_out(plan, laid), strip)
         partials = (piece for partial in found for piece in put_back(partial, laid, plan.offsets))
@@ -135,7 +135,7 @@ def write_partials(
     against = fingerprint([candidates, layout_number])[:8]
     outputs, parts = [], []
     for partial in partials:
-        number = plan.wants.index(partial.want)
+        number = plan.requests.index(partial.request)
         path = f"{folder}/{strip.first:09d}-{strip.last:09d}-{against}.{number}.{partial.first_row:09d}.npy"
         outputs.append(write_part(root, path, partial.keys))
         parts.append(

@@ -150,15 +150,14 @@ def require_pairs(pairs: Mapping[str, Pairs], by: Positives) -> None:
     Raises:
         TeacherError: says which, and what to do.
     """
+    other = ("category", "images have categories") if by == "image" else ("image", "images have several captions")
     for part, listed in pairs.items():
         if not listed.positive.any():
             raise TeacherError(
                 f"a siamese network needs positive pairs, and the part {part!r} has none",
                 found=f"no {by} with two different texts",
                 expected="images with several captions, or a category for every image",
-                todo="positives='category' where images have categories"
-                if by == "image"
-                else "positives='image' where images have several captions",
+                todo=f"positives={other[0]!r} where {other[1]}",
             )
         if listed.positive.all():
             raise TeacherError(

@@ -175,13 +175,12 @@ def _check(plan: Plan, holdout: float) -> None:
     whole = {"hidden": 1, "dim": 2, "batch": 4, "steps": 1, "patience": 1, "seed": 0}
     for name, least in whole.items():
         require_least(name, getattr(plan, name), least, "a siamese network")
-    ranges = {"margin": (plan.margin, 0.0, 2.0), "rate": (plan.rate, 0.0, 1.0), "holdout": (holdout, 0.0, 0.5)}
-    for name, (value, low, high) in ranges.items():
-        if not low < value < high:
-            raise _wrong(name, value, f"between {low:g} and {high:g}")
-    if not 0 <= plan.decay < 1:
-        raise _wrong("decay", plan.decay, "at least 0 and below 1")
-
-
-def _wrong(name: str, value: object, expected: str) -> ConfigError:
-    return ConfigError(f"{name} of a siamese network is {value!r}", expected=expected)
+    ranges = {
+        "margin": (0 < plan.margin < 2, plan.margin, "between 0 and 2"),
+        "rate": (0 < plan.rate < 1, plan.rate, "between 0 and 1"),
+        "holdout": (0 < holdout < 0.5, holdout, "between 0 and 0.5"),
+        "decay": (0 <= plan.decay < 1, plan.decay, "at least 0 and below 1"),
+    }
+    for name, (fits, value, expected) in ranges.items():
+        if not fits:
+            raise ConfigError(f"{name} of a siamese network is {value!r}", expected=expected)
