@@ -262,14 +262,11 @@ def _table(kind: Any, name: str, values: Any) -> Any:
         if key not in fields:
             raise unknown(f"field in [{name}]", key, fields)
         arguments[key] = _typed(f"{name}.{key}", str(fields[key].type), value)
-    missing = [key for key, item in fields.items() if _required(item) and key not in arguments]
-    if missing:
+    absent = dataclasses.MISSING
+    required = [key for key, item in fields.items() if item.default is absent and item.default_factory is absent]
+    if missing := [key for key in required if key not in arguments]:
         raise ConfigError(f"[{name}] lacks {', '.join(missing)}")
     return kind(**arguments)
-
-
-def _required(item: dataclasses.Field[Any]) -> bool:
-    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
 
 
 def _typed(path: str, kind: str, value: Any) -> Any:

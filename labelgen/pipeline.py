@@ -143,7 +143,8 @@ def build(
         else:
             if discard:
                 cleanup.remove_all_but(root, sealed)
-            change = _change(root, sealed, drop)
+            begun = lock.read_pending(root) if drop else None
+            change = resolve_drop(sealed, drop, done=begun["identity"].get("drop", ()) if begun else ())
             config = _changed_recipe(root, sealed, config, change, update=update)
             if not lock.changed_fields(sealed, config) and not change.paths:
                 return _already_sealed(root, sealed, config, drop)
@@ -169,11 +170,6 @@ def _run(work: Build) -> Manifest:
         raise
     cleanup.remove_all_but(root, manifest)
     return manifest
-
-
-def _change(root: Path, sealed: Manifest, drop: Sequence[str]) -> Change:
-    pending = lock.read_pending(root) if drop else None
-    return resolve_drop(sealed, drop, done=pending["identity"].get("drop", ()) if pending else ())
 
 
 def _changed_recipe(root: Path, sealed: Manifest, config: BuildConfig, change: Change, *, update: bool) -> BuildConfig:

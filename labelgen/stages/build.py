@@ -88,7 +88,9 @@ class Build:
             ingested = ingest.ingest(read, looking)
             runner.note(*ingested.notes)
             corpus = ingested.facts
-            embeddings = embedding_plans(corpus, teachers, self._sealed_arrays())
+            old = self.sealed.embeddings if self.sealed and (self.append or self.sealed.corpus.parts) else ()
+            arrays = {f"{entry.alias}.{entry.modality}": entry.fingerprint for entry in old}
+            embeddings = embedding_plans(corpus, teachers, arrays)
             lists = self._lists(runner, teachers, ingested)
             products = product_plans(corpus, teachers, lists, {plan.name: plan.fingerprint for plan in embeddings})
             refuse_damage(self.root, self.sealed, embeddings, lists, appending=self.append is not None)
@@ -167,9 +169,3 @@ class Build:
         ]
         runner.note(*notes, stage="search")
         return found.lists
-
-    def _sealed_arrays(self) -> dict[str, str]:
-        """Fingerprints of arrays that rows are appended to, or were, by `alias.modality`."""
-        if self.sealed is None or (self.append is None and not self.sealed.corpus.parts):
-            return {}
-        return {f"{entry.alias}.{entry.modality}": entry.fingerprint for entry in self.sealed.embeddings}

@@ -49,7 +49,8 @@ _FACTS: Mapping[str, Callable[[Sequence[Any]], Any]] = {
 
 def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None) -> Manifest:
     """Write corpus, readme and manifest; the manifest is written last and is the commit."""
-    new = [plan for plan in built.embeddings if not _is_sealed(sealed, plan.spec.path)]
+    stored = {entry.array.path for entry in sealed.embeddings} if sealed else set()
+    new = [plan for plan in built.embeddings if plan.spec.path not in stored]
     corpus = seal_corpus(root, root / built.corpus.folder, new, built.receipts, sealed)
     teachers = {facts.alias: _teacher_entry(facts, built) for facts in built.teachers}
     if sealed is not None:
@@ -223,10 +224,6 @@ def _change(config: BuildConfig, sealed: Manifest | None, built: Built) -> list[
     if built.ingested.appended is not None:
         record["appended"] = dict(built.ingested.appended)
     return [record]
-
-
-def _is_sealed(sealed: Manifest | None, path: str) -> bool:
-    return sealed is not None and any(entry.array.path == path for entry in sealed.embeddings)
 
 
 def _now() -> str:

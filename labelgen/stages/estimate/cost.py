@@ -141,7 +141,12 @@ def _search_costs(
     plan = _unbuilt(product, corpus)
     names = f"{product.alias}: {', '.join(item.relation for item in product.lists)}"
     rows = sum(product.corpus.rows(item.relation.query) for item in product.lists)
-    size = sum(_list_bytes(product.corpus.rows(item.relation.query), item.k) for item in product.lists)
+    specs = [
+        spec
+        for item in product.lists
+        for spec in layout.neighbor_specs(item.path, product.corpus.rows(item.relation.query), item.k).values()
+    ]
+    size = sum(spec.shape[0] * spec.row_bytes for spec in specs)
     searched = int(row_weights(plan).sum())
     if not calibrate or not searched:
         return [StageCost("search", names, searched, size, None, 0)], []
@@ -247,7 +252,3 @@ def _photo_seconds(teacher: Any, corpus: Corpus) -> float:
     decoding = timed(lambda: prepared.extend(with_photo(data, teacher.prepare_image) for data in contents), warm=False)
     encoding = timed(lambda: teacher.encode_images(prepared[: len(contents)]))
     return (decoding / worker.settings().threads + encoding) / len(contents)
-
-
-def _list_bytes(rows: int, k: int) -> int:
-    return sum(spec.shape[0] * spec.row_bytes for spec in layout.neighbor_specs("neighbors/x", rows, k).values())

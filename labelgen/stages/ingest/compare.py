@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from labelgen.config import BuildConfig, DatasetConfig
+from labelgen.config import BuildConfig
 from labelgen.corpus.frames import Corpus
 from labelgen.stages.ingest import ingest
 from labelgen.stages.ingest.corpus_source import refuse_other_source, sealed_corpus, sealed_sources
@@ -27,7 +27,8 @@ def compare_sources(root: Path, sealed: Manifest, config: BuildConfig) -> list[s
     old = sealed_corpus(root, sealed)
     for number, source in enumerate(sealed_sources(sealed, config)):
         dataset, known = source.dataset, source.entry.photos
-        absent = _absent(dataset)
+        paths = [path for path in (dataset.root, dataset.patch) if path]
+        absent = next((path for path in paths if not Path(path).expanduser().exists()), "")
         if absent or (not number and not dataset.root and sealed.recipe["dataset"]["root"]):
             why = f"{absent} does not exist" if absent else "no root is given"
             notes.append(f"{why}: the store was not compared with its data set")
@@ -41,12 +42,6 @@ def compare_sources(root: Path, sealed: Manifest, config: BuildConfig) -> list[s
             refuse_other_corpus(root, _photos(read, ids, known), known, what="photographs are", changing=True)
             notes += [OLD_IDENTITY] if is_old(known) else []
     return list(dict.fromkeys(notes))
-
-
-def _absent(dataset: DatasetConfig) -> str:
-    """The first path that a data set needs and that does not exist."""
-    paths = [path for path in (dataset.root, dataset.patch) if path]
-    return next((path for path in paths if not Path(path).expanduser().exists()), "")
 
 
 def _photos(read: Corpus, ids: list[str], known: str) -> str:

@@ -71,7 +71,8 @@ def seal_corpus(
     )
     path = previous = sealed.corpus.path if sealed else ""
     if not previous or any(not frames[name].equals(read_frame(root / previous / name)) for name in layout.TABLES):
-        path = _next_folder(previous)
+        number = int(previous.partition(".")[2] or 1) + 1  # a sealed folder is never written into
+        path = f"{layout.CORPUS}.{number}" if previous else layout.CORPUS
         files = _write_corpus(root / layout.SEALING, path, frames)
     else:
         files = {name: fact for name, fact in sealed.files.items() if name.startswith(f"{path}/")} if sealed else {}
@@ -123,11 +124,3 @@ def _with_status(images: pl.DataFrame, quarantine: pl.DataFrame) -> pl.DataFrame
     reasons = dict(zip(damaged["row"].to_list(), damaged["reason"].to_list(), strict=True))
     status = [reasons.get(row, old) for row, old in enumerate(images["status"].to_list())]
     return images.with_columns(pl.Series("status", status, dtype=pl.String))
-
-
-def _next_folder(previous: str) -> str:
-    """`corpus`, then `corpus.2`, `corpus.3` ...: a sealed folder is never written into."""
-    if not previous:
-        return layout.CORPUS
-    number = int(previous.partition(".")[2] or 1) + 1
-    return f"{layout.CORPUS}.{number}"

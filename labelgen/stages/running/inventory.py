@@ -130,7 +130,8 @@ def remove_receipts(folder: Path, tasks: Iterable[Task]) -> None:
     """Remove the receipts of tasks in a folder of the work, and the folders that are left empty."""
     for task in tasks if folder.is_dir() and not folder.is_symlink() else ():
         unlink_below(folder, receipt_path(task.key))
-        _remove_empty(folder, receipt_path(task.key))
+        for above in list(PurePosixPath(receipt_path(task.key)).parents)[:-1]:
+            _remove_if_empty(folder / above)
     _remove_if_empty(folder)
 
 
@@ -189,12 +190,6 @@ def _is_group(root: Path, path: str) -> bool:
         return False
     document = read_object(root, path)
     return document.get("zarr_format") == 3 and document.get("node_type") in ("group", "array")
-
-
-def _remove_empty(root: Path, path: str) -> None:
-    """Remove the folders above a path that are empty, but not the store's own."""
-    for folder in list(PurePosixPath(path).parents)[:-1]:
-        _remove_if_empty(root / folder)
 
 
 def _remove_empty_below(folder: Path) -> None:

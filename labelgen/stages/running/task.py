@@ -62,10 +62,6 @@ class Task:
     places: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def stage(self) -> str:
-        return self.key.partition("/")[0]
-
-    @property
     def fingerprint(self) -> str:
         return fingerprint([self.key, self.inputs, self.work, self.arguments])
 
@@ -99,9 +95,11 @@ class Receipt:
         receipt = cls(**{**data, "outputs": tuple(Output(**output) for output in data["outputs"])})
         if found != _digest_of(data) or receipt.to_bytes() != raw:
             raise ValueError("the receipt was changed after it was written")
-        if not (
-            type(receipt.rows) is int and isinstance(receipt.facts, dict) and all(map(_is_output, receipt.outputs))
-        ):
+        named = all(
+            type(output.bytes) is int and isinstance(output.path, str) and isinstance(output.blake3, str)
+            for output in receipt.outputs
+        )
+        if not (named and type(receipt.rows) is int and isinstance(receipt.facts, dict)):
             raise ValueError("not the receipt of a task")
         return receipt
 
@@ -110,10 +108,6 @@ class Receipt:
         """Size and checksum of the file of the receipt."""
         raw = self.to_bytes()
         return FileFact(len(raw), digest(raw))
-
-
-def _is_output(output: Output) -> bool:
-    return type(output.bytes) is int and isinstance(output.path, str) and isinstance(output.blake3, str)
 
 
 def _digest_of(data: Mapping[str, Any]) -> str:

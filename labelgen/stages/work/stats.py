@@ -8,7 +8,6 @@ thresholds are read from the quantiles.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,14 +56,15 @@ def measure(
         random = sampler.random_pairs(start, stop)
         pooled.append(random)
         by_split[name] = {"random": _histogram(random), "own": _histogram(sampler.annotated_pairs(start, stop))}
-    values = np.concatenate(pooled) if pooled else np.empty(0, np.float32)
+    values = np.concatenate([np.empty(0, np.float32), *pooled])
+    levels = np.quantile(values.astype(np.float64), QUANTILES).tolist() if len(values) else []
     table = {
         "relation": relation,
         "alias": alias,
         "aggregation": aggregation,
         "seed": SEED,
         "pairs": len(values),
-        "quantiles": {f"{level:g}": float(value) for level, value in _quantiles(values).items()},
+        "quantiles": {f"{level:g}": value for level, value in zip(QUANTILES, levels, strict=False)},
         "bins": [round(float(edge), 2) for edge in BINS],
         "splits": by_split,
     }
@@ -167,9 +167,3 @@ def _histogram(scores: Float32) -> dict[str, Any]:
     counts, _ = np.histogram(np.clip(scores, -1, 1), BINS)
     mean = float(scores.astype(np.float64).mean()) if len(scores) else None
     return {"pairs": len(scores), "mean": mean, "counts": counts.tolist()}
-
-
-def _quantiles(scores: Float32) -> Mapping[float, float]:
-    if not len(scores):
-        return {}
-    return dict(zip(QUANTILES, np.quantile(scores.astype(np.float64), QUANTILES).tolist(), strict=True))

@@ -43,7 +43,8 @@ def check_sources(teachers: Mapping[str, Spec]) -> None:
         UnknownNameError: no teacher has the alias; offers near ones.
         ConfigError: the source is itself trained.
     """
-    trained = {alias for alias, spec in teachers.items() if _is_trained(spec)}
+    infos = {alias: info_of(registry.load("teacher", spec.name)) for alias, spec in teachers.items()}
+    trained = {alias for alias, info in infos.items() if info is not None and info.trained}
     for alias in sorted(trained):
         source = registry.create("teacher", teachers[alias], device="cpu").of
         frozen = [name for name in teachers if name not in trained]
@@ -156,8 +157,3 @@ def _packed(arrays: Arrays) -> bytes:
         raise missing_extra("safetensors", "build", "a trained teacher") from error
     packed: bytes = save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
     return packed
-
-
-def _is_trained(spec: Spec) -> bool:
-    info = info_of(registry.load("teacher", spec.name))
-    return info is not None and info.trained
