@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,10 +44,13 @@ def searching(folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> I
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     ) as process:
         assert process.stderr is not None
+        limit = threading.Timer(240, process.kill)  # a build that hangs fails its test, and not the whole run
+        limit.start()
         for line in process.stderr:
             if line.startswith("{") and (event := json.loads(line))["kind"] == "task" and event["stage"] == "search":
                 break
         yield process
+        limit.cancel()
         process.kill()
 
 
