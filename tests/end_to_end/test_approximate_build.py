@@ -257,11 +257,11 @@ def test_nobody_gets_an_approximate_search_by_the_name_of_an_engine(data: Path) 
         pipeline.check_names(pipeline.resolve(dataset="demo", overrides=["search.engine=faiss"]))
     assert "--approximate 'faiss'" in str(caught.value)
     with pytest.raises(ConfigError, match="is exact"):
-        pipeline.resolve(dataset="demo", overrides=["search.approximate=torch"])
+        pipeline.check_names(pipeline.resolve(dataset="demo", overrides=["search.approximate=torch"]))
     with pytest.raises(ConfigError, match="takes no argument 'recal'"):
-        pipeline.resolve(dataset="demo", overrides=["search.approximate=faiss(recal=0.9)"])
+        pipeline.check_names(pipeline.resolve(dataset="demo", overrides=["search.approximate=faiss(recal=0.9)"]))
     with pytest.raises(ConfigError, match="recall"):
-        pipeline.resolve(dataset="demo", overrides=["search.approximate=faiss(recall=2)"])
+        pipeline.check_names(pipeline.resolve(dataset="demo", overrides=["search.approximate=faiss(recall=2)"]))
 
 
 def test_the_spec_is_one_text_for_one_meaning() -> None:
