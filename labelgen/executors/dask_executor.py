@@ -55,6 +55,7 @@ class DaskExecutor:
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # else it takes port 8787, which may be in use
                 memory_limit=0,
                 silence_logs=logging.CRITICAL,  # the error is reported once, by labelgen
             )
