@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from labelgen.config import RunConfig
-from labelgen.errors import ConfigError, missing_extra
+from labelgen.errors import ConfigError, requires
 from labelgen.executors.base import worker_died, worker_settings
 from labelgen.stages.running import worker
 from labelgen.stages.running.runner import run_task
@@ -38,10 +38,8 @@ class DaskExecutor:
         self._client: Any = None
 
     def __enter__(self) -> DaskExecutor:
-        try:
+        with requires("dask[distributed]", "build", "the dask executor"):
             from distributed import Client, LocalCluster
-        except ImportError as error:
-            raise missing_extra("dask[distributed]", "build", "the dask executor") from error
         if self._run.scheduler:
             try:
                 self._client = Client(self._run.scheduler, timeout=10)

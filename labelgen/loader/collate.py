@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from labelgen.errors import missing_extra
+from labelgen.errors import requires
 from labelgen.loader.batches import BatchLabels, Key, attach, found
 from labelgen.relevance.base import SoftLabels
 from labelgen.store.reader import Store
@@ -77,9 +77,7 @@ def _one_blas_thread(_process: int) -> None:
 
 
 def _torch() -> Any:
-    try:
+    with requires("torch", "build", "SoftLabelCollate"):
         import torch
         import torch.utils.data
-    except ImportError as error:
-        raise missing_extra("torch", "build", "SoftLabelCollate") from error
     return torch

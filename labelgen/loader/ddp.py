@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from labelgen.errors import missing_extra
+from labelgen.errors import requires
 from labelgen.loader.batches import plain_id
 from labelgen.store.index import id_texts
 
@@ -73,8 +73,6 @@ def _gathered(data: bytes, group: Any) -> list[bytes]:
 
 
 def _distributed() -> Any:
-    try:
+    with requires("torch", "build", "gather_ids"):
         import torch.distributed
-    except ImportError as error:
-        raise missing_extra("torch", "build", "gather_ids") from error
     return torch.distributed

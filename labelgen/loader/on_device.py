@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from labelgen.errors import ConfigError, missing_extra
+from labelgen.errors import ConfigError, requires
 from labelgen.loader.blocks import DEFAULT_SCHEME, Batch, Missing, PatchLike, Repeats, SoftLabeler
 from labelgen.loader.requests import reader_of
 from labelgen.relevance.base import BlockRequest, Scheme, SoftLabels
@@ -57,10 +57,8 @@ class OnDevice(SoftLabeler):
         patch: PatchLike | None = None,
     ) -> None:
         super().__init__(store, scheme_, missing=missing, repeats=repeats, patch=patch)
-        try:
+        with requires("torch", "build", "OnDevice"):
             import torch
-        except ImportError as error:
-            raise missing_extra("torch", "build", "OnDevice") from error
         if dtype not in ("float32", "float16"):
             raise ConfigError(f"dtype={dtype!r} is unknown", expected="float32 or float16")
         try:

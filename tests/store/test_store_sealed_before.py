@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,11 +51,19 @@ def test_it_is_appended_to_and_updated(tmp_path: Path, monkeypatch: pytest.Monke
     """Another teacher and another relation; precomputed rows make the same bytes on every machine."""
     shutil.copytree(DATA, tmp_path / "data")
     monkeypatch.chdir(tmp_path / "data")
-    report = pipeline.append("store", overrides=['dataset.root="more"'], allow_other_machine=True)
+    report = pipeline.append(
+        "store", overrides=['dataset.root="more"', "search.engine='numpy'"], allow_other_machine=True
+    )
     assert report.appended == 2
     assert verify(Path("store")).content_digest == APPENDED
     other = "precomputed(path='other.npz', modality='text')"
-    pipeline.add("store", teachers={"other": other}, relations=["t2i"], allow_other_machine=True)
+    pipeline.add(
+        "store",
+        teachers={"other": other},
+        relations=["t2i"],
+        overrides=["search.engine='numpy'"],
+        allow_other_machine=True,
+    )
     assert verify(Path("store")).content_digest == UPDATED
     store = labelgen.open("store")
     assert len(store.offsets) == 9

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from labelgen.errors import missing_extra
+from labelgen.errors import requires
 from labelgen.types import Bool, Float64, Int64
 
 MEASURES = ("spearman", "kendall", "auc", "average_precision")
@@ -190,10 +190,8 @@ class _Compared:
         return result
 
     def _kendall_of_many_levels(self, counts: Int64) -> Float64:
-        try:
+        with requires("scipy", "audit", "Kendall's tau of ratings with many levels"):
             from scipy.stats import kendalltau
-        except ModuleNotFoundError as error:
-            raise missing_extra("scipy", "audit", "Kendall's tau of ratings with many levels") from error
         values = []
         for drawn in counts:
             rows = np.repeat(np.arange(len(self.scores)), drawn[self.images])

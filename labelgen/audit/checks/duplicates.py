@@ -8,7 +8,7 @@ import numpy as np
 
 from labelgen.audit.corpus_view import NeighborLists, read_lists
 from labelgen.audit.frames import caption_columns, image_columns
-from labelgen.errors import ConfigError, missing_extra
+from labelgen.errors import ConfigError, requires
 from labelgen.store.reader import Store
 from labelgen.types import Float32, Int64, Modality, Relation
 
@@ -91,11 +91,9 @@ def _grouped(count: int, left: Int64, right: Int64, scores: Float32) -> tuple[In
 
 def components(count: int, left: Int64, right: Int64) -> Int64:
     """Return the smallest item of the connected component of every item, [count]; `left`, `right` are edges."""
-    try:
+    with requires("scipy", "audit", "a search for duplicates"):
         from scipy.sparse import csr_matrix
         from scipy.sparse.csgraph import connected_components
-    except ImportError as error:
-        raise missing_extra("scipy", "audit", "a search for duplicates") from error
     graph = csr_matrix((np.ones(len(left), np.bool_), (left, right)), shape=(count, count))
     _, label = connected_components(graph, directed=False)
     _, first = np.unique(label, return_index=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labelgen.audit.corpus_view import View, read_lists
-from labelgen.errors import ConfigError, missing_extra
+from labelgen.errors import ConfigError, requires
 from labelgen.types import Float32, Int64, Relation, Scope
 
 if TYPE_CHECKING:
@@ -71,10 +71,8 @@ def knn_graph(store: Store, relation: str = "t2t", *, k: int = 10, scope: Scope 
     lists = read_lists(store, wanted, k=k, scope=scope)
     if lists is None:
         raise ConfigError(f"this store has no list {relation}", todo=f"build one: --add-relation {relation}")
-    try:
+    with requires("scipy", "audit", "knn_graph"):
         from scipy.sparse import csr_matrix
-    except ImportError as error:
-        raise missing_extra("scipy", "audit", "knn_graph") from error
     counts = (lists.ids >= 0).sum(axis=1)
     rows = np.flatnonzero(counts).astype(np.int64)
     width = int(counts[rows].min(initial=k))

@@ -6,7 +6,7 @@ from dataclasses import fields
 from functools import cache
 from typing import Any
 
-from labelgen.errors import missing_extra
+from labelgen.errors import requires
 from labelgen.relevance.base import SoftLabels
 
 
@@ -22,10 +22,8 @@ def to_jax(labels: SoftLabels, device: Any = None) -> SoftLabels:
 @cache
 def _jax() -> Any:
     """The library, once it knows `SoftLabels`."""
-    try:
+    with requires("jax", "dev", "to_jax"):
         import jax
-    except ImportError as error:
-        raise missing_extra("jax", "dev", "to_jax") from error
     jax.tree_util.register_pytree_node(SoftLabels, _flatten, _unflatten)
     return jax
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from labelgen import registry
-from labelgen.errors import ConfigError, missing_extra
+from labelgen.errors import ConfigError, requires
 from labelgen.fingerprint import digest
 from labelgen.specs import Spec
 from labelgen.stages.model import tables
@@ -115,10 +115,8 @@ def _refined(teacher: TrainedTeacher, taken: Float16, arrays: Arrays, spec: str)
 @contextmanager
 def _one_blas_thread() -> Iterator[None]:
     """Use one thread for BLAS: the bits of a product can depend on how many threads share it."""
-    try:
+    with requires("threadpoolctl", "build", "a trained teacher"):
         from threadpoolctl import threadpool_limits
-    except ModuleNotFoundError as error:
-        raise missing_extra("threadpoolctl", "build", "a trained teacher") from error
     with threadpool_limits(limits=1, user_api="blas"):
         yield
 
@@ -151,9 +149,7 @@ class _SavedFile:
 
 def _packed(arrays: Arrays) -> bytes:
     """Safetensors of the arrays: equal arrays give equal bytes."""
-    try:
+    with requires("safetensors", "build", "a trained teacher"):
         from safetensors.numpy import save
-    except ModuleNotFoundError as error:
-        raise missing_extra("safetensors", "build", "a trained teacher") from error
     packed: bytes = save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
     return packed
