@@ -45,7 +45,7 @@ def write_npz(path: Path, arrays: Mapping[str, Stream]) -> FileFact:
 
 
 def write_pickled_dict(path: Path, items: Iterator[tuple[str, NDArray[Any]]]) -> FileFact:
-    """What `numpy.save` makes of a dict of arrays, for readers that call `numpy.load(..., allow_pickle=True).item()`.
+    """The bytes that `numpy.save` makes of a dict of arrays, for readers that call `numpy.load` and `.item()`.
 
     The pickle is written item by item and remembers none, so the dict is never in memory.
     """

@@ -64,7 +64,7 @@ class Written:
     _taken: set[str] = field(default_factory=set, repr=False)
 
     def path(self, name: str) -> Path:
-        """Where a file of the export goes: below `out`, reached through no link, and never twice.
+        """Path of a file of the export: below `out`, reached through no link, and never twice.
 
         Raises:
             ConfigError: a name that comes from the store is no plain word, two files would have one name, or a link is
@@ -128,7 +128,7 @@ def pieces(count: int, row_bytes: int) -> Iterator[tuple[int, int]]:
 
 
 def alive(embeddings: MappedArray, rows: Int64) -> Any:
-    """Which of the rows are there, bool [len(rows)]: those that are not all zero."""
+    """Mask of the rows that are there, bool [len(rows)]: those that are not all zero."""
     found = np.zeros(len(rows), bool)
     for low, high in pieces(len(rows), embeddings.spec.row_bytes):
         found[low:high] = (embeddings.take(rows[low:high]) != 0).any(axis=1)

@@ -35,7 +35,7 @@ DEFAULT_SCHEME = "bcls()"
 
 
 class Reader(Protocol):
-    """What makes the blocks of a request: a `BlockReader` of the store, or the same on a device."""
+    """A source of the blocks of a request: a `BlockReader` of the store, or the same on a device."""
 
     def similarities(self, images: Int64 | None, captions: Int64 | None, *, exact: bool) -> Float32:
         """As `BlockReader.similarities`."""
@@ -65,7 +65,7 @@ class Batch:
 
     @property
     def known(self) -> Bool:
-        """Which pairs have both sides in the store, [A, B]."""
+        """Mask of the pairs with both sides in the store, [A, B]."""
         both: Bool = self.known_images[:, None] & self.known_captions[None, :]
         return both
 
@@ -144,7 +144,7 @@ class SoftLabeler:
 
     @cached_property
     def readers(self) -> Mapping[BlockRequest, Reader]:
-        """What makes the block of every request of the scheme, in a fixed order."""
+        """Readers of the block of every request of the scheme, in a fixed order."""
         return {request: reader_of(self.store, request) for request in sorted(self.scheme.needs, key=str)}
 
     def batch(self, image_ids: Ids, caption_ids: Ids) -> Batch:

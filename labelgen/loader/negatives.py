@@ -118,7 +118,7 @@ class HardNegatives:
         )
 
     def _free(self, patch: BoundPatch, queries: Int64, candidates: Int64) -> Bool:
-        """Which listed entries the patch leaves as negatives, [m, k]."""
+        """Mask of the listed entries that the patch leaves as negatives, [m, k]."""
         if self.relation in (Relation.I2T, Relation.T2I):
             sides = (queries, candidates) if self.relation is Relation.I2T else (candidates, queries)
             masks = patch.pairs(*sides)

@@ -1,4 +1,4 @@
-"""How the requests of a scheme are served: block readers, the aggregations of training, quantile tables."""
+"""Serve the requests of a scheme: block readers, the aggregations of training, quantile tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from labelgen.types import PAD_SCORE, Bool, Float32, Int64
 
 
 def reader_of(store: Store, request: BlockRequest) -> BlockReader:
-    """What makes the block of a request; by `max` for the aggregations of this module, which change that block.
+    """Return the reader of the block of a request; of `max` for the aggregations of this module, made from it.
 
     Raises:
         ConfigError: no teacher of the store serves it, or the teacher has rows of images: nothing is aggregated.

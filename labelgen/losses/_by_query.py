@@ -17,7 +17,7 @@ from labelgen.losses._types import Array, Kernel, Namespace, ValueAndGradient
 
 
 def by_query(kernel: Kernel, *arrays: Array) -> tuple[Array, ...]:
-    """What the kernel gives for all queries, block by block; the arrays have the queries in front."""
+    """Results of the kernel for all queries, block by block; the arrays have the queries in front."""
     queries, candidates = arrays[0].shape[:2]
     size = max(1, pairs_at_once(arrays[0]) // (candidates * candidates))
     if array_api_compat.is_jax_array(arrays[0]):
@@ -57,7 +57,7 @@ def differences(values: Array) -> Array:
 
 
 def count(xp: Namespace, true: Array, axis: int | tuple[int, ...]) -> Array:
-    """How many are true along an axis, int32."""
+    """Number of true entries along an axis, int32."""
     if axis == 1:  # across rows, torch adds floats three times as fast as whole numbers, and exactly up to 2^24
         return xp.astype(xp.sum(true, axis=1, dtype=xp.float32), xp.int32)
     return xp.sum(true, axis=axis, dtype=xp.int32)

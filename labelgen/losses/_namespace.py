@@ -75,7 +75,7 @@ def identity(xp: Namespace, scores: Array) -> Array:
 
 
 def pairs_at_once(scores: Array) -> int:
-    """How many pairs of candidates a block of queries may have, over all its queries."""
+    """Number of pairs of candidates that a block of queries may have, over all its queries."""
     if array_api_compat.is_torch_array(scores):
         return PAIRS_ON_CPU if scores.device.type == "cpu" else PAIRS_ON_ACCELERATOR
     if array_api_compat.is_jax_array(scores):
@@ -97,7 +97,7 @@ def mean_where(xp: Namespace, values: Array, counted: Array) -> Array:
 
 
 def at_least_one(xp: Namespace, counted: Array, dtype: Any) -> Array:
-    """How many are counted, 1 where none is: what sums are divided by."""
+    """Number of counted entries, 1 where there is none: the divisor of sums."""
     number = xp.sum(xp.astype(counted, dtype))
     return xp.where(number == 0, xp.ones_like(number), number)
 

@@ -104,8 +104,8 @@ def csa(
     """Cross-modal soft-label alignment of CUSA: `(KL(S, relevance) + KL(S^T, relevance_t2i)) / 2`.
 
     Which labels supervise which direction is the choice of the scheme `cusa(mode=)`: by default the image teacher's A
-    the image-to-text half and the text teacher's T the other. With a small `relevance_temperature`, own pair first, it
-    is `info_nce`.
+    the image-to-text half and the text teacher's T the other. With a small `relevance_temperature`, where the annotated
+    pair is the most similar, it is `info_nce`.
 
     Source: CUSA (arXiv 2403.05261) and its code, where relevance_temperature is 1 and temperature is learnt from .45
     on.
@@ -168,7 +168,7 @@ def _divergence(half: Half, temperature: float | Array, relevance_temperature: f
 
 
 def _positives(scores: Array, image_rows: Array | None, positives: Array | None) -> Array:
-    """Which entries are positives, bool [A, B]."""
+    """Mask of the positives, bool [A, B]."""
     _checks.matrix("scores", scores, square=positives is None)
     if positives is not None:
         if image_rows is not None:

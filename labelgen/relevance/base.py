@@ -209,7 +209,7 @@ class SoftLabels:
 
 @runtime_checkable
 class Scheme(Protocol):
-    """How similarities become targets. Any object of this shape; see `labelgen.relevance.bcls` for one."""
+    """From similarities to targets. Any object of this shape; see `labelgen.relevance.bcls` for one."""
 
     @property
     def spec(self) -> Spec:

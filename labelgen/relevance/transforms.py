@@ -23,7 +23,7 @@ TransformText: TypeAlias = "str | tuple[str, ...]"
 
 @dataclass(frozen=True)
 class Context:
-    """What a transform may look at besides the numbers.
+    """Facts that a transform may use besides the numbers.
 
     Attributes:
         positive: the pairs of the batch, bool, of the shape of the numbers.

@@ -66,7 +66,7 @@ class ArrayRows:
 
 @dataclass(frozen=True)
 class ListRequest:
-    """One neighbour list that is asked for. Engines keep k + 1 entries: the last one bounds what is not listed."""
+    """Request for one neighbour list. Engines keep k + 1 entries: the last one bounds what is not listed."""
 
     relation: Relation
     k: int
@@ -84,7 +84,7 @@ class SearchPlan:
         image: image rows [n_images, d], None for the `text` product.
         offsets: captions of image v are rows offsets[v]:offsets[v + 1]; [n_images + 1].
         splits: image ranges of the splits, in row order, covering all images.
-        requests: the lists asked for, all served by this product.
+        requests: the lists, all served by this product.
         memory: bytes of anonymous memory that one search call may use.
     """
 

@@ -1,4 +1,4 @@
-"""How far a search can be from the exact similarity: a rigorous bound, derived here.
+"""A rigorous bound on the distance of a search from the exact similarity, derived here.
 
 Let u = 2^-24 and v = 2^-53 be the unit roundoffs of float32 and float64, c the real cosine of two rows x, y, s their
 similarity as `exact.py` defines it, and t what a search computes:
@@ -45,7 +45,7 @@ _U, _V = 2.0**-24, 2.0**-53
 
 @dataclass(frozen=True)
 class Errors:
-    """How far computed similarities v can be from exact ones: |v - s| <= flat + relative |v|."""
+    """Bound on the distance of computed similarities v from exact ones: |v - s| <= flat + relative |v|."""
 
     flat: float
     relative: float = 0.0

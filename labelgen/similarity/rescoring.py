@@ -22,7 +22,7 @@ PairDots: TypeAlias = Callable[[Rows, Int64, Rows, Int64], Float64]
 
 @dataclass(frozen=True)
 class Candidates:
-    """What an approximate search kept for some queries.
+    """Candidates of an approximate search for some queries.
 
     Attributes:
         queries: query rows (images or captions), [n].

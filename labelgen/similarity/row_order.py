@@ -48,7 +48,7 @@ class Layout:
         return self.scope is None
 
     def place(self, image: int) -> int:
-        """Where an image of the store is in the layout."""
+        """Place of an image of the store in the layout."""
         at, start = next(
             (at, start)
             for at, (start, stop) in zip(_starts(self.order), self.order, strict=True)
@@ -128,7 +128,7 @@ def put_back(partial: Partial, layout: Layout, offsets: Int64) -> Iterator[Parti
         if first < last:
             keys = partial.keys[first - partial.first_row : last - partial.first_row]
             yield replace(partial, first_row=start + first - at, keys=_moved(keys, candidates))
-            partial = replace(partial, facts={})  # facts are told once
+            partial = replace(partial, facts={})  # facts are reported once
 
 
 def schedule(strips: Iterable[Strip], layout: Layout, old: int = 0) -> list[Strip]:

@@ -21,7 +21,7 @@ class Scratch(threading.local):
         self._held: dict[str, NDArray[np.uint8]] = {}
 
     def array(self, name: str, *shape: int, dtype: DTypeLike = np.float64) -> NDArray[Any]:
-        """An array with undefined contents, valid until the same name is asked for again."""
+        """An array with undefined contents, valid until the same name is requested again."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if size > _KEPT:
             return np.empty(shape, dtype)

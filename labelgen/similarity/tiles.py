@@ -88,7 +88,7 @@ def strips(plan: SearchPlan, sizes: Sizes) -> list[Strip]:
 
 
 def candidate_tiles(plan: SearchPlan, strip: Strip, tile: int) -> Iterator[tuple[Scope, int, int]]:
-    """(scope, first image, last image) of every tile of a strip, in order, for the scopes that are asked for."""
+    """(scope, first image, last image) of every tile of a strip, in order, for the requested scopes."""
     weights = row_weights(plan)
     scopes = {request.scope for request in plan.requests}
     for low, high in strip.candidates:

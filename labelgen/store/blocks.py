@@ -62,7 +62,7 @@ class BlockReader:
         return np.ascontiguousarray(block.T) if self.relation is Relation.T2I else block
 
     def living(self, images: Int64) -> Bool:
-        """Which images have a row that is not zero, [n]."""
+        """Mask of the images with a row that is not zero, [n]."""
         rows, sizes = self.members(images)
         present = has_embedding(self.images.take(rows))
         if sizes is None:
@@ -73,7 +73,7 @@ class BlockReader:
 
 
 def has_embedding(rows: Float16) -> Bool:
-    """Which rows are not all zero, [n]. Rows rarely begin with a zero, so few are looked at whole."""
+    """Mask of the rows that are not all zero, [n]. Rows rarely begin with a zero, so few are looked at whole."""
     alive: Bool = rows[:, 0] != 0
     suspects = np.flatnonzero(~alive)
     if suspects.size:

@@ -1,4 +1,4 @@
-"""Which embedding or neighbour list a call means when it does not name one: the only one that can serve it."""
+"""Choose the embedding or neighbour list of a call that does not name one: the only one that can serve it."""
 
 from __future__ import annotations
 

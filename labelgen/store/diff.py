@@ -28,7 +28,7 @@ NAMED = 10
 
 @dataclass(frozen=True)
 class Named:
-    """How many, and the first ten of them."""
+    """A number of items, and the first ten of them."""
 
     count: int
     first: tuple[Any, ...] = ()

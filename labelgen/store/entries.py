@@ -21,7 +21,7 @@ DIGEST = "manifest_digest"
 
 @dataclass(frozen=True)
 class TeacherEntry:
-    """What made the rows of an alias; `deviation` is measured where precision was reduced, `training` is what a teacher
+    """The teacher of an alias; `deviation` is measured where precision was reduced, `training` is what a teacher
     reports that was trained in the build."""
 
     spec: str
@@ -101,7 +101,7 @@ class CorpusEntry:
 
 @dataclass(frozen=True)
 class QuarantineEntry:
-    """What could not be used: the table, its length, and counts {stage, reason, count}."""
+    """Items that could not be used: the table, its length, and counts {stage, reason, count}."""
 
     path: str
     total: int

@@ -56,7 +56,7 @@ class Items:
 
     @property
     def quarantine(self) -> pl.DataFrame:
-        """What could not be used, and why."""
+        """Items that could not be used, with the reason."""
         return self._frame(self.manifest.quarantine.path)
 
     @property
@@ -158,7 +158,7 @@ class Items:
         )
 
     def _rows_of(self, path: str) -> int:
-        """How many rows a table of the corpus has by the manifest."""
+        """Number of rows of a table of the corpus, by the manifest."""
         corpus, quarantine = self.manifest.corpus, self.manifest.quarantine
         tables = {layout.IMAGES: corpus.n_images, layout.CAPTIONS: corpus.n_captions}
         return quarantine.total if path == quarantine.path else tables[path.rpartition("/")[2]]

@@ -49,7 +49,7 @@ __all__ = [
 
 
 def manifest_problems(document: Any) -> list[str]:
-    """What is wrong with a manifest (its digest is not looked at); empty when it follows the schema."""
+    """Faults of a manifest (its digest is not looked at); empty when it follows the schema."""
     found = schema_problems(document, "manifest.v1")
     recipe = document.get("recipe") if isinstance(document, dict) else None
     return found + [f"recipe/{problem}" for problem in schema_problems(recipe, "recipe.v1")] if recipe else found

@@ -170,7 +170,7 @@ class Store(Items):
         return block
 
     def block_reader(self, relation: Relation, alias: str | None, aggregation: Aggregation = "max") -> BlockReader:
-        """What makes the blocks of a relation, for callers that make many.
+        """Return a reader of the blocks of a relation, for callers that need many.
 
         Raises:
             ConfigError: no such aggregation, or an ambiguous teacher or one that cannot serve the relation.

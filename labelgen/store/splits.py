@@ -1,4 +1,4 @@
-"""Which image rows a split owns: one range, or several where images were appended to a sealed store."""
+"""Image rows of a split: one range, or several where images were appended to a sealed store."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def plan_of(
     splits: Sequence[tuple[int, int]] = (),
     memory: int = MEMORY,
 ) -> SearchPlan:
-    """A plan over rows in memory; `sizes` are the captions of every image, one split unless told."""
+    """A plan over rows in memory; `sizes` are the captions of every image, one split by default."""
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     return SearchPlan(
         product=product,
@@ -113,7 +113,7 @@ def _check_lists(request: ListRequest, partials: Sequence[Partial]) -> None:
 
 
 class EngineSuite:
-    """What every engine must find."""
+    """Lists that every engine must find."""
 
     def make(self) -> Engine:
         """The engine under test."""

@@ -79,7 +79,7 @@ class FaissEngine:
 
     @property
     def library(self) -> str:
-        """What decides the bytes of an index beside its inputs."""
+        """The settings that decide the bytes of an index, beside its inputs."""
         return f"faiss {faiss.__version__}"
 
     def factory(self, rows: int, dim: int) -> str:

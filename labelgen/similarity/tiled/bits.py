@@ -69,7 +69,7 @@ def turned(_: Any, bits: Any) -> Any:  # pragma: no cover - compiled
 
 @intrinsic
 def above(_: Any, tile: Any, row: Any, start: Any, floor: Any, floors: Any) -> Any:  # pragma: no cover - compiled
-    """Which of CHUNK similarities tile[row, start:] exceed `floor` or floors[start:]: bits, the first one lowest."""
+    """Bits of the CHUNK similarities tile[row, start:] that exceed `floor` or floors[start:], the first one lowest."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         bits = _chunk(context, builder, signature.args[0], arguments[0], arguments[1:3])
@@ -83,7 +83,7 @@ def above(_: Any, tile: Any, row: Any, start: Any, floor: Any, floors: Any) -> A
 
 @intrinsic
 def count_above(_: Any, keys: Any, start: Any, floor: Any) -> Any:  # pragma: no cover - compiled
-    """How many of CHUNK keys (of a tile's type) from `start` on exceed `floor`."""
+    """Number of the CHUNK keys (of a tile's type) from `start` on that exceed `floor`."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         held = _chunk(context, builder, signature.args[0], arguments[0], [arguments[1]])

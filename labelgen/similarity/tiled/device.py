@@ -104,7 +104,7 @@ def _floors(keys: Int32, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class DeviceProduct:
-    """How tiles are multiplied on a device; see `product.Multiplier`."""
+    """Multiplication of tiles on a device; see `product.Multiplier`."""
 
     device: torch.device
     dtype: torch.dtype

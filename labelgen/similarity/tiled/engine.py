@@ -122,7 +122,7 @@ def _mutual_strips(plan: SearchPlan, work: float) -> Iterator[Strip]:
 
 
 def _scope(plan: SearchPlan, strip: Strip) -> Scope:
-    """What the two ranges of a mutual strip are to each other.
+    """Relation of the two ranges of a mutual strip.
 
     Raises:
         LabelgenError: a range that does not lie in one split.

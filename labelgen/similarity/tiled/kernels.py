@@ -4,7 +4,7 @@ Similarities of a tile are compared as integers (`bits`), 64 at a time. All func
 and release the interpreter's lock.
 
 A list serves two ranks at once (`lists`): the `rows_rank` best candidates, and the `images_rank` best images of
-candidates, of which each counts by its best candidate. A rank of 0 is not asked for.
+candidates, of which each counts by its best candidate. A rank of 0 is not requested.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def offer(hits: Any, hit_keys: Any, count: Any, side: Any, list_start: Any, unit
 
 @compiled
 def listed(low: Any, high: Any, counts: Any, entries: Any, owner: Any, units: Any, keys: Any) -> None:
-    """What the lists [low, high) hold: list (counted from low), candidate and key of every entry, list after list."""
+    """Entries of the lists [low, high): list (counted from low), candidate and key of every entry, list after list."""
     place = 0
     for row in range(low, high):
         for entry in entries[row, : max(0, counts[row])]:

@@ -1,4 +1,4 @@
-"""What the tiled engine holds while it searches: ranges of rows in blocks, and a growing list for every row.
+"""State of the tiled engine during a search: ranges of rows in blocks, and a growing list for every row.
 
 A list is a row of places that fills up unsorted. It serves up to two *ranks*: the best `rows` candidates, and the best
 candidates of the best `images` images. Its *floor* is a key (`bits`) that whatever may still matter to
@@ -30,7 +30,7 @@ SLACK = 126
 
 @dataclass(frozen=True)
 class Ranks:
-    """How many best candidates, and how many best images of candidates, a list must be able to tell; 0 is none."""
+    """Numbers of best candidates, and of best images of candidates, that a list must determine; 0 is none."""
 
     rows: int
     images: int
@@ -74,7 +74,7 @@ class Lists:
         return self.ranks.rows, self.ranks.images, errors.flat, errors.relative, *arrays, scratch
 
     def candidates(self, low: int, high: int, errors: Errors, scratch: UInt64, *, means: bool) -> Candidates:
-        """What the lists [low, high) hold, for exact scoring; nothing of those that have failed.
+        """Entries of the lists [low, high) for exact scoring; none of those that have failed.
 
         Args:
             means: candidates or queries are means, of which all members are scored.
@@ -88,7 +88,7 @@ class Lists:
         return Candidates(queries, owner, units, members, numbers(keys), self.dropped(low, high, rows=False))
 
     def dropped(self, low: int, high: int, *, rows: bool) -> Float32:
-        """What no candidate exceeds that the lists [low, high) have dropped, though a rank may want it; -inf: none."""
+        """Bound on the candidates that the lists [low, high) have dropped and a rank may need; -inf: none."""
         floors = self.floors[low:high]
         if rows:
             floors = np.maximum(floors, self.row_floors[low:high])
@@ -97,7 +97,7 @@ class Lists:
         return dropped
 
     def failed(self, low: int, high: int) -> NDArray[np.bool_]:
-        """Which of the lists [low, high) could not hold all near ties."""
+        """Mask of the lists [low, high) that could not hold all near ties."""
         failed: NDArray[np.bool_] = self.counts[low:high] < 0
         return failed
 

@@ -1,4 +1,4 @@
-"""Which matrices the tiled engine multiplies for the lists that are asked for, and what follows from what.
+"""Matrices that the tiled engine multiplies for the requested lists, and lists that follow from others.
 
 ==========================  =================================  ====================================================
 lists                       matrix                             how
@@ -37,7 +37,7 @@ class SearchMatrix:
     Attributes:
         left, right: what the rows are: of a grouped side a row is the mean of the unit rows of its members. One object
             where the matrix is symmetric.
-        requests: what is asked for, of one scope.
+        requests: the lists, of one scope.
     """
 
     left: Side
@@ -59,7 +59,7 @@ class SearchMatrix:
         return tuple(request for request in self.requests if self.symmetric or request.relation.query == side.modality)
 
     def ranks(self, side: Side) -> Ranks:
-        """What the lists of the rows of a side must be able to tell."""
+        """Ranks that the lists of the rows of a side must determine."""
         requests = self.requests_of(side)
         by_image = [request.k + 1 for request in requests if self.follows_by_image(request)]
         by_row = [request.k + 1 for request in requests if not self.follows_by_image(request)]
@@ -126,7 +126,7 @@ class Part:
         group: the image of every unit, counted from `first`, int32.
         image: the image of every unit, -1 for dead ones, int32.
         dots: x.x by embedding row of all rows, shared by parts of the same rows; filled in where rows are loaded.
-        bits: the embedding rows [row_start, ...) of the images as uint16, once they are asked for.
+        bits: the embedding rows [row_start, ...) of the images as uint16, once they are needed.
     """
 
     def __init__(self, side: Side, first: int, last: int, dots: Float64) -> None:

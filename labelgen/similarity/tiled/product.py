@@ -44,7 +44,7 @@ class Tile(Protocol):
         ...
 
     def scan(self, row: int, floors: Int32, others: Int32, image: Int32, other_image: Int32) -> tuple[Any, int]:
-        """What is above a floor from a row on.
+        """Entries above a floor, from a row on.
 
         Args:
             floors, others: keys for every row and column, int32.
@@ -57,7 +57,7 @@ class Tile(Protocol):
 
 
 class Multiplier(Protocol):
-    """How tiles are multiplied: unit rows are converted once."""
+    """Multiplication of tiles: unit rows are converted once."""
 
     @property
     def dtype(self) -> torch.dtype:

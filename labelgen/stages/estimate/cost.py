@@ -165,7 +165,7 @@ def _search_costs(
 
 
 def _reach_note(alias: str, rates: Rates) -> str:
-    """How far an exact search reaches on this machine."""
+    """Rows that an exact search reaches on this machine."""
     reach = next(rows for rows in (10**3 * 1.1**step for step in range(170)) if rates.simple(rows) >= _HOUR)
     return (
         f"{alias}: an exact search of {float(f'{reach:.1e}'):,.0f} rows in one split takes an hour here, of ten times "

@@ -141,7 +141,7 @@ class ApproximateSearch:
 
 
 def approximate_facts(product: ProductPlan, item: ListSpec, receipts: Mapping[str, Receipt]) -> dict[str, Any]:
-    """What the manifest says of an approximate list: its engine, its calibration, and its measured recall."""
+    """Facts in the manifest of an approximate list: its engine, its calibration, and its measured recall."""
     engine = engine_of(item.approximate)
     measured = [receipt.facts for receipt in receipts.values() if receipt.facts.get("list") == item.to_json()]
     images = sum(facts["images"] for facts in measured)

@@ -158,7 +158,7 @@ class Outstanding(NamedTuple):
 
 
 def outstanding(root: Path, tasks: Sequence[Task]) -> Outstanding:
-    """Which of the tasks are done; files are hashed in several threads."""
+    """The tasks that are done and those that are not; files are hashed in several threads."""
     found = Outstanding([], [], [])
     with ThreadPoolExecutor(_HASH_THREADS) as pool:
         for task, (receipt, damaged) in zip(tasks, pool.map(lambda task: _checked(root, task), tasks), strict=True):

@@ -63,7 +63,7 @@ def calibrate(
     span: list[int],
     index: dict[str, str],
 ) -> TaskResult:
-    """How the index of the images `span` must be searched for queries of the split `own`, from a sample of them."""
+    """Settings of the index of the images `span` for queries of the split `own`, from a sample of them."""
     plan, engine = _plan(root, corpus, alias, product, lists, dim), engine_of(spec)
     images = drawn([(own[0], own[1])], max(_CALIBRATED, engine.sample // 8), engine.seed, _PURPOSE)
     exact = {

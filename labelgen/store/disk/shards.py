@@ -118,12 +118,12 @@ def crc32c(data: bytes) -> bytes:
 
 
 def chunk_offsets(spec: ArraySpec, n_chunks: int) -> UInt64:
-    """Where the chunks of a shard file begin, [n_chunks]."""
+    """Offsets of the chunks of a shard file, [n_chunks]."""
     return np.arange(n_chunks, dtype=np.uint64) * np.uint64(spec.chunk_bytes + CRC_BYTES)
 
 
 def live_chunks(spec: ArraySpec, shard: int) -> int:
-    """How many chunks a shard holds: fewer than in a full one where the array ends in it."""
+    """Number of chunks of a shard: fewer than in a full one where the array ends in it."""
     start, stop = spec.shard_range(shard)
     return -(-(stop - start) // spec.chunk_rows)
 

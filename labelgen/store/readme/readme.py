@@ -125,7 +125,7 @@ def _example(manifest: Manifest) -> dict[str, str]:
 
 
 def _about(about: Mapping[str, str]) -> str:
-    """What is known of the data; silence about a licence must not look like a permission."""
+    """Known facts of the data; silence about a licence must not look like a permission."""
     known = [f"- {markdown_cell(key)}: {markdown_cell(value)}" for key, value in about.items() if value]
     if not about.get("licence"):
         known.append("- licence: not known to labelgen; ask where the data came from before you share this folder")

@@ -8,7 +8,7 @@ _SHOWN = 20
 
 
 def schema_problems(document: Any, schema: str) -> list[str]:
-    """What is wrong with a document, as `place: what` sentences (at most 20); empty when it is valid.
+    """Faults of a document, as `place: what` sentences (at most 20); empty when it is valid.
 
     Args:
         document: plain JSON data.

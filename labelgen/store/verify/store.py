@@ -185,7 +185,7 @@ def _is_hollow(root: Path, path: str, status: os.stat_result, shard: tuple[Array
 
 
 def _outside_rows(root: Path, path: str, spec: ArraySpec, shard: int) -> str:
-    """What is wrong with a shard whose chunks are all sound."""
+    """Faults of a shard whose chunks are all sound."""
     entries = spec.shard_rows // spec.chunk_rows
     with open_below(root, path) as file:
         file.seek(live_chunks(spec, shard) * (spec.chunk_bytes + CRC_BYTES))
@@ -237,7 +237,7 @@ def _check_content(root: Path, manifest: Manifest, found: ProblemList) -> None:
 
 
 def _content_checks(root: Path, manifest: Manifest, found: ProblemList) -> Iterator[tuple[str, Callable[[], None]]]:
-    """What to check, below which folder. Embeddings and lists are read with the corpus, so that must be sound."""
+    """Yield (path, check). Embeddings and lists are read with the corpus, so that must be sound."""
     corpus = manifest.corpus.path
     yield corpus, partial(check_corpus, root, manifest, found)
     if not found.concerns(corpus) and not found.concerns(manifest.quarantine.path):
