@@ -7,7 +7,9 @@ Cases:
 
 - cusa: `labelgen build` of coco_cusa_1k as a whole process, with the bundled teachers;
 - overhead: the embed times of `benchmarks/overhead.py --images N --rounds 1`, each tree with its own script;
-- resume: `labelgen build` of as many rows as flickr8k has, made features, killed in its last stages and run again.
+- resume: `labelgen build` of as many rows as flickr8k has, made features, killed in its last stages and run again;
+- search: the stages `search` and `merge` of a build of 50,000 captions, made features, `t2t`, k = 64;
+- reading: opening, blocks, lists and labels of batches of a store of flickr8k's size, medians within one process.
 
 The order within a pair alternates. Content digests are compared before a ratio is printed. The interval is a bootstrap
 of the median over pairs (95 %).
@@ -37,6 +39,41 @@ Case = Callable[[Path, Path, Path], Times]
 
 #: Rows of flickr8k, and the widths of the two bundled teachers.
 IMAGES, CAPTIONS, TEXT_DIM, IMAGE_DIM = 8_092, 40_460, 384, 1_280
+#: Images and captions of the case `search`.
+SEARCHED = (10_000, 50_000)
+
+#: Milliseconds of what training asks of a store, 256 images and a caption of each; without torch in the process.
+READING = """
+import json, statistics, sys, time
+started = time.perf_counter()
+import labelgen
+times = {"import labelgen": time.perf_counter() - started}
+started = time.perf_counter()
+store = labelgen.open(sys.argv[1])
+times["labelgen.open"] = time.perf_counter() - started
+import numpy as np
+draw = np.random.default_rng(0)
+batches = []
+for _ in range(40):
+    rows = np.sort(draw.choice(len(store.offsets) - 1, 256, replace=False))
+    batches.append((store.image_ids(rows), store.caption_ids(store.offsets[rows])))
+made = {
+    "block t2t": lambda images, captions: store.block("t2t", captions, captions),
+    "block i2t": lambda images, captions: store.block("i2t", images, captions),
+    "block i2i": lambda images, captions: store.block("i2i", images, images),
+    "256 lists of 16": lambda images, captions: store.neighbors("t2t", captions),
+    "labels bcls": lambda images, captions: labelgen.soft_labels(store, images, captions, scheme="bcls()"),
+    "labels cusa": lambda images, captions: labelgen.soft_labels(store, images, captions, scheme="cusa()"),
+}
+for name, call in made.items():
+    took = []
+    for batch in batches:
+        started = time.perf_counter()
+        call(*batch)
+        took.append(time.perf_counter() - started)
+    times[name] = statistics.median(took)
+print(json.dumps({f"{name}, ms": 1000 * value for name, value in times.items()}))
+"""
 
 
 def main() -> None:
@@ -48,7 +85,13 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=1, help="pairs that are not counted, first")
     parser.add_argument("--images", type=int, default=48, help="of each split, for the case overhead")
     options = parser.parse_args()
-    cases: dict[str, Case] = {"cusa": _cusa, "overhead": partial(_overhead, options.images), "resume": _resume}
+    cases: dict[str, Case] = {
+        "cusa": _cusa,
+        "overhead": partial(_overhead, options.images),
+        "resume": _resume,
+        "search": _search,
+        "reading": _reading,
+    }
     print("| case | old s, median | new s, median | new / old, median | 95 % |\n|---|---|---|---|---|")
     with old_tree(options.commit) as old, tempfile.TemporaryDirectory() as folder:
         for name in options.case.split(","):
@@ -132,12 +175,37 @@ def _resume_command(work: Path, out: Path) -> list[str]:
     return [*command, "--k", "16", "--out", str(out), "--progress", "json"]
 
 
-def _made_data(folder: Path) -> None:
+def _search(tree: Path, _data: Path, work: Path) -> Times:
+    """Time the search of a whole build, as its manifest says."""
+    data, out = work / "data", work / "store"
+    if not data.exists():
+        _made_data(data, *SEARCHED)
+    shutil.rmtree(out, ignore_errors=True)
+    text = f"text=precomputed(path={str(data / 'text.npy')!r}, modality='text')"
+    command = ["build", "--dataset", "table", "--root", str(data), "--teacher", text, "--relation", "t2t"]
+    labelgen(tree, *command, "--k", "64", "--out", str(out), "--progress", "none")
+    _note_digest(out, work)
+    stages = json.loads((out / "manifest.json").read_bytes())["stages"]
+    return {"search of 50,000 captions": sum(stages[name]["seconds"] for name in ("search", "merge"))}
+
+
+def _reading(tree: Path, _data: Path, work: Path) -> Times:
+    """Run `READING` on a store that this tree made."""
+    out = work / "store"
+    if not out.exists():
+        _made_data(work / "data")
+        labelgen(tree, *_resume_command(work, out))
+        _note_digest(out, work)
+    times: Times = json.loads(run(tree, ["-c", READING, str(out)]))
+    return times
+
+
+def _made_data(folder: Path, images: int = IMAGES, captions: int = CAPTIONS) -> None:
     folder.mkdir()
     draw = np.random.default_rng(0)
-    np.save(folder / "text.npy", draw.standard_normal((CAPTIONS, TEXT_DIM), np.float32))
-    np.save(folder / "image.npy", draw.standard_normal((IMAGES, IMAGE_DIM), np.float32))
-    rows = [{"image_id": f"i{row % IMAGES}", "caption": f"caption {row}"} for row in range(CAPTIONS)]
+    np.save(folder / "text.npy", draw.standard_normal((captions, TEXT_DIM), np.float32))
+    np.save(folder / "image.npy", draw.standard_normal((images, IMAGE_DIM), np.float32))
+    rows = [{"image_id": f"i{row % images}", "caption": f"caption {row}"} for row in range(captions)]
     rows.sort(key=lambda row: int(row["image_id"][1:]))
     (folder / "captions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
