@@ -58,9 +58,9 @@ for _ in range(40):
     rows = np.sort(draw.choice(len(store.offsets) - 1, 256, replace=False))
     batches.append((store.image_ids(rows), store.caption_ids(store.offsets[rows])))
 made = {
-    "block t2t": lambda images, captions: store.block("t2t", captions, captions),
+    "block t2t": lambda images, captions: store.block("t2t", caption_ids=captions),
     "block i2t": lambda images, captions: store.block("i2t", images, captions),
-    "block i2i": lambda images, captions: store.block("i2i", images, images),
+    "block i2i": lambda images, captions: store.block("i2i", image_ids=images),
     "256 lists of 16": lambda images, captions: store.neighbors("t2t", captions),
     "labels bcls": lambda images, captions: labelgen.soft_labels(store, images, captions, scheme="bcls()"),
     "labels cusa": lambda images, captions: labelgen.soft_labels(store, images, captions, scheme="cusa()"),

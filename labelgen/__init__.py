@@ -29,7 +29,7 @@ _PLACES = {
     "plan": "labelgen.pipeline:plan",
     "soft_labels": "labelgen.loader.blocks:soft_labels",
     "verify": "labelgen.pipeline:verify",
-    "__version__": "labelgen.registry:VERSION",
+    "__version__": "labelgen.version:VERSION",
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _PLACES)

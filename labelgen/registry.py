@@ -10,12 +10,14 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points, version
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from labelgen.errors import SpecError, UnknownNameError, missing_extra, shown
 from labelgen.specs import Spec
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 #: Group names by what they hold.
 GROUPS = {
@@ -28,12 +30,12 @@ GROUPS = {
 }
 #: Packages with an extra of the same name.
 _EXTRAS = {"faiss"}
-#: Of labelgen.
-VERSION = version("labelgen")
 
 
 @cache
 def _entries(kind: str) -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # slow to import, and opening a store needs no names
+
     return {entry.name: entry for entry in entry_points(group=GROUPS[kind])}
 
 

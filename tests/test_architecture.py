@@ -59,7 +59,19 @@ DEPENDENCIES: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 
-KERNEL = {"errors", "types", "specs", "fingerprint", "foreign", "lazy", "registry", "resources", "config", "progress"}
+KERNEL = {
+    "errors",
+    "types",
+    "specs",
+    "fingerprint",
+    "foreign",
+    "lazy",
+    "registry",
+    "resources",
+    "config",
+    "progress",
+    "version",
+}
 
 #: The bottom of `stages`: what executors need to know of a task, which is not what it does.
 TASKS = {"stages.running.task", "stages.running.worker", "stages.running.memory"}
