@@ -22,7 +22,7 @@ from trees import HERE, labelgen, old_tree
 IMAGES, DIM = 160, 24
 RELATIONS = ("t2t", "i2t", "t2i", "i2i")
 #: Engines of either tree, the reference first; one that a tree does not know is left out and reported.
-ENGINES = ("numpy", "torch", "fused")
+ENGINES = ("numpy", "fused", "fused(least_rows=1)")
 
 
 def main() -> None:
@@ -81,7 +81,8 @@ def _build(tree: Path, out: Path, *arguments: str) -> str:
 
 def _has_engine(tree: Path, engine: str) -> bool:
     """Whether the tree's own list of entry points has the engine (what is installed may be another tree's)."""
-    return f'\n{engine} = "labelgen.similarity.' in (tree / "pyproject.toml").read_text(encoding="utf-8")
+    name = engine.partition("(")[0]
+    return f'\n{name} = "labelgen.similarity.' in (tree / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def _made_data(folder: Path) -> None:
