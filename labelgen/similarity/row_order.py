@@ -1,14 +1,15 @@
-"""Rows in another order, for searches of stores whose splits have several ranges of rows.
+"""Row orders: rows rearranged for the search of a store in which a split has several ranges of rows.
 
-Engines know splits that are one range each. Where images were appended, a split owns several, so its images are *laid
-out* side by side for the search, and what is found is put back under the rows of the store. A layout keeps the order of
-the rows among the candidates of every list that it is used for; so equal scores are ordered as they must be:
+An engine expects each split to be one range of images. After an append a split has several. `row_orders` gives orders
+in which its images are adjacent, `reorder` brings a search plan into one of them, and `restore` renumbers the results
+with the rows of the store. A row order never swaps two candidates of a list it is used for, so ties are broken as in
+the store:
 
-- for lists of scope `split`, the splits follow each other, the ranges of each in row order;
-- for lists of scope `cross`, and the queries of one split, that split comes first, then all others in row order.
+- scope `split`: one split after the other, the ranges of each in row order;
+- scope `cross`, queries of one split: that split first, then all others in row order.
 
-Appended images follow the old ones in every range of a layout, so a search for *new x all* is the engine's own
-schedule with every pair of old images taken out (`with_new`).
+In each range of a row order appended images come after the earlier ones. A search of new images x all images is
+therefore the engine's schedule without the pairs of two earlier images (`schedule`).
 """
 
 from __future__ import annotations
@@ -43,26 +44,26 @@ class Layout:
     split: int = 0
 
     @property
-    def plain(self) -> bool:
-        """Whether the rows are where they are in the store."""
+    def unchanged(self) -> bool:
+        """Whether this is the order of the store."""
         return self.scope is None
 
     def place(self, image: int) -> int:
         """Place of an image of the store in the layout."""
         at, start = next(
             (at, start)
-            for at, (start, stop) in zip(_starts(self.order), self.order, strict=True)
+            for at, (start, stop) in zip(_starts(self.spans), self.spans, strict=True)
             if start <= image < stop
         )
         return at + image - start
 
     def border(self, old: int) -> list[int]:
-        """For every range of `splits`, the first of its images that is not among the first `old` of the store."""
-        starts = _starts(self.order)
+        """Position of the first appended image in each range of `splits`; `old`: images of the store before the append."""
+        starts = _starts(self.spans)
         counts = [
             sum(
                 max(0, min(stop, old) - start)
-                for at, (start, stop) in zip(starts, self.order, strict=True)
+                for at, (start, stop) in zip(starts, self.spans, strict=True)
                 if first <= at < last
             )
             for first, last in self.splits
@@ -97,7 +98,7 @@ def layouts(splits: Sequence[Sequence[Span]], scopes: Iterable[Scope]) -> list[L
 def lay_out(plan: SearchPlan, layout: Layout) -> SearchPlan:
     """The plan as an engine sees it in a layout; its requests are those that the layout is good for."""
     requests = tuple(request for request in plan.requests if layout.scope in (None, request.scope))
-    if layout.plain:
+    if layout.unchanged:
         return replace(plan, requests=requests, splits=layout.splits)
     sizes = np.diff(plan.offsets)
     laid = np.concatenate([sizes[start:stop] for start, stop in layout.order])
@@ -118,7 +119,7 @@ def put_back(partial: Partial, layout: Layout, offsets: Int64) -> Iterator[Parti
     Args:
         offsets: those of the store.
     """
-    if layout.plain:
+    if layout.unchanged:
         yield partial
         return
     queries = _spans(offsets, layout, partial.request.relation.query)
@@ -148,12 +149,12 @@ def schedule(strips: Iterable[Strip], layout: Layout, old: int = 0) -> list[Stri
 
 
 def _with_new(strip: Strip, before: Sequence[Span], after: Sequence[Span]) -> Iterator[Strip]:
-    """The pairs of a strip in which at least one image is new. Parts of a strip need no more memory than it does."""
-    own = (strip.first, strip.last)
-    itself = strip.mutual and strip.candidates == (own,)
-    for new in _common([own], after):
+    """Yield the pairs of a strip with at least one new image, as strips that need no more memory than it does."""
+    queries = (strip.first, strip.last)
+    itself = strip.mutual and strip.candidates == (queries,)
+    for new in _common([queries], after):
         yield Strip(*new, (new,) if itself else strip.candidates, strip.mutual)
-    for known in _common([own], before):
+    for known in _common([queries], before):
         others = _common(strip.candidates, after)
         if strip.mutual:
             yield from (Strip(*known, (other,), mutual=True) for other in others)
@@ -167,7 +168,7 @@ def _common(spans: Iterable[Span], others: Sequence[Span]) -> list[Span]:
 
 
 class LaidOutRows:
-    """Embedding rows in another order: ranges of them, one after the other. Implements `Rows`."""
+    """Ranges of embedding rows, one after the other. Implements `Rows`."""
 
     def __init__(self, rows: Rows, spans: Sequence[Span]) -> None:
         self._rows, self._spans = rows, spans
@@ -178,7 +179,7 @@ class LaidOutRows:
         return self._rows.shape
 
     def slice(self, start: int, stop: int) -> Float16:
-        """Rows [start, stop) of the order: a view where they lie together in the store too."""
+        """Rows [start, stop) of this order: a view if they are adjacent in the store too, else a copy."""
         pieces = [
             self._rows.slice(first + max(start, at) - at, first + min(stop, at + last - first) - at)
             for at, (first, last) in zip(self._starts, self._spans, strict=True)
@@ -193,7 +194,7 @@ class LaidOutRows:
 
 
 def _moved(keys: UInt64, candidates: Sequence[Span]) -> UInt64:
-    """Keys with the candidate rows of the store."""
+    """Replace the candidate rows in keys by rows of the store."""
     rows = (keys & _ROW_BITS).astype(np.int64)
     real = keys != PAD_KEY
     moved = _to_store(np.where(real, rows, 0), candidates).astype(np.uint64)
