@@ -52,18 +52,18 @@ class Layout:
         """Place of an image of the store in the layout."""
         at, start = next(
             (at, start)
-            for at, (start, stop) in zip(_starts(self.spans), self.spans, strict=True)
+            for at, (start, stop) in zip(_starts(self.order), self.order, strict=True)
             if start <= image < stop
         )
         return at + image - start
 
     def border(self, old: int) -> list[int]:
-        """Position of the first appended image in each range of `splits`; `old`: images of the store before the append."""
-        starts = _starts(self.spans)
+        """Position of the first appended image in each range of `splits`; `old`: images of the store before it."""
+        starts = _starts(self.order)
         counts = [
             sum(
                 max(0, min(stop, old) - start)
-                for at, (start, stop) in zip(starts, self.spans, strict=True)
+                for at, (start, stop) in zip(starts, self.order, strict=True)
                 if first <= at < last
             )
             for first, last in self.splits
