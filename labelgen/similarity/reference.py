@@ -56,14 +56,14 @@ def exact_lists(plan: SearchPlan, strip: Strip, request: ListRequest, queries: I
         for scope, first, last in tiles.candidate_tiles(plan, strip, sizes.tile):
             if scope == request.scope:
                 units = candidate.units(first, last)
-                scores = _scores(block, query.sizes(here), candidate, units, request.aggregation)
+                scores = tile_scores(block, query.sizes(here), candidate, units, request.aggregation)
                 if not own:
                     scores[query.images(here)[:, None] == candidate.images(units)] = PAD_SCORE
                 found[start:stop] = merge_tile(found[start:stop], scores, units)
     return found
 
 
-def _scores(block: Float16, sizes: Int64, candidate: Side, units: Int64, aggregation: Aggregation) -> Float32:
+def tile_scores(block: Float16, sizes: Int64, candidate: Side, units: Int64, aggregation: Aggregation) -> Float32:
     """Similarities of a block of queries, `sizes` rows each, with candidates; sets aggregated."""
     rows = candidate.members(units)
     tile = candidate.rows.take(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,15 +13,16 @@ from typing import Any
 import labelgen
 from labelgen.config import BuildConfig
 from labelgen.fingerprint import digest
+from labelgen.similarity.ann.recall import wilson
 from labelgen.stages.build import Built
 from labelgen.stages.ingest.final_corpus import SealedCorpus, move_into_place, seal_corpus
 from labelgen.stages.model.facts import TeacherFacts
 from labelgen.stages.model.lists import ListSpec
-from labelgen.stages.plan.approximate import approximate_facts
 from labelgen.stages.plan.build_plan import ProductPlan, list_fingerprint
 from labelgen.stages.running.environment import libraries, machine
 from labelgen.stages.running.lock import changed_fields
 from labelgen.stages.running.task import Receipt, receipt_path
+from labelgen.stages.work.approximate import engine_of
 from labelgen.store import layout
 from labelgen.store.disk.atomic import FileFact, write_atomic
 from labelgen.store.disk.files import read_below, status_below
@@ -176,13 +178,14 @@ def _neighbor_entry(product: ProductPlan, item: ListSpec, built: Built, sealed: 
     for entry in sealed.neighbors if sealed else ():
         if entry.path == item.path:
             return entry
-    facts = search_facts(product, item, built.receipts)
+    parts = _search_parts(product, item, built.receipts)
+    facts = _combined_facts(parts)
     if built.ingested.appended is not None:
         name = item.path.partition("/")[2]  # of the sealed list that this one extends, in another folder
         old = [entry.facts for entry in (sealed.neighbors if sealed else ()) if entry.path.partition("/")[2] == name]
         facts = _combined_facts([*old, facts])
     if item.approximate:
-        facts |= approximate_facts(product, item, built.receipts)
+        facts |= _approximate_facts(product, item, parts, built.receipts)
     return NeighborEntry(
         path=item.path,
         relation=item.relation,
@@ -197,19 +200,33 @@ def _neighbor_entry(product: ProductPlan, item: ListSpec, built: Built, sealed: 
     )
 
 
-def search_facts(product: ProductPlan, item: ListSpec, receipts: Mapping[str, Receipt]) -> dict[str, Any]:
-    """Facts of the engine on a list over all its strips: sums of counts, and the worst bounds and errors."""
-    parts = [
+def _search_parts(product: ProductPlan, item: ListSpec, receipts: Mapping[str, Receipt]) -> list[Mapping[str, Any]]:
+    """What the tasks of a search say of their parts of a list."""
+    return [
         part
         for key, receipt in receipts.items()
         if key.startswith(f"search/{product.alias}.{product.product}-")
         for part in receipt.facts["parts"]
         if receipt.facts["lists"][part["list"]] == item.to_json()
     ]
-    return _combined_facts(parts)
+
+
+def _approximate_facts(
+    product: ProductPlan, item: ListSpec, parts: Sequence[Mapping[str, Any]], receipts: Mapping[str, Receipt]
+) -> dict[str, Any]:
+    """Facts in the manifest of an approximate list: its engine, its calibration, and its measured recall."""
+    engine, images = engine_of(item.approximate), sum(part["images"] for part in parts)
+    mean = math.fsum(part["recalls"] for part in parts) / images if images else None
+    low, high = wilson(mean or 0.0, images)
+    recall = {"k": item.k, "mean": mean, "low": low, "high": high, "images": images}
+    recall |= {"target": engine.target, "seed": engine.seed}
+    made = f"index/{product.alias}.{product.product}-"
+    tuning = [dict(receipts[key].facts) for key in sorted(receipts) if key.startswith(made)]
+    return {"engine": item.approximate, "library": engine.library, "tuning": tuning, "recall": recall}
 
 
 def _combined_facts(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Facts of the engine on a list over all its parts: sums of counts, and the worst bounds and errors."""
     known = {name: [part[name] for part in parts if part.get(name) is not None] for name in _FACTS}
     return {name: _FACTS[name](values) for name, values in known.items() if values}
 

@@ -20,7 +20,7 @@ pytest.importorskip("faiss", reason="needs the extra labelgen[faiss]")
 
 import labelgen
 from labelgen import pipeline, registry
-from labelgen.errors import ConfigError, MissingExtraError, StoreMismatchError
+from labelgen.errors import BudgetError, ConfigError, MissingExtraError, StoreMismatchError
 from labelgen.store.manifest import Manifest, NeighborEntry, load_manifest, save_manifest
 from labelgen.testing.engines import clustered_rows
 from labelgen.types import Relation
@@ -96,6 +96,8 @@ def test_the_manifest_says_what_the_lists_are(store: Path) -> None:
         assert recall["images"] == 120
         assert 0.8 < recall["low"] < recall["mean"] < recall["high"] <= 1 or recall["mean"] == 1.0
         assert entry.facts["engine"] == SPEC
+        assert entry.facts["library"].startswith("faiss ")
+        assert len(entry.facts["tuning"]) == 2  # an index of either split
         assert all(tuning["probes"] <= tuning["lists"] for tuning in entry.facts["tuning"])
 
 
@@ -171,7 +173,7 @@ def test_a_score_that_is_none_is_found(store: Path, tmp_path: Path) -> None:
     from labelgen.stages.recheck.recheck import verify_deep
 
     problems = verify_deep(broken, sample=40, seed=0, data_root="").problems
-    assert any("not the similarities of the stored embeddings" in problem.what for problem in problems)
+    assert any("gives other scores" in problem.what for problem in problems)
 
 
 def test_another_corpus_in_the_same_folder_and_process_has_its_own_index(data: Path, tmp_path: Path) -> None:
@@ -193,7 +195,7 @@ def test_another_corpus_in_the_same_folder_and_process_has_its_own_index(data: P
     assert digests["one", 4] == digests["two", 4] != digests["one", 3]
 
 
-def test_a_low_recall_is_told_in_all_honesty(data: Path, tmp_path: Path) -> None:
+def test_a_low_recall_is_reported(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "low"
     text = _build(data, out, "--relation", "t2t", spec="faiss(lists=100, probes=1, sample=1000)")
     assert "below its target" in text
@@ -209,7 +211,15 @@ def test_a_low_recall_is_told_in_all_honesty(data: Path, tmp_path: Path) -> None
     assert entry.facts["recall"]["images"] == IMAGES
 
 
-@pytest.mark.parametrize("more", [("--workers", "2"), ("--threads", "1", "--memory", "1GB"), ("--engine", "numpy")])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--workers", "2"),
+        ("--executor", "dask", "--workers", "2"),
+        ("--threads", "1", "--memory", "1GB"),
+        ("--engine", "numpy"),
+    ],
+)
 def test_the_digest_is_the_same_however_it_is_run(store: Path, data: Path, tmp_path: Path, more: Sequence[str]) -> None:
     _build(data, tmp_path / "again", *more)
     assert load_manifest(tmp_path / "again").content_digest == load_manifest(store).content_digest
@@ -221,7 +231,8 @@ def test_the_digest_is_the_same_however_it_is_run(store: Path, data: Path, tmp_p
         ("after", ".labelgen/parts/search/*/index/*.faiss", 2),
         ("after", ".labelgen/parts/search/*/lists/*", 3),
         ("after", "neighbors/*/ids/c/0/0", 2),
-        ("before", "receipts/recall/*", 1),
+        ("before", "receipts/search/*", 2),
+        ("before", "receipts/merge/*", 3),
     ],
 )
 def test_a_killed_build_ends_like_an_undisturbed_one(
@@ -239,7 +250,7 @@ def test_a_killed_build_ends_like_an_undisturbed_one(
 _RELATIONS = ("t2t", "i2i", "i2t", "t2i")
 
 
-def test_an_exact_store_becomes_approximate_only_when_asked(store: Path, data: Path, tmp_path: Path) -> None:
+def test_an_exact_store_becomes_approximate_on_request_only(store: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "changed"
     shutil.copytree(_exact_lists(store).path, out)
     done = _run("build", *_arguments(data), "--out", str(out))
@@ -250,6 +261,13 @@ def test_an_exact_store_becomes_approximate_only_when_asked(store: Path, data: P
     assert all(entry.approximate for entry in changed.neighbors)
     assert changed.content_digest == load_manifest(store).content_digest
     assert not any(".approximate-" not in path.name for path in (out / "neighbors").iterdir() if path.is_dir())
+
+
+def test_an_index_that_does_not_fit_is_refused(data: Path, tmp_path: Path) -> None:
+    done = _run("build", *_arguments(data), "--memory", "400MB", "--out", str(tmp_path / "small"))
+    assert done.returncode == BudgetError.exit_code
+    assert "cannot hold the index of a split" in done.stderr
+    assert "raise --memory" in done.stderr
 
 
 def test_nobody_gets_an_approximate_search_by_the_name_of_an_engine(data: Path) -> None:

@@ -13,44 +13,40 @@ import torch
 
 pytest.importorskip("faiss", reason="needs the extra labelgen[faiss]")
 
-from labelgen.errors import BudgetError, ConfigError
+from labelgen.errors import ConfigError
 from labelgen.similarity.ann.faiss_engine import FaissEngine
-from labelgen.similarity.ann.recall import drawn, exact_keys, query_rows_of, recall_by_image, wilson
+from labelgen.similarity.ann.recall import drawn, exact_keys, listed_scores, recall_by_image, wilson
 from labelgen.similarity.base import ListRequest, SearchPlan
-from labelgen.similarity.groups import searched_rows
-from labelgen.similarity.sort_keys import PAD_KEY, decode, encode
+from labelgen.similarity.groups import searched_rows, sides
+from labelgen.similarity.sort_keys import PAD_KEY, encode
 from labelgen.testing.engines import TEXT_RELATIONS, clustered_rows, plan_of, requests_of, unit_rows
 from labelgen.testing.oracles import brute_force
-from labelgen.types import PAD_SCORE, Relation, UInt64
+from labelgen.types import PAD_ROW, PAD_SCORE, Relation, UInt64
 
 
-def search(engine: FaissEngine, plan: SearchPlan, images: int) -> dict[ListRequest, tuple[UInt64, float]]:
-    """Keys of every request, and the recall that was calibrated, of a plan of one split."""
-    found, everything = {}, np.arange(images)
-    for request in plan.requests:
-        rows: Any = plan.text if searched_rows(plan, request.relation)[1] == "text" else plan.image
-        index = engine.index(rows, 0, rows.shape[0], 10**9)
-        sample = drawn([(0, images)], 64, 0, 1)
-        how = engine.calibrate(
-            plan, sample, index, {request: exact_keys(plan, request, sample, (0, images), [(0, images)])}
-        )
-        found[request] = engine.search(plan, everything, [request], index, how["probes"])[0], how["recall"]
-    return found
+def tuned(engine: FaissEngine, plan: SearchPlan, request: ListRequest) -> tuple[Any, dict[str, Any]]:
+    """The index for a request of a plan of one split, and how it was tuned."""
+    span = plan.splits[0]
+    rows: Any = plan.text if searched_rows(plan, request.relation)[1] == "text" else plan.image
+    index, sample = engine.index(rows, 0, rows.shape[0]), drawn([span], 64, 0, 1)
+    return index, engine.tune(plan, index, {request: (sample, *exact_keys(plan, request, sample, [span]))})
 
 
 def check(engine: FaissEngine, plan: SearchPlan, images: int, least: float = 0.9) -> None:
-    """Every entry is a candidate with its exact score, once, in order; and the recall is near what was asked for."""
-    for request, (keys, _) in search(engine, plan, images).items():
+    """Every entry is a candidate with its exact score, once, in order; and the recall is near its target."""
+    for request in plan.requests:
+        keys = engine.search(plan, [request], np.arange(images), tuned(engine, plan, request)[0])[request]
         assert (keys[:, 1:] >= keys[:, :-1]).all()
         whole = brute_force(plan, ListRequest(request.relation, 4000, request.aggregation))
         for row, line in enumerate(keys):
             listed = line[line != PAD_KEY]
             assert len(set(listed.tolist())) == len(listed)
             assert np.isin(listed, encode(whole.scores[row], whole.ids[row])).all(), request
-        owners = query_rows_of(plan, request, np.arange(images))[1]
+        query = sides(plan, request.relation)[0]
+        owners = query.images(query.units(0, images))
         exact = encode(whole.scores, whole.ids)
         exact[whole.scores == PAD_SCORE] = PAD_KEY
-        means = recall_by_image(decode(keys[:, : request.k])[0], exact, owners)
+        means = recall_by_image(keys[:, : request.k], exact, owners)
         assert not len(means) or means.mean() >= least - 0.05, request
 
 
@@ -87,10 +83,10 @@ def test_threads_and_a_file_change_nothing(tmp_path: Path) -> None:
         for threads in (1, 3):
             torch.set_num_threads(threads)
             file = io.BytesIO()
-            engine.write(engine.index(plan.text, 0, 3000, 10**9), file)  # type: ignore[arg-type]
+            engine.write(tuned(engine, plan, plan.requests[0])[0], file)
             (tmp_path / "index").write_bytes(file.getvalue())
-            keys = engine.search(plan, np.arange(1000), plan.requests, engine.read(tmp_path / "index"), 20)
-            found.append((file.getvalue(), *(part.tobytes() for part in keys)))
+            keys = engine.search(plan, plan.requests, np.arange(1000), engine.read(tmp_path / "index"))
+            found.append((file.getvalue(), *(keys[request].tobytes() for request in plan.requests)))
     finally:
         torch.set_num_threads(before)
     assert found[0] == found[1]
@@ -99,12 +95,8 @@ def test_threads_and_a_file_change_nothing(tmp_path: Path) -> None:
 def test_more_recall_costs_more_probes() -> None:
     text = unit_rows(np.random.default_rng(0).standard_normal((1500, 64)))
     plan = plan_of("text", [3] * 500, requests_of([Relation.T2T]), text=text)
-    sample = drawn([(0, 500)], 64, 0, 1)
-    exact = {plan.requests[0]: exact_keys(plan, plan.requests[0], sample, (0, 500), [(0, 500)])}
-    how = [
-        engine.calibrate(plan, sample, engine.index(plan.text, 0, 1500, 10**9), exact)  # type: ignore[arg-type]
-        for engine in (FaissEngine(recall=recall, lists=40) for recall in (0.5, 0.8, 0.97))
-    ]
+    engines = [FaissEngine(recall=recall, lists=40) for recall in (0.5, 0.8, 0.97)]
+    how = [tuned(engine, plan, plan.requests[0])[1] for engine in engines]
     assert [item["probes"] for item in how] == sorted({item["probes"] for item in how})
     assert [item["recall"] >= recall for item, recall in zip(how, (0.5, 0.8, 0.97), strict=True)] == [True] * 3
 
@@ -131,10 +123,23 @@ def test_arguments_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
         FaissEngine(**arguments)
 
 
-def test_an_index_that_does_not_fit_is_refused() -> None:
-    plan = plan_of("image", [0] * 100, requests_of([Relation.I2I]), image=clustered_rows(100, 32, seed=1))
-    with pytest.raises(BudgetError, match="cannot hold the index"):
-        FaissEngine().index(plan.image, 0, 100, 1000)  # type: ignore[arg-type]
+def test_the_memory_of_an_index_grows_with_its_rows() -> None:
+    base, engine = 200 * 10**6, FaissEngine()
+    assert engine.bytes(1000, 384) == base + 1000 * (8 + 4 * 384)
+    assert engine.bytes(1_000_000, 384) == base + 1_000_000 * (8 + 96)
+    assert engine.bytes(1_000_000, 2048) == base + 1_000_000 * (8 + 4096)
+
+
+def test_scores_of_listed_candidates() -> None:
+    text = clustered_rows(30, 16, seed=1)
+    plan = plan_of("text", [3] * 10, requests_of(TEXT_RELATIONS, (4,)), text=text)
+    for request in plan.requests:
+        whole = brute_force(plan, request)
+        ids = whole.ids[:3, ::-1].copy()
+        ids[0, 1] = PAD_ROW
+        expected = whole.scores[:3, ::-1].copy()
+        expected[0, 1] = PAD_SCORE
+        assert listed_scores(plan, request, np.arange(3), ids).tolist() == expected.tolist()
 
 
 def keys(*rows: Sequence[tuple[float, int]]) -> UInt64:
@@ -147,10 +152,10 @@ def keys(*rows: Sequence[tuple[float, int]]) -> UInt64:
 
 def test_recall_by_hand() -> None:
     exact = keys([(0.9, 1), (0.8, 2), (0.7, 3), (0.6, 4)], [(0.9, 1)], [])
-    scores = np.array([[0.9, 0.7, 0.6, 0.5], [0.9, *[PAD_SCORE] * 3], [PAD_SCORE] * 4], np.float32)
-    assert recall_by_image(scores, exact, np.array([0, 1, 2])).tolist() == [3 / 4, 1.0]
-    assert recall_by_image(scores[:, :2], exact, np.array([5, 5, 5])).tolist() == [3 / 4]  # the mean of 1/2 and 1
-    ties = np.array([[0.8, 0.8, 0.8]], np.float32)  # which of equal candidates is listed does not matter
+    found = keys([(0.9, 1), (0.7, 3), (0.6, 4), (0.5, 5)], [(0.9, 1)], [])
+    assert recall_by_image(found, exact, np.array([0, 1, 2])).tolist() == [3 / 4, 1.0]
+    assert recall_by_image(found[:, :2], exact, np.array([5, 5, 5])).tolist() == [3 / 4]  # the mean of 1/2 and 1
+    ties = keys([(0.8, 2), (0.8, 3), (0.8, 4)])  # which of equal candidates is listed does not matter
     assert recall_by_image(ties, keys([(0.9, 1), (0.8, 2), (0.8, 3)]), np.array([0])).tolist() == [1.0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,22 +11,27 @@ from labelgen import registry
 from labelgen.config import BuildConfig
 from labelgen.errors import BudgetError, StoreMismatchError
 from labelgen.executors.base import worker_settings
-from labelgen.similarity.base import Strip
+from labelgen.fingerprint import fingerprint
+from labelgen.similarity.base import SearchPlan
+from labelgen.similarity.groups import cut, searched_rows
 from labelgen.similarity.row_order import lay_out, layouts, schedule
+from labelgen.similarity.tiles import row_weights
 from labelgen.specs import Spec
 from labelgen.stages.model import tables
 from labelgen.stages.model.lists import ListSpec, SealedList
-from labelgen.stages.plan import approximate
 from labelgen.stages.plan.build_plan import ProductPlan
 from labelgen.stages.running import inventory
 from labelgen.stages.running.stage_runner import StageRunner
 from labelgen.stages.running.task import Task, find_receipt, outstanding
 from labelgen.stages.running.worker import search_memory
+from labelgen.stages.work.approximate import engine_of
 from labelgen.stages.work.search import plan_of
 from labelgen.store import layout
 from labelgen.store.disk.shards import write_array_metadata
 from labelgen.store.manifest import Manifest
 
+#: Query rows of one task of an approximate search.
+_STRIP_ROWS = 8192
 #: Seconds of compiling from which on a note says how long it took.
 _LONG_COMPILE = 5.0
 
@@ -41,26 +47,32 @@ class SearchSteps:
 
     def run(self, products: Sequence[ProductPlan]) -> None:
         """Search every product that has a new list, and write the lists."""
+        if self.config.search.approximate and self.sealed is not None and self.sealed.corpus.parts:
+            raise StoreMismatchError(
+                "a store with appended images is not searched approximately",
+                todo="search exactly, or build a new store of all images",
+            )
         stored = {entry.path for entry in self.sealed.neighbors} if self.sealed else set()
         new = [product.only([item for item in product.lists if item.path not in stored]) for product in products]
         new = [product for product in new if product.lists]
-        if self.config.search.approximate:
-            self._search_approximately(new)
-        else:
-            self._search([part for product in new for part in self._by_base(product)])
+        self._search([part for product in new for part in self._by_base(product)])
         inventory.remove_parts(self.runner.root, "search")
 
     def _search(self, products: Sequence[ProductPlan]) -> None:
-        """Run the strips of every product, then merge them into shards."""
-        root, work, needed = self.runner.root, [], list[Task]()
+        """Make the indexes of every product, run its strips, then merge them into shards."""
+        root, work, indexes, needed = self.runner.root, [], list[Task](), list[Task]()
         for product in products:
-            strips = product.strip_tasks(self._strips(product))
+            made, strips = self._tasks(product)
             work.append((product, strips))
-            known = [receipt for task in strips if (receipt := find_receipt(root, task, outputs=False)) is not None]
-            if len(known) == len(strips) and not outstanding(root, product.shard_tasks(known)).todo:
+            found = [find_receipt(root, task, outputs=False) for task in [*made, *strips]]
+            known = [receipt for receipt in found if receipt is not None]
+            if len(known) == len(found) and not outstanding(root, product.shard_tasks(known[len(made) :])).todo:
                 self.runner.remember(known)
             else:
+                indexes += made
                 needed += strips
+        if indexes:
+            self.runner.run("index", indexes)
         if needed and self.config.search.engine == "torch":
             self.runner.note("the engine 'torch' was removed: 'tiled' searches, which finds the same", stage="search")
         compiled = sum(receipt.facts.get("compile_seconds", 0.0) for receipt in self.runner.run("search", needed))
@@ -69,30 +81,12 @@ class SearchSteps:
             self.runner.note(text, stage="search")
         merges = []
         for product, strips in work:
-            self._write_metadata(product)
+            for item in product.lists:
+                specs = layout.neighbor_specs(item.path, product.corpus.rows(item.relation.query), item.k)
+                for spec in specs.values():
+                    write_array_metadata(root, spec)
             merges += product.shard_tasks([self.runner.receipts[strip.key] for strip in strips])
         self.runner.run("merge", merges)
-
-    def _search_approximately(self, products: Sequence[ProductPlan]) -> None:
-        """Search through an index, whose parts are ranges of rows.
-
-        Raises:
-            StoreMismatchError: images were appended, so that a split may own several ranges.
-        """
-        if self.sealed is not None and self.sealed.corpus.parts:
-            raise StoreMismatchError(
-                "a store with appended images is not searched approximately",
-                todo="search exactly, or build a new store of all images",
-            )
-        with self._budget() as memory:
-            self.runner.remember(approximate.search(self.runner.root, products, memory, self.runner.run))
-        for product in products:
-            self._write_metadata(product)
-
-    def _write_metadata(self, product: ProductPlan) -> None:
-        for item in product.lists:
-            for spec in layout.neighbor_specs(item.path, product.corpus.rows(item.relation.query), item.k).values():
-                write_array_metadata(self.runner.root, spec)
 
     def _by_base(self, product: ProductPlan) -> Iterator[ProductPlan]:
         """The lists of a product that are searched in full, then those that extend a sealed list."""
@@ -108,11 +102,13 @@ class SearchSteps:
                 return SealedList(entry.path, entry.rows, product.corpus.new.row(item.relation.candidate))
         return None
 
-    def _strips(self, product: ProductPlan) -> list[tuple[int, Strip]]:
-        """Cut the search of a product into strips within the memory of a worker, each with the number of its layout.
+    def _tasks(self, product: ProductPlan) -> tuple[list[Task], list[Task]]:
+        """Tasks that make the indexes of a product, none for an exact search, and tasks that search.
+
+        An exact search is cut into strips within the memory of a worker, each with the number of its layout.
 
         Raises:
-            BudgetError: the smallest strip needs more memory than a worker has.
+            BudgetError: an index or the smallest strip needs more memory than a worker has.
         """
         root, corpus, lists = self.runner.root, product.corpus, [item.to_json() for item in product.lists]
         old = corpus.new.image if product.bases else 0
@@ -122,11 +118,38 @@ class SearchSteps:
             plan = plan_of(
                 root, corpus.folder, product.alias, product.product, lists, product.dim, memory, corpus.generation
             )
-            return [
+            if self.config.search.approximate:
+                return self._approximate_tasks(product, plan)
+            return [], product.strip_tasks([
                 (number, strip)
                 for number, order in enumerate(orders)
                 for strip in schedule(engine.schedule(lay_out(plan, order)), order, old)
-            ]
+            ])  # fmt: skip
+
+    def _approximate_tasks(self, product: ProductPlan, plan: SearchPlan) -> tuple[list[Task], list[Task]]:
+        """One task an index, of every split and side of candidates, and one a range of queries of a split."""
+        engine, indexes, made, searched = engine_of(self.config.search.approximate), [], list[Task](), list[Task]()
+        inputs = f"{product.inputs} {engine.library}"  # what another version of the library has made is made again
+        folder = f"{layout.PARTS}/search/{product.name}/{fingerprint(inputs)[:8]}"
+        lists, places = [item.to_json() for item in product.lists], {"corpus": product.corpus.folder}
+        shared = {"alias": product.alias, "product": product.product, "dim": product.dim, "lists": lists}
+        splits = [(first, last) for first, last in plan.splits if first < last]
+        sides = sorted({searched_rows(plan, item.relation)[1] for item in product.lists})
+        for modality, (first, last) in itertools.product(sides, splits):
+            rows = int(plan.offsets[last] - plan.offsets[first]) if modality == "text" else last - first
+            if (needed := engine.bytes(rows, product.dim)) > plan.memory:
+                expected = f"at least {needed:,} bytes for a search of {rows:,} rows"
+                raise BudgetError("the memory budget cannot hold the index of a split", expected=expected)
+            name = f"{modality}.{first:09d}"
+            index = {"modality": modality, "span": [first, last], "path": f"{folder}/index/{name}.faiss"}
+            key, arguments = f"index/{product.name}/{name}", shared | index
+            indexes.append(index)
+            made.append(Task(key, inputs, "approximate.index", arguments, last - first, places))
+        for first, last in (part for split in splits for part in cut(row_weights(plan), *split, _STRIP_ROWS)):
+            key = f"search/{product.name}/{first:09d}-{last:09d}"
+            arguments = shared | {"folder": f"{folder}/lists", "first": first, "last": last, "indexes": indexes}
+            searched.append(Task(key, inputs, "approximate.search", arguments, last - first, places))
+        return made, searched
 
     @contextmanager
     def _budget(self) -> Iterator[int]:

@@ -19,19 +19,16 @@ from labelgen import config as configs
 from labelgen import registry
 from labelgen.corpus.photos.photos import PhotoError, read_photo, with_photo
 from labelgen.errors import LabelgenError
-from labelgen.similarity.ann.recall import query_rows_of, wilson
-from labelgen.similarity.base import ListRequest, SearchPlan, Strip, query_rows
-from labelgen.similarity.exact import aggregate_groups, block_similarity
-from labelgen.similarity.groups import sides as both_sides
+from labelgen.similarity.ann.recall import listed_scores, recall_by_image, wilson
+from labelgen.similarity.base import ListRequest, Strip, query_rows
 from labelgen.similarity.row_order import lay_out, layouts, put_back
-from labelgen.similarity.sort_keys import TopK, merge
+from labelgen.similarity.sort_keys import TopK, encode, merge
 from labelgen.specs import Spec
 from labelgen.stages.ingest import ingest
 from labelgen.stages.ingest.corpus_source import sealed_sources
 from labelgen.stages.model import tables
 from labelgen.stages.model.facts import sealed_parts
 from labelgen.stages.model.lists import product_of
-from labelgen.stages.work.approximate import recall_of
 from labelgen.stages.work.search import load_plan
 from labelgen.stages.work.train import rows_again
 from labelgen.store.disk.mapped import MappedArray
@@ -41,7 +38,7 @@ from labelgen.store.verify.findings import ProblemList
 from labelgen.teachers.base import KeyedTeacher
 from labelgen.teachers.checks import normalise
 from labelgen.teachers.trained import TrainedTeacher
-from labelgen.types import PAD_ROW, Float16, Float32, Int64
+from labelgen.types import Float16, Float64, Int64
 
 #: Smallest cosine of a row and the same row embedded again. Float16 rounding moves it by about 1e-7, another batch
 #: composition or machine class by about 1e-6; another model or preprocessing by far more.
@@ -73,10 +70,8 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
     orders = layouts(tables.split_spans(root / manifest.corpus.path), [entry.scope])
     split_of = split_numbers(manifest.corpus.splits, manifest.corpus.n_images)
     engine = registry.create("engine", Spec("numpy"), device="cpu")
-    if entry.approximate:
-        _check_approximate(root, entry, plan, images, found)
-        return
     stored = {name: MappedArray(root, spec) for name, spec in entry.arrays().items()}
+    recalls = list[Float64]()
     for image in images.tolist():
         start, stop = query_rows(plan, request, image, image + 1)
         if start == stop:
@@ -84,46 +79,33 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
         order = orders[split_of[image] if orders[0].scope == "cross" else 0]
         laid, place = lay_out(plan, order), order.place(image)
         strip = Strip(place, place + 1, _candidates(order.splits, place, entry.scope))
-        keys = [part.keys for found in engine.search(laid, strip) for part in put_back(found, order, plan.offsets)]
-        again = TopK.from_keys(merge(keys, entry.k + 1), entry.k)
-        rows = np.arange(start, stop)
-        for name, values in (("ids", again.ids), ("scores", again.scores), ("next", again.next)):
-            if stored[name].take(rows).tobytes() != values.tobytes():
-                what = "a search over the stored embeddings gives other neighbours"
-                found.add(f"{entry.path}/{name}", what, (start, stop))
-    found.notes.append(f"{entry.path}: {len(images)} images searched again, equal bits required")
+        keys = [part.keys for partial in engine.search(laid, strip) for part in put_back(partial, order, plan.offsets)]
+        exact, rows = merge(keys, entry.k + 1), np.arange(start, stop)
+        listed = {name: array.take(rows) for name, array in stored.items()}
+        again, what = vars(TopK.from_keys(exact, entry.k)), "neighbours"
+        if entry.approximate:
+            recalls.append(recall_by_image(encode(listed["scores"], listed["ids"]), exact, np.full(len(rows), image)))
+            again, what = {"scores": listed_scores(plan, request, rows, listed["ids"])}, "scores"
+        for name, values in again.items():
+            if listed[name].tobytes() != values.tobytes():
+                found.add(
+                    f"{entry.path}/{name}", f"a search over the stored embeddings gives other {what}", (start, stop)
+                )
+    if recalls:
+        _compare_recall(entry, np.concatenate(recalls), found)
+    elif not entry.approximate:
+        found.notes.append(f"{entry.path}: {len(images)} images searched again, equal bits required")
 
 
-def _check_approximate(root: Path, entry: NeighborEntry, plan: SearchPlan, images: Int64, found: ProblemList) -> None:
-    """Score the lists of some images again (equal scores), and compare their recall with that of the manifest."""
-    (request,) = plan.requests
-    stored = {name: MappedArray(root, spec) for name, spec in entry.arrays().items()}
-    means = [np.empty(0)]
-    for own in plan.splits:
-        here = images[(own[0] <= images) & (images < own[1])]
-        means.append(recall_of(root, entry.path, plan, here, own, _candidates(plan.splits, own[0], entry.scope)))
-        for row in query_rows_of(plan, request, here)[0].tolist():
-            ids, scores = (stored[name].slice(row, row + 1)[0] for name in ("ids", "scores"))
-            again = _scores(plan, request, row, ids[ids != PAD_ROW].astype(np.int64))
-            if scores[: len(again)].tobytes() != again.tobytes():
-                what = "scores are not the similarities of the stored embeddings"
-                found.add(f"{entry.path}/scores", what, (row, row + 1))
-    recalls = np.concatenate(means)
+def _compare_recall(entry: NeighborEntry, recalls: Float64, found: ProblemList) -> None:
+    """Compare the recall of some images with that in the manifest."""
     if not len(recalls):
         return
     mean, claimed = float(recalls.mean()), (entry.facts.get("recall") or {}).get("low", 0.0)
     if wilson(mean, len(recalls))[1] < claimed:
-        found.add(entry.path, f"recall@{request.k} is {mean:.3f}, the manifest says at least {claimed:.3f}", None)
-    searched = f"{len(recalls)} images searched exactly, recall@{request.k} {mean:.3f}"
+        found.add(entry.path, f"recall@{entry.k} is {mean:.3f}, the manifest says at least {claimed:.3f}", None)
+    searched = f"{len(recalls)} images searched exactly, recall@{entry.k} {mean:.3f}"
     found.notes.append(f"{entry.path}: approximate; {searched}; equal scores")
-
-
-def _scores(plan: SearchPlan, request: ListRequest, query: int, ids: Int64) -> Float32:
-    """Similarity of a query with some candidates."""
-    (left, right), queries = both_sides(plan, request.relation), np.array([query])
-    scores = block_similarity(left.rows.take(left.members(queries)), right.rows.take(right.members(ids)))
-    scores = aggregate_groups(scores, left.sizes(queries), request.aggregation)
-    return aggregate_groups(scores.T, right.sizes(ids), request.aggregation)[:, 0]
 
 
 def _candidates(splits: tuple[tuple[int, int], ...], image: int, scope: str) -> tuple[tuple[int, int], ...]:

@@ -24,9 +24,7 @@ WORK = {
     "measure.precision": "labelgen.stages.work.embed:deviation",
     "measure.similarities": "labelgen.stages.work.stats:measure",
     "approximate.index": "labelgen.stages.work.approximate:make_index",
-    "approximate.calibrate": "labelgen.stages.work.approximate:calibrate",
     "approximate.search": "labelgen.stages.work.approximate:search_lists",
-    "approximate.recall": "labelgen.stages.work.approximate:measure_recall",
 }
 
 
