@@ -178,14 +178,13 @@ def _neighbor_entry(product: ProductPlan, item: ListSpec, built: Built, sealed: 
     for entry in sealed.neighbors if sealed else ():
         if entry.path == item.path:
             return entry
-    parts = _search_parts(product, item, built.receipts)
-    facts = _combined_facts(parts)
+    facts = search_facts(product, item, built.receipts)
     if built.ingested.appended is not None:
         name = item.path.partition("/")[2]  # of the sealed list that this one extends, in another folder
         old = [entry.facts for entry in (sealed.neighbors if sealed else ()) if entry.path.partition("/")[2] == name]
         facts = _combined_facts([*old, facts])
     if item.approximate:
-        facts |= _approximate_facts(product, item, parts, built.receipts)
+        facts |= _approximate_facts(product, item, built.receipts)
     return NeighborEntry(
         path=item.path,
         relation=item.relation,
@@ -200,33 +199,32 @@ def _neighbor_entry(product: ProductPlan, item: ListSpec, built: Built, sealed: 
     )
 
 
-def _search_parts(product: ProductPlan, item: ListSpec, receipts: Mapping[str, Receipt]) -> list[Mapping[str, Any]]:
-    """What the tasks of a search say of their parts of a list."""
-    return [
+def search_facts(product: ProductPlan, item: ListSpec, receipts: Mapping[str, Receipt]) -> dict[str, Any]:
+    """Facts of the engine on a list over all its strips: sums of counts, and the worst bounds and errors."""
+    parts = [
         part
         for key, receipt in receipts.items()
         if key.startswith(f"search/{product.alias}.{product.product}-")
         for part in receipt.facts["parts"]
         if receipt.facts["lists"][part["list"]] == item.to_json()
     ]
+    return _combined_facts(parts)
 
 
-def _approximate_facts(
-    product: ProductPlan, item: ListSpec, parts: Sequence[Mapping[str, Any]], receipts: Mapping[str, Receipt]
-) -> dict[str, Any]:
+def _approximate_facts(product: ProductPlan, item: ListSpec, receipts: Mapping[str, Receipt]) -> dict[str, Any]:
     """Facts in the manifest of an approximate list: its engine, its calibration, and its measured recall."""
-    engine, images = engine_of(item.approximate), sum(part["images"] for part in parts)
-    mean = math.fsum(part["recalls"] for part in parts) / images if images else None
+    engine, facts = engine_of(item.approximate), {key: dict(receipts[key].facts) for key in sorted(receipts)}
+    measured = [each for each in facts.values() if each.get("list") == item.to_json()]
+    images = sum(each["images"] for each in measured)
+    mean = math.fsum(each["recalls"] for each in measured) / images if images else None
     low, high = wilson(mean or 0.0, images)
     recall = {"k": item.k, "mean": mean, "low": low, "high": high, "images": images}
     recall |= {"target": engine.target, "seed": engine.seed}
-    made = f"index/{product.alias}.{product.product}-"
-    tuning = [dict(receipts[key].facts) for key in sorted(receipts) if key.startswith(made)]
+    tuning = [each for key, each in facts.items() if key.startswith(f"index/{product.alias}.{product.product}-")]
     return {"engine": item.approximate, "library": engine.library, "tuning": tuning, "recall": recall}
 
 
 def _combined_facts(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Facts of the engine on a list over all its parts: sums of counts, and the worst bounds and errors."""
     known = {name: [part[name] for part in parts if part.get(name) is not None] for name in _FACTS}
     return {name: _FACTS[name](values) for name, values in known.items() if values}
 

@@ -232,7 +232,7 @@ def test_the_digest_is_the_same_however_it_is_run(store: Path, data: Path, tmp_p
         ("after", ".labelgen/parts/search/*/lists/*", 3),
         ("after", "neighbors/*/ids/c/0/0", 2),
         ("before", "receipts/search/*", 2),
-        ("before", "receipts/merge/*", 3),
+        ("before", "receipts/recall/*", 3),
     ],
 )
 def test_a_killed_build_ends_like_an_undisturbed_one(

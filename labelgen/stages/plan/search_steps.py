@@ -6,12 +6,14 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from labelgen import registry
 from labelgen.config import BuildConfig
 from labelgen.errors import BudgetError, StoreMismatchError
 from labelgen.executors.base import worker_settings
 from labelgen.fingerprint import fingerprint
+from labelgen.similarity.ann.recall import drawn
 from labelgen.similarity.base import SearchPlan
 from labelgen.similarity.groups import cut, searched_rows
 from labelgen.similarity.row_order import lay_out, layouts, schedule
@@ -30,8 +32,8 @@ from labelgen.store import layout
 from labelgen.store.disk.shards import write_array_metadata
 from labelgen.store.manifest import Manifest
 
-#: Query rows of one task of an approximate search.
-_STRIP_ROWS = 8192
+#: Of an approximate search: query rows of a task; images of a task that measures; the purpose of their random draw.
+_STRIP_ROWS, _MEASURED, _PURPOSE = 8192, 25, 2
 #: Seconds of compiling from which on a note says how long it took.
 _LONG_COMPILE = 5.0
 
@@ -60,9 +62,10 @@ class SearchSteps:
 
     def _search(self, products: Sequence[ProductPlan]) -> None:
         """Make the indexes of every product, run its strips, then merge them into shards."""
-        root, work, indexes, needed = self.runner.root, [], list[Task](), list[Task]()
+        root, work, indexes, needed, recalls = self.runner.root, [], list[Task](), list[Task](), list[Task]()
         for product in products:
-            made, strips = self._tasks(product)
+            made, strips, measured = self._tasks(product)
+            recalls += measured
             work.append((product, strips))
             found = [find_receipt(root, task, outputs=False) for task in [*made, *strips]]
             known = [receipt for receipt in found if receipt is not None]
@@ -87,6 +90,8 @@ class SearchSteps:
                     write_array_metadata(root, spec)
             merges += product.shard_tasks([self.runner.receipts[strip.key] for strip in strips])
         self.runner.run("merge", merges)
+        if recalls:
+            self.runner.run("recall", recalls)
 
     def _by_base(self, product: ProductPlan) -> Iterator[ProductPlan]:
         """The lists of a product that are searched in full, then those that extend a sealed list."""
@@ -102,10 +107,10 @@ class SearchSteps:
                 return SealedList(entry.path, entry.rows, product.corpus.new.row(item.relation.candidate))
         return None
 
-    def _tasks(self, product: ProductPlan) -> tuple[list[Task], list[Task]]:
-        """Tasks that make the indexes of a product, none for an exact search, and tasks that search.
+    def _tasks(self, product: ProductPlan) -> tuple[list[Task], list[Task], list[Task]]:
+        """Tasks that make indexes, search, and measure recall; an exact search has only those that search.
 
-        An exact search is cut into strips within the memory of a worker, each with the number of its layout.
+        It is cut into strips within the memory of a worker, each with the number of its layout.
 
         Raises:
             BudgetError: an index or the smallest strip needs more memory than a worker has.
@@ -120,36 +125,46 @@ class SearchSteps:
             )
             if self.config.search.approximate:
                 return self._approximate_tasks(product, plan)
-            return [], product.strip_tasks([
+            strips = [
                 (number, strip)
                 for number, order in enumerate(orders)
                 for strip in schedule(engine.schedule(lay_out(plan, order)), order, old)
-            ])  # fmt: skip
+            ]
+            return [], product.strip_tasks(strips), []
 
-    def _approximate_tasks(self, product: ProductPlan, plan: SearchPlan) -> tuple[list[Task], list[Task]]:
-        """One task an index, of every split and side of candidates, and one a range of queries of a split."""
-        engine, indexes, made, searched = engine_of(self.config.search.approximate), [], list[Task](), list[Task]()
+    def _approximate_tasks(self, product: ProductPlan, plan: SearchPlan) -> tuple[list[Task], list[Task], list[Task]]:
+        """An index of every split and side of candidates; ranges of queries of a split; samples of images of a list."""
+        engine, made = engine_of(self.config.search.approximate), dict[str, list[Task]](index=[], search=[], recall=[])
         inputs = f"{product.inputs} {engine.library}"  # what another version of the library has made is made again
         folder = f"{layout.PARTS}/search/{product.name}/{fingerprint(inputs)[:8]}"
         lists, places = [item.to_json() for item in product.lists], {"corpus": product.corpus.folder}
         shared = {"alias": product.alias, "product": product.product, "dim": product.dim, "lists": lists}
         splits = [(first, last) for first, last in plan.splits if first < last]
-        sides = sorted({searched_rows(plan, item.relation)[1] for item in product.lists})
-        for modality, (first, last) in itertools.product(sides, splits):
-            rows = int(plan.offsets[last] - plan.offsets[first]) if modality == "text" else last - first
-            if (needed := engine.bytes(rows, product.dim)) > plan.memory:
-                expected = f"at least {needed:,} bytes for a search of {rows:,} rows"
-                raise BudgetError("the memory budget cannot hold the index of a split", expected=expected)
-            name = f"{modality}.{first:09d}"
-            index = {"modality": modality, "span": [first, last], "path": f"{folder}/index/{name}.faiss"}
-            key, arguments = f"index/{product.name}/{name}", shared | index
-            indexes.append(index)
-            made.append(Task(key, inputs, "approximate.index", arguments, last - first, places))
-        for first, last in (part for split in splits for part in cut(row_weights(plan), *split, _STRIP_ROWS)):
-            key = f"search/{product.name}/{first:09d}-{last:09d}"
-            arguments = shared | {"folder": f"{folder}/lists", "first": first, "last": last, "indexes": indexes}
-            searched.append(Task(key, inputs, "approximate.search", arguments, last - first, places))
-        return made, searched
+        sample, indexes = drawn(splits, engine.sample, engine.seed, _PURPOSE), []
+
+        def add(stage: str, name: str, rows: int, **arguments: Any) -> None:
+            task = Task(f"{stage}/{name}", inputs, f"approximate.{stage}", shared | arguments, rows, places)
+            made[stage].append(task)
+
+        for modality in sorted({searched_rows(plan, item.relation)[1] for item in product.lists}):
+            for first, last in splits:
+                rows = int(plan.offsets[last] - plan.offsets[first]) if modality == "text" else last - first
+                if (needed := engine.bytes(rows, product.dim)) > plan.memory:
+                    expected = f"at least {needed:,} bytes for a search of {rows:,} rows"
+                    raise BudgetError("the memory budget cannot hold the index of a split", expected=expected)
+                name = f"{modality}.{first:09d}"
+                indexes.append({"modality": modality, "span": [first, last], "path": f"{folder}/index/{name}.faiss"})
+                add("index", f"{product.name}/{name}", last - first, **indexes[-1])
+        for split in splits:
+            for first, last in cut(row_weights(plan), *split, _STRIP_ROWS):
+                where = {"folder": f"{folder}/lists", "first": first, "last": last, "indexes": indexes}
+                add("search", f"{product.name}/{first:09d}-{last:09d}", last - first, **where)
+            images = sample[(split[0] <= sample) & (sample < split[1])].tolist()
+            for item, low in itertools.product(product.lists, range(0, len(images), _MEASURED)):
+                chosen = images[low : low + _MEASURED]
+                name = f"{item.path.partition('/')[2]}/{chosen[0]:09d}"
+                add("recall", name, len(chosen), lists=[item.to_json()], images=chosen)
+        return made["index"], made["search"], made["recall"]
 
     @contextmanager
     def _budget(self) -> Iterator[int]:

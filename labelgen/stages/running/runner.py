@@ -25,6 +25,7 @@ WORK = {
     "measure.similarities": "labelgen.stages.work.stats:measure",
     "approximate.index": "labelgen.stages.work.approximate:make_index",
     "approximate.search": "labelgen.stages.work.approximate:search_lists",
+    "approximate.recall": "labelgen.stages.work.approximate:measure_recall",
 }
 
 

@@ -1,4 +1,4 @@
-"""Tasks of an approximate search: an index with tuned probes, and lists with their measured recall."""
+"""Tasks of an approximate search: an index with tuned probes, lists, and their measured recall."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ import numpy as np
 
 from labelgen import registry
 from labelgen.similarity.ann.recall import drawn, exact_keys, recall_by_image
-from labelgen.similarity.base import Partial, SearchPlan, Strip, query_rows
+from labelgen.similarity.base import Partial, SearchPlan, Strip, n_queries, query_rows
 from labelgen.similarity.groups import searched_rows
-from labelgen.similarity.sort_keys import PAD_KEY, merge
+from labelgen.similarity.sort_keys import PAD_KEY, encode, merge
 from labelgen.specs import Spec
+from labelgen.stages.model.lists import ListSpec
 from labelgen.stages.running import worker
 from labelgen.stages.running.task import Output, TaskResult
 from labelgen.stages.work.search import plan_of, write_partials
+from labelgen.store import layout
 from labelgen.store.disk.atomic import atomic_file
+from labelgen.store.disk.mapped import MappedArray
 from labelgen.types import Modality
 
-#: Images of a calibration sample, at least; purposes of random draws.
-_CALIBRATED, _TUNE, _MEASURE = 64, 1, 2
+#: Images of a calibration sample, at least; the purpose of its random draw.
+_CALIBRATED, _TUNE = 64, 1
 _Records: TypeAlias = list[dict[str, Any]]
 
 
@@ -54,10 +57,8 @@ def make_index(
 def search_lists(
     root: Path, *, lists: _Records, folder: str, first: int, last: int, indexes: _Records, **product: Any
 ) -> TaskResult:
-    """Lists of the images [first, last) of one split, and the recalls of those that are in a sample of all images."""
+    """Lists of the images [first, last) of one split."""
     plan, engine = _plan(root, lists, **product), engine_of(lists[0]["approximate"])
-    sample = drawn(plan.splits, engine.sample, engine.seed, _MEASURE)
-    sample = sample[(first <= sample) & (sample < last)]
     ranges = {request: query_rows(plan, request, first, last) for request in plan.requests}
     found = {request: np.full((stop - start, request.k + 1), PAD_KEY) for request, (start, stop) in ranges.items()}
     for item in indexes:
@@ -68,15 +69,20 @@ def search_lists(
             index = _index(str(root), lists[0]["approximate"], item["path"])
             for request, keys in engine.search(plan, requests, np.arange(first, last), index).items():
                 found[request] = merge([found[request], keys], request.k + 1)
-    partials = []
-    for request, keys in found.items():
-        recalls, start = np.empty(0), ranges[request][0]
-        if len(sample):
-            spans = [(a, b) for a, b in plan.splits if (a <= first < b) == (request.scope == "split")]
-            exact, queries, owners = exact_keys(plan, request, sample, spans)
-            recalls = recall_by_image(keys[queries - start, :-1], exact, owners)
-        partials.append(Partial(request, start, keys, {"recalls": float(recalls.sum()), "images": len(recalls)}))
+    partials = [Partial(request, ranges[request][0], keys) for request, keys in found.items()]
     return write_partials(root, plan, Strip(first, last, ()), partials, lists, folder)
+
+
+def measure_recall(root: Path, *, lists: _Records, images: list[int], **product: Any) -> TaskResult:
+    """Sum of the recalls of some images of one split in a finished list, and how many of them have true neighbors."""
+    plan = _plan(root, lists, **product)
+    (request,) = plan.requests
+    spans = [(low, high) for low, high in plan.splits if (low <= images[0] < high) == (request.scope == "split")]
+    exact, queries, owners = exact_keys(plan, request, np.array(images), spans)
+    specs = layout.neighbor_specs(ListSpec.from_json(lists[0]).path, n_queries(plan, request), request.k)
+    ids, scores = (MappedArray(root, specs[name]).take(queries) for name in ("ids", "scores"))
+    recalls = recall_by_image(encode(scores, ids), exact, owners)
+    return TaskResult((), {"list": lists[0], "recalls": float(recalls.sum()), "images": len(recalls)})
 
 
 def _plan(root: Path, lists: _Records, **product: Any) -> SearchPlan:
