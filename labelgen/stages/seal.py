@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -216,7 +215,7 @@ def _approximate_facts(product: ProductPlan, item: ListSpec, receipts: Mapping[s
     engine, facts = engine_of(item.approximate), {key: dict(receipts[key].facts) for key in sorted(receipts)}
     measured = [each for each in facts.values() if each.get("list") == item.to_json()]
     images = sum(each["images"] for each in measured)
-    mean = math.fsum(each["recalls"] for each in measured) / images if images else None
+    mean = sum(each["recalls"] for each in measured) / images if images else None
     low, high = wilson(mean or 0.0, images)
     recall = {"k": item.k, "mean": mean, "low": low, "high": high, "images": images}
     recall |= {"target": engine.target, "seed": engine.seed}

@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("faiss", reason="needs the extra labelgen[faiss]")
 
-from labelgen.errors import ConfigError
+from labelgen.errors import BudgetError, ConfigError
 from labelgen.similarity.ann.faiss_engine import FaissEngine
 from labelgen.similarity.ann.recall import drawn, exact_keys, listed_scores, recall_by_image, wilson
 from labelgen.similarity.base import ListRequest, SearchPlan
@@ -28,7 +28,7 @@ def tuned(engine: FaissEngine, plan: SearchPlan, request: ListRequest) -> tuple[
     """The index for a request of a plan of one split, and how it was tuned."""
     span = plan.splits[0]
     rows: Any = plan.text if searched_rows(plan, request.relation)[1] == "text" else plan.image
-    index, sample = engine.index(rows, 0, rows.shape[0]), drawn([span], 64, 0, 1)
+    index, sample = engine.index(rows, 0, rows.shape[0], 10**9), drawn([span], 64, 0, 1)
     return index, engine.tune(plan, index, {request: (sample, *exact_keys(plan, request, sample, [span]))})
 
 
@@ -123,11 +123,10 @@ def test_arguments_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
         FaissEngine(**arguments)
 
 
-def test_the_memory_of_an_index_grows_with_its_rows() -> None:
-    base, engine = 200 * 10**6, FaissEngine()
-    assert engine.bytes(1000, 384) == base + 1000 * (8 + 4 * 384)
-    assert engine.bytes(1_000_000, 384) == base + 1_000_000 * (8 + 96)
-    assert engine.bytes(1_000_000, 2048) == base + 1_000_000 * (8 + 4096)
+def test_an_index_that_does_not_fit_is_refused() -> None:
+    plan = plan_of("image", [0] * 100, requests_of([Relation.I2I]), image=clustered_rows(100, 32, seed=1))
+    with pytest.raises(BudgetError, match="cannot hold the index"):
+        FaissEngine().index(plan.image, 0, 100, 1000)  # type: ignore[arg-type]
 
 
 def test_scores_of_listed_candidates() -> None:

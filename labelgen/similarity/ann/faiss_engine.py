@@ -1,10 +1,8 @@
 """Approximate search through an index of faiss: inverted lists of 4-bit codes; what is found is scored exactly.
 
 A query looks into the `probes` inverted lists nearest to it and fetches the rows whose codes are best; only these are
-scored, as the store defines similarity. So an entry of a list is always right, and what may be wrong is what is
-missing: that is measured (`recall.py`). Rows that codes say too little about are kept as float16 numbers.
-
-faiss works with one thread a call, in pieces of fixed size: the same bits for any number of threads.
+scored, as the store defines similarity. Every entry of a list is right; what is missing is measured as recall. faiss
+works with one thread a call, in pieces of fixed size: the same bits for any number of threads.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ import faiss as library
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from labelgen.errors import ConfigError
+from labelgen.errors import BudgetError, ConfigError
 from labelgen.similarity import exact
 from labelgen.similarity.ann.recall import recall_by_image, scored
 from labelgen.similarity.base import ListRequest, Rows, SearchPlan
@@ -68,8 +66,7 @@ class FaissEngine:
         self._lists, self._probes, self._codes = lists, probes, codes
         good = {
             "recall: a number above 0, at most 1": 0 < self.target <= 1,
-            "sample: at least 1": sample >= 1,
-            "lists, probes: at least 0": min(lists, probes) >= 0,
+            "sample: at least 1; lists, probes: at least 0": sample >= 1 and min(lists, probes) >= 0,
             "codes: 'pq4' or 'float16'": codes in ("", "pq4", "float16"),
         }
         if bad := [expected for expected, fits in good.items() if not fits]:
@@ -84,17 +81,17 @@ class FaissEngine:
         coded = numbers and (self._codes == "pq4" or (not self._codes and dim <= _LONGEST_CODED))
         return f"IVF{lists},PQ{dim // numbers}x4fs" if coded else f"IVF{lists},SQfp16"
 
-    def bytes(self, rows: int, dim: int) -> int:
-        """Memory that a search of an index of so many rows needs."""
-        factory = self.factory(rows, dim)
-        return _BYTES + int(rows * (8 + (4 if "Flat" in factory else 2 if "fp16" in factory else 0.25) * dim))
-
-    def index(self, rows: Rows, start: int, stop: int) -> Any:
-        """An index over the living ones of the embedding rows [start, stop)."""
+    def index(self, rows: Rows, start: int, stop: int, memory: int) -> Any:
+        """An index over the living ones of the embedding rows [start, stop), if its search fits into `memory` bytes."""
         pieces = ((low, min(low + _ADDED, stop)) for low in range(start, stop, _ADDED))
         alive = [low + np.flatnonzero(exact.self_dots(rows.slice(low, high))) for low, high in pieces]
         count, dim = sum(map(len, alive)), rows.shape[1]
-        index = faiss.index_factory(dim, self.factory(count, dim), faiss.METRIC_INNER_PRODUCT)
+        factory = self.factory(count, dim)
+        needed = _BYTES + int(count * (8 + (4 if "Flat" in factory else 2 if "fp16" in factory else 0.25) * dim))
+        if memory < needed:
+            expected = f"at least {needed:,} bytes for a search of {count:,} rows"
+            raise BudgetError("the memory budget cannot hold the index of a split", expected=expected)
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
         with threadpool_limits(1):
             if not index.is_trained:
                 draw = np.random.default_rng([self.seed, start])

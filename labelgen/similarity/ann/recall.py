@@ -19,8 +19,6 @@ from labelgen.similarity.rescoring import Candidates, Rescorer
 from labelgen.similarity.sort_keys import decode
 from labelgen.types import PAD_ROW, PAD_SCORE, Float32, Float64, Int64, UInt32, UInt64
 
-#: Bytes of the rows of pairs that are scored together.
-_PAIR_BYTES = 24 << 20
 #: Quantile of the normal distribution for 95 %.
 _Z = 1.959964
 
@@ -54,7 +52,7 @@ def scored(plan: SearchPlan, request: ListRequest, queries: Int64, owner: Int64,
         return products
 
     nothing = np.empty(0, np.float32)
-    rescorer = Rescorer(plan, request, known[0], known[1], Errors(0.0), max(64, _PAIR_BYTES // (4 * plan.dim)), dots)
+    rescorer = Rescorer(plan, request, known[0], known[1], Errors(0.0), max(64, (6 << 20) // plan.dim), dots)
     return rescorer.listed(Candidates(queries, places, units, np.full(len(units), -1), nothing, nothing))
 
 

@@ -32,8 +32,8 @@ from labelgen.store import layout
 from labelgen.store.disk.shards import write_array_metadata
 from labelgen.store.manifest import Manifest
 
-#: Of an approximate search: query rows of a task; images of a task that measures; the purpose of their random draw.
-_STRIP_ROWS, _MEASURED, _PURPOSE = 8192, 25, 2
+#: Query rows of one task of an approximate search; the purpose of the random draw of images that it is measured on.
+_STRIP_ROWS, _PURPOSE = 8192, 2
 #: Seconds of compiling from which on a note says how long it took.
 _LONG_COMPILE = 5.0
 
@@ -75,7 +75,8 @@ class SearchSteps:
                 indexes += made
                 needed += strips
         if indexes:
-            self.runner.run("index", indexes)
+            with self._budget():
+                self.runner.run("index", indexes)
         if needed and self.config.search.engine == "torch":
             self.runner.note("the engine 'torch' was removed: 'tiled' searches, which finds the same", stage="search")
         compiled = sum(receipt.facts.get("compile_seconds", 0.0) for receipt in self.runner.run("search", needed))
@@ -113,7 +114,7 @@ class SearchSteps:
         It is cut into strips within the memory of a worker, each with the number of its layout.
 
         Raises:
-            BudgetError: an index or the smallest strip needs more memory than a worker has.
+            BudgetError: the smallest strip needs more memory than a worker has.
         """
         root, corpus, lists = self.runner.root, product.corpus, [item.to_json() for item in product.lists]
         old = corpus.new.image if product.bases else 0
@@ -139,31 +140,26 @@ class SearchSteps:
         folder = f"{layout.PARTS}/search/{product.name}/{fingerprint(inputs)[:8]}"
         lists, places = [item.to_json() for item in product.lists], {"corpus": product.corpus.folder}
         shared = {"alias": product.alias, "product": product.product, "dim": product.dim, "lists": lists}
-        splits = [(first, last) for first, last in plan.splits if first < last]
-        sample, indexes = drawn(splits, engine.sample, engine.seed, _PURPOSE), []
+        splits, indexes = [(first, last) for first, last in plan.splits if first < last], []
+        sample = drawn(splits, engine.sample, engine.seed, _PURPOSE)
 
         def add(stage: str, name: str, rows: int, **arguments: Any) -> None:
-            task = Task(f"{stage}/{name}", inputs, f"approximate.{stage}", shared | arguments, rows, places)
-            made[stage].append(task)
+            work = f"approximate.{stage}"
+            made[stage].append(Task(f"{stage}/{name}", inputs, work, shared | arguments, rows, places))
 
-        for modality in sorted({searched_rows(plan, item.relation)[1] for item in product.lists}):
-            for first, last in splits:
-                rows = int(plan.offsets[last] - plan.offsets[first]) if modality == "text" else last - first
-                if (needed := engine.bytes(rows, product.dim)) > plan.memory:
-                    expected = f"at least {needed:,} bytes for a search of {rows:,} rows"
-                    raise BudgetError("the memory budget cannot hold the index of a split", expected=expected)
-                name = f"{modality}.{first:09d}"
-                indexes.append({"modality": modality, "span": [first, last], "path": f"{folder}/index/{name}.faiss"})
-                add("index", f"{product.name}/{name}", last - first, **indexes[-1])
-        for split in splits:
-            for first, last in cut(row_weights(plan), *split, _STRIP_ROWS):
+        sides = sorted({searched_rows(plan, item.relation)[1] for item in product.lists})
+        for modality, (first, last) in itertools.product(sides, splits):
+            name = f"{modality}.{first:09d}"
+            indexes.append({"modality": modality, "span": [first, last], "path": f"{folder}/index/{name}.faiss"})
+            add("index", f"{product.name}/{name}", last - first, **indexes[-1])
+        for start, stop in splits:
+            for first, last in cut(row_weights(plan), start, stop, _STRIP_ROWS):
                 where = {"folder": f"{folder}/lists", "first": first, "last": last, "indexes": indexes}
                 add("search", f"{product.name}/{first:09d}-{last:09d}", last - first, **where)
-            images = sample[(split[0] <= sample) & (sample < split[1])].tolist()
-            for item, low in itertools.product(product.lists, range(0, len(images), _MEASURED)):
-                chosen = images[low : low + _MEASURED]
-                name = f"{item.path.partition('/')[2]}/{chosen[0]:09d}"
-                add("recall", name, len(chosen), lists=[item.to_json()], images=chosen)
+            images = sample[(start <= sample) & (sample < stop)].tolist()
+            for item in product.lists if images else ():
+                name = f"{item.path.partition('/')[2]}/{start:09d}"
+                add("recall", name, len(images), lists=[item.to_json()], images=images)
         return made["index"], made["search"], made["recall"]
 
     @contextmanager

@@ -104,8 +104,8 @@ def _compare_recall(entry: NeighborEntry, recalls: Float64, found: ProblemList) 
     mean, claimed = float(recalls.mean()), (entry.facts.get("recall") or {}).get("low", 0.0)
     if wilson(mean, len(recalls))[1] < claimed:
         found.add(entry.path, f"recall@{entry.k} is {mean:.3f}, the manifest says at least {claimed:.3f}", None)
-    searched = f"{len(recalls)} images searched exactly, recall@{entry.k} {mean:.3f}"
-    found.notes.append(f"{entry.path}: approximate; {searched}; equal scores")
+    note = f"approximate; {len(recalls)} images searched exactly, recall@{entry.k} {mean:.3f}; equal scores"
+    found.notes.append(f"{entry.path}: {note}")
 
 
 def _candidates(splits: tuple[tuple[int, int], ...], image: int, scope: str) -> tuple[tuple[int, int], ...]:

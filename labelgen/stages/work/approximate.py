@@ -38,16 +38,14 @@ def make_index(
 ) -> TaskResult:
     """The index over the rows of the images `span`, tuned for the queries of a sample of images."""
     plan, engine, (first, last) = _plan(root, lists, **product), engine_of(lists[0]["approximate"]), span
-    rows, start, stop = plan.image, first, last
-    if modality == "text":
-        rows, start, stop = plan.text, int(plan.offsets[first]), int(plan.offsets[last])
     true = {}
     for request in plan.requests:
         spans = [split for split in plan.splits if (split == (first, last)) == (request.scope == "split")]
         images = drawn(spans, max(_CALIBRATED, engine.sample // 8), engine.seed, _TUNE)
         if len(images) and searched_rows(plan, request.relation)[1] == modality:
             true[request] = images, *exact_keys(plan, request, images, [(first, last)])
-    index = engine.index(rows, start, stop)
+    rows, at = (plan.text, plan.offsets) if modality == "text" else (plan.image, range(last + 1))
+    index = engine.index(rows, int(at[first]), int(at[last]), plan.memory)
     tuned = engine.tune(plan, index, true)
     with atomic_file(root / path) as file:
         engine.write(index, file)
