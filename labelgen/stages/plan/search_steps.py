@@ -11,7 +11,7 @@ from labelgen.config import BuildConfig
 from labelgen.errors import BudgetError, StoreMismatchError
 from labelgen.executors.base import worker_settings
 from labelgen.similarity.base import Strip
-from labelgen.similarity.row_order import lay_out, layouts, schedule
+from labelgen.similarity.row_order import reorder, row_orders, schedule
 from labelgen.specs import Spec
 from labelgen.stages.model import tables
 from labelgen.stages.model.lists import ListSpec, SealedList
@@ -109,14 +109,14 @@ class SearchSteps:
         return None
 
     def _strips(self, product: ProductPlan) -> list[tuple[int, Strip]]:
-        """Cut the search of a product into strips within the memory of a worker, each with the number of its layout.
+        """Cut the search of a product into strips within the memory of a worker, each with the number of its row order.
 
         Raises:
             BudgetError: the smallest strip needs more memory than a worker has.
         """
         root, corpus, lists = self.runner.root, product.corpus, [item.to_json() for item in product.lists]
         old = corpus.new.image if product.bases else 0
-        orders = layouts(tables.split_spans(root / corpus.folder), [item.scope for item in product.lists])
+        orders = row_orders(tables.split_spans(root / corpus.folder), [item.scope for item in product.lists])
         engine = registry.create("engine", Spec.parse(self.config.search.engine), device="cpu")
         with self._budget() as memory:
             plan = plan_of(
@@ -125,7 +125,7 @@ class SearchSteps:
             return [
                 (number, strip)
                 for number, order in enumerate(orders)
-                for strip in schedule(engine.schedule(lay_out(plan, order)), order, old)
+                for strip in schedule(engine.schedule(reorder(plan, order)), order, old)
             ]
 
     @contextmanager

@@ -23,7 +23,7 @@ from labelgen.similarity.ann.recall import query_rows_of, wilson
 from labelgen.similarity.base import ListRequest, SearchPlan, Strip, query_rows
 from labelgen.similarity.exact import aggregate_groups, block_similarity
 from labelgen.similarity.groups import sides as both_sides
-from labelgen.similarity.row_order import lay_out, layouts, put_back
+from labelgen.similarity.row_order import reorder, restore, row_orders
 from labelgen.similarity.sort_keys import TopK, merge
 from labelgen.specs import Spec
 from labelgen.stages.ingest import ingest
@@ -70,7 +70,7 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
         return
     request = ListRequest(entry.relation, entry.k, entry.aggregation, entry.scope)
     plan = load_plan(root / manifest.corpus.path, sides, product, [request], _MEMORY)
-    orders = layouts(tables.split_spans(root / manifest.corpus.path), [entry.scope])
+    orders = row_orders(tables.split_spans(root / manifest.corpus.path), [entry.scope])
     split_of = split_numbers(manifest.corpus.splits, manifest.corpus.n_images)
     engine = registry.create("engine", Spec("numpy"), device="cpu")
     if entry.approximate:
@@ -82,9 +82,9 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
         if start == stop:
             continue
         order = orders[split_of[image] if orders[0].scope == "cross" else 0]
-        laid, place = lay_out(plan, order), order.place(image)
+        reordered, place = reorder(plan, order), order.place(image)
         strip = Strip(place, place + 1, _candidates(order.splits, place, entry.scope))
-        keys = [part.keys for found in engine.search(laid, strip) for part in put_back(found, order, plan.offsets)]
+        keys = [part.keys for found in engine.search(reordered, strip) for part in restore(found, order, plan.offsets)]
         again = TopK.from_keys(merge(keys, entry.k + 1), entry.k)
         rows = np.arange(start, stop)
         for name, values in (("ids", again.ids), ("scores", again.scores), ("next", again.next)):
