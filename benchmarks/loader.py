@@ -126,7 +126,7 @@ def _numpy_i2t(store: labelgen.Store, images: list[str], captions: list[str]) ->
         return np.maximum.reduceat(products, firsts, axis=0)
 
     exact = store.block("i2t", images, captions)
-    np.testing.assert_allclose(call(), exact, atol=1e-6, rtol=0)
+    np.testing.assert_allclose(call(), exact, atol=2e-6, rtol=0)  # not ours, which keep 1e-6
     np.testing.assert_allclose(store.block("i2t", images, captions, exact=False), exact, atol=1e-6, rtol=0)
     return call
 
