@@ -1,4 +1,4 @@
-"""Every error labelgen raises on purpose.
+"""Errors that labelgen raises on purpose.
 
 The tree (each class also inherits the builtin that a caller would catch)::
 
@@ -22,8 +22,8 @@ The tree (each class also inherits the builtin that a caller would catch)::
     ├── DiskError (OSError)                 the disk is full or read-only                       exit 6
     └── MissingExtraError (ImportError)     an optional dependency is not installed             exit 7
 
-A message says what was found, what was expected and what to do, in this order. Its parts are bounded: what is found in
-a file of someone else, such as the bytes of a picture in a text file, can be of any length.
+A message says what was found, what was expected and what to do, in this order. The length of each part is bounded,
+because quoted input, such as the bytes of a picture in a text file, can have any length.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`export`: a store written as the files that another code reads.
+"""`export`: a store written as the files that other code reads.
 
-Every target is one function. Files appear whole or not at all, arrays stream through memory in pieces,
-and `export.json`, written last, says from which store the folder was made, what each file is, and what was done with
-items that do not fit. docs/export.md describes every file with the source lines that read it.
+Every target is one function. A file is either complete or absent, arrays are written in pieces, and `export.json`,
+written last, names the store, describes each file, and lists items that the target cannot represent. docs/export.md
+describes every file with the source lines that read it.
 """
 
 from __future__ import annotations

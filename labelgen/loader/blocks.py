@@ -1,8 +1,8 @@
-"""`soft_labels`: the ids of a batch in, similarities out, and what a scheme makes of them. numpy only.
+"""`soft_labels`: from the ids of a batch to the soft labels of a scheme. numpy only.
 
-Every block comes from `Store.block`: float32 products within 1e-6 of the store's similarity, or with `exact` that
-similarity bit for bit. Everything that does not depend on the batch is looked
-up once: `SoftLabeler` holds the store, the scheme and its quantile tables, is picklable, and is what all adapters call.
+Every block comes from `Store.block`: float32 products within 1e-6 of the similarity of the store, or with `exact` that
+similarity bit for bit. `SoftLabeler` holds everything that does not depend on the batch (the store, the scheme and its
+quantile tables), is picklable, and is used by all adapters.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An explicit list of pairs, (caption, image, y), as rows of a store: what a data set of relevance judgements is.
+"""An explicit list of pairs, (caption, image, y), as rows of a store, for data sets of relevance judgements.
 
 A pair may combine any caption with any image; y = 1 where they belong together. The list is a table of the columns
 `caption_id`, `image_id` and `y` (parquet, CSV, TSV or JSONL).

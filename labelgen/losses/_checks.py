@@ -1,6 +1,6 @@
-"""Checks of losses: of shapes and types always, of values only inside `check_values()`.
+"""Checks of losses: shapes and types always, values only inside `check_values()`.
 
-Looking at values makes an accelerator wait for the numbers, so by default nothing does.
+Reading values synchronises with the accelerator, so it is off by default.
 """
 
 from __future__ import annotations

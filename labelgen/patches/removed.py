@@ -2,7 +2,7 @@
 
 Removed are dropped captions, dropped images with their captions, merged items (not the one that they are merged into),
 and captions whose annotated pair is masked: such a caption does not describe its image. An image whose captions are all
-removed is kept without captions. Added pairs cannot be part of records; they remain decisions, see `remaining`.
+removed is kept without captions. Added pairs cannot be expressed as records and remain decisions (`remaining`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The protocol of schemes: which blocks of similarities one requests, and the soft labels that it makes of them.
+"""The protocol of schemes: the blocks of similarities a scheme requests, and the soft labels it computes from them.
 
-A scheme is a pure function from the similarities of a batch (`Blocks`) to `SoftLabels`. It opens no
-store, so anything that can make blocks can use it; `labelgen.loader` makes them from a store. A scheme prints as text
-and parses back: `str(scheme("cusa(mode='add')").spec)`, and is registered in the entry-point group `labelgen.schemes`.
+A scheme is a pure function from the similarities of a batch (`Blocks`) to `SoftLabels`. It opens no store, so anything
+that can make blocks can use it; `labelgen.loader` makes them from a store. A scheme prints as text and parses back:
+`str(scheme("cusa(mode='add')").spec)`, and is registered in the entry-point group `labelgen.schemes`.
 """
 
 from __future__ import annotations

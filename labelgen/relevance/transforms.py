@@ -1,7 +1,7 @@
-"""From similarities to relevance: read-time choices that a store never fixes. Pure functions of numpy arrays.
+"""Transforms from similarities to relevance, chosen when a store is read. Pure functions of numpy arrays.
 
-A transform has a text form, so that a scheme can carry it: `"affine"`, `"threshold(percentile=90)"`, or a list of such,
-which are applied from left to right. Some look at whole rows (`softmax`, `row_normalise`): a scheme applies these to
+A transform has a text form, so that it can be an argument of a scheme: `"affine"`, `"threshold(percentile=90)"`, or a
+list, applied from left to right. Some depend on whole rows (`softmax`, `row_normalise`): a scheme applies these to
 the rows of the transpose for the text-to-image half.
 """
 

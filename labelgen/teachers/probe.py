@@ -1,7 +1,7 @@
-"""Encode the same items twice: a teacher whose rows differ builds another store every time.
+"""Encode the same items twice: if the rows of a teacher differ, every build gives another store.
 
-Found this way: networks that draw a mask at random in evaluation, too (masked autoencoders), dropout that stays on,
-tokenizers that drop merges at random, preprocessing that augments.
+This detects networks with a random mask also in evaluation (masked autoencoders), dropout that is not switched off,
+tokenizers that drop merges at random, and preprocessing with augmentation.
 """
 
 from __future__ import annotations

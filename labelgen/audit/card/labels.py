@@ -1,8 +1,8 @@
-"""Labels of judged pairs: one number a pair for every teacher, relation and aggregation.
+"""Labels of judged pairs: one number per pair for every teacher, relation and aggregation.
 
-Exact similarities as the store defines them. A caption that is compared with an image is left out of that image's
-caption set: it would find itself. The two images of an annotated pair are one, so `i2i` is 1 there by construction; a
-card shows unannotated pairs apart for this reason.
+Similarities are exact, as the store defines them. A caption that is compared with its image is removed from the caption
+set of that image, because it would match itself. Both images of an annotated pair are the same, so `i2i` is 1 by
+construction; this is why a card shows unannotated pairs separately.
 """
 
 from __future__ import annotations

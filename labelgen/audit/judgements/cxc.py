@@ -1,8 +1,9 @@
 """Crisscrossed Captions (Parekh et al. 2021, arXiv 2004.15020): graded pairs of COCO's val and test items.
 
 Comma-separated files with a header: STS `caption1,caption2,...`, SIS `image1,image2,...`, SITS `caption,image,...`,
-then a column whose name holds `score`, then how the pair was drawn. A caption is `COCO_val2014:sentid:190268`, an image
-`COCO_val2014_000000545309.jpg`; the numbers at the end are COCO's annotation and image ids. Ratings go from 0 to 5.
+then a column whose name contains `score`, then how the pair was drawn. A caption is `COCO_val2014:sentid:190268`, an
+image `COCO_val2014_000000545309.jpg`; the numbers at the end are COCO's annotation and image ids. Ratings go from 0 to
+5.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """ECCV Caption (Chun et al. 2022, arXiv 2204.03359): all right answers of 1,332 images and 1,261 captions of COCO.
 
-JSON, query id -> list of ids of everything that is right, the annotated partners included where they are right:
+JSON, query id -> list of the ids of all right answers, including annotated partners if they are right:
 `eccv_image_to_caption.json` and `eccv_caption_to_image.json`. CxC's and COCO's own files of the same folder
 (`cxc_*`, `original_*`) have the same form.
 """

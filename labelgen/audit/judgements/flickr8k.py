@@ -1,4 +1,4 @@
-"""Flickr8k's two sets of judgements (Hodosh et al. 2013): three experts a pair, or fractions of yes of a crowd.
+"""Flickr8k's two sets of judgements (Hodosh et al. 2013): grades of three experts, or fractions of yes of a crowd.
 
 The original text files (tabs, no header): `ExpertAnnotations.txt` has image, caption and three grades from 1 (does not
 describe the image) to 4 (describes it); `CrowdFlowerAnnotations.txt` has image, caption, fraction of yes, and the

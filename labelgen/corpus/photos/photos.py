@@ -1,6 +1,6 @@
 """Photographs: bytes from a folder or a tar shard, size from the header, upright 8-bit RGB pixels.
 
-The only place that reads pictures. Nothing here changes Pillow's settings; one filter of warnings is installed (see
+The only module that reads pictures. Nothing here changes Pillow's settings; one filter of warnings is installed (see
 `_quiet`). Reading and decoding run in many threads at once.
 """
 

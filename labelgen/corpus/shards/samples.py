@@ -1,4 +1,4 @@
-"""Samples of one tar shard: keys, photographs and captions, and an account of every member.
+"""Samples of one tar shard: keys, photographs and captions, and an account of all members.
 
 The data set `webdataset` and the writer of cleaned shards share this reader, so that both see the same captions.
 """

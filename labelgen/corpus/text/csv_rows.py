@@ -1,8 +1,8 @@
-"""Rows of comma- and tab-separated text, read strictly: a quote never takes in the rows behind it.
+"""Rows of comma- and tab-separated text, read strictly: an unbalanced quote never absorbs the rows after it.
 
-Two readings of a file are possible: with quotes (RFC 4180: a quote that opens a field closes it before the next
-separator, quotes inside are doubled), and with quotes as plain text, as many TSV files mean them. The first is taken
-where it fits, the second where only it fits, and a file that neither fits, or that both do, is refused by its line.
+A file can be read in two ways: with quoted fields (RFC 4180: a quote that opens a field closes it before the next
+separator, and quotes inside are doubled), or with quotes as plain text, as in many TSV files. The first is used if it
+fits, the second if only it fits. If neither fits, or if the file is ambiguous, the error names the line.
 """
 
 from __future__ import annotations

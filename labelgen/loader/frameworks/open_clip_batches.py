@@ -1,7 +1,7 @@
 """open_clip's training batches: the tuple `(images, texts)` of its releases 2 and 3, and mappings of the two.
 
-open_clip's data sets give (image, text) and its loop unpacks `images, texts = batch`, so ids travel beside them:
-`WithIds` puts them into the samples, `OpenClipBatches` takes them out of the batch again and gives the batch that
+open_clip's data sets give (image, text) and its loop unpacks `images, texts = batch`, so ids need another way:
+`WithIds` puts them into the samples, `OpenClipBatches` removes them from the batch and yields the batch that
 open_clip expects together with its labels::
 
     data["train"].dataloader = OpenClipBatches(dataloader, store)

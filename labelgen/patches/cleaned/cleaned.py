@@ -1,9 +1,9 @@
 """Cleaned caption files: what a patch removes is left out, in the format of the given files.
 
-`labelgen.patches.removed` defines what is removed; `labelgen build --patch` leaves out the same. What is kept is kept
-byte for byte where the format has lines (token files, lists, CSV, JSONL, texts beside photographs, tar members).
-Caption ids that an adapter counts (`<image>#<n>`) are counted again by the reader of a cleaned file, so a patch belongs
-to the files that were reviewed.
+`labelgen.patches.removed` defines what is removed; `labelgen build --patch` leaves out the same. The rest is kept byte
+for byte in formats with lines (token files, lists, CSV, JSONL, texts beside photographs, tar members). Caption ids that
+an adapter counts (`<image>#<n>`) are counted again by the reader of a cleaned file, so a patch belongs to the files
+that were reviewed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The build plan, as data: teachers, arrays, lists, fingerprints and tasks. Nothing is read or run.
 
-Fingerprints form a tree (corpus -> embedding -> neighbours), so a new teacher or list invalidates nothing.
+Fingerprints form a tree (corpus -> embedding -> neighbours), so a new teacher or list invalidates no other.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Files in a folder that this library wrote, and their removal.
+"""Files that labelgen wrote in a folder, and their removal.
 
-A file is removed only if a manifest of this store or a receipt of this work names it, with the size it has (small
-files: with their checksum too), as a regular file below the folders of a store, with no link on the way. So files of
-others survive every command, also where a manifest or a receipt that came from elsewhere names them.
+A file is removed only if a manifest of this store or a receipt of this work lists it with its size (small files: also
+their checksum), as a regular file below the folders of a store, with no link in its path. So no command removes files
+of others, even if a manifest or a receipt from someone else lists them.
 """
 
 from __future__ import annotations

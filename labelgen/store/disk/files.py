@@ -1,9 +1,9 @@
-"""Opens the files of a store: regular files below its folder, with no link on the way.
+"""Open the files of a store: regular files below its folder, with no link in their path.
 
-A store may come from someone else. A link in it could name any file of the reader, a pipe would never end, and a device
-does something when it is opened; so the folders on the way are opened one by one, none of them through a link, and what
-is no regular file is not opened at all. The folder of the store itself may be a link: the user named it. A hard link
-cannot be told from a file.
+A store may come from someone else. A link in it could point to any file of the reader, reading a pipe might never end,
+and opening a device can have effects. So the folders of a path are opened one by one without following links, and only
+regular files are opened. The folder of the store may be a link, because the user named it. A hard link cannot be
+distinguished from a file.
 """
 
 from __future__ import annotations

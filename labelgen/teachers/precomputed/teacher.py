@@ -3,7 +3,7 @@
 A vector is what a file holds for one id: of shape [D] or [1, D]; both mean one row. A grid such as Unicom's
 [49, 768] becomes one row of 37,632 numbers with `flatten=True` only: a grid that should be averaged is refused.
 
-What goes wrong silently elsewhere is an error here, with ids in it: a missing file (never zeros), another D, a zero or
+These are errors that name ids, and never pass silently: a missing file (never zeros), another D, a zero or
 non-finite vector, ids that are not those of the dataset. Single ids without features are reported to the caller.
 """
 

@@ -1,7 +1,7 @@
 """A siamese network over the rows of another text teacher (method 4: Xu et al., ICCS 2019), trained in the build.
 
 Two weight-sharing towers (`labelgen.teachers.siamese.towers`) are trained on positive and negative pairs of the corpus'
-texts. The paper says that much; architecture, pairs, losses and stopping are defined by labelgen.
+texts. The paper specifies only this; architecture, pairs, losses and stopping are defined by labelgen.
 """
 
 from __future__ import annotations
