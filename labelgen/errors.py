@@ -15,7 +15,7 @@ The tree (each class also inherits the builtin that a caller would catch)::
     │   ├── StoreMismatchError              resume or change with another configuration
     │   ├── StoreBusyError                  another build is alive in this folder
     │   └── CorruptStoreError               bytes differ from what was sealed
-    ├── UnknownIdError (KeyError)           ids that the store does not hold                    exit 5
+    ├── UnknownIdError (KeyError)           ids that are not in the store                       exit 5
     ├── MissingItemError (LookupError)      ids whose embedding is missing (quarantined)        exit 5
     ├── WorkerError (RuntimeError)          a worker process died                               exit 1
     ├── ArrayError (ValueError)             an array given to a scheme or a loss is wrong       exit 1
@@ -130,7 +130,7 @@ class CorruptStoreError(StoreError):
 
 
 class UnknownIdError(LabelgenError, KeyError):
-    """Ids that the store does not hold."""
+    """Ids that are not in the store."""
 
     exit_code = 5
 

@@ -83,9 +83,9 @@ def _check(store: Store, options: Options, out: Path) -> None:
     if options.short not in ("repeat", "drop"):
         raise ConfigError(f"short={options.short!r} is unknown", expected="repeat or drop")
     if out.resolve().is_relative_to(store.path.resolve()):
-        raise ConfigError(f"{out} is inside the store", todo="a sealed store holds nothing else: choose another folder")
+        raise ConfigError(f"{out} is inside the store", todo="choose a folder outside the store")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / REPORT).is_file())):
         raise ConfigError(
             f"{out} is not an empty folder, and no earlier export",
-            todo="choose another folder; nothing of yours is overwritten",
+            todo="choose another folder; your files are not overwritten",
         )

@@ -97,7 +97,7 @@ class HardNegatives:
         """Negatives of the queries with these ids or rows.
 
         Raises:
-            UnknownIdError, IndexError: queries that the store does not hold.
+            UnknownIdError, IndexError: queries that are not in the store.
         """
         queries = self._query_rows(ids, rows)
         listed = self.store.neighbors(self.relation, rows=queries, k=self.k, alias=self.alias, scope=self.scope)

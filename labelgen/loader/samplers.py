@@ -107,7 +107,7 @@ class NeighborBatchSampler:
         wrong = [name for name, value in self._identity().items() if state.get(name) != value]
         if wrong:
             raise ConfigError(
-                "the state is that of another sampler",
+                "the state belongs to another sampler",
                 found=", ".join(f"{name}={state.get(name)!r}" for name in wrong),
                 expected=", ".join(f"{name}={self._identity()[name]!r}" for name in wrong),
                 todo="make the sampler with the same arguments and store; or start the epoch again",

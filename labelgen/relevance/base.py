@@ -52,7 +52,7 @@ class BlockRequest:
             raise ConfigError(f"aggregation={self.aggregation!r} is unknown", expected=", ".join(SET_AGGREGATIONS))
         if self.relation is not Relation.I2T and self.aggregation != "max":
             raise ConfigError(
-                f"{self.relation} compares single rows: there is nothing to aggregate",
+                f"{self.relation} compares single rows, so there is nothing to aggregate",
                 found=f"aggregation={self.aggregation!r}",
             )
 

@@ -231,7 +231,8 @@ def parse_request(text: str) -> BlockRequest:
         return BlockRequest(Relation(relation), alias or None, aggregation)
     except ValueError as error:
         raise ConfigError(
-            f"{text!r} names no label", expected="relation.teacher or relation.teacher.aggregation, like i2t.text.mean"
+            f"{text!r} is not the name of a label",
+            expected="relation.teacher or relation.teacher.aggregation, like i2t.text.mean",
         ) from error
 
 

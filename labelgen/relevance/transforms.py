@@ -111,7 +111,7 @@ def row_normalise(similarity: Float32, context: Context) -> Float32:
     """
     counted = np.where(context.where, similarity, np.float32(0))
     if (counted < 0).any():
-        raise ConfigError("row_normalise met a negative similarity", todo="put relu, clip or affine before it")
+        raise ConfigError("row_normalise needs similarities of at least 0", todo="put relu, clip or affine before it")
     return _rows_to_one(counted)
 
 
@@ -182,7 +182,7 @@ def _shares(count: int, weights: Sequence[float] | None) -> Float32:
         raise ConfigError(
             f"a mean of {count} blocks",
             found=f"weights {given.tolist()}",
-            expected="as many weights, none negative, of a sum above 0",
+            expected="as many weights, none negative, with a sum above 0",
         )
     return np.asarray(given / total, np.float32)
 

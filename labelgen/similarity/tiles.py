@@ -126,7 +126,7 @@ def _at_least(sizes: Sizes, lowest: Sizes) -> Sizes:
 
 def _too_small(plan: SearchPlan, needed: int, largest: int) -> BudgetError:
     return BudgetError(
-        "the memory budget cannot hold one unit of search",
+        "the memory budget is too small for the search",
         found=f"a budget of {plan.memory:,} bytes",
         expected=f"at least {needed:,} bytes for rows of {plan.dim} numbers, images of up to {largest} rows "
         f"and k = {max((request.k for request in plan.requests), default=0)}",

@@ -87,14 +87,14 @@ class IdIndex:
             f"{len(absent)} of {len(texts)} {self.what}s are not in this store",
             found=some(absent),
             expected=f"ids as the adapter of the data set makes them; the store has {len(self.hashes)} {self.what}s",
-            todo="compare with store.images or store.captions; was the store made from the same splits?",
+            todo="compare with store.images or store.captions, and check that the store has the same splits",
         )
 
 
 def id_texts(ids: Iterable[Any], what: str = "id") -> list[str]:
     """Ids as the texts that are hashed."""
     if isinstance(ids, (str, bytes, int)):
-        raise ConfigError(f"one {what} where several are expected", found=repr(ids), todo=f"write [{ids!r}]")
+        raise ConfigError(f"one {what} where a list is expected", found=repr(ids), todo=f"write [{ids!r}]")
     to_list = getattr(ids, "tolist", None)
     listed = list(to_list() if to_list is not None else ids)
     if set(map(type, listed)) <= {str}:

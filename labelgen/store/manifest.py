@@ -97,7 +97,7 @@ def load_manifest(root: Path) -> Manifest:
         raise StoreFormatError(
             f"{root / layout.MANIFEST} contradicts itself",
             found="; ".join(against[:5]),
-            todo="do not use this store: copy it again from where it came, or build it again",
+            todo="do not use this store: copy it again, or build it again",
         )
     return manifest
 

@@ -129,7 +129,7 @@ def _extract(whole: Path, fresh: Path, folder: str) -> None:
         problem = str(error)
     if problem:
         raise TeacherError(
-            "the parts of the weights do not make one archive", found=problem, todo="install all parts again"
+            "the parts of the weights are not one archive", found=problem, todo="install all parts again"
         )
 
 

@@ -102,7 +102,7 @@ def test_quotes_that_fit_no_reading(tmp_path: Path, content: str, line: int) -> 
 def test_options_of_tables(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="quoting 'cvs'"):
         Table(tmp_path, quoting="cvs")
-    with pytest.raises(ConfigError, match="no separator"):
+    with pytest.raises(ConfigError, match="not a separator"):
         Table(tmp_path, separator="::")
     text = "image_id;caption\n1;a, b\n2;c, d\n"
     for separator in ("", ";", "semicolon"):
@@ -141,7 +141,7 @@ def test_a_header_in_the_middle(tmp_path: Path, mark: str) -> None:
 
 
 def test_a_header_in_another_order(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"line 3 of captions\.csv repeats the header in another order"):
+    with pytest.raises(DatasetError, match=r"line 3 of captions\.csv repeats the header with another order of columns"):
         read(tmp_path, f"{HEADER}\n1,one\ncaption,image_id\ntwo,2\n")
 
 

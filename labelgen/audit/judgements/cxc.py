@@ -32,7 +32,7 @@ class Cxc:
         score = next((column for column in sample.columns[2:] if "score" in column), None)
         if task is None or score is None:
             raise DatasetError(
-                f"{sample.path.name} is not of CxC", found=", ".join(sample.columns)[:200], expected=self.expects
+                f"{sample.path.name} is not a file of CxC", found=", ".join(sample.columns)[:200], expected=self.expects
             )
         kinds, word = task
         frame = read_table(sample)
@@ -48,6 +48,6 @@ def _ids(values: list[str | None], name: str) -> list[str]:
     for value in values:
         last = (value or "").rpartition(":")[2].partition(".")[0].rpartition("_")[2]
         if not last.isdecimal():
-            raise DatasetError(f"{name} has an id of another form", found=repr(value), expected="one of COCO")
+            raise DatasetError(f"{name} has an id of an unknown form", found=repr(value), expected="one of COCO")
         found.append(str(int(last)))
     return found

@@ -63,12 +63,12 @@ def _document(sample: Sample) -> dict[str, list[Any]]:
     try:
         document = json.loads(sample.path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{sample.path.name} is no JSON", found=str(error)) from error
+        raise DatasetError(f"{sample.path.name} is not JSON", found=str(error)) from error
     whole = isinstance(document, dict) and all(
         isinstance(items, list) and all(isinstance(item, (int, str)) and not isinstance(item, bool) for item in items)
         for items in document.values()
     )
     if not whole:
-        raise DatasetError(f"{sample.path.name} is not of ECCV Caption", expected=Eccv.expects)
+        raise DatasetError(f"{sample.path.name} is not a file of ECCV Caption", expected=Eccv.expects)
     answers: dict[str, list[Any]] = document
     return answers

@@ -30,7 +30,7 @@ class Flickr8kExperts:
     def read(self, sample: Sample) -> Judgements:
         """Read the file; another form is a DatasetError."""
         if not self.sniff(sample):
-            raise DatasetError(f"{sample.path.name} holds no grades of experts", expected=self.expects)
+            raise DatasetError(f"{sample.path.name} has no grades of experts", expected=self.expects)
         frame = read_table(sample, header=False)
         name = sample.path.name
         images, captions, *grades = frame.columns
@@ -56,7 +56,7 @@ class Flickr8kCrowd:
     def read(self, sample: Sample) -> Judgements:
         """Read the file; another form is a DatasetError."""
         if not self.sniff(sample):
-            raise DatasetError(f"{sample.path.name} holds no judgements of a crowd", expected=self.expects)
+            raise DatasetError(f"{sample.path.name} has no judgements of a crowd", expected=self.expects)
         frame = read_table(sample, header=False)
         images, captions, fraction = frame.columns[:3]
         if sample.is_parquet:

@@ -102,7 +102,7 @@ def _check(options: dict[str, Any]) -> None:
     if options["append"] and (
         options["update"] or options["recipe"] or options["dropped"] or options["drop"] or _is_addition(options)
     ):
-        raise ConfigError("--append takes the store's recipe as it is", todo="change the store before or after it")
+        raise ConfigError("--append uses the recipe of the store unchanged", todo="change the store before or after it")
     if options["append"] and not options["out"]:
         raise ConfigError("--append needs the store", todo="name it with --out")
     if options["fresh"] and (options["update"] or options["discard"] or options["append"] or _is_addition(options)):

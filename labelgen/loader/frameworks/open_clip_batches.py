@@ -99,7 +99,7 @@ def parted(batch: Any) -> tuple[Any, list[Any], list[Any]]:
         return tuple(batch[:-2]), list(batch[-2]), list(batch[-1])
     held = ", ".join(map(repr, batch)) if isinstance(batch, Mapping) else f"{len(batch)} parts"
     raise ConfigError(
-        "a batch of open_clip's without ids",
+        "a batch of open_clip without ids",
         found=held,
         expected="(images, texts, image_ids, caption_ids), or a mapping with image_id and caption_id",
         todo='wrap the data set in WithIds, or end the pipeline with wds.to_tuple("image", "text", ...ids)',

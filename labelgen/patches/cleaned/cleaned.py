@@ -137,7 +137,7 @@ def _parquet(name: str, data: bytes, excluded: Removed, columns: Columns) -> tup
     try:
         frame = pl.read_parquet(BytesIO(data))
     except pl.exceptions.PolarsError as error:
-        raise DatasetError(f"{name} is no parquet file", found=str(error)[:200]) from error
+        raise DatasetError(f"{name} is not a parquet file", found=str(error)[:200]) from error
     columns, records = _records(frame, columns)
     rows, changed, kept, removed = [], [], 0, 0
     for record, entry in zip(records, formats.table_entries(name, frame.columns, records, columns), strict=True):

@@ -160,8 +160,8 @@ def product_on(device: str) -> DeviceProduct:
     if not product.multiplies_float32(place):
         raise ConfigError(
             f"matrix products on device {device!r} are not computed in float32",
-            found="a product of exactly known value that came out rounded",
-            expected="full float32 precision: the proof of a search rests on it",
+            found="a product with a known exact value was rounded",
+            expected="full float32 precision, which the proof of a search needs",
             todo="call torch.set_float32_matmul_precision(\"highest\"), or search with the engine 'numpy'",
         )
     return DeviceProduct(place, torch.float16 if place.type == "cuda" else torch.float32)

@@ -134,7 +134,7 @@ def _scope(plan: SearchPlan, strip: Strip) -> Scope:
     )
     if not own or not theirs:
         raise LabelgenError(
-            "a mutual strip needs ranges of images that lie in one split each",
+            "each range of a mutual strip must be within one split",
             found=f"images {strip.first}-{strip.last} and {other[0]}-{other[1]}",
             expected=f"ranges within the splits {list(plan.splits)}",
         )

@@ -62,7 +62,9 @@ class SearchSteps:
             else:
                 needed += strips
         if needed and self.config.search.engine == "torch":
-            self.runner.note("the engine 'torch' was removed: 'tiled' searches, which finds the same", stage="search")
+            self.runner.note(
+                "the engine 'torch' was removed: 'tiled' is used instead and gives the same lists", stage="search"
+            )
         compiled = sum(receipt.facts.get("compile_seconds", 0.0) for receipt in self.runner.run("search", needed))
         if compiled > _LONG_COMPILE:
             text = f"{compiled:.0f} s of the search were spent on compiling its loops, which later builds reuse"

@@ -148,10 +148,10 @@ def refuse_foreign(root: Path) -> None:
     foreign = [path for path in there if path not in ours and not _is_group(root, path)]
     if foreign:
         raise StoreError(
-            f"{root} holds files that no build of labelgen wrote",
+            f"{root} has files that labelgen did not write",
             found=", ".join(foreign),
             expected="a new or empty folder, a store, or an unfinished build",
-            todo="give another --out, or move these files: a build would write over them",
+            todo="choose another --out, or move these files, which a build would overwrite",
         )
 
 

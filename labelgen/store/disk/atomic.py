@@ -132,7 +132,7 @@ def disk_error(path: Path, error: OSError) -> DiskError:
     return DiskError(
         f"cannot write {path}",
         found=f"{_DISK_ERRORS.get(error.errno or 0, error.strerror or str(error))}; {_free_space(path)}",
-        todo="make room, or choose a folder on another disk, then run the same command again: finished work is reused",
+        todo="free space or choose a folder on another disk, then run the same command again; finished work is reused",
     )
 
 

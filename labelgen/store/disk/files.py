@@ -168,7 +168,7 @@ def not_regular(path: Path, mode: int) -> CorruptStoreError:
     return CorruptStoreError(
         f"{path} is {kind_of(mode)}",
         expected="regular files and folders: nothing in a store is a link, a pipe or a device",
-        todo="do not trust this folder; remove it, or copy the store again from where it came",
+        todo="do not trust this folder; remove it, or copy the store again",
     )
 
 
@@ -199,7 +199,7 @@ def _folder_of(root: Path, path: str) -> tuple[int, str]:
     """The open folder that holds a path, reached without a link, and the name in it."""
     *folders, name = path.split("/")
     if any(part in ("", ".", "..") for part in (*folders, name)):
-        raise CorruptStoreError(f"{path!r} is no path of a store", expected="a relative path without '..'")
+        raise CorruptStoreError(f"{path!r} is not a path of a store", expected="a relative path without '..'")
     held = os.open(root, _FOLDER)
     try:
         for depth, folder in enumerate(folders, 1):

@@ -125,7 +125,7 @@ class _Machine:
             elif name in _CHANGES:
                 _CHANGES[name](self, begin, end)
             else:
-                raise ValueError(f"the pickle instruction {name}, which a dict of arrays does not need")
+                raise ValueError(f"the pickle instruction {name}, which is not needed for a dict of arrays")
         return self.stack.pop()
 
     def above_mark(self) -> list[Any]:

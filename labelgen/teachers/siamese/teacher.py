@@ -133,7 +133,7 @@ class Siamese:
         for name in self.splits:
             if name not in captions.splits:
                 raise TeacherError(
-                    f"a siamese network is to be trained on a split {name!r} that the corpus has not",
+                    f"a siamese network is to be trained on the split {name!r}, which the corpus does not have",
                     expected=", ".join(captions.splits),
                 )
         return self.splits or ((_TRAIN,) if _TRAIN in captions.splits else tuple(captions.splits))
