@@ -111,7 +111,7 @@ def row_normalise(similarity: Float32, context: Context) -> Float32:
     """
     counted = np.where(context.where, similarity, np.float32(0))
     if (counted < 0).any():
-        raise ConfigError("row_normalise needs similarities of at least 0", todo="put relu, clip or affine before it")
+        raise ConfigError("row_normalise needs non-negative similarities", todo="put relu, clip or affine before it")
     return _rows_to_one(counted)
 
 
