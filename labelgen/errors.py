@@ -1,4 +1,4 @@
-"""Every error labelgen raises on purpose.
+"""Errors that labelgen raises on purpose.
 
 The tree (each class also inherits the builtin that a caller would catch)::
 
@@ -15,15 +15,15 @@ The tree (each class also inherits the builtin that a caller would catch)::
     │   ├── StoreMismatchError              resume or change with another configuration
     │   ├── StoreBusyError                  another build is alive in this folder
     │   └── CorruptStoreError               bytes differ from what was sealed
-    ├── UnknownIdError (KeyError)           ids that the store does not hold                    exit 5
+    ├── UnknownIdError (KeyError)           ids that are not in the store                       exit 5
     ├── MissingItemError (LookupError)      ids whose embedding is missing (quarantined)        exit 5
     ├── WorkerError (RuntimeError)          a worker process died                               exit 1
     ├── ArrayError (ValueError)             an array given to a scheme or a loss is wrong       exit 1
     ├── DiskError (OSError)                 the disk is full or read-only                       exit 6
     └── MissingExtraError (ImportError)     an optional dependency is not installed             exit 7
 
-A message says what was found, what was expected and what to do, in this order. Its parts are bounded: what is found in
-a file of someone else, such as the bytes of a picture in a text file, can be of any length.
+A message says what was found, what was expected and what to do, in this order. The length of each part is bounded,
+because quoted input, such as the bytes of a picture in a text file, can have any length.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class CorruptStoreError(StoreError):
 
 
 class UnknownIdError(LabelgenError, KeyError):
-    """Ids that the store does not hold."""
+    """Ids that are not in the store."""
 
     exit_code = 5
 

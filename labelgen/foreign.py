@@ -1,4 +1,4 @@
-"""Reads whole files that users name: regular files within bounds.
+"""Read whole files that users name: regular files of bounded size.
 
 Other files raise an `OSError` with a sentence as its `strerror`, so that it is reported like a missing file.
 """

@@ -190,7 +190,7 @@ def _changed_recipe(root: Path, sealed: Manifest, config: BuildConfig, change: C
     rows = [field for field in lock.changed_fields(sealed, config) if field.startswith("dataset.")]
     if rows:
         raise StoreMismatchError(
-            "a change cannot give a sealed store other rows",
+            "a change cannot replace the rows of a sealed store",
             found="; ".join(rows),
             todo="build another store, or replace this one with --fresh",
         )
@@ -304,7 +304,7 @@ def _append_configs(
         raise StoreMismatchError(
             "an append cannot change the recipe of the store",
             found="; ".join(differing),
-            todo="append first, then change the store, or the other way round",
+            todo="use two commands: append, and change the store",
         )
     return whole, config.dataset
 
@@ -330,7 +330,7 @@ def _refuse_other_folder(root: Path) -> None:
             f"{root} is not a store and not empty",
             found=", ".join(there[:5]) + (" ..." if len(there) > 5 else ""),
             expected="an empty or new folder, a store, or an unfinished build",
-            todo="give another --out",
+            todo="choose another --out",
         )
 
 

@@ -86,28 +86,33 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
 
 
 def recipe_options(command: Command) -> Command:
-    """Options that say what is built and how; see `config_of`."""
+    """Add the options that describe a build; see `config_of`."""
     for option in reversed(_RECIPE_OPTIONS):
         command = option(command)
     return command
 
 
 _RECIPE_OPTIONS = (
-    click.option("--dataset", metavar="NAME", shell_complete=registered("dataset"), help="See `labelgen datasets`."),
+    click.option(
+        "--dataset",
+        metavar="NAME",
+        shell_complete=registered("dataset"),
+        help="See `labelgen datasets`.",
+    ),
     click.option(
         "--recipe",
         metavar="NAME|FILE",
         shell_complete=registered("recipe"),
-        help="A shipped recipe or a TOML file; without it the recipe of the data set's name. Options win over it.",
+        help="A shipped recipe or a TOML file; by default the recipe named like the data set. Options override it.",
     ),
     click.option("--root", metavar="FOLDER", type=click.Path(), help="Folder of the data set."),
     click.option("--splits", metavar="A,B", help="Only these splits."),
     click.option("--limit", metavar="N", type=int, help="The first N images of each split; 0 for all."),
-    click.option("--patch", metavar="FILE", type=click.Path(), help="Leave out what a reviewed patch removes."),
+    click.option("--patch", metavar="FILE", type=click.Path(), help="Leave out items removed by a reviewed patch."),
     click.option(
         "--damaged",
         type=click.Choice(["refuse", "quarantine"]),
-        help="Damaged files of the data set; quarantine reads what is whole before the damage (refuse).",
+        help="Damaged files of the data set: refuse them, or use the undamaged part (refuse).",
     ),
     click.option(
         "--teacher",
@@ -115,9 +120,9 @@ _RECIPE_OPTIONS = (
         metavar="ALIAS=SPEC",
         multiple=True,
         shell_complete=completions.teachers,
-        help="Set a teacher, for example text='minilm()'. Repeatable; replaces the recipe's of that alias.",
+        help="Set a teacher, for example text='minilm()'. Repeatable; replaces that teacher of the recipe.",
     ),
-    click.option("--no-teacher", "dropped", metavar="ALIAS", multiple=True, help="Leave a teacher of the recipe out."),
+    click.option("--no-teacher", "dropped", metavar="ALIAS", multiple=True, help="Leave out a teacher of the recipe."),
     click.option(
         "--refine",
         "refined",
@@ -130,26 +135,26 @@ _RECIPE_OPTIONS = (
         metavar="t2t|i2i|i2t|t2i",
         multiple=True,
         shell_complete=completions.relations,
-        help="Repeatable; t2t.text for one teacher.",
+        help="Relation to search; t2t.text for one teacher. Repeatable.",
     ),
     click.option("--k", metavar="N", type=int, help="Length of the neighbour lists (64)."),
     click.option("--aggregation", type=click.Choice(["max", "mean"]), help="Over the captions of an image (max)."),
-    click.option("--cross-k", metavar="N", type=int, help="Length of second lists over the other splits (none)."),
+    click.option("--cross-k", metavar="N", type=int, help="Length of additional lists over the other splits (none)."),
     click.option("--engine", metavar="NAME", shell_complete=registered("engine"), help="The search engine (tiled)."),
     click.option(
         "--approximate",
         metavar="[SPEC]",
         is_flag=False,
         flag_value="faiss()",
-        help="Search an index that may miss neighbours, recall measured: faiss(), or faiss(recall=0.99) (no).",
+        help="Search an index that may miss neighbours, with measured recall: faiss(recall=0.99) (no).",
     ),
     click.option("--executor", type=click.Choice(["local", "dask"]), help="Where tasks run (local)."),
-    click.option("--workers", metavar="N", type=int, help="Processes at once; 1 works in this one (1)."),
-    click.option("--threads", metavar="N", type=int, help="Threads of a worker (the cores divided by the workers)."),
-    click.option("--memory", metavar="SIZE", help="Anonymous memory of all workers together, like 2GB (4GB)."),
-    click.option("--device", metavar="NAME", help="Torch device, or several by commas, one worker each (cpu)."),
-    click.option("--scheduler", metavar="ADDRESS", help="A dask scheduler; a local cluster without it."),
-    click.option("--strict", is_flag=True, default=None, help="Exit with 1 when anything was quarantined."),
+    click.option("--workers", metavar="N", type=int, help="Worker processes; 1 uses this process (1)."),
+    click.option("--threads", metavar="N", type=int, help="Threads per worker (cores divided by workers)."),
+    click.option("--memory", metavar="SIZE", help="Memory of all workers together, for example 2GB (4GB)."),
+    click.option("--device", metavar="NAME", help="Torch device, or several separated by commas (cpu)."),
+    click.option("--scheduler", metavar="ADDRESS", help="Address of a dask scheduler; by default a local cluster."),
+    click.option("--strict", is_flag=True, default=None, help="Exit with code 1 if an item was quarantined."),
     click.option(
         "--set", "assignments", metavar="TABLE.FIELD=VALUE", multiple=True, help="Set any field of the recipe."
     ),
@@ -157,7 +162,7 @@ _RECIPE_OPTIONS = (
 
 
 def overrides(options: Mapping[str, Any]) -> list[str]:
-    """Options of the command line as `table.field=value` texts; `--set` comes last and wins."""
+    """Options of the command line as `table.field=value` texts; `--set` comes last and overrides."""
     texts = []
     for name, field in FIELDS.items():
         value = options.get(name)
@@ -172,7 +177,7 @@ def overrides(options: Mapping[str, Any]) -> list[str]:
 
 
 def _toml(value: Any) -> str:
-    """A value as TOML, so that a folder named 2017 stays a text on the way: JSON is TOML, but for one character."""
+    """Format a value as TOML, so that a folder named 2017 remains text. JSON is valid TOML except for one character."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -189,7 +194,7 @@ def teacher_pairs(texts: tuple[str, ...]) -> dict[str, str]:
         alias, equals, spec = (part.strip() for part in text.partition("="))
         spec = spec_text(spec)
         if not (equals and alias.isascii() and alias.replace("_", "").replace("-", "").isalnum() and spec):
-            raise ConfigError("this names no teacher", found=repr(text), expected="alias=spec, like text='minilm()'")
+            raise ConfigError("this is not a teacher", found=repr(text), expected="alias=spec, like text='minilm()'")
         if alias in pairs:
             raise ConfigError(f"teacher {alias!r} is given twice", found=f"{pairs[alias]} and {spec}")
         pairs[alias] = spec
@@ -219,7 +224,7 @@ def refined_pairs(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def config_of(options: Mapping[str, Any]) -> BuildConfig:
-    """The build that the options describe.
+    """Return the build that the options describe.
 
     Raises:
         ConfigError: unknown names or fields, wrong values, or no teacher left.

@@ -71,7 +71,7 @@ def not_this(dataset: str, folder: Path, expects: str) -> DatasetError:
     names = sorted(path.name for path in folder.iterdir())
     fits = [name for name, signs in _SIGNS.items() if name != dataset and any(any(folder.glob(sign)) for sign in signs)]
     return DatasetError(
-        f"this is not a data set of {dataset!r}",
+        f"this is not the data set {dataset!r}",
         found=f"{folder} holds {some(names)}" if names else f"{folder} is empty",
         expected=expects,
         todo=f"try dataset {' or '.join(repr(name) for name in fits)}" if fits else "check --root",
@@ -130,7 +130,7 @@ def parse_json(text: str, where: str, drop: Collection[str] = ()) -> Any:
         return _JSON.decode(text)
     except (ValueError, RecursionError) as error:
         raise DatasetError(
-            f"{where} is not JSON", found=str(error)[:400], todo="download it again, or mend it"
+            f"{where} is not JSON", found=str(error)[:400], todo="download it again, or repair it"
         ) from error
 
 
@@ -238,7 +238,7 @@ def _below(image: ImageRecord, folder: Path) -> str:
     name = relative_name(str(image.file), folder)
     if name.startswith("/"):
         raise DatasetError(
-            f"the photograph of image {shown(image.image_id)} is outside of the folder of photographs",
+            f"the photograph of image {shown(image.image_id)} is outside the folder of photographs",
             found=shown(image.file),
             expected=f"a path below {folder}",
             todo="give the folder that holds all of them with photos=...",

@@ -101,8 +101,8 @@ def _refuse_other_captions(old: Corpus, read: Corpus) -> None:
         raise DatasetError(
             f"{len(differing)} images of the data set are in the store with other captions or in another split",
             found=some(differing),
-            expected="new images with their captions; images that are there already must be the same",
-            todo="leave these images out, or build another store: rows that are sealed do not change",
+            expected="new images with their captions; images that are already in the store must be unchanged",
+            todo="leave these images out, or build another store: sealed rows cannot change",
         )
 
 
@@ -151,6 +151,6 @@ def _refuse_known_captions(old: Corpus, new: Corpus) -> None:
         raise DatasetError(
             f"{len(taken)} captions of new images have ids that belong to other images of the store",
             found=some(taken["caption_id"].to_list()),
-            expected="ids that the store does not hold",
-            todo="rename them: an id names one caption of a store",
+            expected="ids that are not in the store",
+            todo="rename them: the ids of captions are unique in a store",
         )

@@ -1,8 +1,8 @@
 """Account of a data set: everything that was read is counted as used, quarantined or skipped.
 
-A reader calls `Ledger.seen` where it takes bytes apart (members of an archive, lines and rows of a table, files of a
-folder, entries of a JSON list); `used`, `quarantined` or `skipped` is called where the item is decided on.
-`Ledger.closed` refuses an account that does not balance, so that no item is lost without an entry.
+A reader calls `Ledger.seen` where it parses bytes (members of an archive, lines and rows of a table, files of a folder,
+entries of a JSON list), and `used`, `quarantined` or `skipped` where it decides about the item. `Ledger.closed` refuses
+an account that does not balance, so that no item is lost without an entry.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class DaskExecutor:
                 self._client = Client(self._run.scheduler, timeout=10)
             except (OSError, TimeoutError) as error:
                 raise ConfigError(
-                    f"no dask scheduler answers at {self._run.scheduler}", todo="start one, or leave --scheduler out"
+                    f"no dask scheduler answers at {self._run.scheduler}", todo="start one, or omit --scheduler"
                 ) from error
         else:
             self._cluster = LocalCluster(

@@ -1,10 +1,9 @@
 """The released codes of Listwise ITR (arXiv 2305.16566) and ITM_CLS (by the author of BCLS): five captions an image.
 
 Both index captions with `caption_id // 5` and `5 * image_id`, so every image must have exactly five lines. An image
-with more keeps its first five. One with fewer gets its captions again in turn until there are five: the labels of these
-codes are a maximum over the image's captions, which a repeated caption does not change; as a training sample it counts
-double. With `short="drop"` the image is left out instead. An image without any caption that has an embedding is left
-out.
+with more keeps its first five. In one with fewer, captions are repeated in turn until there are five. The labels
+of these codes are a maximum over the captions, which a repeated caption does not change; as a training sample it counts
+twice. With `short="drop"` the image is left out instead. An image in which no caption has an embedding is left out.
 """
 
 from __future__ import annotations

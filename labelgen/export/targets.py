@@ -1,8 +1,8 @@
-"""`export`: a store written as the files that another code reads.
+"""`export`: a store written as the files that other code reads.
 
-Every target is one function. Files appear whole or not at all, arrays stream through memory in pieces,
-and `export.json`, written last, says from which store the folder was made, what each file is, and what was done with
-items that do not fit. docs/export.md describes every file with the source lines that read it.
+Every target is one function. A file is either complete or absent, arrays are written in pieces, and `export.json`,
+written last, names the store, describes each file, and lists items that the target cannot represent. docs/export.md
+describes every file with the source lines that read it.
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ def _check(store: Store, options: Options, out: Path) -> None:
     if options.short not in ("repeat", "drop"):
         raise ConfigError(f"short={options.short!r} is unknown", expected="repeat or drop")
     if out.resolve().is_relative_to(store.path.resolve()):
-        raise ConfigError(f"{out} is inside the store", todo="a sealed store holds nothing else: choose another folder")
+        raise ConfigError(f"{out} is inside the store", todo="choose a folder outside the store")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / REPORT).is_file())):
         raise ConfigError(
             f"{out} is not an empty folder, and no earlier export",
-            todo="choose another folder; nothing of yours is overwritten",
+            todo="choose another folder; your files are not overwritten",
         )

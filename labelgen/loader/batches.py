@@ -1,7 +1,7 @@
 """Soft labels of finished batches, the base of the adapters of frameworks. numpy only.
 
-Where a framework lets the loader's collate function be chosen, `SoftLabelCollate` does this in the workers. Elsewhere
-`AddSoftLabels` takes a whole batch that carries its ids.
+If the framework accepts a collate function, `SoftLabelCollate` adds the labels in the workers. Otherwise
+`AddSoftLabels` adds them to a whole batch that contains its ids.
 """
 
 from __future__ import annotations

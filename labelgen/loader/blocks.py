@@ -1,8 +1,8 @@
-"""`soft_labels`: the ids of a batch in, similarities out, and what a scheme makes of them. numpy only.
+"""`soft_labels`: from the ids of a batch to the soft labels of a scheme. numpy only.
 
-Every block comes from `Store.block`: float32 products within 1e-6 of the store's similarity, or with `exact` that
-similarity bit for bit. Everything that does not depend on the batch is looked
-up once: `SoftLabeler` holds the store, the scheme and its quantile tables, is picklable, and is what all adapters call.
+Every block comes from `Store.block`: float32 products within 1e-6 of the similarity of the store, or with `exact` that
+similarity bit for bit. `SoftLabeler` holds everything that does not depend on the batch (the store, the scheme and its
+quantile tables), is picklable, and is used by all adapters.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def soft_labels(
     Args:
         image_ids, caption_ids: ids as the store has them. Images may repeat: `same_image` says which are equal.
         scheme: how similarities become targets: a text such as `"cusa(mode='add')"`, or any object of that shape.
-        missing: what happens to ids that the store does not hold and to items without an embedding. `raise`, or
+        missing: what happens to ids that are not in the store and to items without an embedding. `raise`, or
             `mask`: `where` is False for their entries and similarities are 0 there.
         repeats: whether a caption id may be there twice. Twice the same caption is one positive that is counted as a
             negative of the other, so it is an error by default.
@@ -97,7 +97,7 @@ def soft_labels(
             can magnify that difference.
 
     Raises:
-        UnknownIdError: ids that the store does not hold, with the ids.
+        UnknownIdError: ids that are not in the store, with the ids.
         MissingItemError: items without an embedding, with the ids.
         ConfigError: repeated captions, or a request that no teacher of the store serves.
         StoreMismatchError, DatasetError: a patch of another store, or one that does not hold together.
@@ -151,7 +151,7 @@ class SoftLabeler:
         """The rows of a batch; repeated captions are refused here.
 
         Raises:
-            UnknownIdError: ids that the store does not hold, unless `missing` is `mask`.
+            UnknownIdError: ids that are not in the store, unless `missing` is `mask`.
         """
         missing_ok = self.missing == "mask"
         images = self.store.image_index.rows(image_ids, missing_ok=missing_ok)
@@ -214,7 +214,7 @@ class SoftLabeler:
 
 
 def _blank_unknown(block: Float32, relation: Relation, batch: Batch) -> None:
-    """Zeros where a stand-in was compared for an id that the store does not hold."""
+    """Zeros where a stand-in was compared for an id that is not in the store."""
     block[~(batch.known_captions if relation is Relation.T2T else batch.known_images)] = 0
     block[:, ~(batch.known_images if relation is Relation.I2I else batch.known_captions)] = 0
 
@@ -238,7 +238,7 @@ def _refuse_repeats(store: Store, batch: Batch) -> None:
     values, counts = np.unique(batch.captions[batch.known_captions], return_counts=True)
     twice: Sequence[str] = store.caption_ids(values[counts > 1])
     raise ConfigError(
-        f"{len(twice)} captions are there more than once in a batch of {len(batch.captions)}",
+        f"{len(twice)} captions occur more than once in a batch of {len(batch.captions)}",
         found=some(twice),
         expected="every caption once: the copy of a positive would count as a negative",
         todo='sample without replacement, or pass repeats="allow" and leave `same_image` entries out of the loss',

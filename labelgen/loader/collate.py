@@ -1,7 +1,8 @@
 """`SoftLabelCollate`: soft labels for a torch DataLoader, around any collate function.
 
-The work is done where the batch is made, in the loader's workers: they inherit (fork) or reopen (spawn) the store,
-whose pages all processes share. Nothing of the store is copied into a worker and no thread or lock is inherited.
+Labels are computed where the batch is made, in the workers of the loader. Workers inherit (fork) or reopen (spawn) the
+store, whose pages all processes share. No part of the store is copied into a worker, and no thread or lock is
+inherited.
 """
 
 from __future__ import annotations

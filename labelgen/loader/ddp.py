@@ -1,7 +1,7 @@
 """Distributed training: gather ids, not labels.
 
-Soft labels of a global batch are [W B, W B]; its ids are W B short texts. So ranks exchange ids, and each makes the
-part of the labels that it uses, from its own mapping of the store::
+Soft labels of a global batch are [W B, W B]; its ids are W B short texts. So ranks exchange ids, and each
+computes the part of the labels that it uses from the mapped store::
 
     images, captions = gather_ids(batch["image_id"]), gather_ids(batch["caption_id"])
     labels = labeler(images.own, captions.all)        # [B, W B]: own images against the captions of all ranks

@@ -1,8 +1,8 @@
-"""Fine-grained labels of an explicit list of pairs: similarity, weight and target, one number each a pair.
+"""Fine-grained labels of an explicit list of pairs: one similarity, weight and target per pair.
 
-The labels of the scheme `fine_grained` without a batch: a pair may combine any caption with any
-image, and its y says whether it is positive. The similarity is that of the caption with the text of the image, by the
-teacher and the aggregation of the scheme, bit-identical to `soft_labels(exact=True)`.
+The labels of the scheme `fine_grained` without a batch: a pair may combine any caption with any image, and its y says
+whether it is positive. The similarity is that of the caption with the text of the image, by the teacher and the
+aggregation of the scheme, bit-identical to `soft_labels(exact=True)`.
 """
 
 from __future__ import annotations

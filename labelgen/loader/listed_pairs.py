@@ -1,4 +1,4 @@
-"""An explicit list of pairs, (caption, image, y), as rows of a store: what a data set of relevance judgements is.
+"""An explicit list of pairs, (caption, image, y), as rows of a store, for data sets of relevance judgements.
 
 A pair may combine any caption with any image; y = 1 where they belong together. The list is a table of the columns
 `caption_id`, `image_id` and `y` (parquet, CSV, TSV or JSONL).
@@ -46,12 +46,14 @@ class ListedPairs:
         Raises:
             ArrayError: columns of several lengths.
             DatasetError: a y that is neither 0 nor 1, or a pair that is listed twice, with one y or with both.
-            UnknownIdError: ids that the store does not hold.
+            UnknownIdError: ids that are not in the store.
         """
         captions, images, values = list(caption_ids), list(image_ids), list(y)
         if not len(captions) == len(images) == len(values):
             lengths = f"{len(captions)} captions, {len(images)} images, {len(values)} values of y"
-            raise ArrayError("these are not the columns of one list of pairs", found=lengths, expected="one length")
+            raise ArrayError(
+                "the columns of a list of pairs have different lengths", found=lengths, expected="one length"
+            )
         positives = _positives(values)
         rows = _rows(store, captions, images)
         _refuse_repeats(*rows, positives, captions, images)
@@ -63,7 +65,7 @@ def read_pairs(store: Store, path: str | Path) -> ListedPairs:
 
     Raises:
         DatasetError: no such table, a column or a value is missing, and what `ListedPairs.of` refuses.
-        UnknownIdError: ids that the store does not hold.
+        UnknownIdError: ids that are not in the store.
     """
     file = Path(path)
     if file.suffix not in SUFFIXES or not file.is_file():
@@ -77,7 +79,7 @@ def read_pairs(store: Store, path: str | Path) -> ListedPairs:
         near = {name: difflib.get_close_matches(name, there, n=1, cutoff=0.5) for name in lacking}
         renamed = ", ".join(f"{found[0]!r} to {name!r}" for name, found in near.items() if found)
         raise DatasetError(
-            f"{file.name} is no list of pairs: it lacks {', '.join(lacking)}",
+            f"{file.name} is not a list of pairs: it lacks {', '.join(lacking)}",
             found=f"columns {', '.join(there)}",
             expected="columns caption_id, image_id and y (1: they belong together, 0: they do not)",
             todo=f"rename {renamed}" if renamed else "",
@@ -118,10 +120,10 @@ def _rows(store: Store, captions: Sequence[Any], images: Sequence[Any]) -> tuple
     if any(unknown.values()):
         named = (f"{len(ids)} {kind} ids: {some(ids)}" for kind, ids in unknown.items() if ids)
         raise UnknownIdError(
-            "the list of pairs has ids that the store does not hold",
+            "the list of pairs has ids that are not in the store",
             found="; ".join(named),
             expected=f"ids such as caption {store.caption_ids([0])[0]!r} and image {store.image_ids([0])[0]!r}",
-            todo="was the store made of this data set, and of all splits that the list has?",
+            todo="build the store from this data set, with all splits of the list",
         )
     return found
 

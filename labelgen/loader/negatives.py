@@ -1,7 +1,7 @@
 """Hard negatives from the stored lists, without those that a teacher finds too good to be negatives. numpy only.
 
-The best entries of a list are where false negatives are: pairs that nobody labelled and that are right. So a list is
-read from the first entry whose similarity is not above a threshold.
+The best entries of a list include false negatives: unannotated pairs that are right. So a list is read from the first
+entry whose similarity is not above a threshold.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class HardNegatives:
         """Negatives of the queries with these ids or rows.
 
         Raises:
-            UnknownIdError, IndexError: queries that the store does not hold.
+            UnknownIdError, IndexError: queries that are not in the store.
         """
         queries = self._query_rows(ids, rows)
         listed = self.store.neighbors(self.relation, rows=queries, k=self.k, alias=self.alias, scope=self.scope)

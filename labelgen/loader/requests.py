@@ -25,7 +25,7 @@ def reader_of(store: Store, request: BlockRequest) -> BlockReader:
     reader = store.block_reader(request.relation, request.alias, "mean" if how == "mean" else "max")
     if how != "max" and reader.offsets is None:
         raise ConfigError(
-            f"i2t of teacher {reader.alias!r} compares single rows: there is nothing to aggregate",
+            f"i2t of teacher {reader.alias!r} compares single rows, so there is nothing to aggregate",
             found=f"aggregation={how!r}",
         )
     return reader

@@ -1,8 +1,8 @@
 """Batches of related items, from the stored neighbour lists. numpy only; shaped like torch's batch samplers.
 
-Random batches hold few pairs that a teacher finds similar: of 65,280 pairs of a random COCO batch of 256 about seven
-are in a stored list of 64. Here an epoch is made of *groups*, an item and its nearest neighbours that are still free,
-and batches of groups, so that soft labels are informative and negatives are hard.
+Random batches contain few pairs that a teacher finds similar: of 65,280 pairs of a random COCO batch of 256 about seven
+are in a stored list of 64. Here an epoch consists of *groups*, an item and its nearest neighbours that are not in a
+group yet, and batches of groups, so that soft labels are informative and negatives are hard.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class NeighborBatchSampler:
         wrong = [name for name, value in self._identity().items() if state.get(name) != value]
         if wrong:
             raise ConfigError(
-                "the state is that of another sampler",
+                "the state belongs to another sampler",
                 found=", ".join(f"{name}={state.get(name)!r}" for name in wrong),
                 expected=", ".join(f"{name}={self._identity()[name]!r}" for name in wrong),
                 todo="make the sampler with the same arguments and store; or start the epoch again",

@@ -1,9 +1,8 @@
 """Losses over all pairs of candidates of every query, without keeping them: value and gradient, a block of queries at a
 time.
 
-Such a loss has B^3 terms. Nothing of that size is kept: a kernel gets some queries, makes the pairs of their
-candidates, and gives value and gradient of each query; then the pairs are forgotten. What lives is O(B^2), forward and
-backward.
+Such a loss has B^3 terms. A kernel computes value and gradient for a few queries from the pairs of their
+candidates, which are then freed. Memory is O(B^2), forward and backward.
 """
 
 from __future__ import annotations

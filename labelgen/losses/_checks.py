@@ -1,6 +1,6 @@
-"""Checks of losses: of shapes and types always, of values only inside `check_values()`.
+"""Checks of losses: shapes and types always, values only inside `check_values()`.
 
-Looking at values makes an accelerator wait for the numbers, so by default nothing does.
+Reading values synchronises with the accelerator, so it is off by default.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def floating(name: str, array: Array) -> None:
     """Refuse what is not an array of real floating-point numbers."""
     xp = namespace_of(name, array)
     if not xp.isdtype(array.dtype, "real floating") and "float16" not in str(array.dtype):
-        raise ArrayError(f"{name} are no real numbers", found=str(array.dtype), expected="float16 to float64")
+        raise ArrayError(f"{name} are not real numbers", found=str(array.dtype), expected="float16 to float64")
 
 
 def matrix(name: str, array: Array, *, square: bool) -> None:
@@ -60,7 +60,7 @@ def mask(name: str, array: Array, shape: tuple[int, ...]) -> None:
     """Refuse a mask that is not bool of the given shape."""
     shaped(name, array, shape)
     if "bool" not in str(array.dtype):
-        raise ArrayError(f"{name} is no mask", found=str(array.dtype), expected="bool, True where an entry counts")
+        raise ArrayError(f"{name} is not a mask", found=str(array.dtype), expected="bool, True where an entry counts")
 
 
 def temperature(name: str, value: float | Array) -> None:

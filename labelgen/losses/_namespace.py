@@ -1,7 +1,7 @@
 """The array library of the scores: everything in this package is written against the array API standard.
 
-Scores may be numpy, torch or JAX arrays. What stands beside them (relevance, masks) may be of the same library or
-numpy, which is moved to where the scores are. It is a constant: no gradient flows into it.
+Scores may be numpy, torch or JAX arrays. Relevance and masks may be of the same library, or numpy, and are then
+moved to the device of the scores. They are constants without gradient.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""torch modules around the losses: the totals of the published methods, temperatures that are learnt within bounds.
+"""torch modules of the losses: the total losses of the published methods, with temperatures learned within bounds.
 
-Everything is computed by the pure functions of `labelgen.losses`; a module holds parameters and weights.
+The functions of `labelgen.losses` compute everything; a module only has parameters and weights.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Triplet losses over the negatives of a batch, and the loss of method 4 over explicit pairs.
 
-For query i with own candidate i, margin m and the negatives j that `where` leaves (never i itself)::
+For query i with its positive candidate i, margin m and the negatives j allowed by `where` (never i itself)::
 
     x_ij = s_ij - s_ii + margin
 

@@ -1,4 +1,4 @@
-"""Masks of a batch: pairs that a patch makes right beside the annotated ones, and pairs that count at all.
+"""Masks of a batch: which pairs are positive, including those added by a patch, and which pairs count.
 
 `masks` is a pure function of ids. `bind` turns a patch into rows of a store once, for a loader that masks many batches.
 Both agree where a batch gives the image of each caption.

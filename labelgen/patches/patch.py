@@ -119,10 +119,10 @@ def read(path: str | Path) -> Patch:
         return _from_json(file.name, data)
     frame = _table(file.name, data)
     if "store_id" not in frame.columns or frame.height == 0:
-        raise DatasetError(f"{file.name} is no patch", found=", ".join(frame.columns), expected=", ".join(COLUMNS))
+        raise DatasetError(f"{file.name} is not a patch", found=", ".join(frame.columns), expected=", ".join(COLUMNS))
     ids = frame["store_id"].unique().to_list()
     if len(ids) != 1 or not ids[0]:
-        raise DatasetError(f"{file.name} is not about one store", found=some(ids), todo="split it by store_id")
+        raise DatasetError(f"{file.name} names several stores", found=some(ids), todo="split it by store_id")
     return Patch(str(ids[0]), frame)
 
 
@@ -151,7 +151,7 @@ def validate(patch: Patch, store: Store) -> None:
 
     Raises:
         StoreMismatchError: it belongs to another store.
-        UnknownIdError: ids that the store does not hold.
+        UnknownIdError: ids that are not in the store.
         DatasetError: `add_positive` of a pair that the data set has already.
     """
     if patch.store_id != store.manifest.store_id:
@@ -166,7 +166,7 @@ def validate(patch: Patch, store: Store) -> None:
         absent = [item for item, row in zip(ids, look_up(ids, missing_ok=True).tolist(), strict=True) if row < 0]
         if absent:
             raise UnknownIdError(
-                f"the patch names {len(absent)} {kind}s that the store does not hold",
+                f"the patch names {len(absent)} {kind}s that are not in the store",
                 found=some(absent),
                 expected=f"ids of {store.path}",
                 todo="correct or remove these decisions",
@@ -245,7 +245,7 @@ def _arranged(frame: pl.DataFrame, store_id: str) -> pl.DataFrame:
     unknown = [name for name in frame.columns if name not in COLUMNS]
     if unknown or "decision" not in frame.columns:
         what = f"unknown columns {some(unknown)}" if unknown else "no column 'decision'"
-        raise DatasetError("this is no table of decisions", found=what, expected=", ".join(COLUMNS))
+        raise DatasetError("this is not a table of decisions", found=what, expected=", ".join(COLUMNS))
     types = {name: pl.Float64 if name == "score" else pl.String for name in COLUMNS}
     try:
         columns = [pl.Series(name, _values(frame, name), dtype=kind) for name, kind in types.items()]
@@ -270,10 +270,10 @@ def _from_json(name: str, data: bytes) -> Patch:
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{name} is no JSON", found=str(error)) from error
+        raise DatasetError(f"{name} is not JSON", found=str(error)) from error
     wrong = schema_problems(document, "patch.v1")
     if wrong:
-        raise DatasetError(f"{name} is no patch", found=some(wrong, 3), expected="schemas/patch.v1.json")
+        raise DatasetError(f"{name} is not a patch", found=some(wrong, 3), expected="schemas/patch.v1.json")
     return Patch.of(document["store_id"], document["decisions"])
 
 

@@ -2,7 +2,7 @@
 
 Removed are dropped captions, dropped images with their captions, merged items (not the one that they are merged into),
 and captions whose annotated pair is masked: such a caption does not describe its image. An image whose captions are all
-removed is kept without captions. Added pairs cannot be part of records; they remain decisions, see `remaining`.
+removed is kept without captions. Added pairs cannot be expressed as records and remain decisions (`remaining`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def without(records: Records, patch: Patch) -> Records:
     """Return the records that a patch leaves, in their order.
 
     Raises:
-        UnknownIdError: the patch names images or captions that the data set does not hold.
+        UnknownIdError: the patch names images or captions that are not in the data set.
     """
     held = {
         "image": {image.image_id for image in records.images},
@@ -60,7 +60,7 @@ def without(records: Records, patch: Patch) -> Records:
         absent = [item for item in named(patch, kind) if item not in ids]  # type: ignore[arg-type]
         if absent:
             raise UnknownIdError(
-                f"the patch names {len(absent)} {kind}s that the data set does not hold",
+                f"the patch names {len(absent)} {kind}s that are not in the data set",
                 found=some(absent),
                 expected="ids of the data set that was reviewed",
                 todo="check --dataset and --root, or correct these decisions",

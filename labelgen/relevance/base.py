@@ -1,8 +1,8 @@
-"""The protocol of schemes: which blocks of similarities one requests, and the soft labels that it makes of them.
+"""The protocol of schemes: the blocks of similarities a scheme requests, and the soft labels it computes from them.
 
-A scheme is a pure function from the similarities of a batch (`Blocks`) to `SoftLabels`. It opens no
-store, so anything that can make blocks can use it; `labelgen.loader` makes them from a store. A scheme prints as text
-and parses back: `str(scheme("cusa(mode='add')").spec)`, and is registered in the entry-point group `labelgen.schemes`.
+A scheme is a pure function from the similarities of a batch (`Blocks`) to `SoftLabels`. It opens no store, so anything
+that can make blocks can use it; `labelgen.loader` makes them from a store. A scheme prints as text and parses back:
+`str(scheme("cusa(mode='add')").spec)`, and is registered in the entry-point group `labelgen.schemes`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class BlockRequest:
             raise ConfigError(f"aggregation={self.aggregation!r} is unknown", expected=", ".join(SET_AGGREGATIONS))
         if self.relation is not Relation.I2T and self.aggregation != "max":
             raise ConfigError(
-                f"{self.relation} compares single rows: there is nothing to aggregate",
+                f"{self.relation} compares single rows, so there is nothing to aggregate",
                 found=f"aggregation={self.aggregation!r}",
             )
 

@@ -1,8 +1,8 @@
 """Fusions: one number for a pair from the similarities of several teachers, relations and aggregations.
 
 A fusion is a pure function of arrays of one shape, named by a spec. `of` lists its inputs, written as a `BlockRequest`
-prints: `i2t.text`, `i2t.text.mean`, `i2i.image`, `i2t.clip`. Parameters are part of the spec, so a fusion that was
-fitted once is the same everywhere. Higher is more alike; an entry that any input does not know (NaN) is NaN.
+prints: `i2t.text`, `i2t.text.mean`, `i2i.image`, `i2t.clip`. Parameters are part of the spec, so a fitted
+fusion is reproducible. Higher is more alike; an entry is NaN if it is NaN in any input.
 
 ====================  ================================================================================================
 `mean`                sum w_t z_t / sum w_t,  z_t = (x_t - centre_t) / scale_t
@@ -231,7 +231,8 @@ def parse_request(text: str) -> BlockRequest:
         return BlockRequest(Relation(relation), alias or None, aggregation)
     except ValueError as error:
         raise ConfigError(
-            f"{text!r} names no label", expected="relation.teacher or relation.teacher.aggregation, like i2t.text.mean"
+            f"{text!r} is not the name of a label",
+            expected="relation.teacher or relation.teacher.aggregation, like i2t.text.mean",
         ) from error
 
 

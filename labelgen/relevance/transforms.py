@@ -1,7 +1,7 @@
-"""From similarities to relevance: read-time choices that a store never fixes. Pure functions of numpy arrays.
+"""Transforms from similarities to relevance, chosen when a store is read. Pure functions of numpy arrays.
 
-A transform has a text form, so that a scheme can carry it: `"affine"`, `"threshold(percentile=90)"`, or a list of such,
-which are applied from left to right. Some look at whole rows (`softmax`, `row_normalise`): a scheme applies these to
+A transform has a text form, so that it can be an argument of a scheme: `"affine"`, `"threshold(percentile=90)"`, or a
+list, applied from left to right. Some depend on whole rows (`softmax`, `row_normalise`): a scheme applies these to
 the rows of the transpose for the text-to-image half.
 """
 
@@ -111,7 +111,7 @@ def row_normalise(similarity: Float32, context: Context) -> Float32:
     """
     counted = np.where(context.where, similarity, np.float32(0))
     if (counted < 0).any():
-        raise ConfigError("row_normalise met a negative similarity", todo="put relu, clip or affine before it")
+        raise ConfigError("row_normalise needs non-negative similarities", todo="put relu, clip or affine before it")
     return _rows_to_one(counted)
 
 
@@ -182,7 +182,7 @@ def _shares(count: int, weights: Sequence[float] | None) -> Float32:
         raise ConfigError(
             f"a mean of {count} blocks",
             found=f"weights {given.tolist()}",
-            expected="as many weights, none negative, of a sum above 0",
+            expected="as many weights, none negative, with a sum above 0",
         )
     return np.asarray(given / total, np.float32)
 

@@ -1,8 +1,8 @@
-"""The seam between what is searched and who searches.
+"""Interface of search engines: products, requests, strips and partial lists.
 
 Similarity is defined by the store: for two stored float16 rows x, y it is `float32((x.y) / sqrt((x.x)(y.y)))` with the
 three sums in float64, where they are exact. An engine may find its candidates in any precision; the keys it returns
-hold that similarity, bit for bit.
+contain exactly this similarity.
 
 A *product* is one matrix of similarities that serves several relations at once:
 
@@ -16,8 +16,8 @@ product    rows x columns          relations
 
 Work is cut on image boundaries (`Strip`): the images [first, last) and their captions as queries, and ranges of images
 (with their captions) as candidates. An engine may return lists for query rows only, or, where the product is symmetric
-and strips cover each pair of ranges once, for candidate rows too: lists are *partial*, and a merge per shard makes the
-final ones whatever their number and order.
+and strips cover each pair of ranges once, for candidate rows too: lists are *partial*, and a merge per shard combines
+them into the final ones, in any number and order.
 """
 
 from __future__ import annotations

@@ -6,20 +6,20 @@ similarity as `exact.py` defines it, and t what a search computes:
 1. *Unit rows.* With r = float32(1 / sqrt(x.x)), x.x exact, the row is scaled to a[i] = float32(x[i] r), so
    a[i] = x[i]/|x| (1 + e), |e| <= h := (1 + u)^2 (1 + 3v) - 1. Nothing underflows: |x[i]| >= 2^-24 or 0, r >= 2^-3.
    The same holds for b and y. By Cauchy-Schwarz sum |a[i] b[i]| <= (1 + h)^2, and |a.b - c| <= (1 + h)^2 - 1.
-2. *The product.* Whatever the order of the sum of d products, with or without fused multiply-add, every term meets at
-   most d roundings, so |t - a.b| <= g(d) sum |a[i] b[i]|, with g(m) = m u / (1 - m u). Products that are not 0 are at
-   least 2^-54: no underflow.
+2. *The product.* Whatever the order of the sum of d products, with or without fused multiply-add, every term is
+   rounded at most d times, so |t - a.b| <= g(d) sum |a[i] b[i]|, with g(m) = m u / (1 - m u). Products that are not 0
+   are at least 2^-54: no underflow.
 3. *The definition's own rounding.* |s - c| <= u + 4v: products, root, quotient in float64, one rounding to float32.
 
 Together |t - s| <= (1 + h)^2 (1 + g(d)) - 1 + u + 4v. The maximum over a set keeps the bound.
 
 The bound assumes float32 arithmetic. Units that drop bits of float32 inputs (TF32, bfloat16) break it, so an engine
-must refuse them, or reckon with what is dropped:
+must refuse them or include the loss in its bound:
 
-*bfloat16.* Let unit rows a, b be rounded to a', b' with |a - a'|, |b - b'| <= r, where r is measured on the rows at
-hand. |a.b - a'.b'| <= |a - a'||b| + |a'||b - b'| <= r (1 + h) (2 + r) by Cauchy-Schwarz. Products of bfloat16 numbers
-are float32 numbers; they are summed in float32, and units may cut where they should round, or flush what is subnormal:
-every one of d + 32 steps is given 2 u of the sum of magnitudes, (1 + h + r)^2 at most. A result is rounded to the 8
+*bfloat16.* Let unit rows a, b be rounded to a', b' with |a - a'|, |b - b'| <= r, where r is measured on the actual
+rows. |a.b - a'.b'| <= |a - a'||b| + |a'||b - b'| <= r (1 + h) (2 + r) by Cauchy-Schwarz. Products of bfloat16 numbers
+are float32 numbers; they are summed in float32, and units may truncate instead of rounding, or flush subnormal numbers:
+each of d + 32 steps is allowed 2 u of the sum of magnitudes, (1 + h + r)^2 at most. A result is rounded to the 8
 bits of bfloat16, to nearest, and is then off by at most 2^-8 of its own magnitude.
 
 *Means as rows.* The mean of the cosines of n rows with b is (mean of the n unit rows).b. Computed in float32 (n - 1
@@ -27,9 +27,9 @@ sums and a quotient) from rows as in 1, the mean is off by at most g(n)(1 + h) +
 inequality. So (1 + h)(1 + g(n)) takes the place of 1 + h, on both sides for simplicity, and the exact mean's own
 roundings are added: u + (n + 2) v.
 
-*The certificate.* A search keeps some candidates of a query and knows a `dropped` that no left-out candidate's t
-exceeds. All kept ones are scored exactly; let e be the (k+1)-th best of these scores. If dropped + bound < e, then
-every left-out candidate has s < e: the k + 1 best are among the kept ones, ties included.
+*The certificate.* A search keeps some candidates of a query and has an upper bound `dropped` of t for all others. All
+kept ones are scored exactly; let e be the (k+1)-th best of these scores. If dropped + bound < e, then every left-out
+candidate has s < e: the k + 1 best are among the kept ones, ties included.
 """
 
 from __future__ import annotations

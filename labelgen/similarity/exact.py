@@ -1,4 +1,4 @@
-"""Similarity as the store defines it: the one place that holds the formula.
+"""Similarity as the store defines it; the formula is only here.
 
 For two stored float16 rows x, y::
 
@@ -11,8 +11,8 @@ device, and the result is the same bits everywhere. Consequences: it is symmetri
 the root of a correctly rounded square is the number itself; nothing exceeds 1, because by Cauchy-Schwarz the float64
 quotient is at most 1 + 2^-51, which rounds to 1.
 
-A row with x.x == 0 is *dead* (an item that failed). It has no similarity: where a number must stand it is -inf, and
-aggregations leave it out.
+A row with x.x == 0 is *dead* (an item that failed). It has no similarity: it is -inf where a number is required, and
+aggregations skip it.
 """
 
 from __future__ import annotations

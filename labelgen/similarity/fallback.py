@@ -1,9 +1,9 @@
-"""Lists that a fast search could not prove, searched again in float64; queries with equal rows once.
+"""Search again in float64 what a fast search could not prove; queries with equal rows are searched once.
 
-What is not proven is mostly near a text that stands hundreds of times: its copies are more near ties than a list
-has places. The copies are queries too, with equal similarities to everything. Their lists differ in one thing, that
-nobody is compared with the own image; so one list is made that leaves nobody out and is longer by what is own, and
-everyone leaves out the own image of it.
+Most unproven lists belong to a text that occurs hundreds of times: its copies are more near ties than a list has
+places. The copies are also queries, and equal queries have equal similarities to everything. Their lists differ only in
+the image that is excluded, that of the query itself. So one longer list is computed without exclusions, and each query
+removes its own image from it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from labelgen.similarity.reference import exact_lists, least_bytes
 from labelgen.similarity.sort_keys import PAD_KEY
 from labelgen.types import Int64, UInt64
 
-#: Queries of one call, and bytes that it may use, which a thread of an engine has beside its lists.
+#: Queries of one call, and the bytes it may use; engines reserve them for each thread.
 _QUERIES, _BYTES = 256, 64 * 10**6
 _UNIT = np.uint64(0xFFFFFFFF)
 
-#: Runs a function on every item with all threads.
+#: (function, items) -> results, computed by all threads.
 Spread: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
 
 def search_again(plan: SearchPlan, strip: Strip, request: ListRequest, queries: Int64, spread: Spread) -> UInt64:
-    """Sorted keys [len(queries), k + 1] of some query rows of a strip.
+    """Return sorted keys [len(queries), k + 1] of some query rows of a strip.
 
     Args:
-        queries: ascending query rows of the relation: images or captions.
+        queries: query rows of the relation (images or captions), ascending.
     """
     if not len(queries):
         return np.empty((0, request.k + 1), np.uint64)
@@ -49,20 +49,20 @@ def search_again(plan: SearchPlan, strip: Strip, request: ListRequest, queries: 
 
 
 def _distinct(query: Side, queries: Int64) -> tuple[Int64, Int64]:
-    """Positions of the first of equal queries, and for every query the place of its own among these."""
-    if query.grouped:  # sets of rows: each for itself
+    """Return the positions of distinct queries, and for each query the index of its equal among them."""
+    if query.grouped:  # a query is a set of rows, and sets are rarely equal
         return np.arange(len(queries)), np.arange(len(queries))
     rows = np.ascontiguousarray(query.rows.take(queries))
     bits = rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).ravel()
     _, first, place = np.unique(bits, return_index=True, return_inverse=True)
-    order = np.argsort(first)  # ascending, as `exact_lists` wants its queries
+    order = np.argsort(first)  # ascending, as `exact_lists` requires
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     return first[order], rank[place]
 
 
 def _without_own(keys: UInt64, images: Int64, candidate: Side) -> UInt64:
-    """Sorted lists without the candidates of the given images, one of every list."""
+    """Remove from each sorted list the candidates of the given image."""
     units = np.where(keys == PAD_KEY, 0, keys & _UNIT).astype(np.int64)
     own = candidate.images(units.ravel()).reshape(units.shape) == images[:, None]
     return np.sort(np.where(own, PAD_KEY, keys), axis=1)

@@ -1,4 +1,4 @@
-"""From candidates found approximately to certified lists: exact scores, canonical order, and the proof."""
+"""Certified lists from approximate candidates: exact scores, canonical order, and the proof."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from labelgen.similarity.groups import cut, rows_of, sides
 from labelgen.similarity.sort_keys import PAD_KEY, decode, encode
 from labelgen.types import PAD_SCORE, Bool, Float32, Float64, Int64, UInt64
 
-#: Embedding rows in pairs -> their exact x.y.
+#: (rows, row numbers, rows, row numbers) -> exact x.y of each pair.
 PairDots: TypeAlias = Callable[[Rows, Int64, Rows, Int64], Float64]
 
 
@@ -26,11 +26,11 @@ class Candidates:
 
     Attributes:
         queries: query rows (images or captions), [n].
-        owner: position in `queries` of every candidate, ascending, [c].
-        ids: the candidates, [c].
-        members: where one side is grouped: the embedding row that makes the maximum, or -1 for all members, [c].
+        owner: position in `queries` of each candidate, ascending, [c].
+        ids: candidate rows, [c].
+        members: if one side is grouped, the embedding row that gives the maximum, or -1 for all members; [c].
         values: computed similarities, [c].
-        dropped: what no candidate exceeds that was left out, -inf where none was; [n].
+        dropped: upper bound of the candidates left out, -inf if none; [n].
     """
 
     queries: Int64
@@ -46,11 +46,11 @@ class SearchFacts:
     """Evidence of one search, for receipts.
 
     Attributes:
-        rescored: pairs of rows that were scored exactly.
-        fell_back: query rows that were searched in float64.
+        rescored: pairs of rows scored exactly.
+        fell_back: query rows searched in float64.
         bound: largest possible error of a computed similarity.
         largest_error: largest error seen.
-        margin: smallest margin by which a certificate held, None where no candidate was left out.
+        margin: smallest margin of a proof, None if no candidate was left out.
     """
 
     rescored: int = 0
@@ -60,7 +60,7 @@ class SearchFacts:
     margin: float | None = None
 
     def add(self, other: SearchFacts) -> None:
-        """Take in the facts of another part of the same search."""
+        """Add the facts of another part of the same search."""
         self.rescored += other.rescored
         self.fell_back += other.fell_back
         self.bound = max(self.bound, other.bound)
@@ -74,12 +74,12 @@ class SearchFacts:
 
 @dataclass
 class Rescorer:
-    """Scores the candidates of one request exactly.
+    """Exact scoring of the candidates of one request.
 
     Attributes:
         query_dots, candidate_dots: x.x by embedding row, 0 for dead rows.
         errors: bounds of computed similarities, of `error_bounds.py`, for this request.
-        pairs: pairs of rows scored together, about 100 bytes each.
+        pairs: pairs of rows scored at once, about 100 bytes each.
     """
 
     plan: SearchPlan
@@ -96,20 +96,20 @@ class Rescorer:
         self._query, self._candidate = sides(self.plan, self.request.relation)
 
     def scored(self, found: Candidates) -> UInt64:
-        """Sorted keys of all candidates of every query; [n, most], padded.
+        """Return the sorted keys of all candidates of each query; [n, most], padded.
 
         Raises:
-            LabelgenError: a computed similarity is off by more than the bound, so nothing is proven.
+            LabelgenError: a computed similarity is off by more than the bound, which the proof depends on.
         """
         scores = self._scores(found)
         self._check_errors(scores, found.values)
         return _sorted(found, encode(scores, found.ids))
 
     def proven(self, keys: UInt64, dropped: Float32) -> Bool:
-        """Whether nothing that was left out can be among the best; sorted keys [n, k + 1]; `dropped`: `Candidates`."""
+        """Return the mask of lists (sorted keys [n, k + 1]) that no candidate below the bound `dropped` can change."""
         last = decode(keys[:, -1:])[0][:, 0].astype(np.float64)
         limit = dropped.astype(np.float64)  # a float32 sum could round the bound away
-        with np.errstate(invalid="ignore"):  # -inf - -inf: nothing held and nothing dropped
+        with np.errstate(invalid="ignore"):  # -inf - -inf: an empty list without dropped candidates
             margin = last - (limit + self.errors.of(limit))
         nothing_dropped = dropped == PAD_SCORE
         proven: Bool = nothing_dropped | (margin > 0)
@@ -120,11 +120,11 @@ class Rescorer:
         return proven
 
     def listed(self, found: Candidates) -> UInt64:
-        """Sorted keys [n, k + 1] of all queries, from their candidates alone: nothing is proven."""
+        """Return sorted keys [n, k + 1] of all queries from their candidates, without a proof."""
         return first_keys(_sorted(found, encode(self._scores(found), found.ids)), self.request.k + 1)
 
     def _scores(self, found: Candidates) -> Float32:
-        """Exact similarity of every candidate."""
+        """Exact similarity of each candidate."""
         queries = found.queries[found.owner]
         scores = np.empty(len(found.ids), np.float32)
         if not (self._query.grouped or self._candidate.grouped):
@@ -158,14 +158,14 @@ class Rescorer:
         if not (errors <= self.errors.of(values.astype(np.float64))).all():
             raise LabelgenError(
                 "products on this device are less precise than float32",
-                found=f"a similarity that is off by {error:.2e}",
+                found=f"a similarity off by {error:.2e}",
                 expected=f"at most {self.errors.largest:.2e}, which holds for any order of float32 sums",
                 todo="search with the engine 'numpy', or switch reduced precision off",
             )
 
 
 def _sorted(found: Candidates, keys: UInt64) -> UInt64:
-    """Keys of candidates as one sorted row a query."""
+    """Sorted keys of the candidates, one row per query."""
     counts = np.bincount(found.owner, minlength=len(found.queries))
     place = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
     table = np.full((len(found.queries), int(counts.max(initial=1))), PAD_KEY)
@@ -175,7 +175,7 @@ def _sorted(found: Candidates, keys: UInt64) -> UInt64:
 
 
 def first_keys(keys: UInt64, count: int) -> UInt64:
-    """The first `count` of sorted keys, padded where there are fewer; [n, c] -> [n, count]."""
+    """Return the first `count` sorted keys, padded if there are fewer; [n, c] -> [n, count]."""
     found = np.full((len(keys), count), PAD_KEY)
     found[:, : keys.shape[1]] = keys[:, :count]
     return found

@@ -28,17 +28,17 @@ _ROW_BITS = np.uint64(0xFFFFFFFF)
 
 
 @dataclass(frozen=True)
-class Layout:
-    """An order of the images of a store.
+class RowOrder:
+    """Order of the images of a store during a search.
 
     Attributes:
-        order: image ranges of the store, in the order of the layout; they cover all images.
-        splits: image ranges of the layout, one a split (or a split and all others).
-        scope: the only scope that this layout is good for, None for all.
-        split: number of the split whose queries are meant where `scope` is `cross`.
+        spans: image ranges of the store, in this order; together they cover all images.
+        splits: image ranges in this order, one per split (scope `cross`: the split of the queries, then all others).
+        scope: the scope this order is valid for, None for all.
+        split: number of the split of the queries, if `scope` is `cross`.
     """
 
-    order: tuple[Span, ...]
+    spans: tuple[Span, ...]
     splits: tuple[Span, ...]
     scope: Scope | None = None
     split: int = 0
@@ -49,21 +49,21 @@ class Layout:
         return self.scope is None
 
     def place(self, image: int) -> int:
-        """Place of an image of the store in the layout."""
+        """Position of an image of the store in this order."""
         at, start = next(
             (at, start)
-            for at, (start, stop) in zip(_starts(self.order), self.order, strict=True)
+            for at, (start, stop) in zip(_starts(self.spans), self.spans, strict=True)
             if start <= image < stop
         )
         return at + image - start
 
     def border(self, old: int) -> list[int]:
-        """Position of the first appended image in each range of `splits`; `old`: images of the store before it."""
-        starts = _starts(self.order)
+        """Position of the first appended image in each range of `splits`; `old`: images before the append."""
+        starts = _starts(self.spans)
         counts = [
             sum(
                 max(0, min(stop, old) - start)
-                for at, (start, stop) in zip(starts, self.order, strict=True)
+                for at, (start, stop) in zip(starts, self.spans, strict=True)
                 if first <= at < last
             )
             for first, last in self.splits
@@ -71,59 +71,59 @@ class Layout:
         return [first + count for (first, _), count in zip(self.splits, counts, strict=True)]
 
 
-def layouts(splits: Sequence[Sequence[Span]], scopes: Iterable[Scope]) -> list[Layout]:
-    """The layouts that the lists of some scopes are searched in; one, the rows as they are, where splits are ranges.
+def row_orders(splits: Sequence[Sequence[Span]], scopes: Iterable[Scope]) -> list[RowOrder]:
+    """Return the row orders for lists of some scopes: only that of the store if every split is one range.
 
     Args:
-        splits: image ranges of every split, ascending; all together they cover all images.
+        splits: image ranges of each split, ascending; together they cover all images.
     """
     ranges = sorted(span for spans in splits for span in spans)
     if all(len(spans) <= 1 for spans in splits):
-        return [Layout(((0, ranges[-1][1] if ranges else 0),), tuple(ranges))]
+        return [RowOrder(((0, ranges[-1][1] if ranges else 0),), tuple(ranges))]
     sizes = [sum(stop - start for start, stop in spans) for spans in splits]
     found = []
     for scope in dict.fromkeys(scopes):
         if scope == "split":
             stops = np.cumsum(sizes).tolist()
             borders = tuple(zip([0, *stops], stops, strict=False))
-            found.append(Layout(tuple(span for spans in splits for span in spans), borders, scope))
+            found.append(RowOrder(tuple(span for spans in splits for span in spans), borders, scope))
             continue
         for number, spans in enumerate(splits):
             others = [span for span in ranges if span not in spans]
             borders = ((0, sizes[number]), (sizes[number], sum(sizes)))
-            found.append(Layout((*spans, *others), borders, scope, number))
+            found.append(RowOrder((*spans, *others), borders, scope, number))
     return found
 
 
-def lay_out(plan: SearchPlan, layout: Layout) -> SearchPlan:
-    """The plan as an engine sees it in a layout; its requests are those that the layout is good for."""
-    requests = tuple(request for request in plan.requests if layout.scope in (None, request.scope))
-    if layout.unchanged:
-        return replace(plan, requests=requests, splits=layout.splits)
+def reorder(plan: SearchPlan, order: RowOrder) -> SearchPlan:
+    """Return the plan in a row order, with the requests this order is valid for."""
+    requests = tuple(request for request in plan.requests if order.scope in (None, request.scope))
+    if order.unchanged:
+        return replace(plan, requests=requests, splits=order.splits)
     sizes = np.diff(plan.offsets)
-    laid = np.concatenate([sizes[start:stop] for start, stop in layout.order])
-    captions = _spans(plan.offsets, layout, "text")
+    ordered_sizes = np.concatenate([sizes[start:stop] for start, stop in order.spans])
+    captions = _spans(plan.offsets, order, "text")
     return replace(
         plan,
-        text=None if plan.text is None else LaidOutRows(plan.text, captions),
-        image=None if plan.image is None else LaidOutRows(plan.image, layout.order),
-        offsets=np.concatenate([[0], np.cumsum(laid)]).astype(np.int64),
-        splits=layout.splits,
+        text=None if plan.text is None else ReorderedRows(plan.text, captions),
+        image=None if plan.image is None else ReorderedRows(plan.image, order.spans),
+        offsets=np.concatenate([[0], np.cumsum(ordered_sizes)]).astype(np.int64),
+        splits=order.splits,
         requests=requests,
     )
 
 
-def put_back(partial: Partial, layout: Layout, offsets: Int64) -> Iterator[Partial]:
-    """A partial list of a layout under the rows of the store: one piece for every range that it touches.
+def restore(partial: Partial, order: RowOrder, offsets: Int64) -> Iterator[Partial]:
+    """Renumber a partial list with the rows of the store; yield one piece per range of queries in it.
 
     Args:
-        offsets: those of the store.
+        offsets: caption offsets of the store.
     """
-    if layout.unchanged:
+    if order.unchanged:
         yield partial
         return
-    queries = _spans(offsets, layout, partial.request.relation.query)
-    candidates = _spans(offsets, layout, partial.request.relation.candidate)
+    queries = _spans(offsets, order, partial.request.relation.query)
+    candidates = _spans(offsets, order, partial.request.relation.candidate)
     for at, (start, stop) in zip(_starts(queries), queries, strict=True):
         first, last = max(partial.first_row, at), min(partial.first_row + len(partial.keys), at + stop - start)
         if first < last:
@@ -132,19 +132,19 @@ def put_back(partial: Partial, layout: Layout, offsets: Int64) -> Iterator[Parti
             partial = replace(partial, facts={})  # facts are reported once
 
 
-def schedule(strips: Iterable[Strip], layout: Layout, old: int = 0) -> list[Strip]:
-    """The strips of an engine that are needed: queries of the layout's split, and pairs with a new image.
+def schedule(strips: Iterable[Strip], order: RowOrder, old: int = 0) -> list[Strip]:
+    """Return the strips of an engine that are needed: queries of the order's split, pairs with a new image.
 
     Args:
-        old: images of the store that are no news to each other.
+        old: images before the append, whose pairs have been searched already.
     """
-    if layout.scope == "cross":
-        strips = (strip for strip in strips if strip.first < layout.splits[0][1])
+    if order.scope == "cross":
+        strips = (strip for strip in strips if strip.first < order.splits[0][1])
     if not old:
         return list(strips)
-    borders = layout.border(old)
-    before = [(start, border) for (start, _), border in zip(layout.splits, borders, strict=True)]
-    after = [(border, stop) for (_, stop), border in zip(layout.splits, borders, strict=True)]
+    borders = order.border(old)
+    before = [(start, border) for (start, _), border in zip(order.splits, borders, strict=True)]
+    after = [(border, stop) for (_, stop), border in zip(order.splits, borders, strict=True)]
     return [part for strip in strips for part in _with_new(strip, before, after)]
 
 
@@ -167,7 +167,7 @@ def _common(spans: Iterable[Span], others: Sequence[Span]) -> list[Span]:
     return [(start, stop) for start, stop in pairs if start < stop]
 
 
-class LaidOutRows:
+class ReorderedRows:
     """Ranges of embedding rows, one after the other. Implements `Rows`."""
 
     def __init__(self, rows: Rows, spans: Sequence[Span]) -> None:
@@ -211,11 +211,11 @@ def _to_store(rows: Int64, spans: Sequence[Span]) -> Int64:
     return moved
 
 
-def _spans(offsets: Int64, layout: Layout, modality: Modality) -> tuple[Span, ...]:
-    """Ranges of images, or of their captions, in the order of a layout."""
+def _spans(offsets: Int64, order: RowOrder, modality: Modality) -> tuple[Span, ...]:
+    """Ranges of images, or of their captions, in a row order."""
     if modality == "image":
-        return layout.order
-    return tuple((int(offsets[start]), int(offsets[stop])) for start, stop in layout.order)
+        return order.spans
+    return tuple((int(offsets[start]), int(offsets[stop])) for start, stop in order.spans)
 
 
 def _starts(spans: Sequence[Span]) -> list[int]:

@@ -2,7 +2,7 @@
 
 `labelgen.similarity.exact` is the definition and takes twice as long as a float32 product. Soft labels need less: here
 a similarity is the float32 product divided by the lengths of the two rows, clipped to [-1, 1], and exactly 1 for rows
-of equal bytes, so that a caption and itself are what they are in the definition. Bits depend on BLAS and its threads.
+of equal bytes, as in the definition. Bits depend on BLAS and its threads.
 """
 
 from __future__ import annotations

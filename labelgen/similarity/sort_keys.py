@@ -2,7 +2,8 @@
 
 A candidate (score float32, row uint32) is one uint64 key, `descending(score) << 32 | row`: ascending keys are scores
 descending, and equal scores by row ascending. 0.0 and -0.0 are one score. The pair (-inf, PAD_ROW) fills lists that are
-too short; no candidate has a larger key. Sorting, cutting and merging lists is integer work with one right answer.
+too short; no candidate has a larger key. So sorting, cutting and merging lists are integer operations with exactly one
+result.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Schedules: how a product is cut into strips, blocks and tiles. Pure arithmetic, nothing is read.
+"""Schedules: division of a product into strips, blocks and tiles. Pure arithmetic.
 
-A *strip* is what one search call answers for: query images against candidate images. Inside it a *block* of query rows
-meets a *tile* of candidate rows, and their similarities are one matrix in memory. All three are cut between images and
-never mix splits. An image is never cut, so the one with the most captions decides the smallest possible sizes.
+A *strip* is the work of one search call: query images against candidate images. In it, a *block* of query rows is
+compared with a *tile* of candidate rows, as one matrix in memory. All three are cut between images and never mix
+splits. The captions of an image are never separated, so the image with the most captions determines the smallest sizes.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _at_least(sizes: Sizes, lowest: Sizes) -> Sizes:
 
 def _too_small(plan: SearchPlan, needed: int, largest: int) -> BudgetError:
     return BudgetError(
-        "the memory budget cannot hold one unit of search",
+        "the memory budget is too small for the search",
         found=f"a budget of {plan.memory:,} bytes",
         expected=f"at least {needed:,} bytes for rows of {plan.dim} numbers, images of up to {largest} rows "
         f"and k = {max((request.k for request in plan.requests), default=0)}",

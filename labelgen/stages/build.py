@@ -1,8 +1,8 @@
 """A build from top to bottom, in the order of the data: describe, ingest, embed, search, measure, seal.
 
-Everything before the seal is written as parts and receipts, and can be stopped and resumed at any moment; the manifest
-is the only commit. A change of a sealed store is the same run: what the old manifest holds under the same fingerprint
-is reused, the rest is added beside it, and what the new manifest does not name is removed after the swap.
+Everything before the seal is written as parts and receipts, and can be stopped and resumed at any moment; writing
+the manifest is the only commit. A change of a sealed store is the same process: files with the same fingerprint in the
+old manifest are reused, others are added beside them, and files that the new manifest does not list are removed last.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Guard:
             return
         if now is None or _files(self.root, now).get(path) != self.files.get(path):
             raise StoreMismatchError(
-                f"the store at {self.root} was changed after it was opened, and {path} is not in it any more",
+                f"the store at {self.root} was changed after it was opened, and {path} is no longer in it",
                 todo="open it again",
             )
 

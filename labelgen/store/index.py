@@ -1,8 +1,8 @@
-"""ids <-> rows: a sorted table of 64-bit hashes beside the row of each.
+"""Rows of ids: a sorted table of 64-bit hashes, and the row of each.
 
 The hash of an id is the first 8 bytes of its BLAKE2b (digest size 8) over UTF-8, read as a little-endian number, so
 that any language can look ids up. A store refuses two ids with one hash when it is made (one chance in 10^8 at a
-million ids); an id that the store does not hold is taken for another with a chance of one in 10^13.
+million ids); an id that is not in the store is mistaken for another with a probability of 10^-13.
 """
 
 from __future__ import annotations
@@ -87,14 +87,14 @@ class IdIndex:
             f"{len(absent)} of {len(texts)} {self.what}s are not in this store",
             found=some(absent),
             expected=f"ids as the adapter of the data set makes them; the store has {len(self.hashes)} {self.what}s",
-            todo="compare with store.images or store.captions; was the store made from the same splits?",
+            todo="compare with store.images or store.captions, and check that the store has the same splits",
         )
 
 
 def id_texts(ids: Iterable[Any], what: str = "id") -> list[str]:
     """Ids as the texts that are hashed."""
     if isinstance(ids, (str, bytes, int)):
-        raise ConfigError(f"one {what} where several are expected", found=repr(ids), todo=f"write [{ids!r}]")
+        raise ConfigError(f"one {what} where a list is expected", found=repr(ids), todo=f"write [{ids!r}]")
     to_list = getattr(ids, "tolist", None)
     listed = list(to_list() if to_list is not None else ids)
     if set(map(type, listed)) <= {str}:

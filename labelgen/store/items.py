@@ -91,7 +91,7 @@ class Items:
         """Rows of image ids, [n]; whole numbers stand for their text. -1 for unknown ones with `missing_ok`.
 
         Raises:
-            UnknownIdError: ids that the store does not hold.
+            UnknownIdError: ids that are not in the store.
         """
         return self.image_index.rows(ids, missing_ok=missing_ok)
 
@@ -99,7 +99,7 @@ class Items:
         """Rows of caption ids, [n]; whole numbers stand for their text. -1 for unknown ones with `missing_ok`.
 
         Raises:
-            UnknownIdError: ids that the store does not hold.
+            UnknownIdError: ids that are not in the store.
         """
         return self.caption_index.rows(ids, missing_ok=missing_ok)
 

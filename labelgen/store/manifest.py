@@ -1,7 +1,7 @@
-"""The contract of a store folder: `manifest.json`, written last, read first.
+"""`manifest.json`, the description of a store: written last, read first.
 
-Opening checks the format version, the manifest's own digest, its schema, and that it does not contradict itself, all of
-which is cheap; whether the files are those that the manifest lists is for `labelgen.store.verify.store`.
+Opening checks the format version, the digest of the manifest, its schema and its consistency, all of which is cheap.
+`labelgen.store.verify.store` compares the files with it.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def load_manifest(root: Path) -> Manifest:
         raise StoreFormatError(
             f"{root / layout.MANIFEST} contradicts itself",
             found="; ".join(against[:5]),
-            todo="do not use this store: copy it again from where it came, or build it again",
+            todo="do not use this store: copy it again, or build it again",
         )
     return manifest
 

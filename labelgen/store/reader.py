@@ -150,7 +150,7 @@ class Store(Items):
                 in about half of the time, exactly 1 for equal rows.
 
         Raises:
-            UnknownIdError, IndexError: ids or rows that the store does not hold.
+            UnknownIdError, IndexError: ids or rows that are not in the store.
             MissingItemError: items without an embedding.
             ConfigError: an argument too few or too many for the relation, or an ambiguous teacher.
         """
@@ -207,7 +207,7 @@ class Store(Items):
             k: length of the lists, at most the stored one, which is the default.
 
         Raises:
-            UnknownIdError, IndexError: ids or rows that the store does not hold.
+            UnknownIdError, IndexError: ids or rows that are not in the store.
             ConfigError: no such list in this store.
         """
         named = _relation(relation)
@@ -260,7 +260,7 @@ def _reopen(path: str, content_digest: str, check: bool = False) -> Store:
     store = open_store(path, check=check)
     if store.manifest.content_digest != content_digest:
         raise StoreMismatchError(
-            f"the store at {path} was changed after it was handed to this process",
+            f"the store at {path} was changed after it was passed to this process",
             found=store.manifest.content_digest,
             expected=content_digest,
             todo="open it again in the main process",
@@ -280,6 +280,6 @@ def _check_aggregation(relation: Relation, alias: str, single: bool, aggregation
         raise ConfigError(f"aggregation={aggregation!r} is unknown", expected="max or mean")
     if single and aggregation != "max":
         raise ConfigError(
-            f"{relation} of teacher {alias!r} compares single rows: there is nothing to aggregate",
+            f"{relation} of teacher {alias!r} compares single rows, so there is nothing to aggregate",
             found=f"aggregation={aggregation!r}",
         )

@@ -53,7 +53,7 @@ class SplitRows(Sequence[int]):
             raise StoreError(
                 "the rows of this split are not one range: images were appended to the store",
                 found=", ".join(f"{rows.start} to {rows.stop - 1}" for rows in self.ranges),
-                todo="take all rows with np.asarray(rows), or range by range with rows.ranges",
+                todo="use np.asarray(rows) for all rows, or rows.ranges for the ranges",
             )
         return self.ranges[0] if self.ranges else range(0)
 

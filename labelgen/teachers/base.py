@@ -1,6 +1,6 @@
 """Teachers: frozen encoders that turn texts or images into unit rows.
 
-Two kinds. A *content* teacher sees texts or pixels. A *keyed* teacher (precomputed features) sees ids only. Both are
+Two kinds. A *content* teacher gets texts or pixels. A *keyed* teacher (precomputed features) gets only ids. Both are
 made by a factory in the entry-point group `labelgen.teachers`, called with the arguments of its spec and `device`.
 """
 

@@ -1,7 +1,7 @@
 """Identity of a network beside its weights: the settings in its files, its tokenizer.
 
-Settings are read from the files of the model, not from the objects that a library makes of them: another release of
-the library has other defaults, and the same folder would become another teacher.
+Settings are read from the files of the model, not from the objects that a library creates, because another release of
+the library can have other defaults, and the same folder would get another identity.
 """
 
 from __future__ import annotations

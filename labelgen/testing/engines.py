@@ -1,4 +1,4 @@
-"""Conformance suite of search engines, for pytest: subclass it, name the subclass `Test...`, and say how one is made.
+"""Conformance suite of search engines, for pytest: subclass it, name the subclass `Test...`, and define `make`.
 
 ```python
 class TestMine(EngineSuite):

@@ -1,7 +1,7 @@
-"""Every loss once more as plain loops over float64 numbers, straight from the formulas of docs/methods.md.
+"""Every loss as plain loops over float64 numbers, from the formulas of docs/methods.md.
 
-An entry that does not count is left out of every list, so masks are removal by construction. Queries and terms that
-have nothing left are as the losses define them. For matrices of some dozens of rows, not for training.
+Masked entries are left out of every list. Queries and terms without entries are as the losses define them. For matrices
+of some dozens of rows, not for training.
 """
 
 from __future__ import annotations

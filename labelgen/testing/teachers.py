@@ -6,10 +6,10 @@ class TestMine(TextTeacherSuite):
         return Spec.of("mine", folder="models/mine", **changes)
 
     def oracle(self, texts):
-        return rows computed another way, by hand
+        return rows computed in another way
 ```
 
-Values are compared with the oracle, never only looked at. A teacher is made once for each subclass.
+Values are compared with the oracle. A teacher is made once for each subclass.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ def test_score_pairs_does_not_depend_on_the_other_pairs(store: Store) -> None:
 
 
 def test_score_pairs_refuses_what_it_cannot_pair(store: Store) -> None:
-    with pytest.raises(ConfigError, match="an image id and a caption id each"):
+    with pytest.raises(ConfigError, match="an image id and a caption id"):
         audit.score_pairs(store, ["img-0"], ["cap-0", "cap-1"])
     with pytest.raises(UnknownIdError, match="nobody"):
         audit.score_pairs(store, ["nobody"], ["cap-0"])

@@ -207,7 +207,7 @@ def test_folders(
     if records is None:
         shared = any(stems[os.path.splitext(name)[0]] > 1 for name in beside)  # noqa: PTH122
         assert ("share a text" in refusal and shared) or (
-            refusal.startswith(("this is not a data set", "no photograph below")) and not beside
+            refusal.startswith(("this is not the data set", "no photograph below")) and not beside
         )
         return
     assert {image.image_id for image in records.images} == photos

@@ -90,7 +90,7 @@ def test_photographs_of_one_name_without_a_text(tmp_path: Path) -> None:
 def test_options_of_folders(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="'all'"):
         Folder(tmp_path, lines="all")
-    with pytest.raises(ConfigError, match="no suffix"):
+    with pytest.raises(ConfigError, match="not a suffix"):
         Folder(tmp_path, suffix="caption")
 
 
@@ -171,7 +171,7 @@ def test_metadata_with_lists_and_other_fields(tmp_path: Path) -> None:
         Folder(tmp_path).read()
     assert pairs(Folder(tmp_path, caption="sentences").read()) == [("a.jpg", "x"), ("a.jpg", "y")]
     touch(tmp_path, {"metadata.jsonl": json.dumps({"file_name": "a.jpg", "text": "x", "caption": "y"})})
-    with pytest.raises(DatasetError, match="several fields of texts"):
+    with pytest.raises(DatasetError, match="several fields with texts"):
         Folder(tmp_path).read()
     touch(tmp_path, {"metadata.jsonl": json.dumps({"file_name": "../a.jpg", "text": "x"})})
     with pytest.raises(DatasetError, match="unsafe file name"):
@@ -300,7 +300,7 @@ def test_other_files_of_the_same_captions(tmp_path: Path) -> None:
     assert (files.seen, files.used) == (3, 1)
     assert [tally.loud for tally in files.skipped.values()].count(True) == 1
     touch(tmp_path / "other", {"dataset_a.json": json.dumps(karpathy()), "dataset_b.json": json.dumps(karpathy())})
-    with pytest.raises(DatasetError, match="several files of Karpathy's form"):
+    with pytest.raises(DatasetError, match="several files in Karpathy's format"):
         Coco(tmp_path / "other").read()
 
 

@@ -188,7 +188,7 @@ def test_missing_root(tmp_path: Path) -> None:
 
 def test_another_data_set_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "Flickr8k.token.txt").touch()
-    with pytest.raises(DatasetError, match="not a data set of 'coco'") as caught:
+    with pytest.raises(DatasetError, match="not the data set 'coco'") as caught:
         Coco(tmp_path).read()
     assert "'Flickr8k.token.txt'" in caught.value.found
     assert caught.value.todo == "try dataset 'flickr8k'"
@@ -201,7 +201,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 
 def test_annotations_that_are_not_there(tmp_path: Path) -> None:
     write_own(tmp_path, "2014")
-    with pytest.raises(DatasetError, match="not a data set"):
+    with pytest.raises(DatasetError, match="not the data set"):
         Coco(tmp_path, annotations="2017").read()
     with pytest.raises(UnknownNameError, match="did you mean 'karpathy'"):
         Coco(tmp_path, annotations="karpaty")

@@ -71,7 +71,7 @@ def test_unsafe_paths(tmp_path: Path, path: str) -> None:
 
 
 def test_other_forms(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="not a data set of 'cusa'"):
+    with pytest.raises(DatasetError, match="not the data set 'cusa'"):
         Cusa(tmp_path).read()
     (tmp_path / "new_val.json").write_text('[{"image": "a.jpg", "caption": "x"}]')
     with pytest.raises(DatasetError, match=r"entry 0 of new_val.json has no field 'image_id'"):

@@ -94,7 +94,7 @@ def test_the_folder_that_holds_the_files_wins(flickr8k: Path) -> None:
 
 def test_flickr8k_needs_its_lists(flickr8k: Path) -> None:
     (flickr8k / "Flickr_8k.devImages.txt").unlink()
-    with pytest.raises(DatasetError, match="not a data set of 'flickr8k'") as caught:
+    with pytest.raises(DatasetError, match="not the data set 'flickr8k'") as caught:
         Flickr8k(flickr8k).read()
     assert "Flickr_8k.devImages.txt" in caught.value.expected
 

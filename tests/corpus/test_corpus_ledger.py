@@ -158,4 +158,4 @@ def test_a_data_set_without_captions_is_refused_by_name(command: str, tmp_path: 
     arguments += ["--out", str(tmp_path / "store")] if command == "build" else []
     result = CliRunner().invoke(cli, arguments, prog_name="labelgen")
     assert result.exit_code == 3
-    assert "the data set has no caption that can be used" in result.output
+    assert "the data set has no usable caption" in result.output

@@ -108,7 +108,7 @@ def test_unsafe_members(tmp_path: Path, name: str) -> None:
 
 
 def test_damaged_shards(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="not a data set of 'webdataset'"):
+    with pytest.raises(DatasetError, match="not the data set 'webdataset'"):
         WebDataset(tmp_path).read()
     write(tmp_path / "a.tar", {"0.json": b"{"})
     with pytest.raises(DatasetError, match=r"a.tar::0.json is not JSON"):

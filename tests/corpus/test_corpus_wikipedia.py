@@ -107,7 +107,7 @@ def test_other_forms(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"line 1 of testset_txt_img_cat.list is not an entry"):
         Wikipedia(root).read()
     (root / "testset_txt_img_cat.list").unlink()
-    with pytest.raises(DatasetError, match="not a data set of 'wikipedia'"):
+    with pytest.raises(DatasetError, match="not the data set 'wikipedia'"):
         Wikipedia(root).read()
     with pytest.raises(DatasetError, match="does not exist"):
         Wikipedia(tmp_path / "nowhere").read()

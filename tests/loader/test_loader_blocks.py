@@ -136,7 +136,7 @@ def test_unknown_ids_of_no_pairs_equal_nothing(store: Store) -> None:
 def test_repeated_images_are_fine_and_repeated_captions_are_not(store: Store) -> None:
     labels = labelgen.soft_labels(store, ["img-0", "img-0"], ["cap-0", "cap-1"], scheme=Everything())
     assert labels.same_image.all()
-    with pytest.raises(ConfigError, match=r"1 captions are there more than once in a batch of 3\n.*'cap-1'"):
+    with pytest.raises(ConfigError, match=r"1 captions occur more than once in a batch of 3\n.*'cap-1'"):
         labelgen.soft_labels(store, ["img-0"] * 3, ["cap-1", "cap-0", "cap-1"], scheme=Everything())
     allowed = labelgen.soft_labels(
         store, ["img-0"] * 3, ["cap-1", "cap-0", "cap-1"], scheme=Everything(), repeats="allow"

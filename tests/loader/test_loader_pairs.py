@@ -153,7 +153,7 @@ def test_wrong_files_are_refused(store: Store, tmp_path: Path) -> None:
         read_pairs(store, tmp_path / "other.parquet")
     assert "lacks caption_id, y" in str(caught.value)
     assert "rename 'captionid' to 'caption_id'" in str(caught.value)
-    with pytest.raises(ArrayError, match="one list of pairs"):
+    with pytest.raises(ArrayError, match="columns of a list of pairs"):
         ListedPairs.of(store, ["cap-0"], ["img-0", "img-1"], [1])
 
 

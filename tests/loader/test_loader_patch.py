@@ -69,7 +69,7 @@ def test_a_file_and_bound_decisions_are_the_same(even: Store, patch: Patch, tmp_
 
 
 def test_unknown_ids_stay_unknown(even: Store, patch: Patch) -> None:
-    """Row 0 stands in for an id that the store does not hold: what the patch says of img-0 is not said of it."""
+    """Row 0 stands in for an id that is not in the store: what the patch says of img-0 is not said of it."""
     found = labelgen.soft_labels(even, ["nobody", "img-0"], ["cap-5", "nothing"], missing="mask", patch=patch)
     assert found.where.tolist() == [[False, False], [True, False]]
     assert found.same_image.tolist() == [[True, False], [True, True]]  # the diagonal: pairs stay pairs
@@ -123,7 +123,7 @@ def test_patches_of_other_stores(even: Store, store: Store, patch: Patch, tmp_pa
     with pytest.raises(UnknownIdError, match="1 captions"):
         SoftLabelCollate(even, patch=Patch.of(even, [{"decision": "drop_caption", "caption_id": "cap-999"}]))
     (tmp_path / "broken.json").write_text('{"format": 1}')
-    with pytest.raises(DatasetError, match="no patch"):
+    with pytest.raises(DatasetError, match="not a patch"):
         HardNegatives(even, threshold=1.0, patch=tmp_path / "broken.json")
     with pytest.raises(DatasetError, match="cannot read the patch"):
         SoftLabelCollate(even, patch=tmp_path / "absent.json")

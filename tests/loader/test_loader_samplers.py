@@ -174,7 +174,7 @@ def test_torch_takes_it(even: Store) -> None:
 def test_every_argument_that_orders_batches_is_part_of_the_state(even: Store, other: dict[str, Any]) -> None:
     """All but the rank: one rank's state serves all of them."""
     state = NeighborBatchSampler(even, batch_size=8).state_dict()
-    with pytest.raises(ConfigError, match="that of another sampler"):
+    with pytest.raises(ConfigError, match="belongs to another sampler"):
         NeighborBatchSampler(even, **{"batch_size": 8, **other}).load_state_dict(state)
     NeighborBatchSampler(even, batch_size=8).load_state_dict(state)
     of_two = NeighborBatchSampler(even, 8, rank=0, world_size=2).state_dict()

@@ -49,7 +49,7 @@ def test_what_leaves_the_records(decision: dict[str, Any], images: str, captions
 
 def test_ids_of_another_data_set() -> None:
     for decision in ({"decision": "drop_image", "image_id": "x"}, {"decision": "drop_caption", "caption_id": "x"}):
-        with pytest.raises(UnknownIdError, match="that the data set does not hold"):
+        with pytest.raises(UnknownIdError, match="that are not in the data set"):
             without(RECORDS, Patch.of("s", [decision]))
 
 

@@ -162,5 +162,5 @@ def test_fitted_logistic_equals_scikit_learn() -> None:
     theirs = linear.LogisticRegression(C=1e6, tol=1e-8).fit(x, y)
     assert ours.weights == pytest.approx(theirs.coef_[0], abs=0.02)
     assert ours.bias == pytest.approx(theirs.intercept_[0], abs=0.02)
-    with pytest.raises(ConfigError, match="alike"):
+    with pytest.raises(ConfigError, match="all equal"):
         fit_logistic([parse_request("i2t.text")], [x[:, 0]], np.ones(500), np.ones(500))

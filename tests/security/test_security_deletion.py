@@ -92,7 +92,7 @@ def test_files_with_our_names_are_not_written_over(tmp_path: Path, name: str) ->
     root = table(tmp_path / "data")
     for fresh in (True, False):
         (store / ".labelgen").mkdir(exist_ok=True)
-        with pytest.raises(StoreError, match="no build of labelgen wrote"):
+        with pytest.raises(StoreError, match="labelgen did not write"):
             pipeline.build(config(root), store, fresh=fresh)
     assert (store / name).read_text() == "mine"
 

@@ -160,7 +160,7 @@ def test_many_lists_with_more_near_ties_than_places_are_searched_in_float32(monk
 def test_a_strip_across_splits_is_refused() -> None:
     text = clustered_rows(60, 16, seed=6)
     plan = plan_of("text", [3] * 20, requests_of([Relation.T2T], (3,)), text=text, splits=[(0, 12), (12, 20)])
-    with pytest.raises(LabelgenError, match="lie in one split each"):
+    with pytest.raises(LabelgenError, match="must be within one split"):
         list(TiledEngine().search(plan, Strip(0, 14, ((14, 20),), mutual=True)))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from labelgen.similarity.base import ArrayRows, Engine, ListRequest, SearchPlan, n_queries
 from labelgen.similarity.reference import ReferenceEngine
-from labelgen.similarity.row_order import LaidOutRows, Layout, lay_out, layouts, put_back, schedule
+from labelgen.similarity.row_order import ReorderedRows, RowOrder, reorder, restore, row_orders, schedule
 from labelgen.similarity.sort_keys import PAD_KEY, TopK, merge
 from labelgen.similarity.tiled.engine import TiledEngine
 from labelgen.testing.engines import TEXT_RELATIONS, clustered_rows, plan_of, requests_of, unit_rows
@@ -35,12 +35,12 @@ def searched(
             kept = base[request].to_keys(first[request.relation.candidate])
             found[request][: len(kept)] = kept
     touched = 0
-    for layout in layouts(splits, [request.scope for request in plan.requests]):
-        laid = lay_out(plan, layout)
-        for strip in reversed(schedule(engine.schedule(laid), layout, old)):
-            for partial in engine.search(laid, strip):
+    for order in row_orders(splits, [request.scope for request in plan.requests]):
+        reordered = reorder(plan, order)
+        for strip in reversed(schedule(engine.schedule(reordered), order, old)):
+            for partial in engine.search(reordered, strip):
                 touched += 1
-                for piece in put_back(partial, layout, plan.offsets):
+                for piece in restore(partial, order, plan.offsets):
                     rows = slice(piece.first_row, piece.first_row + len(piece.keys))
                     found[piece.request][rows] = merge([found[piece.request][rows], piece.keys], piece.request.k + 1)
     assert touched or old == len(plan.offsets) - 1
@@ -116,8 +116,8 @@ def test_short_tasks_cut_more_strips_and_find_the_same(monkeypatch: pytest.Monke
     text = clustered_rows(int(sizes.sum()), 48, seed=6)
     requests = requests_of(TEXT_RELATIONS, (4,))
     plan = plan_of("text", sizes, requests, text=text)
-    (layout,) = layouts(SPLITS, ["split"])
-    strips = TiledEngine().schedule(lay_out(plan, layout))
+    (order,) = row_orders(SPLITS, ["split"])
+    strips = TiledEngine().schedule(reorder(plan, order))
     assert len(strips) > 4
     check(TiledEngine(), plan, SPLITS, 240)
 
@@ -127,9 +127,9 @@ def test_only_pairs_with_a_new_image_are_searched() -> None:
     plan = plan_of("text", sizes, requests_of([Relation.T2T], (4,)), text=clustered_rows(9000, 32, seed=7))
     splits: Splits = [[(0, 6000), (8000, 8900)], [(6000, 8000), (8900, 9000)]]
     for engine in (TiledEngine(), ReferenceEngine()):
-        (layout,) = layouts(splits, ["split"])
+        (order,) = row_orders(splits, ["split"])
         pairs = 0
-        for strip in schedule(engine.schedule(lay_out(plan, layout)), layout, 8000):
+        for strip in schedule(engine.schedule(reorder(plan, order)), order, 8000):
             size, others = strip.last - strip.first, sum(stop - start for start, stop in strip.candidates)
             pairs += size * others * (2 if strip.mutual and strip.candidates != ((strip.first, strip.last),) else 1)
         assert pairs == 6900**2 - 6000**2 + 2100**2 - 2000**2
@@ -179,18 +179,18 @@ def test_the_row_behind_next_is_not_needed() -> None:
     assert merged.next.tolist() == [0.5]
 
 
-def test_rows_of_a_layout_are_read_through() -> None:
+def test_reordered_rows_are_read_from_the_store() -> None:
     rows = np.arange(20, dtype=np.float16).reshape(10, 2)
-    laid = LaidOutRows(ArrayRows(rows), [(4, 7), (0, 4), (7, 10)])
+    reordered = ReorderedRows(ArrayRows(rows), [(4, 7), (0, 4), (7, 10)])
     whole = np.concatenate([rows[4:7], rows[:4], rows[7:]])
-    np.testing.assert_array_equal(laid.slice(0, 10), whole)
-    np.testing.assert_array_equal(laid.slice(2, 5), whole[2:5])
-    assert laid.slice(3, 5).base is not None, "a view where the rows lie together"
-    assert laid.slice(4, 4).shape == (0, 2)
-    np.testing.assert_array_equal(laid.take(np.array([9, 0, 6, 6])), whole[[9, 0, 6, 6]])
+    np.testing.assert_array_equal(reordered.slice(0, 10), whole)
+    np.testing.assert_array_equal(reordered.slice(2, 5), whole[2:5])
+    assert reordered.slice(3, 5).base is not None, "a view where the rows are adjacent"
+    assert reordered.slice(4, 4).shape == (0, 2)
+    np.testing.assert_array_equal(reordered.take(np.array([9, 0, 6, 6])), whole[[9, 0, 6, 6]])
 
 
 def test_a_store_of_plain_splits_is_searched_as_it_is() -> None:
-    (layout,) = layouts([[(0, 3)], [(3, 5)]], ["split", "cross"])
-    assert layout == Layout(((0, 5),), ((0, 3), (3, 5)))
-    assert layout.plain
+    (order,) = row_orders([[(0, 3)], [(3, 5)]], ["split", "cross"])
+    assert order == RowOrder(((0, 5),), ((0, 3), (3, 5)))
+    assert order.unchanged

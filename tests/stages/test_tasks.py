@@ -118,6 +118,6 @@ def test_every_name_of_a_task_is_a_function(name: str) -> None:
 def test_a_note_of_tasks_with_module_paths_is_refused_in_one_sentence(tmp_path: Path) -> None:
     note = {"format": 1, "identity": {}, "machines": [{}], "paths": []}
     lock.write_pending(tmp_path, note)
-    with pytest.raises(CorruptStoreError, match="begun by another version of labelgen") as caught:
+    with pytest.raises(CorruptStoreError, match="started by another version of labelgen") as caught:
         lock.read_pending(tmp_path)
     assert "--discard" in str(caught.value)

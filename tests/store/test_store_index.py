@@ -59,7 +59,7 @@ def test_an_empty_index_and_an_empty_question() -> None:
 
 @pytest.mark.parametrize("ids", ["img-0", 7, b"img"])
 def test_one_id_instead_of_several(ids: object) -> None:
-    with pytest.raises(ConfigError, match="several"):
+    with pytest.raises(ConfigError, match="a list is expected"):
         IdIndex(*build_index(["img-0"])).rows(ids)  # type: ignore[arg-type]
 
 

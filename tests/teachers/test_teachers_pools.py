@@ -91,7 +91,7 @@ def test_registers_are_not_averaged(networks: Mapping[str, Path]) -> None:
 
 
 def test_registers_of_timm_are_not_averaged() -> None:
-    """timm's own average pooling leaves out what is no patch."""
+    """timm's own average pooling leaves out what is not a patch."""
     import timm
     import torch
 
@@ -108,12 +108,12 @@ def test_registers_of_timm_are_not_averaged() -> None:
 
 @pytest.mark.parametrize("name", ["plain", "pooled", "planes"])
 def test_class_token_that_is_not_there_is_refused(name: str, networks: Mapping[str, Path]) -> None:
-    with pytest.raises(TeacherError, match=r"has no class token, which pool='cls' would take"):
+    with pytest.raises(TeacherError, match=r"has no class token for pool='cls'"):
         create(networks[name], pool="cls")
 
 
 def test_first_patch_is_no_default(networks: Mapping[str, Path]) -> None:
-    with pytest.raises(TeacherError, match=r"has no class token, which pool='default'(.|\n)*pool='mean'"):
+    with pytest.raises(TeacherError, match=r"has no class token for pool='default'(.|\n)*pool='mean'"):
         create(networks["plain"])
 
 

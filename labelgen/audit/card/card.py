@@ -1,7 +1,7 @@
 """The agreement card: how well the labels of stores agree with human judgements, before any training.
 
 Every label of a store (relation, teacher, aggregation) and every fusion is compared with every file of judgements on
-the same pairs, so that two lines of a card differ by the label alone.
+the same pairs, so that two rows of a card differ only in the label.
 """
 
 from __future__ import annotations

@@ -54,7 +54,9 @@ def fit_logistic(of: Sequence[BlockRequest], values: Sequence[Float64], targets:
     inputs = np.stack([np.asarray(value, np.float64) for value in values], axis=1)
     known = np.isfinite(inputs).all(axis=1)
     if not known.any() or np.ptp(targets[known]) == 0:
-        raise ConfigError("judgements that are all alike fit no fusion", found=f"{int(known.sum())} pairs")
+        raise ConfigError(
+            "judgements are all equal, so no fusion can be fitted to them", found=f"{int(known.sum())} pairs"
+        )
     bias, *slopes = logistic(inputs[known], targets[known], weights[known], ridge=_RIDGE).tolist()
     return Logistic(_names(of), tuple(round(slope, 4) for slope in slopes), round(bias, 4))
 

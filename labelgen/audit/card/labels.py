@@ -1,8 +1,8 @@
-"""Labels of judged pairs: one number a pair for every teacher, relation and aggregation.
+"""Labels of judged pairs: one number per pair for every teacher, relation and aggregation.
 
-Exact similarities as the store defines them. A caption that is compared with an image is left out of that image's
-caption set: it would find itself. The two images of an annotated pair are one, so `i2i` is 1 there by construction; a
-card shows unannotated pairs apart for this reason.
+Similarities are exact, as the store defines them. A caption that is compared with its image is removed from the caption
+set of that image, because it would match itself. Both images of an annotated pair are the same, so `i2i` is 1 by
+construction; this is why a card shows unannotated pairs separately.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def label_values(store: Store, need: BlockRequest, pairs: JudgedPairs, *, withou
         images, captions = (pairs.left, pairs.right) if pairs.relation is Relation.I2T else (pairs.right, pairs.left)
         return image_caption_values(store, need, images, captions, sentences=pairs.sentences, without=without)
     if need.relation is not pairs.relation:
-        raise ConfigError(f"{need} is no label of pairs of {pairs.relation}", expected=str(pairs.relation))
+        raise ConfigError(f"{need} is not a label of pairs of {pairs.relation}", expected=str(pairs.relation))
     side: Modality = "text" if need.relation is Relation.T2T else "image"
     rows = _Rows(store, _alias(need), side, pairs.sentences)
     return _pairwise(rows, pairs.left, rows, pairs.right)
@@ -81,11 +81,11 @@ def image_caption_values(
     alias = _alias(need)
     if need.relation is Relation.I2I:
         if (captions < 0).any():
-            raise ConfigError("a sentence that is no caption of the store has no photograph", found=str(need))
+            raise ConfigError("a sentence that is not a caption of the store has no photograph", found=str(need))
         rows = _Rows(store, alias, "image")
         return _pairwise(rows, images, rows, store.image_of(captions))
     if need.relation is not Relation.I2T:
-        raise ConfigError(f"{need} is no label of an image and a caption", expected="i2t or i2i")
+        raise ConfigError(f"{need} is not a label of an image and a caption", expected="i2t or i2i")
     texts = _Rows(store, alias, "text", sentences)
     if "image" in _modalities(store)[alias]:
         return _pairwise(_Rows(store, alias, "image"), images, texts, captions)
@@ -124,7 +124,7 @@ def encode_sentences(spec: str, texts: Sequence[str]) -> Float16:
     teacher = registry.create("teacher", Spec.parse(spec), device="cpu")
     encode = getattr(teacher, "encode_texts", None)
     if encode is None:
-        raise ConfigError(f"teacher {spec} cannot encode sentences that are no captions of the store")
+        raise ConfigError(f"teacher {spec} cannot encode sentences that are not captions of the store")
     parts = [
         encode(list(texts[start : start + teacher.text_block])) for start in range(0, len(texts), teacher.text_block)
     ]

@@ -1,8 +1,8 @@
 """Agreement of labels with ratings: Spearman, Kendall, AUC, average precision, with intervals over images.
 
-Pairs of one image are not independent, so intervals come from a bootstrap that draws images: a replicate gives every
-image a count, and every pair the count of its image. All measures are therefore written for pairs with multiplicities
-w_i (a pair drawn twice is two pairs that tie in everything). With W = sum w and the midrank of a pair
+Pairs of one image are not independent, so intervals come from a bootstrap over images: a replicate gives every image a
+count, and every pair the count of its image. All measures are therefore defined for pairs with multiplicities w_i (a
+pair drawn twice is two tied pairs). With W = sum w and the midrank of a pair
 
     a_i = sum of w_j with s_j < s_i  +  half the sum of w_j with s_j = s_i
 

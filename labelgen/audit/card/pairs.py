@@ -31,7 +31,7 @@ class JudgedPairs:
             no caption is a group by itself), int64 [n], numbers from 0.
         first_half: whether the image of the pair is in the first half, bool [n].
         sentences: texts that are no captions of the store.
-        unknown: number of judged pairs that the store does not hold.
+        unknown: number of judged pairs that are not in the store.
     """
 
     judgements: Judgements
@@ -91,7 +91,7 @@ def resolve(store: Store, judgements: Judgements) -> JudgedPairs:
             f"this store holds none of the {len(known):,} judged pairs of {judgements.name}",
             found=some(value for value, row in zip(left_values, left, strict=True) if row == _ABSENT),
             expected=f"ids of {store.path.name}, for example {some(store.image_ids(range(min(2, _images(store)))))}",
-            todo="was the store made of the data set, and of the splits, that were judged?",
+            todo="build the store from the data set and the splits that were judged",
         )
     left, right = left[known], right[known]
     owners = [_owner(store, kind, rows) for kind, rows in zip(judgements.kinds, (left, right), strict=True)]

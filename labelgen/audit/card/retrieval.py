@@ -7,8 +7,8 @@ the k-th is right::
     R-Precision = mean of  1/R sum_{k <= R} rel(k)          R@1 = mean of  rel(1)
 
 `with annotated` includes the query's annotated captions (or image) as the file does; a caption is left out of its own
-image's set. `without annotated` removes them from the answers and from the candidates: what is left are the pairs that
-COCO does not annotate.
+image's set. `without annotated` removes them from the answers and from the candidates, which leaves the pairs that COCO
+does not annotate.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@
 `cross`               similarity by a cross-modal teacher, or the mean over such teachers
 ====================  ================================================================================================
 
-With several text teachers, or image teachers, a piece is the mean over them. NaN stands for evidence that a pair does
-not have: no image embedding, no second caption.
+With several text teachers, or image teachers, a piece is the mean over them. NaN is evidence that a pair does not
+have: no image embedding, no second caption.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def score_pairs(store: Store, image_ids: Ids, caption_ids: Ids) -> pl.DataFrame:
         One row a pair: `score`, ids, rows, text, `annotated` (whether the pair is in the data set), and the evidence.
 
     Raises:
-        UnknownIdError: ids that the store does not hold.
+        UnknownIdError: ids that are not in the store.
         ConfigError: as many image ids as caption ids are expected, or the store has no text teacher.
     """
     import polars as pl
@@ -168,7 +168,7 @@ def score_pairs(store: Store, image_ids: Ids, caption_ids: Ids) -> pl.DataFrame:
     images, captions = store.image_rows(image_ids), store.caption_rows(caption_ids)
     if len(images) != len(captions):
         raise ConfigError(
-            "pairs are an image id and a caption id each",
+            "each pair needs an image id and a caption id",
             found=f"{len(images)} image ids, {len(captions)} caption ids",
             expected="as many of both",
         )

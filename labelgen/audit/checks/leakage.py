@@ -75,7 +75,7 @@ def _compare(source: Source, splits: list[Int64], threshold: float) -> tuple[Int
     work = sum(float(len(rows)) * len(others) * source.shape[1] for rows, others in zip(splits, before, strict=True))
     if work > _MOST_WORK:
         raise ConfigError(
-            "comparing the splits without cross lists is too much work",
+            "comparing the splits without cross lists takes too long",
             found=f"{work:.1e} multiplications",
             expected=f"at most {_MOST_WORK:.0e}, or neighbour lists of scope cross",
             todo="build them into the store: --cross-k 8",

@@ -1,9 +1,9 @@
-"""Mismatched pairs: a model of captions put on other images, learned from the store alone.
+"""Mismatched pairs: a model of captions assigned to the wrong image, learned from the store alone.
 
-20,000 captions are replaced, in memory, by another caption of the same split. A logistic regression learns to tell
-the replaced pairs from the annotated ones; its negated log-odds is the score of every annotated pair. It needs no human
-judgements, and a share of mismatched pairs in the data does not mislead it, because they look like replaced ones. The
-share is estimated, siblings and neighbors that look replaced get less weight, and the model is fitted again.
+20,000 captions are replaced, in memory, by another caption of the same split. A logistic regression learns to
+distinguish the replaced pairs from the annotated ones; the score of an annotated pair is its negated log-odds. It needs
+no human judgements, and a share of mismatched pairs in the data does not mislead it, because they look like replaced
+ones. The share is estimated, siblings and neighbors that look replaced get less weight, and the model is fitted again.
 
 ===================  =================================================================================================
 `siblings`           similarity of the caption with the weighted mean of its siblings, the other captions of its image
@@ -15,7 +15,7 @@ share is estimated, siblings and neighbors that look replaced get less weight, a
 `image_consistency`  weighted mean similarity of its image with the images of the captions most similar to it
 ===================  =================================================================================================
 
-Rows are unit rows with the mean row of the corpus subtracted. NaN stands for what a pair does not have.
+Rows are unit rows with the mean row of the corpus subtracted. NaN is a value that a pair does not have.
 """
 
 from __future__ import annotations

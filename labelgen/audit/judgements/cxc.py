@@ -1,8 +1,9 @@
 """Crisscrossed Captions (Parekh et al. 2021, arXiv 2004.15020): graded pairs of COCO's val and test items.
 
 Comma-separated files with a header: STS `caption1,caption2,...`, SIS `image1,image2,...`, SITS `caption,image,...`,
-then a column whose name holds `score`, then how the pair was drawn. A caption is `COCO_val2014:sentid:190268`, an image
-`COCO_val2014_000000545309.jpg`; the numbers at the end are COCO's annotation and image ids. Ratings go from 0 to 5.
+then a column whose name contains `score`, then how the pair was drawn. A caption is `COCO_val2014:sentid:190268`, an
+image `COCO_val2014_000000545309.jpg`; the numbers at the end are COCO's annotation and image ids. Ratings go from 0 to
+5.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Cxc:
         score = next((column for column in sample.columns[2:] if "score" in column), None)
         if task is None or score is None:
             raise DatasetError(
-                f"{sample.path.name} is not of CxC", found=", ".join(sample.columns)[:200], expected=self.expects
+                f"{sample.path.name} is not a file of CxC", found=", ".join(sample.columns)[:200], expected=self.expects
             )
         kinds, word = task
         frame = read_table(sample)
@@ -47,6 +48,6 @@ def _ids(values: list[str | None], name: str) -> list[str]:
     for value in values:
         last = (value or "").rpartition(":")[2].partition(".")[0].rpartition("_")[2]
         if not last.isdecimal():
-            raise DatasetError(f"{name} has an id of another form", found=repr(value), expected="one of COCO")
+            raise DatasetError(f"{name} has an id of an unknown form", found=repr(value), expected="one of COCO")
         found.append(str(int(last)))
     return found

@@ -1,6 +1,6 @@
 """ECCV Caption (Chun et al. 2022, arXiv 2204.03359): all right answers of 1,332 images and 1,261 captions of COCO.
 
-JSON, query id -> list of ids of everything that is right, the annotated partners included where they are right:
+JSON, query id -> list of the ids of all right answers, including annotated partners if they are right:
 `eccv_image_to_caption.json` and `eccv_caption_to_image.json`. CxC's and COCO's own files of the same folder
 (`cxc_*`, `original_*`) have the same form.
 """
@@ -63,12 +63,12 @@ def _document(sample: Sample) -> dict[str, list[Any]]:
     try:
         document = json.loads(sample.path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{sample.path.name} is no JSON", found=str(error)) from error
+        raise DatasetError(f"{sample.path.name} is not JSON", found=str(error)) from error
     whole = isinstance(document, dict) and all(
         isinstance(items, list) and all(isinstance(item, (int, str)) and not isinstance(item, bool) for item in items)
         for items in document.values()
     )
     if not whole:
-        raise DatasetError(f"{sample.path.name} is not of ECCV Caption", expected=Eccv.expects)
+        raise DatasetError(f"{sample.path.name} is not a file of ECCV Caption", expected=Eccv.expects)
     answers: dict[str, list[Any]] = document
     return answers

@@ -1,4 +1,4 @@
-"""Flickr8k's two sets of judgements (Hodosh et al. 2013): three experts a pair, or fractions of yes of a crowd.
+"""Flickr8k's two sets of judgements (Hodosh et al. 2013): grades of three experts, or fractions of yes of a crowd.
 
 The original text files (tabs, no header): `ExpertAnnotations.txt` has image, caption and three grades from 1 (does not
 describe the image) to 4 (describes it); `CrowdFlowerAnnotations.txt` has image, caption, fraction of yes, and the
@@ -30,7 +30,7 @@ class Flickr8kExperts:
     def read(self, sample: Sample) -> Judgements:
         """Read the file; another form is a DatasetError."""
         if not self.sniff(sample):
-            raise DatasetError(f"{sample.path.name} holds no grades of experts", expected=self.expects)
+            raise DatasetError(f"{sample.path.name} has no grades of experts", expected=self.expects)
         frame = read_table(sample, header=False)
         name = sample.path.name
         images, captions, *grades = frame.columns
@@ -56,7 +56,7 @@ class Flickr8kCrowd:
     def read(self, sample: Sample) -> Judgements:
         """Read the file; another form is a DatasetError."""
         if not self.sniff(sample):
-            raise DatasetError(f"{sample.path.name} holds no judgements of a crowd", expected=self.expects)
+            raise DatasetError(f"{sample.path.name} has no judgements of a crowd", expected=self.expects)
         frame = read_table(sample, header=False)
         images, captions, fraction = frame.columns[:3]
         if sample.is_parquet:

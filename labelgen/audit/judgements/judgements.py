@@ -57,7 +57,7 @@ class Judgements:
 
     def __post_init__(self) -> None:
         if not self.frame.height:
-            raise DatasetError(f"{self.name} holds no judged pair", expected=self.source)
+            raise DatasetError(f"{self.name} has no judged pair", expected=self.source)
         bad = self.frame.filter(self.frame["rating"].is_null() | ~self.frame["rating"].is_finite())
         if bad.height:
             raise DatasetError(
@@ -83,7 +83,7 @@ class Sample:
             try:
                 return tuple(pl.read_parquet_schema(self.path))
             except pl.exceptions.PolarsError as error:
-                raise DatasetError(f"{self.path.name} is no parquet file", found=str(error)) from error
+                raise DatasetError(f"{self.path.name} is not a parquet file", found=str(error)) from error
         return tuple(field.strip().strip('"') for field in self.first_line.split(self.separator))
 
     @cached_property

@@ -25,7 +25,7 @@ class Sts:
     def read(self, sample: Sample) -> Judgements:
         """Read the file; another form is a DatasetError."""
         if not self.sniff(sample):
-            raise DatasetError(f"{sample.path.name} holds no pairs of sentences", expected=self.expects)
+            raise DatasetError(f"{sample.path.name} has no pairs of sentences", expected=self.expects)
         headless = not set(sample.columns) >= _NAMED
         frame = read_table(sample, header=not headless)
         first, second, score = ("sentence1", "sentence2", "score")

@@ -42,7 +42,7 @@ class Ratings:
         sides = _sides(sample)
         if "rating" not in sample.columns or len(sides) != 2:
             raise DatasetError(
-                f"{sample.path.name} is no table of ratings",
+                f"{sample.path.name} is not a table of ratings",
                 found=", ".join(sample.columns)[:200],
                 expected=self.expects,
             )

@@ -2,8 +2,8 @@
 
     dataset = fiftyone.Dataset.from_dir(folder, dataset_type=fiftyone.types.FiftyOneDataset)
 
-The folder holds `metadata.json` and `samples.json`, the form of `fiftyone.types.LegacyFiftyOneDataset` (which the newer
-type reads too). FiftyOne itself is not needed here. Photographs stay where they are.
+The folder has `metadata.json` and `samples.json`, the form of `fiftyone.types.LegacyFiftyOneDataset` (which the newer
+type reads too). FiftyOne itself is not needed here. Photographs are not copied.
 """
 
 from __future__ import annotations

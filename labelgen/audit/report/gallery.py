@@ -55,7 +55,7 @@ def show(store: Store, frame: pl.DataFrame, *, count: int = 20, photos: str | Pa
         photos: folder of the photographs; by default that of the data set in the store's recipe.
 
     Raises:
-        UnknownIdError: images that the store does not hold.
+        UnknownIdError: images that are not in the store.
     """
     found = tuple(findings_of(Section("shown", "", "", frame, "", 0.0), count))
     root = Path(photos).expanduser() if photos is not None else photo_root(store)

@@ -38,7 +38,7 @@ _SHOWN = (
     help="Compute this section only, such as noisy_pairs. Repeatable.",
 )
 @click.option(
-    "--top", metavar="N", type=click.IntRange(min=0), default=5, show_default=True, help="Rows printed of each section."
+    "--top", metavar="N", type=click.IntRange(min=0), default=5, show_default=True, help="Rows printed per section."
 )
 @click.option(
     "--limit",
@@ -46,7 +46,7 @@ _SHOWN = (
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="Rows of each ranking.",
+    help="Rows per ranking.",
 )
 @click.option("--out", metavar="DIR", type=click.Path(), help="Write every section as DIR/<section>.parquet.")
 @click.option("--html", metavar="FILE", type=click.Path(), help="Write a page to review findings.")

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 @recipe_options
 @click.option("--out", metavar="FOLDER", type=click.Path(), help="The store (stores/<dataset>).")
 @click.option("--fresh", is_flag=True, help="Delete the store in --out, sealed or not, and build it again.")
-@click.option("--discard", is_flag=True, help="Delete unfinished work in --out; what is sealed stays.")
-@click.option("--update", is_flag=True, help="Add to the sealed store in --out what this recipe has and it lacks.")
+@click.option("--discard", is_flag=True, help="Delete unfinished work in --out; keep the sealed store.")
+@click.option("--update", is_flag=True, help="Add to the sealed store in --out what this recipe adds.")
 @click.option("--append", is_flag=True, help="Append the new images of a data set to the sealed store in --out.")
 @click.option(
     "--add-teacher",
@@ -46,23 +46,23 @@ if TYPE_CHECKING:
     metavar="NAME",
     multiple=True,
     shell_complete=completions.relations,
-    help="Add a relation to it. Repeatable.",
+    help="Add a relation to the sealed store. Repeatable.",
 )
 @click.option(
     "--drop",
     metavar="NAME",
     multiple=True,
-    help="Drop a teacher (by alias) or lists (t2t, t2t.text, t2t.text.k64) from it. Repeatable.",
+    help="Drop a teacher (by alias) or lists (t2t, t2t.text, t2t.text.k64). Repeatable.",
 )
-@click.option("--allow-other-machine", is_flag=True, help="Resume work begun on another kind of machine.")
+@click.option("--allow-other-machine", is_flag=True, help="Resume work from another kind of machine.")
 @progress_option
 @common
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
-    """Embed every caption and image, find the neighbours of every row, seal the store.
+    """Embed all captions and images, find the neighbours of every row, and seal the store.
 
-    Options that are not given come from the recipe, then from the defaults in parentheses. A build that was stopped
-    is resumed by the same command; on a finished store it compares the data set and returns.
+    Options that are not given come from the recipe, then from the defaults in parentheses. Run the same command again
+    to resume a build that was stopped. On a finished store it checks that the data set is unchanged.
 
     \b
     Examples:
@@ -91,7 +91,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
 
 def _is_addition(options: dict[str, Any]) -> bool:
-    """Whether the options change the store's own recipe, and build from no other."""
+    """Whether the options change the recipe of the store, without another recipe or data set."""
     named = options["dataset"] or options["recipe"]
     updated = options["update"] or options["refined"]
     dropped = options["drop"] and not options["update"]
@@ -102,7 +102,7 @@ def _check(options: dict[str, Any]) -> None:
     if options["append"] and (
         options["update"] or options["recipe"] or options["dropped"] or options["drop"] or _is_addition(options)
     ):
-        raise ConfigError("--append takes the store's recipe as it is", todo="change the store before or after it")
+        raise ConfigError("--append uses the recipe of the store unchanged", todo="change the store before or after it")
     if options["append"] and not options["out"]:
         raise ConfigError("--append needs the store", todo="name it with --out")
     if options["fresh"] and (options["update"] or options["discard"] or options["append"] or _is_addition(options)):

@@ -69,8 +69,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Compare the labels of stores with human judgements: rank correlation, AUC and average precision, by relation,
-    teacher, aggregation and fusion, with 95 % intervals over images. A judged caption is left out of its own image's
-    caption set.
+    teacher, aggregation and fusion, with 95 % intervals over images. A judged caption is excluded from the caption
+    set of its image.
 
     \b
     Examples:

@@ -16,12 +16,12 @@ _FILES = {
 }
 
 
-@click.command("completion", short_help="The completion script of a shell.")
+@click.command("completion", short_help="Print the completion script of a shell.")
 @click.argument("shell", type=click.Choice(list(_FILES)))
 @common
 @click.pass_context
 def command(ctx: click.Context, shell: str, as_json: bool) -> None:
-    """Print the script that completes commands, options and the names of data sets, teachers and recipes.
+    """Print the script with which a shell completes commands, options and the names of data sets, teachers and recipes.
 
     \b
     Examples:

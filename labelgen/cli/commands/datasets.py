@@ -12,11 +12,11 @@ from labelgen.cli.completions import registered
 from labelgen.cli.options import common
 
 
-@click.command("datasets", short_help="What labelgen reads, and what it expects on disk.")
+@click.command("datasets", short_help="List the data sets that labelgen reads.")
 @click.argument("name", required=False, shell_complete=registered("dataset"))
 @common
 def command(name: str | None, as_json: bool) -> None:
-    """List the data sets that labelgen reads: what each expects on disk, what its ids and splits are.
+    """List the data sets that labelgen reads: the files of each on disk, its ids and splits.
 
     \b
     Examples:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from labelgen.store.diff import ArrayDiff, CorpusDiff, Diff, Named
 
 
-@click.command("diff", short_help="What differs between two stores.")
+@click.command("diff", short_help="Show the differences between two stores.")
 @click.argument("a", type=click.Path())
 @click.argument("b", type=click.Path())
 @progress_option
 @common
 @click.pass_context
 def command(ctx: click.Context, a: str, b: str, progress: str, as_json: bool) -> None:
-    """Show what differs between two stores: recipe, teachers, corpus, rows of embeddings and neighbour lists.
+    """Show the differences between two stores: recipe, teachers, corpus, rows of embeddings and neighbour lists.
 
     Items are matched by id. Exit code 0 where the contents are equal byte for byte, 1 where they are not.
 

@@ -17,7 +17,7 @@ _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLE
 
 @click.command("doctor", short_help="Check this machine and its packages.")
 @click.option(
-    "--out", metavar="FOLDER", type=click.Path(), default="stores", show_default=True, help="Where stores go."
+    "--out", metavar="FOLDER", type=click.Path(), default="stores", show_default=True, help="Folder of the stores."
 )
 @click.option("--self-test", is_flag=True, help="Also build and verify four demo photographs (half a minute).")
 @progress_option

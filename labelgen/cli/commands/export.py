@@ -20,17 +20,17 @@ TARGETS = ("listwise-itr", "itm-cls", "cusa", "csr", "parquet", "npz", "hf", "fi
 @click.option(
     "--out", metavar="FOLDER", type=click.Path(), required=True, help="A new, empty or earlier export folder."
 )
-@click.option("--text", metavar="ALIAS", help="The text teacher, where the store has several.")
-@click.option("--image", metavar="ALIAS", help="The image teacher, where the store has several.")
+@click.option("--text", metavar="ALIAS", help="The text teacher, if the store has several.")
+@click.option("--image", metavar="ALIAS", help="The image teacher, if the store has several.")
 @click.option("--splits", metavar="A,B", help="Only these splits.")
 @click.option(
     "--short",
     type=click.Choice(["repeat", "drop"]),
     default="repeat",
     show_default=True,
-    help="Images with fewer than five captions, where five are needed.",
+    help="Images with fewer than five captions, for formats that need five.",
 )
-@click.option("--photos", metavar="PREFIX", default="./pics/", show_default=True, help="Before file names (cusa).")
+@click.option("--photos", metavar="PREFIX", default="./pics/", show_default=True, help="Prefix of file names (cusa).")
 @click.option("--pairs", metavar="FILE", default="", help="Pairs to label: caption_id, image_id, y (fine-grained).")
 @click.option(
     "--scheme",
@@ -38,7 +38,7 @@ TARGETS = ("listwise-itr", "itm-cls", "cusa", "csr", "parquet", "npz", "hf", "fi
     shell_complete=completions.registered("scheme"),
     default="fine_grained()",
     show_default=True,
-    help="How they are labelled (fine-grained).",
+    help="Scheme for --pairs (fine-grained).",
 )
 @progress_option
 @common

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _CAPTION_WIDTH = 88
 
 
-@click.command("inspect", short_help="What a store holds; an item with its neighbours.")
+@click.command("inspect", short_help="Show the contents of a store, or an item with its neighbours.")
 @click.argument("path", type=click.Path())
 @click.option("--image", metavar="ID", help="An image: its captions, its neighbours.")
 @click.option("--caption", metavar="ID", help="A caption: its image, its neighbours.")
@@ -31,8 +31,13 @@ _CAPTION_WIDTH = 88
     help="Only this list: i2t, or i2t.text. Repeatable.",
 )
 @click.option("--k", metavar="N", type=int, help="Neighbours of each list (5).")
-@click.option("--examples", metavar="N", type=click.IntRange(min=0), help="Random images without an id (3).")
-@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Which examples are drawn.")
+@click.option(
+    "--examples",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Random images to show (3).",
+)
+@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the examples.")
 @common
 def command(
     path: str,
@@ -44,7 +49,7 @@ def command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Look into a store: what it holds and some examples, or one image or caption with its neighbours.
+    """Show the contents of a store with some examples, or one image or caption with its neighbours.
 
     \b
     Examples:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from labelgen.pipeline import CostPlan
 
 
-@click.command("plan", cls=Sectioned, short_help="Rows, bytes, minutes and peak memory of a build.")
+@click.command("plan", cls=Sectioned, short_help="Estimate the time, memory and disk space of a build.")
 @recipe_options
 @click.option("--calibrate/--no-calibrate", default=True, help="Time the teachers on a few rows first (some seconds).")
 @progress_option

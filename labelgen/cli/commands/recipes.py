@@ -13,11 +13,11 @@ from labelgen.cli.completions import registered
 from labelgen.cli.options import common
 
 
-@click.command("recipes", short_help="The recipes that ship with labelgen.")
+@click.command("recipes", short_help="List the recipes that ship with labelgen.")
 @click.argument("name", required=False, shell_complete=registered("recipe"))
 @common
 def command(name: str | None, as_json: bool) -> None:
-    """List the recipes that ship with labelgen, or print one as TOML, ready to be changed.
+    """List the recipes that ship with labelgen, or print one as TOML to edit.
 
     \b
     Examples:
@@ -41,7 +41,7 @@ def command(name: str | None, as_json: bool) -> None:
 
 
 def _described(recipe: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The first line of a recipe is a comment that says what it is."""
+    """Description of a recipe: the comment in its first line."""
     with path.open(encoding="utf-8") as file:
         first = file.readline()
     search = recipe.get("search", {})

@@ -21,11 +21,11 @@ _WORDS = {
 }
 
 
-@click.command("status", short_help="Progress of a build.")
+@click.command("status", short_help="Show the progress of a build.")
 @click.argument("path", type=click.Path())
 @common
 def command(path: str, as_json: bool) -> None:
-    """Show how far a build or a change is: tasks and rows done by stage, and the process at work in the folder.
+    """Show the progress of a build or a change: finished tasks and rows by stage, and the running process.
 
     \b
     Example:

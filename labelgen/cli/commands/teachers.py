@@ -12,7 +12,7 @@ from labelgen.cli.completions import registered
 from labelgen.cli.options import common
 
 
-@click.command("teachers", short_help="Encoders: example specs, offline or not, installed or not.")
+@click.command("teachers", short_help="List the encoders, with example specs.")
 @click.argument("name", required=False, shell_complete=registered("teacher"))
 @common
 def command(name: str | None, as_json: bool) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from labelgen.store.verify.findings import Problem, Report
 
 
-@click.command("verify", short_help="Check every byte against what was sealed.")
+@click.command("verify", short_help="Check every file of a store.")
 @click.argument("path", type=click.Path())
 @click.option("--deep", is_flag=True, help="Also recompute a sample of rows, with the teachers where possible.")
 @click.option("--sample", metavar="N", type=int, default=64, show_default=True, help="Rows of each kind with --deep.")
@@ -33,7 +33,7 @@ def command(
     progress: str,
     as_json: bool,
 ) -> None:
-    """Compare every file of a sealed store with its checksum; name file and rows of every difference.
+    """Compare every file of a sealed store with its checksum, and list files and rows that differ.
 
     With --deep the neighbours of a sample of rows are searched again in the stored embeddings (equal bits), and
     where teacher and data are available a sample is embedded again (within a tolerance). Exit code 1 with problems.

@@ -50,7 +50,7 @@ class Folder:
         if lines not in ("one", "each"):
             raise unknown("way to read lines", lines, ("one", "each"))
         if not re.fullmatch(r"\.[A-Za-z0-9_]+", suffix):
-            raise ConfigError(f"{shown(suffix)} is no suffix of text files", expected="a dot and letters: .caption")
+            raise ConfigError(f"{shown(suffix)} is not a suffix of text files", expected="a dot and letters: .caption")
         self.root, self.lines, self.suffix, self.caption = root, lines, suffix, caption
 
     def read(self) -> Records:
@@ -102,7 +102,7 @@ def _fields(table: TableFile, chosen: str) -> tuple[str, list[str]]:
     fields = [chosen] if metadata and chosen else [name for name in there if name in table.columns]
     if metadata and len(fields) > 1:
         raise DatasetError(
-            f"{table.path.name} has several fields of texts",
+            f"{table.path.name} has several fields with texts",
             found=", ".join(fields),
             todo="choose one with caption=...",
         )

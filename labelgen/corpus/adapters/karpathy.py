@@ -38,7 +38,7 @@ def find_karpathy(folder: Path, name: str, ledger: Ledger) -> Path | None:
     found = [path for path in found if path.is_file() and path.name not in _USUAL]
     if len(found) > 1:
         raise DatasetError(
-            f"there are several files of Karpathy's form below {folder}",
+            f"there are several files in Karpathy's format below {folder}",
             found=some(str(path.relative_to(folder)) for path in found),
             expected=f"{name}, or one dataset_*.json",
             todo="give each a separate folder",

@@ -207,7 +207,9 @@ def _captions(entry: dict[str, Any], where: str) -> list[tuple[Any, Any]]:
         return [(None, one) for one in text]
     if not isinstance(given, list) or len(given) != len(text):
         raise DatasetError(
-            f"{where} has {len(text)} captions and other ids for them", found=shown(given), expected="an id for each"
+            f"{where} has {len(text)} captions and a different number of ids",
+            found=shown(given),
+            expected="an id for each",
         )
     return list(zip(given, text, strict=True))
 

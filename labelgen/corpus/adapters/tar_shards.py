@@ -123,7 +123,7 @@ def _refuse_repeated(images: list[ImageRecord]) -> None:
                 f"{image.image_id} ({(image.file or 'no photograph').partition(INSIDE)[0]})" for image in repeated
             ),
             expected="keys that differ from shard to shard",
-            todo="--set dataset.options.ids=shard/key makes the shard a part of the ids",
+            todo="add the name of the shard to the ids with --set dataset.options.ids=shard/key",
         )
 
 

@@ -1,6 +1,6 @@
 """Photographs: bytes from a folder or a tar shard, size from the header, upright 8-bit RGB pixels.
 
-The only place that reads pictures. Nothing here changes Pillow's settings; one filter of warnings is installed (see
+The only module that reads pictures. Nothing here changes Pillow's settings; one filter of warnings is installed (see
 `_quiet`). Reading and decoding run in many threads at once.
 """
 
@@ -69,7 +69,7 @@ def probe_photo(root: Path, file: str) -> tuple[int, int]:
     An EXIF chunk that a PNG carries behind its pixels is not looked for.
 
     Raises:
-        PhotoError: the file cannot be read, or is no picture of a known format.
+        PhotoError: the file cannot be read, or is not a picture of a known format.
         DatasetError: the name would leave `root`.
     """
     with _stream(root, file) as stream:
@@ -208,7 +208,7 @@ def _opened(stream: IO[bytes]) -> Image.Image:
         raise PhotoError("unreadable", "the photograph cannot be read", found=str(error)) from error
     factory = next((factory for factory, accept in _factories() if _accepts(accept, prefix)), None)
     if factory is None:
-        raise PhotoError("not_an_image", "no picture of a known format", found=f"it starts with {prefix!r}")
+        raise PhotoError("not_an_image", "not a picture of a known format", found=f"it starts with {prefix!r}")
     try:
         stream.seek(0)
         image: Image.Image = factory(stream, "")

@@ -1,7 +1,7 @@
 """Pixels of an opened picture as upright 8-bit RGB, in bounded memory.
 
-Large pictures are converted in bands, so that a decoded picture and its result are all that is held; the pixels are
-those of a conversion in one piece.
+Large pictures are converted in bands, so that only the decoded picture and the result are in memory. The pixels are the
+same as without bands.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Samples of one tar shard: keys, photographs and captions, and an account of every member.
+"""Samples of one tar shard: keys, photographs and captions, and an account of all members.
 
 The data set `webdataset` and the writer of cleaned shards share this reader, so that both see the same captions.
 """
@@ -118,7 +118,7 @@ class ShardReader:
                 f"{archive.path} cannot be read as a tar: it is damaged",
                 found=f"at byte {damage.offset:,} of {archive.size:,}: {damage.what}",
                 expected="a whole tar, up to the two blocks of zeros at its end",
-                todo="get it again, or read the whole members before the damage with --damaged quarantine",
+                todo="download it again, or use the undamaged members with --damaged quarantine",
             )
         if damage.cut:
             self.ledger.seen(MEMBERS)

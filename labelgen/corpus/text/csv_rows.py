@@ -1,8 +1,8 @@
-"""Rows of comma- and tab-separated text, read strictly: a quote never takes in the rows behind it.
+"""Rows of comma- and tab-separated text, read strictly: an unbalanced quote never absorbs the rows after it.
 
-Two readings of a file are possible: with quotes (RFC 4180: a quote that opens a field closes it before the next
-separator, quotes inside are doubled), and with quotes as plain text, as many TSV files mean them. The first is taken
-where it fits, the second where only it fits, and a file that neither fits, or that both do, is refused by its line.
+A file can be read in two ways: with quoted fields (RFC 4180: a quote that opens a field closes it before the next
+separator, and quotes inside are doubled), or with quotes as plain text, as in many TSV files. The first is used if it
+fits, the second if only it fits. If neither fits, or if the file is ambiguous, the error names the line.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def check_options(separator: str, quoting: str) -> None:
     if quoting not in QUOTING:
         raise unknown("quoting", quoting, QUOTING)
     if separator and (len(_character(separator)) != 1 or _character(separator) in '"\r\n'):
-        raise ConfigError(f"{shown(separator)} is no separator", expected=f"one character, or {', '.join(SEPARATORS)}")
+        raise ConfigError(
+            f"{shown(separator)} is not a separator", expected=f"one character, or {', '.join(SEPARATORS)}"
+        )
 
 
 def read_csv(text: str, name: str, *, separator: str = "", quoting: str = "auto") -> CsvTable:
@@ -243,10 +245,10 @@ def _refuse_mixed_ends(text: str, name: str, rows: Sequence[CsvRow]) -> None:
         kind = "\n" if last[-1] == "\n" or behind in ("\n", "\r\n") else "\r"
         if first and kind != first:
             raise DatasetError(
-                f"line {row.line} of {name} ends in another way than the lines before it",
+                f"line {row.line} of {name} has another line ending than the lines before it",
                 found=f"{shown(last)}, then {shown(behind)}",
                 expected="one kind of line ends: a row must not end inside a caption, nor two rows be one",
-                todo="write every line end as a newline; quote a caption that holds a carriage return",
+                todo="write every line end as a newline; quote captions that contain a carriage return",
             )
         first = kind
 
@@ -275,10 +277,10 @@ def _is_header(row: CsvRow, header: Sequence[str], name: str) -> bool:
         return True
     if len(names) > 1 and sorted(names) == sorted(header):
         raise DatasetError(
-            f"line {row.line} of {name} repeats the header in another order",
+            f"line {row.line} of {name} repeats the header with another order of columns",
             found=shown(names),
             expected="one table in a file",
-            todo="write the tables that were put behind each other with the same columns",
+            todo="write the concatenated tables with the same columns",
         )
     return False
 
@@ -291,12 +293,12 @@ def _refuse_ragged(name: str, table: CsvTable) -> None:
                 f"line {row.line} of {name} has {len(row.fields)} fields",
                 found=shown(", ".join(row.fields)),
                 expected=f"{width} fields, as the header has ({', '.join(table.header)[:200]})",
-                todo='put a text that holds a separator, a quote or a newline into quotes: "a cat, asleep"',
+                todo='quote texts that contain a separator, a quote or a newline: "a cat, asleep"',
             )
         if row.fields[0].startswith("\ufeff"):
             raise DatasetError(
                 f"line {row.line} of {name} begins with a byte order mark",
                 found=shown(", ".join(row.fields)),
-                expected="a mark at the beginning of the file only: two files were put behind each other",
-                todo="remove the mark, and the header behind it",
+                expected="a mark at the beginning of the file only: two files were concatenated",
+                todo="remove the mark and the header after it",
             )

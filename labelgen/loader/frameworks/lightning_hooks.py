@@ -1,6 +1,6 @@
-"""Lightning: soft labels added in a module's or a data module's hook. Needs nothing of the library but the hook's name.
+"""Lightning: soft labels added in a hook of a module or data module. Lightning itself is not imported.
 
-In most projects `SoftLabelCollate` in the DataLoader is the better place: it works in Lightning as it is, and in the
+In most projects `SoftLabelCollate` in the DataLoader is better: it needs no change in Lightning and runs in the
 workers. The mixin is for loaders that cannot be changed::
 
     class Model(SoftLabelMixin, LightningModule):

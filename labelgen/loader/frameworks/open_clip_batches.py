@@ -1,7 +1,7 @@
 """open_clip's training batches: the tuple `(images, texts)` of its releases 2 and 3, and mappings of the two.
 
-open_clip's data sets give (image, text) and its loop unpacks `images, texts = batch`, so ids travel beside them:
-`WithIds` puts them into the samples, `OpenClipBatches` takes them out of the batch again and gives the batch that
+open_clip's data sets give (image, text) and its loop unpacks `images, texts = batch`, so ids need another way:
+`WithIds` puts them into the samples, `OpenClipBatches` removes them from the batch and yields the batch that
 open_clip expects together with its labels::
 
     data["train"].dataloader = OpenClipBatches(dataloader, store)
@@ -99,7 +99,7 @@ def parted(batch: Any) -> tuple[Any, list[Any], list[Any]]:
         return tuple(batch[:-2]), list(batch[-2]), list(batch[-1])
     held = ", ".join(map(repr, batch)) if isinstance(batch, Mapping) else f"{len(batch)} parts"
     raise ConfigError(
-        "a batch of open_clip's without ids",
+        "a batch of open_clip without ids",
         found=held,
         expected="(images, texts, image_ids, caption_ids), or a mapping with image_id and caption_id",
         todo='wrap the data set in WithIds, or end the pipeline with wds.to_tuple("image", "text", ...ids)',

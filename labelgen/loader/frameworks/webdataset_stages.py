@@ -1,4 +1,4 @@
-"""webdataset: soft labels as a stage of a pipeline. Needs nothing of the library but its shapes.
+"""webdataset: soft labels as a stage of a pipeline. webdataset itself is not imported.
 
 A stage is a function from an iterator to an iterator; a function for `.map` takes one item. Soft labels belong after
 `.batched`, where an item is a batch::

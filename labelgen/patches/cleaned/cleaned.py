@@ -1,9 +1,9 @@
 """Cleaned caption files: what a patch removes is left out, in the format of the given files.
 
-`labelgen.patches.removed` defines what is removed; `labelgen build --patch` leaves out the same. What is kept is kept
-byte for byte where the format has lines (token files, lists, CSV, JSONL, texts beside photographs, tar members).
-Caption ids that an adapter counts (`<image>#<n>`) are counted again by the reader of a cleaned file, so a patch belongs
-to the files that were reviewed.
+`labelgen.patches.removed` defines what is removed; `labelgen build --patch` leaves out the same. The rest is kept byte
+for byte in formats with lines (token files, lists, CSV, JSONL, texts beside photographs, tar members). Caption ids that
+an adapter counts (`<image>#<n>`) are counted again by the reader of a cleaned file, so a patch belongs to the files
+that were reviewed.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _parquet(name: str, data: bytes, excluded: Removed, columns: Columns) -> tup
     try:
         frame = pl.read_parquet(BytesIO(data))
     except pl.exceptions.PolarsError as error:
-        raise DatasetError(f"{name} is no parquet file", found=str(error)[:200]) from error
+        raise DatasetError(f"{name} is not a parquet file", found=str(error)[:200]) from error
     columns, records = _records(frame, columns)
     rows, changed, kept, removed = [], [], 0, 0
     for record, entry in zip(records, formats.table_entries(name, frame.columns, records, columns), strict=True):

@@ -1,6 +1,6 @@
 """Formats of caption files as entries: pieces of a file, each with the captions that it holds.
 
-An adapter's file is split the way the adapter reads it. Pieces that are kept keep every byte.
+A file is split the way its adapter reads it. Pieces that are kept are unchanged, byte for byte.
 """
 
 from __future__ import annotations

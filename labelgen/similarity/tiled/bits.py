@@ -1,7 +1,7 @@
 """Floats as integers for compiled loops: similarities of a tile, keys of lists, float16 rows.
 
-Float bits with the magnitude of negative numbers turned round grow as the numbers do. A *key* is that integer for
-float32, int32; tiles of bfloat16 hold the upper half of it, int16.
+Float bits, with the magnitude bits of negative numbers inverted, have the order of the numbers. A *key* is that integer
+for float32, int32; tiles of bfloat16 hold the upper half of it, int16.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Tiles of the tiled engine on a torch device: products and comparisons are made there, lists are kept here.
+"""Tiles of the tiled engine on a torch device: products and comparisons there, lists on the CPU.
 
-What is above a floor is little, so that is all that is copied back: lists, exact scores and proof are those of the CPU
-(`lists`, `scores`). Units for float16 multiply several times faster than those for float32, sum in float32,
-and lose an eighth of what bfloat16 loses. Works with any device of torch, the CPU too, which is how it is tested.
+Few similarities exceed a floor, and only those are copied back; lists, exact scores and the proof are those of the CPU
+(`lists`, `scores`). Matrix units for float16 are several times faster than float32, accumulate in float32, and lose an
+eighth of what bfloat16 loses. It works on any torch device, including the CPU, on which it is tested.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from labelgen.similarity.tiled.bits import EVERYTHING, NOTHING
 from labelgen.similarity.tiled.lists import numbers
 from labelgen.types import Float32, Int32, Int64
 
-#: Similarities compared between two looks at the floors. What is above them is listed, with 12 bytes each, and a look
-#: costs as much as comparing millions.
+#: Similarities compared before the floors are read again. Reading them costs as much as comparing millions; with older
+#: floors more similarities are copied back, 12 bytes each.
 _SLAB = 1 << 24
-#: Blocks of a device are larger: a product must be worth its launch. Places in a tile fit into short integers.
+#: Blocks on a device, as a multiple of those on the CPU: a product must be worth its launch. Positions fit into int16.
 _BLOCKS = 4
-#: Bits of minus infinity; and of what is less than any number, as the compiled loops compare bits: no candidate.
+#: Bits of minus infinity, and the bits that the compiled loops order below all numbers: no candidate.
 _MINUS_INFINITY, _NONE = np.float32(-np.inf).view(np.int32), np.int32(-1)
-#: Groups of candidates whose best ones give first floors.
+#: Groups of candidates whose maxima give the first floors.
 _GROUPS = 1024
 
 
@@ -42,9 +42,9 @@ class DeviceTile:
     similarities: Tensor
 
     def sample(self, side: int, image: Int32, other_image: Int32) -> tuple[NDArray[Any], Int32]:
-        """See `Tile`: the best of groups of whole images, which stand for them: one of each is no more than its best.
+        """See `Tile`. Maxima over groups of whole images: all candidates count, and few numbers are copied back.
 
-        So all others are looked at, and few numbers are copied back.
+        The maximum of a group is at most the best of one of its images, so the floors are valid.
         """
         part = self.similarities if side == 0 else self.similarities.t()
         columns, there = _groups(other_image)
@@ -78,24 +78,24 @@ class DeviceTile:
 
 
 def _groups(image: Int32) -> tuple[Int64, NDArray[np.bool_]]:
-    """Candidates in groups of whole images, [groups, candidates]: of long groups the first ones. And which are there.
+    """Group candidates by whole images: positions [groups, candidates], long groups cut, and a mask of valid positions.
 
     Args:
-        image: of every candidate, -1 for dead ones.
+        image: image of each candidate, -1 for dead ones.
     """
     living = np.flatnonzero(image >= 0)
     if not len(living):
         return np.zeros((0, 1), np.int64), np.zeros((0, 1), bool)
     begins = np.concatenate([[0], 1 + np.flatnonzero(np.diff(image[living]))])
     width = -(-len(living) // _GROUPS)
-    first = begins[np.unique(begins // width, return_index=True)[1]]  # an image belongs where it begins
+    first = begins[np.unique(begins // width, return_index=True)[1]]  # an image belongs to the group in which it begins
     places = first[:, None] + np.arange(2 * width)
     there = places < np.append(first[1:], len(living))[:, None]
     return living[np.where(there, places, 0)], there
 
 
 def _floors(keys: Int32, device: torch.device) -> Tensor:
-    """Numbers that are exceeded by what exceeds the keys."""
+    """Float32 floors on a device: a similarity exceeds the number exactly if its key exceeds the key."""
     floors = numbers(keys)
     floors[keys == EVERYTHING] = -np.inf
     floors[keys == NOTHING] = np.inf
@@ -115,7 +115,7 @@ class DeviceProduct:
         return _BLOCKS * product.BLOCK
 
     def lower(self, rows: Float32, out: Tensor) -> float:
-        """Rows in this precision, and the largest distance of one from what it was."""
+        """Write rows in this precision to `out`; return the largest Euclidean distance of a row from its copy."""
         single = torch.from_numpy(rows)
         out.copy_(single)
         if self.dtype == torch.float32 or not len(rows):
@@ -124,19 +124,19 @@ class DeviceProduct:
         return float(lost.mul_(lost).sum(1).max().sqrt())
 
     def finer(self) -> DeviceProduct | None:
-        """The product to try where this one leaves too many near ties."""
+        """Product to try next if this one leaves too many near ties, None if there is no finer one."""
         return None if self.dtype == torch.float32 else DeviceProduct(self.device, torch.float32)
 
     def placed(self, unit: Tensor) -> Tensor:
-        """Rows where they are multiplied."""
+        """Copy rows to the device."""
         return unit.to(self.device)
 
     def buffers(self) -> Tensor:
-        """Memory for the tiles of one thread."""
+        """Memory for the tile of one thread."""
         return torch.empty(self.block**2, dtype=self.dtype, device=self.device)
 
     def tile(self, left: Tensor, right: Tensor, buffers: Tensor) -> DeviceTile:
-        """The similarities of two blocks, in the buffers."""
+        """Multiply two blocks into the buffers."""
         out = buffers[: len(left) * len(right)].view(len(left), len(right))
         torch.mm(left, right.t(), out=out)
         return DeviceTile(out)
@@ -151,7 +151,7 @@ class DeviceProduct:
 
 
 def product_on(device: str) -> DeviceProduct:
-    """float16 where its sums are known to be in float32, else float32.
+    """Return the product of a device: float16 on CUDA, where sums are in float32, else float32.
 
     Raises:
         ConfigError: products on this device are not computed in float32.
@@ -160,8 +160,8 @@ def product_on(device: str) -> DeviceProduct:
     if not product.multiplies_float32(place):
         raise ConfigError(
             f"matrix products on device {device!r} are not computed in float32",
-            found="a product of exactly known value that came out rounded",
-            expected="full float32 precision: the proof of a search rests on it",
+            found="a product with a known exact value was rounded",
+            expected="full float32 precision, which the proof of a search needs",
             todo="call torch.set_float32_matmul_precision(\"highest\"), or search with the engine 'numpy'",
         )
     return DeviceProduct(place, torch.float16 if place.type == "cuda" else torch.float32)
@@ -169,7 +169,7 @@ def product_on(device: str) -> DeviceProduct:
 
 @contextmanager
 def whole_sums() -> Iterator[None]:
-    """Products of float16 on CUDA are summed in float32 throughout, as the bound assumes, in all threads."""
+    """Make CUDA sum float16 products in float32, as the error bound assumes; applies to all threads."""
     matmul = torch.backends.cuda.matmul
     names = "allow_fp16_reduced_precision_reduction", "allow_fp16_accumulation"
     before = {name: getattr(matmul, name) for name in names}

@@ -4,15 +4,15 @@
 `i2t` and `t2i` of caption sets follow from lists of captions (`scores`), and with means or a cross-modal teacher
 one pass over images x captions serves both (`matrix`). A tile is multiplied in the fastest precision of the
 machine (`product`), and while it is in the cache a compiled loop (`kernels`) compares it with the floors of
-its rows and of its columns; little exceeds them once they are tight, and only that is looked at again. At the end what
-the lists hold is scored exactly and the proof of `error_bounds.py` is checked (`scores`). Where the proof fails,
-which takes more near ties than a list has places, the list is searched again in float64, or, if there are many such
-lists, the whole pass is made in float32.
+its rows and columns. Once floors are tight, few similarities exceed them, and only those are processed further. At the
+end the entries of the lists are scored exactly and the proof of `error_bounds.py` is checked (`scores`). If it fails,
+because there are more near ties than places in a list, the list is searched again in float64. If many lists fail, the
+whole pass is repeated in float32.
 
-Threads share the tiles, not the work on one: nobody waits, and lists are guarded by the lock of their block.
+Each thread works on separate tiles, and the lists of a block are guarded by its lock.
 
-On another device only products and comparisons are made there (`device`). A few thousand rows, and budgets too small
-for a few hundred, are left to the reference engine, which finds the same bits.
+On another device, products and comparisons run there and the rest on the CPU (`device`). The reference engine, which
+gives the same bits, searches corpora below a few thousand rows and budgets for less than a few hundred.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _scope(plan: SearchPlan, strip: Strip) -> Scope:
     )
     if not own or not theirs:
         raise LabelgenError(
-            "a mutual strip needs ranges of images that lie in one split each",
+            "each range of a mutual strip must be within one split",
             found=f"images {strip.first}-{strip.last} and {other[0]}-{other[1]}",
             expected=f"ranges within the splits {list(plan.splits)}",
         )

@@ -1,10 +1,10 @@
-"""Compiled loops of the tiled engine: what looks at every similarity, and the lists that take what matters.
+"""Compiled loops of the tiled engine: compare a tile with the floors, and keep the lists.
 
-Similarities of a tile are compared as integers (`bits`), 64 at a time. All functions use the calling thread alone
-and release the interpreter's lock.
+Similarities of a tile are compared as integers (`bits`), 64 at a time. All functions use the calling thread only and
+release the interpreter lock.
 
-A list serves two ranks at once (`lists`): the `rows_rank` best candidates, and the `images_rank` best images of
-candidates, of which each counts by its best candidate. A rank of 0 is not requested.
+One list serves two ranks (`lists`): the `rows_rank` best candidates, and the `images_rank` best images of candidates,
+where an image has the score of its best candidate. A rank of 0 is not requested.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from labelgen.similarity.tiled.bits import (
     turned,
 )
 
-#: Halvings of the range of a list's entries, for a floor near the best possible one.
+#: Bisection steps over the entries of a list; enough for a floor close to the highest valid one.
 _BISECTIONS = 12
 _ONE = np.uint64(1)
 _LOWER = np.uint64(0xFFFFFFFF)
@@ -41,16 +41,16 @@ def scan(
     tile: Any, first: Any, row_floor: Any, column_floor: Any, row_image: Any,
     column_image: Any, hits: Any, keys: Any,
 ) -> Any:  # fmt: skip
-    """List what is above the floor of its row or of its column, from row `first` on, until `hits` may be full.
+    """Write entries above the floor of their row or column to `hits`, from row `first` on, until `hits` may be full.
 
     Args:
         tile: bits of computed similarities, [m, n].
-        row_floor, column_floor: in the tile's own type, [m] and [n].
-        row_image, column_image: image of every row and column, -1 for dead ones; equal images are left out.
+        row_floor, column_floor: in the type of the tile, [m] and [n].
+        row_image, column_image: image of each row and column, -1 for dead ones; pairs of one image are skipped.
         hits: (row, column) int32 [capacity >= n, 2]; keys: int32 [capacity].
 
     Returns:
-        (number of hits, first row that was not looked at).
+        (number of hits, first row that was not scanned).
     """
     rows, columns = tile.shape
     whole = columns - columns % CHUNK
@@ -85,9 +85,9 @@ def scan(
 
 @compiled
 def _lower_bound(entries: Any, count: Any, rank: Any) -> Any:
-    """An entry that at least `rank` of the first `count` entries reach, close to the rank-th largest.
+    """Lower bound of the rank-th largest of the first `count` entries, close to it.
 
-    Bisection: counting is a vector loop, and a dozen of them take less time than one selection.
+    By bisection: counting is a vector loop, and a dozen of them are faster than one selection.
     """
     low, high = entries[0], entries[0]
     for place in range(count):
@@ -121,13 +121,13 @@ def _floor_below(entry: Any, flat: Any, relative: Any) -> Any:
 
 @compiled
 def _best_of_runs(line: Any, count: Any, start: Any, group: Any, best: Any) -> Any:
-    """Best entry of every image; gives their number.
+    """Write the best entry of each image to `best`; return the number of images.
 
-    Entries of one image are neighbours, since its rows are, and lists take them in their order. Where threads that met
-    in one list have parted them the image counts twice and a floor may be too high: the final proof notices.
+    The rows of an image are adjacent, and so are its entries, because entries are appended in row order. If two threads
+    interleave their entries in a list, an image counts twice and the floor may be too high; the final proof detects it.
     """
     images, last, most = 0, np.int32(-1), np.uint64(0)
-    for place in range(count):  # without a branch: where an image ends cannot be predicted
+    for place in range(count):  # branch-free: where an image ends is unpredictable
         own = group[np.int64(line[place] & _LOWER) - start]
         most = max(most if own == last else np.uint64(0), line[place])
         images += own != last
@@ -138,7 +138,7 @@ def _best_of_runs(line: Any, count: Any, start: Any, group: Any, best: Any) -> A
 
 @compiled
 def _needed(line: Any, count: Any, row_floor: Any, flat: Any, relative: Any, start: Any, group: Any, best: Any) -> Any:
-    """Drop entries that are neither above the floor of rows nor may be the best of their image; gives how many stay."""
+    """Drop entries neither above the floor of rows nor possibly the best of their image; return how many remain."""
     kept, images, last = 0, 0, np.int32(-1)
     for place in range(count):
         entry = line[place]
@@ -158,14 +158,14 @@ def _needed(line: Any, count: Any, row_floor: Any, flat: Any, relative: Any, sta
 @compiled
 def tighten(row: Any, last: Any, rows_rank: Any, images_rank: Any, flat: Any, relative: Any, counts: Any, limits: Any,
             floors: Any, row_floors: Any, entries: Any, start: Any, group: Any, best: Any) -> None:  # fmt: skip
-    """Raise the floors of one list to what its entries allow, and drop what is below.
+    """Raise the floors of one list as far as its entries allow, and drop the entries below.
 
     Args:
         row: the list.
-        last: drop too what neither rank can need, which takes longer; else only when places are short.
+        last: also drop entries that no rank can need; slower, so otherwise done only when the list is nearly full.
         counts, limits, floors, row_floors, entries: of all lists, see `lists.Lists`.
-        start, group: the image (counted from the first) of candidate `start`, and of those after it.
-        best: scratch for every place, uint64.
+        start, group: first candidate, and the image of each candidate from there, counted from the first image.
+        best: scratch, uint64, as long as a list.
     """
     count, line = counts[row], entries[row]
     if count < 0:
@@ -188,7 +188,7 @@ def tighten(row: Any, last: Any, rows_rank: Any, images_rank: Any, flat: Any, re
     floors[row] = floor
     least = _entry(floor, 0xFFFFFFFF)
     kept = 0
-    for place in range(count):  # without a branch: which ones stay cannot be predicted
+    for place in range(count):  # branch-free: which entries stay is unpredictable
         entry = line[place]
         line[kept] = entry
         kept += entry > least
@@ -200,7 +200,7 @@ def tighten(row: Any, last: Any, rows_rank: Any, images_rank: Any, flat: Any, re
 def tighten_all(low: Any, high: Any, rows_rank: Any, images_rank: Any, flat: Any, relative: Any, counts: Any,
                 limits: Any, floors: Any, row_floors: Any, entries: Any, start: Any, group: Any, best: Any,
                 ) -> None:  # fmt: skip
-    """`tighten` for the lists [low, high), for the last time."""
+    """Run the last `tighten` of the lists [low, high)."""
     for row in range(low, high):
         tighten(row, True, rows_rank, images_rank, flat, relative, counts, limits, floors, row_floors, entries, start,
                 group, best)  # fmt: skip
@@ -210,14 +210,14 @@ def tighten_all(low: Any, high: Any, rows_rank: Any, images_rank: Any, flat: Any
 def _made_room(row: Any, key: Any, rows_rank: Any, images_rank: Any, flat: Any, relative: Any, counts: Any,
                limits: Any, floors: Any, row_floors: Any, entries: Any, start: Any, group: Any, best: Any,
                ) -> Any:  # fmt: skip
-    """Raise the floor of a list that has reached its limit; whether `key` is still above it.
+    """Raise the floor of a list that has reached its limit; return whether `key` is still above it.
 
-    Soon and often: a floor that is too low costs more places than finding a better one.
+    The limit is low on purpose: a loose floor admits entries that cost more than tightening it early.
     """
     tighten(row, False, rows_rank, images_rank, flat, relative, counts, limits, floors, row_floors, entries, start,
             group, best)  # fmt: skip
     if counts[row] == entries.shape[1]:
-        counts[row], floors[row] = -1, NOTHING  # more near ties than a list can hold: searched again otherwise
+        counts[row], floors[row] = -1, NOTHING  # failed: more near ties than it can hold, so it is searched again
     return key > floors[row]
 
 
@@ -225,9 +225,11 @@ def _made_room(row: Any, key: Any, rows_rank: Any, images_rank: Any, flat: Any, 
 def offer(hits: Any, hit_keys: Any, count: Any, side: Any, list_start: Any, unit_start: Any, rows_rank: Any,
           images_rank: Any, flat: Any, relative: Any, counts: Any, limits: Any, floors: Any, row_floors: Any,
           entries: Any, start: Any, group: Any, best: Any) -> None:  # fmt: skip
-    """Take hits into lists. `side`: 0 where lists are the tile's rows, 1 its columns.
+    """Append hits to the lists of one side of a tile.
 
-    `list_start`, `unit_start`: list and candidate of the first row and column (or column and row) of the tile.
+    Args:
+        side: 0 if the lists are those of the rows of the tile, 1 for its columns.
+        list_start, unit_start: list of the first position on that side, candidate of the first on the other.
     """
     for hit in range(count):
         row = list_start + hits[hit, side]
@@ -237,14 +239,14 @@ def offer(hits: Any, hit_keys: Any, count: Any, side: Any, list_start: Any, unit
                 entries, start, group, best,
             ):  # fmt: skip
                 continue
-            # Only this much is inlined: a call with all these arrays costs as much as ten comparisons.
+            # The common path is inlined: a call with all these arrays costs as much as ten comparisons.
             entries[row, counts[row]] = _entry(hit_keys[hit], unit_start + hits[hit, 1 - side])
             counts[row] += 1
 
 
 @compiled
 def listed(low: Any, high: Any, counts: Any, entries: Any, owner: Any, units: Any, keys: Any) -> None:
-    """Entries of the lists [low, high): list (counted from low), candidate and key of every entry, list after list."""
+    """Write the entries of the lists [low, high), list by list: list (counted from low), candidate and key."""
     place = 0
     for row in range(low, high):
         for entry in entries[row, : max(0, counts[row])]:
@@ -257,7 +259,7 @@ def listed(low: Any, high: Any, counts: Any, entries: Any, owner: Any, units: An
 
 @compiled
 def _ranked(keys: Any, rank: Any, probe: Any) -> Any:
-    """The rank-th largest of keys in a tile's type, of a length that CHUNK divides; the lowest if there are fewer."""
+    """Return the rank-th largest key, or the lowest if there are fewer; the number of keys is a multiple of CHUNK."""
     high = (np.int64(1) << (8 * probe.itemsize - 1)) - 1
     low = -high - 1
     while low < high:
@@ -284,14 +286,14 @@ def _first_floor(keys: Any, rank: Any, least: Any, flat: Any, relative: Any, pro
 @compiled
 def seed(tile: Any, image: Any, others: Any, list_start: Any, rows_rank: Any, images_rank: Any, flat: Any,
          relative: Any, floors: Any) -> None:  # fmt: skip
-    """First floors of lists from one tile.
+    """Set the first floors of lists from one tile.
 
-    The best of an image is taken over its first eight rows, by three steps of doubling: no more than it is, and a floor
-    that is low enough.
+    The best of an image is the maximum of its first eight rows, computed in three doubling steps. It can only be lower
+    than the true best, so the floor stays valid.
 
     Args:
-        tile: [lists, candidates]; image, others: image of every row on the two axes, -1 for dead rows.
-        list_start: list of position 0.
+        tile: [lists, candidates]; image, others: image of each row on the two axes, -1 for dead rows.
+        list_start: list of the first row of the tile.
     """
     rows, columns = tile.shape
     width = columns + (-columns) % CHUNK
@@ -314,7 +316,7 @@ def seed(tile: Any, image: Any, others: Any, list_start: Any, rows_rank: Any, im
         for column in range(columns):
             other = others[column]
             keys[column] = turned(tile[row, column]) if (other >= 0) & (other != own) else least
-        if rows_rank > images_rank:  # otherwise the floor of images is the lower one
+        if rows_rank > images_rank:  # otherwise the floor for images is the lower one
             floor = _first_floor(keys, rows_rank, least, flat, relative, probe)
         if images_rank:
             for step in range(3):

@@ -1,12 +1,12 @@
-"""State of the tiled engine during a search: ranges of rows in blocks, and a growing list for every row.
+"""State of the tiled engine during a search: blocks of rows, and an unsorted list of candidates for each query row.
 
-A list is a row of places that fills up unsorted. It serves up to two *ranks*: the best `rows` candidates, and the best
-candidates of the best `images` images. Its *floor* is a key (`bits`) that whatever may still matter to
-either exceeds; when the places are taken, the floor rises to what they allow and what is not needed is dropped. A list
-that cannot drop enough has *failed*: it holds more near ties than places.
+A list has a fixed number of places and serves up to two *ranks*: the best `rows` candidates, and the best candidates of
+the best `images` images. Its *floor* is a key (`bits`) below everything that can still matter to a rank. When the list
+is full, the floor is raised as far as its entries allow and the entries below are dropped. A list that cannot drop
+enough has *failed*: it holds more near ties than it has places.
 
-One list is enough for `t2t` and `t2i`: a caption's best images are those of the best captions. And `i2t` needs none: a
-caption among the k best of an image is among the k best of one of the image's captions (`scores`).
+One list serves `t2t` and `t2i`, because the best images of a caption are those of its best captions. `i2t` needs no
+list: a caption among the k best of an image is among the k best of one of the image's captions (`scores`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from labelgen.similarity.tiled import kernels
 from labelgen.similarity.tiled.bits import EVERYTHING, NOTHING
 from labelgen.types import PAD_SCORE, Float32, Int32, UInt64
 
-#: Places beyond what the ranks take: so many more near ties a list can hold.
+#: Places beyond those for the ranks: the number of near ties a list can hold.
 SLACK = 126
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Numbers of best candidates, and of best images of candidates, that a list must determine; 0 is none."""
+    """Numbers of best candidates and of best images that a list must determine; 0 if not requested."""
 
     rows: int
     images: int
@@ -42,19 +42,19 @@ class Ranks:
 
     @property
     def list_bytes(self) -> int:
-        """Bytes of one growing list and of the final ones."""
+        """Bytes of one list during the search, and of the sorted lists made from it."""
         return 8 * self.places + 16 + 8 * (2 * self.rows + self.images)
 
 
 class Lists:
-    """The growing lists of consecutive rows.
+    """Lists of consecutive rows, filled during a search.
 
     Attributes:
         first: row of the first list.
-        counts: entries of every list, -1 where it has failed; limits: entries at which its floor is raised; int32 [n].
-        floors, row_floors: keys, int32 [n]: what may matter to any rank exceeds the first, to `ranks.rows` both.
+        counts: entries of each list, -1 if it failed; limits: entries at which its floor is raised; int32 [n].
+        floors: keys that all entries exceed, int32 [n]; row_floors: keys that all entries for `ranks.rows` exceed too.
         entries: key (turned to unsigned) << 32 | candidate, uint64 [n, places].
-        start, group: first candidate, and the image of every candidate, counted from the first one; int32.
+        start, group: first candidate, and the image of each candidate, counted from the first image; int32.
     """
 
     def __init__(self, ranks: Ranks, first: int, count: int, start: int, group: Int32) -> None:
@@ -69,12 +69,12 @@ class Lists:
         return len(self.counts)
 
     def given(self, errors: Errors, scratch: UInt64) -> tuple[Any, ...]:
-        """Ranks, errors, arrays and scratch, a number for every place, in the order the kernels take them."""
+        """Arguments of the kernels, in their order: ranks, errors, arrays, and scratch as long as a list."""
         arrays = self.counts, self.limits, self.floors, self.row_floors, self.entries, self.start, self.group
         return self.ranks.rows, self.ranks.images, errors.flat, errors.relative, *arrays, scratch
 
     def candidates(self, low: int, high: int, errors: Errors, scratch: UInt64, *, means: bool) -> Candidates:
-        """Entries of the lists [low, high) for exact scoring; none of those that have failed.
+        """Entries of the lists [low, high) for exact scoring, without the lists that failed.
 
         Args:
             means: candidates or queries are means, of which all members are scored.
@@ -88,7 +88,7 @@ class Lists:
         return Candidates(queries, owner, units, members, numbers(keys), self.dropped(low, high, rows=False))
 
     def dropped(self, low: int, high: int, *, rows: bool) -> Float32:
-        """Bound on the candidates that the lists [low, high) have dropped and a rank may need; -inf: none."""
+        """Upper bound of the similarities that the lists [low, high) dropped, -inf if none."""
         floors = self.floors[low:high]
         if rows:
             floors = np.maximum(floors, self.row_floors[low:high])
@@ -103,20 +103,20 @@ class Lists:
 
 
 def numbers(keys: Int32) -> Float32:
-    """The float32 numbers of keys."""
+    """Convert keys to the float32 numbers they encode."""
     bits = keys ^ ((keys >> 31) & np.int32(0x7FFFFFFF))
     return bits.view(np.float32)
 
 
 @dataclass
 class Block:
-    """Consecutive rows that are one side of a tile.
+    """Consecutive rows that form one side of a tile.
 
     Attributes:
         start: first row.
-        unit: the rows in low precision; image: image of every row, -1 for dead rows, int32.
-        lists: of the range the block belongs to, None where its rows are candidates only.
-        lock: held while lists of the block's rows change.
+        unit: the rows in low precision; image: image of each row, -1 for dead rows, int32.
+        lists: lists of the range the block belongs to, None if its rows are candidates only.
+        lock: held while the lists of the block change.
     """
 
     start: int
@@ -127,7 +127,7 @@ class Block:
     seeded: bool = False
 
     def floors(self) -> Int32:
-        """The floor of every row's list."""
+        """Floor of the list of each row."""
         if self.lists is None:
             return np.full(len(self.image), NOTHING)
         start = self.start - self.lists.first
@@ -135,21 +135,18 @@ class Block:
         return floors
 
     def seed(self, bits: NDArray[Any], others: Int32, errors: Errors) -> None:
-        """First floors of the block's lists, from the similarities of its rows with rows of the images `others`; once.
-
-        See `Tile.sample`.
-        """
+        """Set the first floors of the lists, once, from similarities with rows of images `others` (`Tile.sample`)."""
         if self.lists is None:
             return
         with self.lock:
-            if not self.seeded:  # a second time would bring lists back that have failed
+            if not self.seeded:  # a second time would reset lists that failed
                 ranks, start = self.lists.ranks, self.start - self.lists.first
                 bounds = ranks.rows, ranks.images, errors.flat, errors.relative
                 kernels.seed(np.ascontiguousarray(bits), self.image, others, start, *bounds, self.lists.floors)
                 self.seeded = True
 
     def offer(self, other: Block, side: int, hits: Any, errors: Errors, scratch: UInt64) -> None:
-        """Take hits (positions, keys, count) into the block's lists; `side`: which position is a row of the block."""
+        """Append hits (positions, keys, count) to the lists; `side`: which of the two positions is in this block."""
         if self.lists is not None:
             with self.lock:
                 starts = self.start - self.lists.first, other.start

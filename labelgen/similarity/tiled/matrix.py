@@ -3,7 +3,7 @@
 ==========================  =================================  ====================================================
 lists                       matrix                             how
 ==========================  =================================  ====================================================
-`t2t`, `i2t`, `t2i` (max)   captions x captions, symmetric     one list a caption; the others follow from it
+`t2t`, `i2t`, `t2i` (max)   captions x captions, symmetric     one list per caption; others follow
 `i2t`, `t2i` (mean)         mean captions of images x captions  mean s(m, c) = (mean of unit rows m) . (unit row c)
 `i2i`                       images x images, symmetric
 `i2t`, `t2i` (cross-modal)  images x captions

@@ -1,7 +1,7 @@
-"""Similarities of tiles in the lowest precision that pays on this machine, and how far they can be off.
+"""Similarities of tiles in the fastest precision of this machine, and bounds of their error.
 
 bfloat16 numbers are the upper halves of float32 numbers; units for them multiply several times faster and sum in
-float32. What is lost is bounded per pass (`TileProduct.errors`), from the rounding of the rows that were really loaded.
+float32. The loss is bounded in each pass (`TileProduct.errors`) from the measured rounding of the loaded rows.
 """
 
 from __future__ import annotations

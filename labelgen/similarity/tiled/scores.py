@@ -1,14 +1,15 @@
-"""From growing lists to partial lists: exact scores, the proof, and the lists that follow from those of captions.
+"""From unsorted lists to partial lists: exact scores, the proof, and lists that follow from those of captions.
 
-Let s(c, m) be the similarity of captions, and an image v stand for its captions m. Keys are those of `sort_keys.py`:
-smaller is better, equal scores go by row.
+Let s(c, m) be the similarity of two captions, and let an image v have the captions m. Keys are those of `sort_keys`:
+smaller is better, ties go by row.
 
-*t2i from t2t.* s(c, v) = max over m of s(c, m). In the sorted list of c, the first caption of every image makes the
-maximum of the image, and images come in the order of these captions: captions are numbered as their images are, so
-equal scores too are in order. A list that goes down to the k-th best image is enough.
+*t2i from t2t.* s(c, v) is the maximum of s(c, m) over the captions m of v. In the sorted list of c, the first caption
+of each image is that maximum, and images appear in the order of these captions. Captions are numbered in the order of
+their images, so ties are broken the same way. A list that reaches down to the k-th best image is enough.
 
-*i2t from t2t.* s(v, c) = max over m of s(m, c). If c is among the k best of v, by the key of m, it is among the k best
-of m: k better ones of m would be as good for v. So the k best of v are among the k best of its captions.
+*i2t from t2t.* s(v, c) is the maximum of s(m, c) over m. If c is among the k best of v through caption m, it is among
+the k best of m: k better captions of m would be at least as good for v. So the k best of v are among the k best of its
+captions.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _SCORED, _PAIRS = 1024, 1 << 17
 
 
 class Scoring:
-    """Scores the lists of one part, whose candidates are another part (or the same)."""
+    """Exact scoring of the lists of one part against the candidates of another (or the same) part."""
 
     def __init__(self, plan: SearchPlan, matrix: SearchMatrix, queries: Part, candidates: Part, errors: Errors) -> None:
         self._matrix, self._errors = matrix, errors
@@ -47,7 +48,7 @@ class Scoring:
         self._row_request, self._image_request = matrix.row_request(queries.side), matrix.image_request(queries.side)
 
     def partials(self, lists: Lists, spread: Spread, scratch: Callable[[], UInt64]) -> Iterator[Partial]:
-        """A partial list for every request; pairs that serve several are counted with the first."""
+        """Yield a partial list for each request; a pair that serves several is counted in the first."""
         ranks = lists.ranks
         by_row, by_image = (np.full((len(lists), rank), PAD_KEY) for rank in (ranks.rows, ranks.images))
 
@@ -77,7 +78,7 @@ class Scoring:
     def _scored(
         self, lists: Lists, low: int, by_row: UInt64, by_image: UInt64, scratch: UInt64
     ) -> tuple[Bool, Bool, SearchFacts, SearchFacts]:
-        """Fill in the keys of some lists; which are not proven by row and by image, and the facts of both."""
+        """Score some lists; return masks of those not proven by row and by image, and the facts of both."""
         high = min(low + _SCORED, len(lists))
         dots = self._queries.dots, self._candidates.dots
         rescorer = Rescorer(self._plan, self._row_request, *dots, self._errors, _PAIRS, self._pair_dots, SearchFacts())
@@ -97,13 +98,13 @@ class Scoring:
         return again, by_image_again, rescorer.facts, image_facts
 
     def _search_again(self, request: ListRequest, lists: Lists, again: Bool, keys: UInt64, spread: Spread) -> int:
-        """Lists that are not proven, in float64; how many they are."""
+        """Search the lists that are not proven in float64; return their number."""
         places = np.flatnonzero(again)
         keys[places] = search_again(self._plan, self._strip, request, places + lists.first, spread)
         return len(places)
 
     def _of_images(self, by_row: UInt64, rank: int) -> UInt64:
-        """Lists of images from those of their captions."""
+        """Merge the lists of captions into lists of their images."""
         bounds = self._plan.offsets[self._queries.first : self._queries.last + 1] - self._queries.start
         return best_of_captions(by_row, rank, bounds, self._candidates.start, len(self._candidates))
 
@@ -115,10 +116,10 @@ class Scoring:
 
 
 def best_images(keys: UInt64, rank: int, start: int, group: Int32, first: int) -> UInt64:
-    """The best `rank` images of sorted lists of captions [n, c], each with the key of its best caption; [n, rank].
+    """Return the best `rank` images of sorted lists of captions [n, c], scored by their best caption; [n, rank].
 
     Args:
-        start, group: the first candidate, and the image of every one, counted from the image `first`.
+        start, group: first candidate, and the image of each candidate, counted from the image `first`.
     """
     found = np.full((len(keys), rank), PAD_KEY)
     seen = np.full(int(group[-1]) + 1 if len(group) else 0, -1, np.int32)
@@ -127,11 +128,11 @@ def best_images(keys: UInt64, rank: int, start: int, group: Int32, first: int) -
 
 
 def best_of_captions(keys: UInt64, rank: int, bounds: Int64, start: int, count: int) -> UInt64:
-    """The best `rank` captions of images, from the sorted lists of their own captions; [images, rank].
+    """Return the best `rank` captions of images, from the sorted lists of the images' captions; [images, rank].
 
     Args:
-        keys: [captions, c], c >= rank; those of image v are rows bounds[v]:bounds[v + 1].
-        start, count: first candidate, and their number.
+        keys: [captions, c], c >= rank; rows bounds[v]:bounds[v + 1] belong to image v.
+        start, count: first candidate, and the number of candidates.
     """
     found = np.full((len(bounds) - 1, rank), PAD_KEY)
     _best_of_captions(np.ascontiguousarray(keys[:, :rank]), bounds, start, np.full(count, -1, np.int64), found)
@@ -154,7 +155,7 @@ def _best_images(keys: Any, start: Any, group: Any, first: Any, seen: Any, found
 
 @compiled
 def _best_of_captions(keys: Any, bounds: Any, start: Any, seen: Any, found: Any) -> None:
-    """Lists are merged one after the other: linear in the captions of an image."""
+    """Merge the lists of an image one by one, which is linear in its captions."""
     rank, merge = found.shape[1], 0
     held = np.empty(rank, np.uint64)
     for image in range(len(bounds) - 1):
@@ -164,7 +165,7 @@ def _best_of_captions(keys: Any, bounds: Any, start: Any, seen: Any, found: Any)
             merge += 1
             mine, theirs, place = 0, 0, 0
             while place < rank:
-                # Places taken so far are `place` at least as many as were consumed from either list.
+                # A list has no duplicates and what is consumed is in `best`: mine, theirs <= place < rank.
                 if held[mine] <= keys[row, theirs]:
                     key = held[mine]
                     mine += 1

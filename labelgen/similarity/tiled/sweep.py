@@ -1,4 +1,4 @@
-"""One pass of the tiled engine: all tiles of a matrix for a pair of ranges of images, then exact scores."""
+"""One pass of the tiled engine: all tiles between two ranges of images, then exact scores."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from labelgen.similarity.tiled.product import Multiplier
 from labelgen.similarity.tiled.scores import Scoring
 from labelgen.types import UInt64
 
-#: Part of the lists that may fail before the next precision is tried, which takes about four times as long. Each failed
-#: one meets all rows in float64: that is dearer by then, unless equal rows ask the same.
+#: Fraction of lists that may fail before the pass is repeated in the next precision, which takes about four times as
+#: long. A failed list is searched against all rows in float64, which costs more from here on (equal queries share one).
 _FAILED = 0.05
 
 
 class Pass:
-    """All tiles of a matrix for the ranges of a strip, each computed once for both sides."""
+    """All tiles of a matrix for the ranges of a strip; each is computed once and serves both sides."""
 
     def __init__(self, plan: SearchPlan, strip: Strip, matrix: SearchMatrix, product: Multiplier, threads: int) -> None:
         self._plan, self._matrix, self._product, self._threads = plan, matrix, product, threads
-        left_dots = np.zeros(matrix.left.rows.shape[0])  # pages of rows that are never loaded stay untouched
+        left_dots = np.zeros(matrix.left.rows.shape[0])  # zeroed memory is mapped lazily: rows not loaded use none
         same = matrix.left.rows is matrix.right.rows
         right_dots = left_dots if same else np.zeros(matrix.right.rows.shape[0])
         ranges = list(dict.fromkeys([(strip.first, strip.last), *strip.candidates]))
         left = [Part(matrix.left, *span, left_dots) for span in ranges]
         right = left if matrix.symmetric else [Part(matrix.right, *span, right_dots) for span in ranges]
         self._parts = left if matrix.symmetric else left + right
-        #: Parts that meet.
+        #: Pairs of parts whose tiles are computed.
         self._meetings = [(left[0], right[-1])]
         if len(ranges) > 1 and not matrix.symmetric:
             self._meetings.append((left[-1], right[0]))
@@ -45,7 +45,7 @@ class Pass:
         self._stopped = False
 
     def run(self) -> Iterator[Partial]:
-        """The partial lists of all rows of the ranges.
+        """Yield the partial lists of all rows of the ranges.
 
         Raises:
             LabelgenError: a computed similarity is further from the exact one than the bound.
@@ -62,7 +62,7 @@ class Pass:
                 self._product = finer
                 self._meet_all(spread)
             for part in self._parts:
-                part.blocks.clear()  # rows in low precision are not needed any more
+                part.blocks.clear()  # rows in low precision are no longer needed
                 part.load_bits()
             self._local = threading.local()
             for queries, candidates in self._directed():
@@ -72,7 +72,7 @@ class Pass:
                     queries.lists = None
 
     def _spread(self, pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-        """Run `work` on every item with all threads; the first error, or an interrupt, ends it soon."""
+        """Run `work` on every item with all threads; after the first error or an interrupt, skip what has not begun."""
         try:
             return list(pool.map(lambda item: None if self._stopped else work(item), items))
         except BaseException:
@@ -82,7 +82,7 @@ class Pass:
     # ------------------------------------------------------------------------------------------------------- tiles
 
     def _directed(self) -> list[tuple[Part, Part]]:
-        """(queries, candidates) of all lists."""
+        """Pairs (queries, candidates) of all lists."""
         both = [pair for left, right in self._meetings for pair in ((left, right), (right, left))]
         return list(dict.fromkeys(both))
 
@@ -91,7 +91,7 @@ class Pass:
             queries.lists = self._empty_lists(queries, candidates)
         loss = 0.0
         for part in self._parts:
-            part.blocks.clear()  # those of the precision before
+            part.blocks.clear()  # made in the previous precision
         self._local = threading.local()
         for part in self._parts:
             found = spread(lambda span, part=part: part.block(*span, self._product), part.spans(self._product.block))
@@ -112,12 +112,12 @@ class Pass:
         return [part.lists for part in self._parts if part.lists is not None]
 
     def _failed(self) -> float:
-        """The part of the lists that have failed."""
+        """Fraction of the lists that failed."""
         lists = self._lists()
         return sum(int((held.counts < 0).sum()) for held in lists) / max(1, sum(len(held) for held in lists))
 
     def _meet(self, pair: tuple[Block, Block]) -> None:
-        """One tile: its product, and what of it the lists of both blocks take."""
+        """Compute one tile and offer it to the lists of both blocks."""
         left, right = pair
         if not hasattr(self._local, "buffers"):
             self._local.buffers = self._product.buffers()
@@ -134,7 +134,7 @@ class Pass:
                 right.offer(left, 1, hits, self._errors, scratch)
 
     def _own_scratch(self) -> UInt64:
-        """This thread's scratch for the places of a list."""
+        """Scratch of this thread, as long as the longest list."""
         if not hasattr(self._scratch, "held"):
             self._scratch.held = np.empty(max(held.ranks.places for held in self._lists()), np.uint64)
         held: UInt64 = self._scratch.held
@@ -142,7 +142,7 @@ class Pass:
 
 
 def _pairs(left: Part, right: Part) -> Iterator[tuple[Block, Block]]:
-    """Every tile once, those that give first floors to the most lists first, and neighbours far apart in time."""
+    """Yield each tile once: first those that seed most lists; tiles that share a block are far apart in time."""
     own, other = left.blocks, right.blocks
     if left is right:
         yield from ((own[i], own[i + apart]) for apart in range(len(own)) for i in range(len(own) - apart))

@@ -1,4 +1,4 @@
-"""Seconds of a search before it runs: the engine is timed on random rows for a few seconds, the rest is arithmetic.
+"""Estimated seconds of a search: the engine is timed on random rows for a few seconds, the rest is arithmetic.
 
 An exact search costs `pair * pairs + row * rows`: every pair of rows is compared once, and every strip loads and scores
 its rows. The two rates come from searches of two sizes; pairs and rows of the build's search come from the schedule of

@@ -46,7 +46,7 @@ def read_corpus(dataset: DatasetConfig) -> Corpus:
 
     Raises:
         DatasetError: the root is missing, or not a data set of this adapter; the patch cannot be read.
-        UnknownIdError: the patch names items that the data set does not hold.
+        UnknownIdError: the patch names items that are not in the data set.
     """
     root = Path(dataset.root).expanduser() if dataset.root else None
     adapter = registry.create("dataset", dataset.spec, root=root)
@@ -80,7 +80,7 @@ def probe(corpus: Corpus, advance: Callable[[int], None], rows: range) -> Corpus
         raise DatasetError(
             f"none of the {len(sizes)} photographs can be read",
             found=f"{bad[rows.start]}: {corpus.photos / str(files[0])}",
-            todo="check --root: photographs are looked for below it",
+            todo="check --root, which must contain the photographs",
         )
     looked = corpus.images[rows.start : rows.stop].with_columns(
         pl.Series("width", [None if isinstance(size, str) else size[0] for size in sizes], dtype=pl.UInt32),

@@ -1,6 +1,6 @@
-"""Columns of the tables of an ingest or a sealed store, read once a process.
+"""Columns of the tables of an ingest or a sealed store, read once per process.
 
-One append after the other may write several corpora into one folder, so a result is reused for the same files only.
+Repeated appends write several corpora into one folder, so a result is reused only for the same files.
 """
 
 from __future__ import annotations

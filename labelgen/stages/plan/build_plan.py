@@ -1,6 +1,6 @@
 """The build plan, as data: teachers, arrays, lists, fingerprints and tasks. Nothing is read or run.
 
-Fingerprints form a tree (corpus -> embedding -> neighbours), so a new teacher or list invalidates nothing.
+Fingerprints form a tree (corpus -> embedding -> neighbours), so a new teacher or list invalidates no other.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ def _refuse_no_texts(corpus: CorpusFacts, teachers: Sequence[TeacherFacts]) -> N
     aliases = [teacher.alias for teacher in teachers if "text" in teacher.modalities]
     if aliases and not corpus.n_texts:
         raise DatasetError(
-            "the data set has no caption that can be used",
+            "the data set has no usable caption",
             found=f"{corpus.n_captions} captions of {corpus.n_images} images, none with a text",
             expected=f"captions for the teacher of texts ({', '.join(aliases)})",
             todo="check what was skipped with `labelgen plan`, or leave the teacher of texts out with --no-teacher",

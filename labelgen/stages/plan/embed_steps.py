@@ -65,7 +65,7 @@ def _refuse_empty(plan: EmbeddingPlan, receipts: Sequence[Receipt]) -> None:
     lost = sum(len(receipt.facts.get("quarantined", {})) for receipt in receipts)
     if plan.units and lost == plan.units:
         raise TeacherError(
-            f"teacher {plan.alias} made no row of the {plan.units} of {plan.modality}",
+            f"teacher {plan.alias} made no rows for the {plan.units} of {plan.modality}",
             found=f"all of them {next(iter(receipts[0].facts['quarantined'].values()))}",
             todo="check that its features, or the photographs, belong to this data set",
         )

@@ -39,7 +39,7 @@ def refuse_damage(
     damaged = [path for (path, _), sound in zip(facts, whole, strict=True) if not sound]
     if damaged:
         raise CorruptStoreError(
-            f"the change would be made from {len(damaged)} damaged files of the store at {root}",
+            f"the change would be based on {len(damaged)} damaged files of the store at {root}",
             found=some(damaged, 3),
             expected="what was sealed",
             todo="`labelgen verify` names the rows; restore the files from a copy, then run the same command again",

@@ -16,7 +16,7 @@ from labelgen.fingerprint import fingerprint
 from labelgen.similarity.ann.recall import drawn
 from labelgen.similarity.base import SearchPlan
 from labelgen.similarity.groups import cut, searched_rows
-from labelgen.similarity.row_order import lay_out, layouts, schedule
+from labelgen.similarity.row_order import reorder, row_orders, schedule
 from labelgen.similarity.tiles import row_weights
 from labelgen.specs import Spec
 from labelgen.stages.model import tables
@@ -78,7 +78,9 @@ class SearchSteps:
             with self._budget():
                 self.runner.run("index", indexes)
         if needed and self.config.search.engine == "torch":
-            self.runner.note("the engine 'torch' was removed: 'tiled' searches, which finds the same", stage="search")
+            self.runner.note(
+                "the engine 'torch' was removed: 'tiled' is used instead and gives the same lists", stage="search"
+            )
         compiled = sum(receipt.facts.get("compile_seconds", 0.0) for receipt in self.runner.run("search", needed))
         if compiled > _LONG_COMPILE:
             text = f"{compiled:.0f} s of the search were spent on compiling its loops, which later builds reuse"
@@ -111,14 +113,14 @@ class SearchSteps:
     def _tasks(self, product: ProductPlan) -> tuple[list[Task], list[Task], list[Task]]:
         """Tasks that make indexes, search, and measure recall; an exact search has only those that search.
 
-        It is cut into strips within the memory of a worker, each with the number of its layout.
+        It is cut into strips within the memory of a worker, each with the number of its row order.
 
         Raises:
             BudgetError: the smallest strip needs more memory than a worker has.
         """
         root, corpus, lists = self.runner.root, product.corpus, [item.to_json() for item in product.lists]
         old = corpus.new.image if product.bases else 0
-        orders = layouts(tables.split_spans(root / corpus.folder), [item.scope for item in product.lists])
+        orders = row_orders(tables.split_spans(root / corpus.folder), [item.scope for item in product.lists])
         engine = registry.create("engine", Spec.parse(self.config.search.engine), device="cpu")
         with self._budget() as memory:
             plan = plan_of(
@@ -129,7 +131,7 @@ class SearchSteps:
             strips = [
                 (number, strip)
                 for number, order in enumerate(orders)
-                for strip in schedule(engine.schedule(lay_out(plan, order)), order, old)
+                for strip in schedule(engine.schedule(reorder(plan, order)), order, old)
             ]
             return [], product.strip_tasks(strips), []
 

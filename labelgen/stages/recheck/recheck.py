@@ -21,7 +21,7 @@ from labelgen.corpus.photos.photos import PhotoError, read_photo, with_photo
 from labelgen.errors import LabelgenError
 from labelgen.similarity.ann.recall import listed_scores, recall_by_image, wilson
 from labelgen.similarity.base import ListRequest, Strip, query_rows
-from labelgen.similarity.row_order import lay_out, layouts, put_back
+from labelgen.similarity.row_order import reorder, restore, row_orders
 from labelgen.similarity.sort_keys import TopK, encode, merge
 from labelgen.specs import Spec
 from labelgen.stages.ingest import ingest
@@ -67,7 +67,7 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
         return
     request = ListRequest(entry.relation, entry.k, entry.aggregation, entry.scope)
     plan = load_plan(root / manifest.corpus.path, sides, product, [request], _MEMORY)
-    orders = layouts(tables.split_spans(root / manifest.corpus.path), [entry.scope])
+    orders = row_orders(tables.split_spans(root / manifest.corpus.path), [entry.scope])
     split_of = split_numbers(manifest.corpus.splits, manifest.corpus.n_images)
     engine = registry.create("engine", Spec("numpy"), device="cpu")
     stored = {name: MappedArray(root, spec) for name, spec in entry.arrays().items()}
@@ -77,9 +77,9 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
         if start == stop:
             continue
         order = orders[split_of[image] if orders[0].scope == "cross" else 0]
-        laid, place = lay_out(plan, order), order.place(image)
+        reordered, place = reorder(plan, order), order.place(image)
         strip = Strip(place, place + 1, _candidates(order.splits, place, entry.scope))
-        keys = [part.keys for partial in engine.search(laid, strip) for part in put_back(partial, order, plan.offsets)]
+        keys = [part.keys for found in engine.search(reordered, strip) for part in restore(found, order, plan.offsets)]
         exact, rows = merge(keys, entry.k + 1), np.arange(start, stop)
         listed = {name: array.take(rows) for name, array in stored.items()}
         again, what = vars(TopK.from_keys(exact, entry.k)), "neighbours"
@@ -88,9 +88,8 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
             again, what = {"scores": listed_scores(plan, request, rows, listed["ids"])}, "scores"
         for name, values in again.items():
             if listed[name].tobytes() != values.tobytes():
-                found.add(
-                    f"{entry.path}/{name}", f"a search over the stored embeddings gives other {what}", (start, stop)
-                )
+                message = f"a search over the stored embeddings gives other {what}"
+                found.add(f"{entry.path}/{name}", message, (start, stop))
     if recalls:
         _compare_recall(entry, np.concatenate(recalls), found)
     elif not entry.approximate:

@@ -1,8 +1,8 @@
-"""Files in a folder that this library wrote, and their removal.
+"""Files that labelgen wrote in a folder, and their removal.
 
-A file is removed only if a manifest of this store or a receipt of this work names it, with the size it has (small
-files: with their checksum too), as a regular file below the folders of a store, with no link on the way. So files of
-others survive every command, also where a manifest or a receipt that came from elsewhere names them.
+A file is removed only if a manifest of this store or a receipt of this work lists it with its size (small files: also
+their checksum), as a regular file below the folders of a store, with no link in its path. So no command removes files
+of others, even if a manifest or a receipt from someone else lists them.
 """
 
 from __future__ import annotations
@@ -148,10 +148,10 @@ def refuse_foreign(root: Path) -> None:
     foreign = [path for path in there if path not in ours and not _is_group(root, path)]
     if foreign:
         raise StoreError(
-            f"{root} holds files that no build of labelgen wrote",
+            f"{root} has files that labelgen did not write",
             found=", ".join(foreign),
             expected="a new or empty folder, a store, or an unfinished build",
-            todo="give another --out, or move these files: a build would write over them",
+            todo="choose another --out, or move these files, which a build would overwrite",
         )
 
 

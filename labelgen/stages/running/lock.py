@@ -96,15 +96,15 @@ def read_pending(root: Path) -> dict[str, Any] | None:
         whole = False
     if whole and pending.get("format") != FORMAT:
         raise CorruptStoreError(
-            f"the unfinished work in {root} was begun by another version of labelgen",
-            todo="finish it with that version, or start again with --discard: it keeps what is sealed",
+            f"the unfinished work in {root} was started by another version of labelgen",
+            todo="finish it with that version, or start again with --discard: sealed files are kept",
         )
     if not whole:
         raise CorruptStoreError(
             f"the note of the unfinished work in {root} is damaged",
             found=layout.PENDING,
             expected="the note as it was written: without it, parts of different work could be mixed",
-            todo="start again with --discard: it drops the unfinished work and keeps what is sealed",
+            todo="start again with --discard: this removes the unfinished work and keeps the sealed store",
         )
     found: dict[str, Any] = pending
     return found

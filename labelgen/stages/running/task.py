@@ -1,8 +1,8 @@
-"""A task, its receipt, and the definition of "done".
+"""Tasks, their receipts, and when a task counts as done.
 
-A task is small, picklable and idempotent: it names a function and plain arguments, writes its files atomically and
-then its receipt. It is done when there is an undamaged receipt with its fingerprint, and every file that the receipt
-names has the checksum that it names. All other tasks are run again.
+A task is small, picklable and idempotent: it names a function and plain arguments, writes its files atomically, and
+then its receipt. It is done if an undamaged receipt with its fingerprint exists and every file listed there has the
+checksum given there. All other tasks run again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tasks that embed a corpus: parts of encoded or looked-up rows, then shards that are gathered from them.
+"""Tasks that embed a corpus: parts of encoded or looked-up rows, then shards assembled from them.
 
 Texts: fixed blocks of the table of distinct texts are encoded, so equal texts get equal rows and the composition of a
 batch never depends on earlier runs. Images: fixed blocks of image rows; a photograph that fails is replaced by a black

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from labelgen.errors import CorruptStoreError
 from labelgen.fingerprint import fingerprint
 from labelgen.similarity.base import ListRequest, Partial, Product, SearchPlan, Strip
-from labelgen.similarity.row_order import lay_out, layouts, put_back
+from labelgen.similarity.row_order import reorder, restore, row_orders
 from labelgen.similarity.sort_keys import PAD_KEY, TopK, merge
 from labelgen.stages.model import tables
 from labelgen.stages.model.lists import ListSpec, SealedList
@@ -39,7 +39,7 @@ def load_plan(
 ) -> SearchPlan:
     """A search plan over mapped embeddings, in the order of the store.
 
-    Its splits are ranges of rows: where a split owns several, engines want it laid out (`similarity.layouts`).
+    Engines need splits of one range each; `row_order.reorder` brings the plan into such an order.
     """
     needs_text, needs_image = product != "image", product != "text"
     return SearchPlan(
@@ -93,16 +93,17 @@ def search_strip(
     """Partial lists of the images [first, last) and of mutual candidates, one part file a list and range of rows.
 
     Args:
-        layout_number: which of `layouts` the images are numbered in.
+        layout_number: position in `row_orders` of the order in which the images are numbered.
     """
     worker.release_teachers()
     memory = worker.search_memory(worker.settings().memory)
     plan = plan_of(root, corpus, alias, product, lists, dim, memory, generation)
     strip = Strip(first, last, tuple((start, stop) for start, stop in candidates), mutual)
-    laid = layouts(tables.split_spans(root / corpus), [request.scope for request in plan.requests])[layout_number]
+    orders = row_orders(tables.split_spans(root / corpus), [request.scope for request in plan.requests])
+    order = orders[layout_number]
     with compile_meter() as compiled:
-        found = worker.engine().search(lay_out(plan, laid), strip)
-        partials = (piece for partial in found for piece in put_back(partial, laid, plan.offsets))
+        found = worker.engine().search(reorder(plan, order), strip)
+        partials = (piece for partial in found for piece in restore(partial, order, plan.offsets))
         result = write_partials(root, plan, strip, partials, lists, folder, layout_number)
     return replace(result, facts={**result.facts, "compile_seconds": round(sum(compiled), 1)})
 
@@ -131,7 +132,7 @@ def write_partials(
 ) -> TaskResult:
     """The result of a search task: one part file a partial list."""
     candidates = [list(span) for span in strip.candidates]
-    # strips of the same queries may differ in their candidates, or in their layout, alone
+    # strips of the same queries may differ only in their candidates or their row order
     against = fingerprint([candidates, layout_number])[:8]
     outputs, parts = [], []
     for partial in partials:

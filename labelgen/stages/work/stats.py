@@ -16,7 +16,7 @@ import numpy as np
 
 from labelgen.similarity.base import Product, SearchPlan
 from labelgen.similarity.exact import aggregate, pair_similarities
-from labelgen.similarity.row_order import lay_out, layouts
+from labelgen.similarity.row_order import reorder, row_orders
 from labelgen.stages.model import tables
 from labelgen.stages.running.task import Output, TaskResult
 from labelgen.stages.work.search import plan_of
@@ -47,7 +47,7 @@ def measure(
 ) -> TaskResult:
     """Sample pairs of one relation, score them exactly and write the table."""
     plan = plan_of(root, corpus, alias, product, [], dim, _PIECE_BYTES, generation)
-    plan = lay_out(plan, layouts(tables.split_spans(root / corpus), ["split"])[0])
+    plan = reorder(plan, row_orders(tables.split_spans(root / corpus), ["split"])[0])
     sampler = _Sampler(plan, Relation(relation), aggregation)
     names = list(tables.splits(root / corpus))
     by_split: dict[str, Any] = {}

@@ -1,8 +1,8 @@
 """Tasks of a trained teacher (`siamese`): its network as a file of the store, then its rows.
 
-It comes after the embed stage of its source and before the search. Training is one task, which saves its progress every
-few seconds: a killed one is resumed and ends with the same bits. The rows are made in fixed blocks with one thread, of
-distinct texts where the source encodes texts, else of caption rows.
+It runs after the embed stage of its source and before the search. Training is one task that saves its progress every
+few seconds; if it is killed, it resumes and gives the same bits. Rows are computed in fixed blocks with one thread: of
+distinct texts if the source encodes texts, else of caption rows.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Files appear whole or not at all: a temporary sibling, flush, fsync, rename.
+"""Atomic writing of files: a temporary file in the same folder, flush, fsync, rename.
 
-The folder itself is not synced: a rename that a power cut undoes leaves a file that is missing, which every reader and
-every resume notices, at half the waiting for the disk.
+The folder is not synced, which halves the time spent waiting for the disk. If a power failure undoes a rename, the file
+is missing, and every reader and every resume detects that.
 
-Every file of a store is written through `atomic_file`, which also counts its bytes and computes their checksum while
-they pass, so that nothing has to be read a second time.
+Every file of a store is written with `atomic_file`, which also counts its bytes and computes their checksum during the
+write, so that no file is read a second time.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def disk_error(path: Path, error: OSError) -> DiskError:
     return DiskError(
         f"cannot write {path}",
         found=f"{_DISK_ERRORS.get(error.errno or 0, error.strerror or str(error))}; {_free_space(path)}",
-        todo="make room, or choose a folder on another disk, then run the same command again: finished work is reused",
+        todo="free space or choose a folder on another disk, then run the same command again; finished work is reused",
     )
 
 

@@ -1,9 +1,9 @@
-"""Opens the files of a store: regular files below its folder, with no link on the way.
+"""Open the files of a store: regular files below its folder, with no link in their path.
 
-A store may come from someone else. A link in it could name any file of the reader, a pipe would never end, and a device
-does something when it is opened; so the folders on the way are opened one by one, none of them through a link, and what
-is no regular file is not opened at all. The folder of the store itself may be a link: the user named it. A hard link
-cannot be told from a file.
+A store may come from someone else. A link in it could point to any file of the reader, reading a pipe might never end,
+and opening a device can have effects. So the folders of a path are opened one by one without following links, and only
+regular files are opened. The folder of the store may be a link, because the user named it. A hard link cannot be
+distinguished from a file.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def not_regular(path: Path, mode: int) -> CorruptStoreError:
     return CorruptStoreError(
         f"{path} is {kind_of(mode)}",
         expected="regular files and folders: nothing in a store is a link, a pipe or a device",
-        todo="do not trust this folder; remove it, or copy the store again from where it came",
+        todo="do not trust this folder; remove it, or copy the store again",
     )
 
 
@@ -199,7 +199,7 @@ def _folder_of(root: Path, path: str) -> tuple[int, str]:
     """The open folder that holds a path, reached without a link, and the name in it."""
     *folders, name = path.split("/")
     if any(part in ("", ".", "..") for part in (*folders, name)):
-        raise CorruptStoreError(f"{path!r} is no path of a store", expected="a relative path without '..'")
+        raise CorruptStoreError(f"{path!r} is not a path of a store", expected="a relative path without '..'")
     held = os.open(root, _FOLDER)
     try:
         for depth, folder in enumerate(folders, 1):

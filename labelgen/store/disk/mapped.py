@@ -1,4 +1,4 @@
-"""Reads our zarr arrays as mapped files: no threads, no locks, no zarr.
+"""Read the zarr arrays of a store as mapped files: no threads, no locks, no zarr.
 
 A shard file holds its chunks at regular distances (`labelgen.store.disk.shards`), so a mapping of it is an array of
 shape [n_chunks, chunk_rows, ...] whose first stride skips the four bytes of each checksum. Pages belong to the system's

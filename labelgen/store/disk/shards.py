@@ -1,6 +1,6 @@
-"""Writes zarr v3 arrays: metadata, and shard files as a stream.
+"""Write zarr v3 arrays: metadata, and shard files as a stream.
 
-This writer rather than zarr's, for three reasons: the bytes of a shard are the same under every version of zarr
+zarr's own writer is not used, for three reasons: the bytes of a shard are the same under every version of zarr
 (they decide the content digest), memory is one inner chunk however large the shard, and a shard appears atomically
 with its checksum known.
 

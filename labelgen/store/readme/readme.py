@@ -1,4 +1,4 @@
-"""The card: `README.md` for people and `croissant.json` for search engines, both made from the manifest.
+"""The readme of a store: `README.md` for people and `croissant.json` for search engines, both made from the manifest.
 
 Texts that come from a data set are escaped, because README files are shown as HTML.
 """

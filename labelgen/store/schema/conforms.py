@@ -1,8 +1,8 @@
-"""Whether a document follows a schema, fast: the schemas of `schemas/` compiled to functions.
+"""Fast schema checks: the schemas of `schemas/` compiled to functions.
 
-Opening a store checks its manifest, and to import a full validator takes longer than to open the store. This one knows
-the keywords that our schemas use and says yes or no; `labelgen.store.schema.validation` explains a no. The two
-agree, but for whole numbers written as 8.0, which are refused here.
+Opening a store checks its manifest, and importing a full validator would take longer than opening the store. This one
+supports the keywords of our schemas and returns yes or no; `labelgen.store.schema.validation` explains a no. The two
+agree except for whole numbers written as 8.0, which are refused here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Is a store what was sealed? Everything is read once; memory stays at some tens of MB.
+"""Verification of a store against its manifest. Everything is read once, with some tens of MB of memory.
 
 In this order: the manifest against its schema and its own digest; every listed file against its size and checksum
-(damage inside a shard is narrowed down to rows by the checksums of its chunks); files that nobody listed; what the
-arrays and tables say against each other; a sample of every array as zarr-python reads it.
+(the checksums of chunks locate damage in a shard by row); files that are not listed; arrays and tables against each
+other; a sample of every array as zarr-python reads it.
 """
 
 from __future__ import annotations

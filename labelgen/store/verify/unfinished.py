@@ -1,4 +1,4 @@
-"""Files of an unfinished change, by evidence: bytes that a receipt or the next manifest names.
+"""Files of an unfinished change, proven by their bytes in a receipt or the next manifest.
 
 A note of what a change may write proves nothing. These do: the manifest that a seal was about to commit and the
 receipts of its tasks name files with size and checksum; a new array describes its own shards to the byte; and a card is

@@ -2,8 +2,8 @@
 
 Norouzi et al. 2013 (arXiv 1312.5650): an ImageNet classifier gives the ten most probable classes of an image, and the
 image's row is the sum of the text embeddings of their names, weighted by the probabilities, scaled to length 1. Texts
-get the rows of the same text teacher, so both sides share one space. A stand-in for CLIP where nothing can be
-downloaded: it knows the thousand things of ImageNet and nothing about what they do.
+get the rows of the same text teacher, so both sides share one space. A substitute for CLIP without a download:
+it recognises the thousand classes of ImageNet and no actions or relations.
 
 A class has several names in WordNet (`sports car, sport car`); all of them, joined by commas, are encoded as one text,
 so that a name with two meanings (`crane`) is distinguished by its synonyms where it has any.

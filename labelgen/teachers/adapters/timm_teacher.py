@@ -84,7 +84,7 @@ def _load(network: Any, checkpoint: str) -> list[str]:
     missing = loaded.missing_keys
     if missing:
         raise TeacherError(
-            f"{shown(checkpoint)} does not hold the weights of this network",
+            f"{shown(checkpoint)} does not have the weights of this network",
             found=f"no tensors {some(missing)}",
             expected=f"all {len(network.state_dict())} tensors of {type(network).__name__}",
         )

@@ -138,7 +138,7 @@ class _Features:
     def _require_class(self) -> None:
         if not self._class:
             raise TeacherError(
-                f"{type(self._network).__name__} has no class token, which pool={self._pool!r} would take",
+                f"{type(self._network).__name__} has no class token for pool={self._pool!r}",
                 found="the first token is a patch of the picture like all others",
                 expected="a network with a class token",
                 todo="pool='mean'" if self._pool == "default" else "pool='default' or pool='mean'",

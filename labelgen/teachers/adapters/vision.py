@@ -1,8 +1,8 @@
-"""Image adapters of torch share this: pixels in decoding threads, one tower on the device, unit rows out.
+"""Shared code of torch image adapters: pixels from decoding threads, one tower on the device, unit rows.
 
 Decoding threads hand over uint8 pixels [h, w, 3] where they can; scaling to floats happens on the device, a batch at a
 time, in the arithmetic (and so to the bits) of torchvision's `ToTensor` and `Normalize`. A stack of such images is
-already in the channels-last order that convolutions like best.
+already in the channels-last order that is fastest for convolutions.
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ def _mapped(path: Path, entry: zipfile.ZipInfo) -> NDArray[Any]:
             raise ValueError("features that are objects, not numbers")
         if file.tell() - begin + math.prod(shape) * dtype.itemsize != entry.file_size:
             raise ValueError(
-                f"an array of shape {list(shape)} that has not the {entry.file_size:,} bytes of its member"
+                f"an array of shape {list(shape)} that does not fit the {entry.file_size:,} bytes of its member"
             )
         return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
 

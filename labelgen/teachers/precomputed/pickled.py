@@ -1,11 +1,11 @@
-"""Reads `{id: array}` out of a pickle without executing it.
+"""Read `{id: array}` from a pickle without executing it.
 
 A pickle is a program for a small stack machine that may call anything. This is such a machine that can call nothing: it
 builds strings, numbers, tuples, lists and dicts, and *descriptions* of numpy arrays (dtype, shape, and where their
 bytes are in the file). Names of functions and classes are compared with the few of `pickled_arrays` and never
 imported; any other name, and any instruction that a dict of arrays does not need, is refused. Because array bytes are
-only pointed at, a file of 16 GB opens in seconds and its rows are mapped, not loaded (protocols 3 and later; protocol 2
-writes arrays as text, which has to be held in memory).
+only referenced, a file of 16 GB opens in seconds and its rows are mapped, not loaded (protocols 3 and later; protocol 2
+writes arrays as text, which must be in memory).
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class _Machine:
             elif name in _CHANGES:
                 _CHANGES[name](self, begin, end)
             else:
-                raise ValueError(f"the pickle instruction {name}, which a dict of arrays does not need")
+                raise ValueError(f"the pickle instruction {name}, which is not needed for a dict of arrays")
         return self.stack.pop()
 
     def above_mark(self) -> list[Any]:

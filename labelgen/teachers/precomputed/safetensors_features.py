@@ -60,7 +60,7 @@ class Tensors:
         if not 0 <= begin <= end <= len(self._data):
             raise ValueError(f"the tensor {shown(name)} is outside the file")
         if any(type(size) is not int or size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != end - begin:
-            raise ValueError(f"the tensor {shown(name)} has not the shape that its bytes have")
+            raise ValueError(f"the tensor {shown(name)} has a shape that does not fit its bytes")
         if begin == end:
             return np.empty(shape, dtype)
         return np.frombuffer(self._data, dtype, math.prod(shape), begin).reshape(shape)

@@ -3,7 +3,7 @@
 A vector is what a file holds for one id: of shape [D] or [1, D]; both mean one row. A grid such as Unicom's
 [49, 768] becomes one row of 37,632 numbers with `flatten=True` only: a grid that should be averaged is refused.
 
-What goes wrong silently elsewhere is an error here, with ids in it: a missing file (never zeros), another D, a zero or
+These are errors that name ids, and never pass silently: a missing file (never zeros), another D, a zero or
 non-finite vector, ids that are not those of the dataset. Single ids without features are reported to the caller.
 """
 
@@ -116,7 +116,7 @@ class Table:
             twice = [key for position, key in enumerate(self.ids) if self.index[key] != position]
             raise TeacherError(f"{self.name!r} has several features for one id", found=some(twice))
         if not len(self.source):
-            raise TeacherError(f"{self.name!r} holds no features")
+            raise TeacherError(f"{self.name!r} has no features")
 
     def facts(self) -> dict[str, Any]:
         """Hashes of the files, read when called: a worker that only looks up need not read 16 GB first."""
@@ -206,7 +206,7 @@ class Precomputed:
                     wrong.append(f"{ids[slot]} ({vector.size})")
         if wrong:
             raise TeacherError(
-                f"{table.name!r} holds features of different lengths",
+                f"{table.name!r} has features of different lengths",
                 found=some(wrong),
                 expected=f"{self.dim} numbers, as the first one has",
             )
@@ -234,7 +234,7 @@ class Precomputed:
         fitting = 2 <= size <= MAX_WIDTH and (one_row or self._flatten)
         if array.dtype.kind not in "fiu" or not fitting:
             raise TeacherError(
-                f"{table.name!r} holds something that is not one vector per id",
+                f"{table.name!r} has a value that is not one vector per id",
                 found=f"shape {list(array.shape)}, dtype {array.dtype}, for {shown(name)}",
                 expected="numbers of shape [D] or [1, D]",
                 todo="flatten=True makes one row of a grid" if size > 1 and array.ndim > 1 else "",

@@ -2,8 +2,8 @@
 
 Captions that belong together form a *group*: those of one image, or those of all images of one category. A positive
 pair is two different texts of one group, a negative pair two different texts of two groups. Images are divided into
-three parts before any pair is made: `fit` is trained on, `stopping` says when to stop, `held_out` is only reported; so
-no image has pairs in two parts. A text that occurs in `fit` as well is left out of the others.
+three parts before any pair is made: `fit` for training, `stopping` for early stopping, `held_out` only for the report.
+So no image has pairs in two parts. A text that also occurs in `fit` is left out of the others.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A siamese network over the rows of another text teacher (method 4: Xu et al., ICCS 2019), trained in the build.
 
 Two weight-sharing towers (`labelgen.teachers.siamese.towers`) are trained on positive and negative pairs of the corpus'
-texts. The paper says that much; architecture, pairs, losses and stopping are defined by labelgen.
+texts. The paper specifies only this; architecture, pairs, losses and stopping are defined by labelgen.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Siamese:
         for name in self.splits:
             if name not in captions.splits:
                 raise TeacherError(
-                    f"a siamese network is to be trained on a split {name!r} that the corpus has not",
+                    f"a siamese network is to be trained on the split {name!r}, which the corpus does not have",
                     expected=", ".join(captions.splits),
                 )
         return self.splits or ((_TRAIN,) if _TRAIN in captions.splits else tuple(captions.splits))

@@ -73,7 +73,7 @@ class Towers:
         source = open_features(Path(path))
         keys = list(source.keys or ())
         if set(keys) != set(NAMES):
-            raise TeacherError(f"{path} holds no towers", found=", ".join(keys[:6]), expected=", ".join(NAMES))
+            raise TeacherError(f"{path} has no towers", found=", ".join(keys[:6]), expected=", ".join(NAMES))
         return cls.of(dict(zip(keys, source.arrays(range(len(keys))), strict=True)))
 
     def apply(self, rows: Float16 | Float32) -> Float32:

@@ -1,8 +1,8 @@
 """Training of a siamese network, with torch: seeded, resumable, bit-identical every time.
 
-It runs on the CPU in one thread, whatever the worker has: the bits of a matrix product can depend on how many threads
-share it, and the network is small. Every step draws its batch from a separate generator (seed and number of the
-step), so a step needs nothing of those before it but the numbers that are saved: weights and the moments of Adam.
+It always runs on the CPU in one thread, because the bits of a matrix product can depend on the number of threads, and
+the network is small. Every step draws its batch from a separate generator (seed and number of the step), so a step
+depends on earlier ones only through the saved weights and moments of Adam.
 """
 
 from __future__ import annotations
