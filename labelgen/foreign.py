@@ -1,4 +1,4 @@
-"""Read whole files that users name: regular files of bounded size.
+"""Read whole files that users name: regular files of bounded size, and parquet.
 
 Other files raise an `OSError` with a sentence as its `strerror`, so that it is reported like a missing file.
 """
@@ -8,8 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable, Sequence
 from io import BufferedReader
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
 
 #: A data set's text may be large; a patch, a recipe or judgements have a line for every decision of a person.
 MAX_TEXT, MAX_DECISIONS = 16 << 30, 1 << 30
@@ -52,3 +57,43 @@ def opened(path: Path, limit: int = MAX_TEXT) -> BufferedReader:
         os.close(handle)
         raise OSError(errno.EINVAL, refusal, str(path))
     return os.fdopen(handle, "rb")
+
+
+def read_parquet(source: Path | IO[bytes], columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Read a parquet file, or some of its columns, decoded by Arrow: polars' own decoder crashes on some damaged files.
+
+    Raises:
+        ValueError: it is not parquet, is damaged, or lacks a column.
+    """
+    import pyarrow.parquet as pq
+
+    return _framed(lambda: _columns_of(pq.ParquetFile(source), columns))
+
+
+def parquet_schema(source: Path) -> dict[str, Any]:
+    """Return the polars dtypes of the columns of a parquet file; raises as `read_parquet`."""
+    import pyarrow.parquet as pq
+
+    return dict(_framed(lambda: pq.read_schema(source).empty_table()).schema)
+
+
+def _columns_of(file: Any, columns: Sequence[str] | None) -> Any:
+    absent = sorted(set(columns or ()) - set(file.schema_arrow.names))
+    if absent:
+        raise ValueError(f"there is no column {absent[0]!r}")
+    return file.read(columns=None if columns is None else list(columns))
+
+
+def _framed(load: Callable[[], Any]) -> pl.DataFrame:
+    import polars as pl
+    import pyarrow as pa
+
+    try:
+        table = load()
+        table.validate(full=True)  # texts are UTF-8, offsets lie within their buffers
+        frame = pl.from_arrow(table)
+    except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, TypeError) as error:
+        raise ValueError(str(error)[:400] or type(error).__name__) from error
+    if not isinstance(frame, pl.DataFrame):
+        raise ValueError("it holds no table")
+    return frame

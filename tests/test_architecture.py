@@ -113,6 +113,7 @@ LIBRARIES: dict[str, set[str]] = {
         "teachers/probe.py",
     },
     "polars": {
+        "foreign.py",
         *("corpus/arrange.py", "corpus/frames.py", "corpus/join.py", "corpus/text/table_files.py"),
         *("store/items.py", "store/disk/parquet.py"),
         *(
@@ -125,6 +126,7 @@ LIBRARIES: dict[str, set[str]] = {
         ),
     },
     "pyarrow": {
+        "foreign.py",
         "corpus/text/table_files.py",
         "store/disk/parquet.py",
         "teachers/precomputed/parquet_features.py",

@@ -249,7 +249,7 @@ def _arranged(frame: pl.DataFrame, store_id: str) -> pl.DataFrame:
     types = {name: pl.Float64 if name == "score" else pl.String for name in COLUMNS}
     try:
         columns = [pl.Series(name, _values(frame, name), dtype=kind) for name, kind in types.items()]
-    except (TypeError, pl.exceptions.PolarsError) as error:
+    except (TypeError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DatasetError("a decision has a value of another type", found=str(error)[:200]) from error
     # spreadsheets write an empty text for null
     empty = [pl.when(pl.col(name) != "").then(pl.col(name)).alias(name) for name in COLUMNS if name != "score"]
@@ -282,11 +282,11 @@ def _table(name: str, data: bytes) -> pl.DataFrame:
 
     try:
         if data[:4] == b"PAR1":
-            return pl.read_parquet(BytesIO(data))
+            return foreign.read_parquet(BytesIO(data))
         frame = pl.read_csv(BytesIO(data), infer_schema=False)
         numbers = [pl.col("score").replace("", None).cast(pl.Float64)] if "score" in frame.columns else []
         return frame.with_columns(numbers)
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
         raise DatasetError(f"{name} cannot be read as a table", found=str(error)[:200]) from error
 
 

@@ -223,6 +223,16 @@ def test_nothing_in_common_is_an_error(store: Store) -> None:
         resolve(store, Judgements("x", "x", Relation.I2T, ("image", "caption"), "graded", frame, None, "x"))
 
 
+def test_judged_pairs_that_are_all_annotated_have_one_line_a_label(store: Store) -> None:
+    """Without an unannotated pair there is nothing to draw for that subset."""
+    image, caption = store.images["image_id"][0], store.captions["caption_id"][0]
+    frame = graded_frame([image], [caption], [3.0])
+    only = Judgements("made", "made", Relation.I2T, ("image", "caption"), "graded", frame, 5.0, "made")
+    card = agreement_card([store], [only], replicates=2)
+    assert {line.subset for line in card.rows} == {"all"}
+    assert all(line.pairs == 1 for line in card.rows)
+
+
 def test_sentences_are_captions_where_they_can_be(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = store.captions["text"].to_list()
     frame = graded_frame([texts[0], texts[0]], [texts[1], "quite new"], [1.0, 2.0])

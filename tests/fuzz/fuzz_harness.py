@@ -10,6 +10,7 @@ both; `LABELGEN_FUZZ_SEED` shifts all seeds, `LABELGEN_FUZZ_KEEP=FOLDER` keeps t
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -260,7 +261,7 @@ def mutated_tree(document: Any, draw: random.Random, count: int) -> Any:
     for _ in range(count):
         places = list(_places(tree))
         if not places:
-            return draw.choice(ODD)
+            return copy.deepcopy(draw.choice(ODD))
         holder, key = draw.choice(places)
         _mutate_place(holder, key, draw, places)
     return tree
@@ -269,18 +270,18 @@ def mutated_tree(document: Any, draw: random.Random, count: int) -> Any:
 def _mutate_place(holder: Any, key: Any, draw: random.Random, places: Sequence[tuple[Any, Any]]) -> None:
     kind = draw.randrange(8)
     if kind <= 3:
-        holder[key] = draw.choice(ODD)
+        holder[key] = copy.deepcopy(draw.choice(ODD))  # a later mutation may change it in place
     elif kind == 4:
         del holder[key]
     elif kind == 5:  # the value of another place
         other, name = draw.choice(places)
-        holder[key] = json.loads(json.dumps(other[name])) if _has(other, name) else None
+        holder[key] = copy.deepcopy(other[name]) if _has(other, name) else None
     elif kind == 6:
         holder[key] = [holder[key]] if draw.random() < 0.5 else {"value": holder[key]}
     elif isinstance(holder, dict):
         holder[str(draw.choice(ODD))] = holder.pop(key)
     else:
-        holder.insert(draw.randint(0, len(holder)), holder[key])
+        holder.insert(draw.randint(0, len(holder)), copy.deepcopy(holder[key]))
 
 
 def _has(holder: Any, key: Any) -> bool:

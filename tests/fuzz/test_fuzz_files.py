@@ -109,6 +109,8 @@ def test_patches(examples: int, kind: str, small_store: Path) -> None:
                 data = _as_table(kind, tree["decisions"], store_id)
             except (TypeError, ValueError, KeyError, OverflowError, AttributeError, pl.exceptions.PolarsError):
                 return
+            except pl.exceptions.PanicException:  # of odd values, while the input is made
+                return
         file = folder / f"patch.{kind}"
         file.write_bytes(mutated_bytes(data, draw, count) if tree is whole else data)
         check(run("audit", small_store, "--check", file), folder)

@@ -151,8 +151,10 @@ class _CardBuilder:
         if not used:
             return
         common = np.logical_and.reduce([counted, *(one.known for one in used)])
+        if not common.any():
+            self.notes.append(f"{pairs.judgements.name}: no judged pair counts for every label")
         subsets = {"all": common} | ({"unannotated": common & ~pairs.annotated} if pairs.annotated.any() else {})
-        for subset, chosen in subsets.items():
+        for subset, chosen in ((name, mask) for name, mask in subsets.items() if mask.any()):
             part = pairs.take(chosen)
             counts = draw_images(part.n_groups, self.replicates, self.seed)
             both = part.positive is not None and bool(part.positive.any()) and not bool(part.positive.all())

@@ -78,11 +78,9 @@ class Sample:
     def columns(self) -> tuple[str, ...]:
         """Columns of a parquet file, or fields of the first line of a text file."""
         if self.head[:4] == b"PAR1":
-            import polars as pl
-
             try:
-                return tuple(pl.read_parquet_schema(self.path))
-            except pl.exceptions.PolarsError as error:
+                return tuple(foreign.parquet_schema(self.path))
+            except ValueError as error:
                 raise DatasetError(f"{self.path.name} is not a parquet file", found=str(error)) from error
         return tuple(field.strip().strip('"') for field in self.first_line.split(self.separator))
 
@@ -187,8 +185,7 @@ def read_table(sample: Sample, *, header: bool = True) -> pl.DataFrame:
 
     try:
         if sample.is_parquet:
-            with sample.path.open("rb") as file:
-                return pl.read_parquet(file)
+            return foreign.read_parquet(sample.path)
         return pl.read_csv(
             sample.path,
             separator=sample.separator,
@@ -197,7 +194,7 @@ def read_table(sample: Sample, *, header: bool = True) -> pl.DataFrame:
             quote_char=None if sample.separator == "\t" else '"',
             truncate_ragged_lines=True,
         )
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
         raise DatasetError(f"{sample.path.name} cannot be read as a table", found=str(error)[:300]) from error
 
 

@@ -8,6 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from labelgen import foreign
 from labelgen.corpus.files import LINE_ENDS, parse_json, read_bytes
 from labelgen.corpus.ledger import Ledger
 from labelgen.corpus.text.csv_rows import CsvTable, book_rows, check_options, read_csv
@@ -112,11 +113,9 @@ class TableFile:
 
     @cached_property
     def _schema(self) -> dict[str, Any]:
-        import polars as pl
-
         try:
-            return dict(pl.read_parquet_schema(self.path))
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            return foreign.parquet_schema(self.path)
+        except ValueError as error:
             raise DatasetError(f"{self.path} is not parquet", found=str(error)[:400]) from error
 
     def _parquet_rows(self, names: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -125,7 +124,7 @@ class TableFile:
         distinct = list(dict.fromkeys(names))
         pictures = [name for name in self.pictures if name in distinct]
         try:
-            frame = _paths(self.path, distinct, pictures) if pictures else pl.read_parquet(self.path, columns=distinct)
+            frame = _paths(self.path, distinct, pictures) if pictures else foreign.read_parquet(self.path, distinct)
         except (
             pl.exceptions.PolarsError,
             pl.exceptions.PanicException,
@@ -162,7 +161,9 @@ def _paths(path: Path, names: Sequence[str], pictures: Sequence[str]) -> Any:
     import pyarrow.parquet as pq
 
     wanted = [f"{name}.path" if name in pictures else name for name in names]
-    frame = pl.from_arrow(pq.ParquetFile(path).read(columns=wanted))
+    table = pq.ParquetFile(path).read(columns=wanted)
+    table.validate(full=True)
+    frame = pl.from_arrow(table)
     if not isinstance(frame, pl.DataFrame):
         raise ValueError("not a table")  # what from_arrow makes of a single array
     return frame.with_columns(pl.col(name).struct.field("path").alias(name) for name in pictures)

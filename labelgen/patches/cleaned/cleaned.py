@@ -16,7 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from labelgen import registry
+from labelgen import foreign, registry
 from labelgen.corpus.adapters.folder_files import CAPTIONS, folder_files
 from labelgen.corpus.files import read_bytes, relative_name
 from labelgen.corpus.ledger import Ledger
@@ -135,8 +135,8 @@ def _parquet(name: str, data: bytes, excluded: Removed, columns: Columns) -> tup
     import polars as pl
 
     try:
-        frame = pl.read_parquet(BytesIO(data))
-    except pl.exceptions.PolarsError as error:
+        frame = foreign.read_parquet(BytesIO(data))
+    except ValueError as error:
         raise DatasetError(f"{name} is not a parquet file", found=str(error)[:200]) from error
     columns, records = _records(frame, columns)
     rows, changed, kept, removed = [], [], 0, 0

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from labelgen import foreign
 from labelgen.errors import CorruptStoreError, DatasetError
 from labelgen.store.disk.atomic import FileFact, atomic_file
 from labelgen.store.disk.files import open_below
@@ -51,12 +52,11 @@ def read_frame(
         FileNotFoundError: no such file.
         CorruptStoreError: not a regular file, or not a table of so many rows.
     """
-    import polars as pl
 
     with _opened(path, below, rows) as file:
         try:
-            return pl.read_parquet(file, columns=list(columns) if columns is not None else None)
-        except pl.exceptions.PolarsError as error:
+            return foreign.read_parquet(file, columns)
+        except ValueError as error:
             raise _unreadable(path, str(error)) from error
 
 
@@ -123,7 +123,7 @@ def _batches(path: Path, columns: Sequence[str], below: Path | None, rows: int |
                 if left < 0:
                     raise _unreadable(path, f"more than {_ROW_BYTES:,} bytes of text a row")
                 yield {name: _plain(batch.column(name)) for name in columns}
-    except (pa.ArrowException, KeyError) as error:
+    except (pa.ArrowException, KeyError, ValueError) as error:
         raise _unreadable(path, str(error), "columns " + ", ".join(columns)) from error
 
 
@@ -162,7 +162,7 @@ def _refuse_bomb(file: BinaryIO, path: Path, rows: int | None) -> None:
     size = file.seek(0, 2)
     try:
         footer = pq.read_metadata(file)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # a name that is no UTF-8 is a ValueError
         raise _unreadable(path, str(error)) from error
     if rows is not None and footer.num_rows != rows:
         raise _unreadable(path, f"{footer.num_rows:,} rows", f"the {rows:,} rows that the manifest counts")
