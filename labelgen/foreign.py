@@ -62,6 +62,9 @@ def opened(path: Path, limit: int = MAX_TEXT) -> BufferedReader:
 def read_parquet(source: Path | IO[bytes], columns: Sequence[str] | None = None) -> pl.DataFrame:
     """Read a parquet file, or some of its columns, decoded by Arrow: polars' own decoder crashes on some damaged files.
 
+    Args:
+        columns: names; `name.field` is a struct with that field alone.
+
     Raises:
         ValueError: it is not parquet, is damaged, or lacks a column.
     """
@@ -78,7 +81,8 @@ def parquet_schema(source: Path) -> dict[str, Any]:
 
 
 def _columns_of(file: Any, columns: Sequence[str] | None) -> Any:
-    absent = sorted(set(columns or ()) - set(file.schema_arrow.names))
+    names = file.schema_arrow.names
+    absent = [name for name in columns or () if name not in names and name.partition(".")[0] not in names]
     if absent:
         raise ValueError(f"there is no column {absent[0]!r}")
     return file.read(columns=None if columns is None else list(columns))

@@ -127,7 +127,6 @@ LIBRARIES: dict[str, set[str]] = {
     },
     "pyarrow": {
         "foreign.py",
-        "corpus/text/table_files.py",
         "store/disk/parquet.py",
         "teachers/precomputed/parquet_features.py",
         "export/parquet.py",

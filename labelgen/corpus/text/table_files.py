@@ -125,13 +125,7 @@ class TableFile:
         pictures = [name for name in self.pictures if name in distinct]
         try:
             frame = _paths(self.path, distinct, pictures) if pictures else foreign.read_parquet(self.path, distinct)
-        except (
-            pl.exceptions.PolarsError,
-            pl.exceptions.PanicException,
-            OSError,
-            ValueError,
-            NotImplementedError,
-        ) as error:
+        except (pl.exceptions.PolarsError, ValueError) as error:
             raise DatasetError(f"{self.path} cannot be read", found=str(error)[:400]) from error
         self._ledger.seen("rows", len(frame))
         for name in pictures:
@@ -158,12 +152,6 @@ def read_columns(path: Path, names: Sequence[str]) -> list[tuple[Any, ...]]:
 def _paths(path: Path, names: Sequence[str], pictures: Sequence[str]) -> Any:
     """The columns of a parquet file, of pictures their paths alone: their bytes may be more than memory holds."""
     import polars as pl
-    import pyarrow.parquet as pq
 
-    wanted = [f"{name}.path" if name in pictures else name for name in names]
-    table = pq.ParquetFile(path).read(columns=wanted)
-    table.validate(full=True)
-    frame = pl.from_arrow(table)
-    if not isinstance(frame, pl.DataFrame):
-        raise ValueError("not a table")  # what from_arrow makes of a single array
+    frame = foreign.read_parquet(path, [f"{name}.path" if name in pictures else name for name in names])
     return frame.with_columns(pl.col(name).struct.field("path").alias(name) for name in pictures)

@@ -52,7 +52,6 @@ def read_frame(
         FileNotFoundError: no such file.
         CorruptStoreError: not a regular file, or not a table of so many rows.
     """
-
     with _opened(path, below, rows) as file:
         try:
             return foreign.read_parquet(file, columns)
