@@ -87,6 +87,8 @@ def seal(root: Path, config: BuildConfig, built: Built, sealed: Manifest | None)
             about=built.ingested.about,
             parts=parts,
             ledger=first,
+            kinds=corpus.kinds,
+            groups=corpus.groups,
         ),
         embeddings=embeddings,
         neighbors=neighbors,

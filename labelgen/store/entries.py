@@ -83,6 +83,9 @@ class CorpusEntry:
     captions ...): seen = used + quarantined + skipped; empty in stores that were sealed without one.
 
     `parts`: the first images and those of every append, in row order; empty where nothing was appended.
+
+    `kinds`: number of captions of every kind, `unspecified` of those without one; empty where none has a kind.
+    `groups`: number of groups of images.
     """
 
     path: str
@@ -94,6 +97,8 @@ class CorpusEntry:
     about: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[PartEntry, ...] = ()
     ledger: tuple[Mapping[str, Any], ...] = ()
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    groups: int = 0
 
     def arrays(self) -> dict[str, ArraySpec]:
         return layout.index_specs(self.path, self.n_images, self.n_captions)
@@ -174,7 +179,8 @@ class Manifest:
             if not entry["training"]:
                 del entry["training"]
         corpus = document["corpus"]
-        for entry, name in ((corpus, "parts"), (corpus, "ledger"), *((part, "ledger") for part in corpus["parts"])):
+        optional = [(corpus, name) for name in ("parts", "ledger", "kinds", "groups")]
+        for entry, name in (*optional, *((part, "ledger") for part in corpus["parts"])):
             if not entry[name]:
                 del entry[name]
         document["files"] = {path: self.files[path]._asdict() for path in sorted(self.files)}

@@ -46,6 +46,10 @@ def _corpus(manifest: Manifest) -> Iterator[str]:
         yield f"the quarantine table is {quarantine.path!r}"
     if corpus.n_texts > corpus.n_captions:
         yield f"{corpus.n_texts} distinct texts of {corpus.n_captions} captions"
+    if corpus.kinds and sum(corpus.kinds.values()) != corpus.n_captions:
+        yield f"{sum(corpus.kinds.values())} captions have a kind or none, the corpus has {corpus.n_captions}"
+    if corpus.groups > corpus.n_images:
+        yield f"{corpus.groups} groups of {corpus.n_images} images"
     listed = sum(row["count"] for row in quarantine.by_reason)
     if listed != quarantine.total:
         yield f"{quarantine.total} items are quarantined, {listed} by reason"
