@@ -150,6 +150,24 @@ def kinds_in_order(kinds: Iterable[str | None]) -> list[str | None]:
     return sorted(set(kinds), key=lambda kind: (kind != HUMAN, kind is not None, kind or ""))
 
 
+def text_borders(captions: pl.DataFrame, parts: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """The distinct texts that begin another kind than the text before them, among those that `numbered_texts` made new.
+
+    Args:
+        parts: first caption and first text of the captions that were numbered together, in row order.
+    """
+    kinds = kinds_in_order(captions["kind"].unique())
+    if len(kinds) < 2:
+        return ()
+    ranked = captions.select("text_row", rank=pl.col("kind").replace_strict(kinds, range(len(kinds))))
+    borders = list[int]()
+    for (caption, text), after in zip(parts, [*(first for first, _ in parts[1:]), len(captions)], strict=True):
+        new = ranked[caption:after].filter(pl.col("text_row") >= text)
+        ranks = new.group_by("text_row").agg(pl.col("rank").min()).sort("text_row")["rank"].to_numpy()
+        borders += (text + 1 + np.flatnonzero(np.diff(ranks))).tolist()
+    return tuple(borders)
+
+
 def captions_by_kind(captions: pl.DataFrame) -> dict[str, int]:
     """Number of captions of every kind, in the order of `kinds_in_order`; empty where none has a kind."""
     if not _holds(captions, "kind"):

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from labelgen import config as configs
 from labelgen.config import BuildConfig, DatasetConfig
-from labelgen.corpus.frames import CAPTION_SCHEMA, IMAGE_SCHEMA, Corpus, completed
+from labelgen.corpus.frames import CAPTION_SCHEMA, IMAGE_SCHEMA, Corpus, captions_by_kind, completed, text_borders
 from labelgen.corpus.join import Joined, join, refuse_other_data, without_unsealed
 from labelgen.corpus.ledger import Account, ledger_notes
 from labelgen.fingerprint import fingerprint
@@ -241,7 +241,9 @@ def facts_of(
 ) -> CorpusFacts:
     """Facts of a corpus whose tables are in the folder of the ingest stage."""
     counts = len(corpus.images), len(corpus.captions), len(corpus.texts())
-    return CorpusFacts(layout.INGEST, *counts, content, photos, parts)
+    borders = text_borders(corpus.captions, [(part.caption, part.text) for part in parts])
+    kinds = captions_by_kind(corpus.captions)
+    return CorpusFacts(layout.INGEST, *counts, content, photos, parts, text_borders=borders, kinds=kinds)
 
 
 def _first_part(sealed: Manifest) -> PartEntry:

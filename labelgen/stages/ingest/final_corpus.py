@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labelgen.corpus.frames import captions_by_kind, group_count
+from labelgen.corpus.frames import group_count
 from labelgen.corpus.ledger import Account, with_quarantine
 from labelgen.stages.ingest.ingest import quarantined
 from labelgen.stages.model.facts import CorpusPart
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class SealedCorpus:
     """The corpus folder of a store, its files, and its quarantine as (kind, row, id, reason).
 
-    `kinds` and `groups` are counts as in `CorpusEntry`;
+    `groups` is as in `CorpusEntry`;
     `new` files are below `layout.SEALING` until `move_into_place`.
     """
 
@@ -41,7 +41,6 @@ class SealedCorpus:
     by_reason: tuple[Mapping[str, Any], ...]
     quarantine: Sequence[tuple[str, int, str, str]]
     new: bool
-    kinds: Mapping[str, int]
     groups: int
 
     def tables(self, root: Path) -> Path:
@@ -81,8 +80,7 @@ def seal_corpus(
     else:
         files = {name: fact for name, fact in sealed.files.items() if name.startswith(f"{path}/")} if sealed else {}
     rows = frames[layout.QUARANTINE].select("kind", "row", "id", "reason").rows()
-    kinds, groups = captions_by_kind(frames[layout.CAPTIONS]), group_count(frames[layout.IMAGES])
-    return SealedCorpus(path, files, by_reason, rows, path != previous, kinds, groups)
+    return SealedCorpus(path, files, by_reason, rows, path != previous, group_count(frames[layout.IMAGES]))
 
 
 def move_into_place(root: Path, corpus: SealedCorpus) -> None:
