@@ -209,7 +209,7 @@ def _list(store: Store, entry: NeighborEntry, row: int, k: int) -> NeighborList:
     found = store.neighbors(
         entry.relation, rows=[row], k=k, alias=entry.alias, scope=entry.scope, aggregation=entry.aggregation
     )
-    pairs = zip(found.ids[0].tolist(), found.scores[0].tolist(), strict=True)
+    pairs = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
     name = _image_neighbor if entry.relation.candidate == "image" else _caption_neighbor
     neighbors = tuple(name(store, other, score) for other, score in pairs if other != PAD_ROW)
     return NeighborList(
