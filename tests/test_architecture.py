@@ -144,7 +144,12 @@ LIBRARIES: dict[str, set[str]] = {
     "safetensors": {"stages/work/train.py"},
     "scipy": {"audit/card/measures.py", "audit/checks/duplicates.py", "audit/report/datalab.py"},
     "sentence_transformers": {"teachers/adapters/sentences.py"},
-    "timm": {"teachers/adapters/timm_teacher.py", "teachers/adapters/lite.py", "teachers/adapters/conse.py", "teachers/objects/networks.py"},
+    "timm": {
+        "teachers/adapters/timm_teacher.py",
+        "teachers/adapters/lite.py",
+        "teachers/adapters/conse.py",
+        "teachers/objects/networks.py",
+    },
     "torch": {
         *(
             "teachers/*",
