@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from labelgen.errors import LabelgenError
     from labelgen.loader.blocks import soft_labels
     from labelgen.pipeline import append, build, plan, verify
+    from labelgen.store.kind_store import open_kinds as open  # noqa: A004 - `labelgen.open` is the name users see
     from labelgen.store.reader import Store
-    from labelgen.store.reader import open_store as open  # noqa: A004 - `labelgen.open` is the name users see
 
     __version__: str
 
@@ -25,7 +25,7 @@ _PLACES = {
     "Store": "labelgen.store.reader:Store",
     "append": "labelgen.pipeline:append",
     "build": "labelgen.pipeline:build",
-    "open": "labelgen.store.reader:open_store",
+    "open": "labelgen.store.kind_store:open_kinds",
     "plan": "labelgen.pipeline:plan",
     "soft_labels": "labelgen.loader.blocks:soft_labels",
     "verify": "labelgen.pipeline:verify",

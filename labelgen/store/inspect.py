@@ -53,6 +53,7 @@ class NeighborList:
     scope: str
     neighbors: tuple[Neighbor, ...]
     next: float
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -207,13 +208,19 @@ def _list(store: Store, entry: NeighborEntry, row: int, k: int) -> NeighborList:
     if not 1 <= k <= entry.k:
         raise ConfigError(f"k is {k}", expected=f"1 to {entry.k}, the length of {entry.path}")
     found = store.neighbors(
-        entry.relation, rows=[row], k=k, alias=entry.alias, scope=entry.scope, aggregation=entry.aggregation
+        entry.relation,
+        rows=[row],
+        k=k,
+        alias=entry.alias,
+        scope=entry.scope,
+        aggregation=entry.aggregation,
+        kinds=entry.kinds,
     )
     pairs = zip(found.ids[0].tolist(), found.scores[0].tolist(), strict=True)
     name = _image_neighbor if entry.relation.candidate == "image" else _caption_neighbor
     neighbors = tuple(name(store, other, score) for other, score in pairs if other != PAD_ROW)
     return NeighborList(
-        entry.relation.value, entry.alias, entry.aggregation, entry.scope, neighbors, float(found.next[0])
+        entry.relation.value, entry.alias, entry.aggregation, entry.scope, neighbors, float(found.next[0]), entry.kinds
     )
 
 

@@ -1,7 +1,8 @@
-"""`labelgen.open`: read a sealed store. Needs no torch, no zarr and (frames aside) no polars; never writes."""
+"""Read a sealed store (`labelgen.open`). Needs no torch, no zarr and (frames aside) no polars; never writes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
@@ -13,6 +14,7 @@ from labelgen.store.blocks import BlockReader, has_embedding
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.guard import Stamp, stamp_of
 from labelgen.store.items import KINDS, Ids, Items, RowNumbers
+from labelgen.store.kinds import chosen_kinds
 from labelgen.store.manifest import Manifest, load_manifest
 from labelgen.types import PAD_SCORE, Aggregation, Bool, Float32, Int64, Modality, Relation, Scope, UInt32
 
@@ -34,20 +36,7 @@ class Neighbors(NamedTuple):
 
 
 def open_store(path: str | Path, *, check: bool = False) -> Store:
-    """Open a sealed store: reads its manifest, maps files when they are first needed.
-
-    Where the store is changed afterwards, the reader stays with the store that was opened: files that the change keeps
-    and arrays that are mapped already are read as before, and others raise a `StoreMismatchError`.
-
-    Args:
-        check: compare every chunk of an array with its checksum, once a chunk and process, and every table with the
-            manifest. A `CorruptStoreError` names the file and the chunk.
-
-    Raises:
-        StoreNotFoundError: no store there, or a build that is not finished.
-        StoreFormatError: a store of another format.
-        CorruptStoreError: the manifest was edited. (`labelgen verify` looks at all other files.)
-    """
+    """Open a sealed store with all its captions; see `labelgen.open`."""
     root = Path(path).expanduser().absolute()
     stamp = stamp_of(root)  # before the manifest is read: a change in between is then noticed
     return Store(root, load_manifest(root), stamp=stamp, check=check)
@@ -66,7 +55,7 @@ class Store(Items):
         self._readers: dict[tuple[Relation, str | None, Aggregation], BlockReader] = {}
 
     def __reduce__(self) -> tuple[object, tuple[str, str, bool]]:
-        return _reopen, (str(self.path), self.manifest.content_digest, self._guard.hashed)
+        return reopen, (str(self.path), self.manifest.content_digest, self._guard.hashed)
 
     def __repr__(self) -> str:
         return describe.as_text(self.path, self.manifest)
@@ -196,6 +185,7 @@ class Store(Items):
         alias: str | None = None,
         scope: Scope = "split",
         aggregation: Aggregation = "max",
+        kinds: Iterable[str] = (),
     ) -> Neighbors:
         """Stored neighbour lists of the given queries, of all rows when neither `ids` nor `rows` is given.
 
@@ -205,13 +195,17 @@ class Store(Items):
         Args:
             ids, rows: queries: images for `i2i` and `i2t`, captions for `t2t` and `t2i`.
             k: length of the lists, at most the stored one, which is the default.
+            kinds: of lists over the captions of these kinds; those of other captions are empty. By default lists over
+                all captions. (`labelgen.open(..., kinds=...)` reads everything as if there were no other captions.)
 
         Raises:
             UnknownIdError, IndexError: ids or rows that are not in the store.
             ConfigError: no such list in this store.
         """
         named = _relation(relation)
-        entry = choose.neighbor_list(self.manifest, named, alias=alias, scope=scope, aggregation=aggregation, k=k)
+        over = chosen_kinds(self.manifest.corpus.kinds, kinds) if kinds else ()
+        how: Any = {"alias": alias, "scope": scope, "aggregation": aggregation, "k": k, "kinds": over}
+        entry = choose.neighbor_list(self.manifest, named, **how)
         if ids is not None and rows is not None:
             raise ConfigError("both ids and rows are given", expected="one of them, or neither for all rows")
         every = range(entry.rows) if ids is None and rows is None else rows
@@ -255,7 +249,7 @@ class Store(Items):
             )
 
 
-def _reopen(path: str, content_digest: str, check: bool = False) -> Store:
+def reopen(path: str, content_digest: str, check: bool = False) -> Store:
     """Unpickle: open the same store again, and only that."""
     store = open_store(path, check=check)
     if store.manifest.content_digest != content_digest:

@@ -152,7 +152,8 @@ def _title(listed: NeighborList) -> str:
     kind = "images" if listed.relation.endswith("i") else "captions"
     where = "of the other splits" if listed.scope == "cross" else "of other images of the split"
     how = f", {listed.aggregation} over captions" if listed.relation in ("i2t", "t2i") else ""
-    return f"{listed.relation} by {listed.alias}: nearest {kind} {where}{how}"
+    over = f", over captions of kinds {', '.join(listed.kinds)}" if listed.kinds else ""
+    return f"{listed.relation} by {listed.alias}: nearest {kind} {where}{how}{over}"
 
 
 def _neighbors(listed: NeighborList) -> Any:

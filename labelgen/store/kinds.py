@@ -1,0 +1,71 @@
+"""Kinds of captions: which captions of a store are of some kinds, and the sets that they make of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from labelgen.errors import ConfigError, shown, some
+from labelgen.types import UNSPECIFIED, Int64
+
+if TYPE_CHECKING:
+    from labelgen.store.items import Items
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionKinds:
+    """The captions of some kinds.
+
+    Attributes:
+        rows: their caption rows, ascending int64 [n].
+        offsets: of image v they are rows[offsets[v]:offsets[v + 1]]; int64 [n_images + 1].
+    """
+
+    rows: Int64
+    offsets: Int64
+
+    @classmethod
+    def of(cls, store: Items, kinds: Iterable[str]) -> CaptionKinds:
+        """The captions of some kinds of a store; `kinds` as of `chosen_kinds`."""
+        rows = np.flatnonzero(store.has_kind(kinds))
+        return cls(rows, np.searchsorted(rows, store.offsets).astype(np.int64))
+
+    def places(self, captions: Int64) -> Int64:
+        """Position of caption rows among `rows`, -1 for captions of other kinds; of any shape."""
+        if not len(self.rows):
+            return np.full(captions.shape, -1, np.int64)
+        places = np.minimum(np.searchsorted(self.rows, captions), len(self.rows) - 1)
+        return np.where(self.rows[places] == captions, places, -1)
+
+
+def chosen_kinds(present: Mapping[str, int], kinds: Iterable[str] | str) -> tuple[str, ...]:
+    """Names of kinds, sorted and distinct.
+
+    Args:
+        present: the kinds of a corpus with their numbers of captions, empty where no caption has one.
+        kinds: one name or several; `unspecified` are captions without a kind.
+
+    Raises:
+        ConfigError: none, a name that is not a text, or kinds that no caption has, with those that there are.
+    """
+    named = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    wrong = [name for name in named if not isinstance(name, str)]
+    missing = [name for name in named if name not in present and name not in wrong]
+    if not named or wrong:
+        raise ConfigError(
+            "kinds of captions are not named" if not wrong else f"{shown(wrong[0])} is not the name of a kind",
+            expected=f"some of {', '.join(present)}" if present else "no kinds: no caption has one",
+        )
+    if missing:
+        raise ConfigError(
+            f"no caption is of kind {some(missing)}",
+            found=", ".join(f"{kind} ({count:,} captions)" for kind, count in present.items())
+            or "captions without kinds",
+            todo=f"name existing kinds ({UNSPECIFIED}: captions without one)"
+            if present
+            else "leave kinds out, or build a store of a data set whose captions have kinds (column kind of a table)",
+        )
+    return tuple(sorted(set(named)))
