@@ -216,7 +216,7 @@ def _list(store: Store, entry: NeighborEntry, row: int, k: int) -> NeighborList:
         aggregation=entry.aggregation,
         kinds=entry.kinds,
     )
-    pairs = zip(found.ids[0].tolist(), found.scores[0].tolist(), strict=True)
+    pairs = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
     name = _image_neighbor if entry.relation.candidate == "image" else _caption_neighbor
     neighbors = tuple(name(store, other, score) for other, score in pairs if other != PAD_ROW)
     return NeighborList(

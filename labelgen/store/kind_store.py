@@ -18,7 +18,8 @@ from labelgen.store.items import Ids, RowNumbers
 from labelgen.store.kinds import CaptionKinds, chosen_kinds
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import Manifest, NeighborEntry
-from labelgen.store.reader import Neighbors, Store, open_store, reopen
+from labelgen.store.reader import Neighbors, Store, reopen
+from labelgen.store.reader import open_store as open_whole
 from labelgen.types import PAD_ROW, PAD_SCORE, Aggregation, Int64, Relation, Scope
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from labelgen.store.disk.parquet import StringColumn
 
 
-def open_kinds(path: str | Path, *, check: bool = False, kinds: Iterable[str] | str | None = None) -> Store:
+def open_store(path: str | Path, *, check: bool = False, kinds: Iterable[str] | str | None = None) -> Store:
     """Open a sealed store: reads its manifest, maps files when they are first needed.
 
     Where the store is changed afterwards, the reader stays with the store that was opened: files that the change keeps
@@ -44,7 +45,7 @@ def open_kinds(path: str | Path, *, check: bool = False, kinds: Iterable[str] | 
         CorruptStoreError: the manifest was edited. (`labelgen verify` looks at all other files.)
         ConfigError: kinds that no caption has.
     """
-    store = open_store(path, check=check)
+    store = open_whole(path, check=check)
     return store if kinds is None else KindStore(store, kinds)
 
 
@@ -69,7 +70,7 @@ class KindStore(Store):
     def __init__(self, store: Store, kinds: Iterable[str] | str) -> None:
         self.chosen = chosen_kinds(store.manifest.corpus.kinds, kinds)
         self._all = store
-        self._captions = CaptionKinds.of(store, self.chosen)
+        self._captions = CaptionKinds.of(store.has_kind(self.chosen), store.offsets)
         self._sources = {spec.path: spec for spec in store.manifest.arrays()}
         super().__init__(store.path, self._manifest(store.manifest))
         self._guard = store._guard
@@ -117,14 +118,14 @@ class KindStore(Store):
         found = super().neighbors(relation, ids, rows=rows, k=k, alias=alias, scope=scope, aggregation=aggregation)
         if Relation(relation).candidate == "image":
             return found
-        real = found.ids != PAD_ROW
-        places = self._captions.places(np.where(real, found.ids, 0).astype(np.int64))
+        real = found.rows != PAD_ROW
+        places = self._captions.places(np.where(real, found.rows, 0).astype(np.int64))
         kept = real & (places >= 0)
         order = np.argsort(~kept, axis=1, kind="stable")
         listed = np.where(kept, places, PAD_ROW).astype(np.uint32)
         scores = np.where(kept, found.scores, PAD_SCORE)
         listed, scores = np.take_along_axis(listed, order, axis=1), np.take_along_axis(scores, order, axis=1)
-        return Neighbors(listed, scores, found.next)
+        return Neighbors.of(self, "text", listed, scores, found.next)
 
     def strings(self, table: str, column: str) -> StringColumn:
         """A text column, of captions of the chosen kinds."""

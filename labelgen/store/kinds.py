@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from labelgen.errors import ConfigError, shown, some
-from labelgen.types import UNSPECIFIED, Int64
-
-if TYPE_CHECKING:
-    from labelgen.store.items import Items
+from labelgen.types import UNSPECIFIED, Bool, Int64
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +24,10 @@ class CaptionKinds:
     offsets: Int64
 
     @classmethod
-    def of(cls, store: Items, kinds: Iterable[str]) -> CaptionKinds:
-        """The captions of some kinds of a store; `kinds` as of `chosen_kinds`."""
-        rows = np.flatnonzero(store.has_kind(kinds))
-        return cls(rows, np.searchsorted(rows, store.offsets).astype(np.int64))
+    def of(cls, mask: Bool, offsets: Int64) -> CaptionKinds:
+        """The captions of a mask, [n_captions]; `offsets` are those of all captions."""
+        rows = np.flatnonzero(mask).astype(np.int64)
+        return cls(rows, np.searchsorted(rows, offsets).astype(np.int64))
 
     def places(self, captions: Int64) -> Int64:
         """Position of caption rows among `rows`, -1 for captions of other kinds; of any shape."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelgen.cli import completions, show
-from labelgen.cli.options import common, progress_option
+from labelgen.cli.options import common, progress_option, refuse_beside
 from labelgen.cli.options import names as kind_names
 from labelgen.cli.progress import counted, listening
 
@@ -52,7 +52,12 @@ _SHOWN = (
 @click.option("--kinds", metavar="A,B", default="", help="Look at captions of these kinds only, such as human (all).")
 @click.option("--out", metavar="DIR", type=click.Path(), help="Write every section as DIR/<section>.parquet.")
 @click.option("--html", metavar="FILE", type=click.Path(), help="Write a page to review findings.")
-@click.option("--photos", metavar="DIR", type=click.Path(), help="Folder of the photographs for the page, if it moved.")
+@click.option(
+    "--photos",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="Folder of the photographs for the page, if it moved.",
+)
 @click.option(
     "--patch", metavar="FILE", type=click.Path(), help="Write the decisions of accepting all findings as a patch."
 )
@@ -60,7 +65,9 @@ _SHOWN = (
 @click.option("--clean", metavar="DIR", type=click.Path(), help="With --check: write cleaned caption files.")
 @progress_option
 @common
+@click.pass_context
 def command(
+    ctx: click.Context,
     store: str,
     names: tuple[str, ...],
     top: int,
@@ -91,6 +98,10 @@ def command(
 
     if clean is not None and check is None:
         raise click.UsageError("--clean needs a patch: add --check FILE.")
+    if check is not None:
+        refuse_beside(ctx, ("names", "kinds", "top", "limit", "out", "html", "photos", "patch"), "beside --check")
+    elif html is None:
+        refuse_beside(ctx, ("photos",), "without --html")
     opened = open_store(store, kinds=kind_names(kinds) or None)
     if check is not None:
         _check(opened, check, clean, as_json)

@@ -55,7 +55,7 @@ class Table:
     Args:
         root: folder of the table, or the table itself.
         file: the table, relative to `root`; captions.parquet, .csv, .tsv or .jsonl when empty.
-        image_id: column of image ids (text or whole numbers).
+        image_id: column of image ids (text or whole numbers); without a column `image_id`, that of `image_file`.
         caption: column of captions; lists of parquet and JSONL are several captions of an image.
         caption_id: column of caption ids; made as `<image_id>#<n>` without one.
         split: column of splits; all images are `train` without one, `unassigned` where it is null or empty.
@@ -138,7 +138,7 @@ class Table:
         if self.file:
             if not (folder / self.file).is_file():
                 raise DatasetError(
-                    "the table does not exist", found=str(folder / self.file), expected=self.info.expects
+                    "the table does not exist", found=str(folder / self.file), expected="a file below the root"
                 )
             return folder, _checked(folder / self.file)
         present = [folder / name for name in _USUAL_FILES if (folder / name).is_file()]
@@ -165,8 +165,9 @@ def _mapped(table: TableFile, required: dict[str, str], optional: dict[str, str]
     defaults = {meaning: name for meaning, name in _OPTIONAL.items() if name in present}
     if _PICTURE in table.pictures:
         defaults.setdefault("image_file", _PICTURE)
-        if required["image_id"] == "image_id" and "image_id" not in present:
-            required = {**required, "image_id": _PICTURE}
+    named = optional["image_file"] or (_PICTURE if _PICTURE in table.pictures else "")
+    if named and required["image_id"] == "image_id" and "image_id" not in present:
+        required = {**required, "image_id": named}
     for column in [*required.values(), *filter(None, optional.values())]:
         if column not in present:
             raise _no_column(table.path, column, present)
@@ -182,7 +183,7 @@ def _no_column(path: Path, column: str, present: Sequence[str]) -> DatasetError:
         found=f"columns {', '.join(present)[:400]}" if present else "no column at all: the file is empty",
         todo=f"did you mean {near[0]!r}?"
         if near and not one
-        else "name its columns with image_id=..., caption=..., and so on"
+        else "name its columns with image_id=... or image_file=..., caption=..., and so on"
         + (", and their separator with separator=..." if one else ""),
     )
 
@@ -275,7 +276,7 @@ def _name(value: Any, meaning: str, where: str) -> str | None:
             f"{where} has a {meaning} that is not a name",
             found=error.found,
             expected=error.expected,
-            todo=f"name another column with {meaning}=..., or read none: {meaning}={_UNREAD}",
+            todo=f"name another column with {meaning}=..., or read none: {meaning}='{_UNREAD}'",
         ) from error
 
 
@@ -294,5 +295,5 @@ def _contradiction(first: ImageRecord, facts: _Facts, where: str) -> DatasetErro
         found=", ".join(f"{name} {shown(new)}" for name, new, _ in differing),
         expected=", ".join(f"{name} {shown(old)}" for name, _, old in differing),
         todo="give every image one split, one file, one category and one group"
-        + "".join(f"; {name}={_UNREAD} reads no {name}" for name, *_ in differing if name in ("category", "group")),
+        + "".join(f"; {name}='{_UNREAD}' reads no {name}" for name, *_ in differing if name in ("category", "group")),
     )
