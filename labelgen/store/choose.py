@@ -100,6 +100,11 @@ def neighbor_list(
     return min(enough, key=lambda entry: (entry.approximate, entry.k))
 
 
+def lists_over_all(manifest: Manifest) -> list[NeighborEntry]:
+    """The lists over all captions."""
+    return [entry for entry in manifest.neighbors if not entry.kinds]
+
+
 def stored_lists(manifest: Manifest) -> str:
     """Names of the lists, with the kinds of captions that they are over."""
     names = (

@@ -11,7 +11,7 @@ import numpy as np
 
 from labelgen.errors import ConfigError
 from labelgen.registry import unknown
-from labelgen.store.describe import recall_text
+from labelgen.store.describe import list_text, recall_text
 from labelgen.store.manifest import NeighborEntry
 from labelgen.store.reader import Store
 from labelgen.types import PAD_ROW, Modality
@@ -102,6 +102,7 @@ def overview(store: Store) -> dict[str, Any]:
         "trained": {alias: dict(entry.training) for alias, entry in manifest.teachers.items() if entry.training},
         "neighbors": [entry.path for entry in manifest.neighbors],
         "approximate": {entry.path: recall_text(entry) for entry in manifest.neighbors if entry.approximate},
+        "notes": {entry.path: text for entry in manifest.neighbors if (text := list_text(entry))},
         "quarantined": [dict(row) for row in manifest.quarantine.by_reason],
         "ledger": [dict(account) for account in corpus.ledger],
         "bytes": manifest.total_bytes,

@@ -33,7 +33,13 @@ KINDS: Mapping[Modality, str] = {"image": "image", "text": "caption"}
 
 
 class Items:
-    """The corpus of the store at `path`."""
+    """The corpus of the store at `path`.
+
+    Attributes:
+        chosen: the kinds of captions that a reader knows, empty where it knows all.
+    """
+
+    chosen: tuple[str, ...] = ()
 
     def __init__(self, path: Path, manifest: Manifest, *, stamp: Stamp | None = None, check: bool = False) -> None:
         self.path = path

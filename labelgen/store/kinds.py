@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from labelgen.types import UNSPECIFIED, Bool, Int64
 
 @dataclass(frozen=True, eq=False)
 class CaptionKinds:
-    """The captions of some kinds.
+    """The captions of some kinds, as sets of captions of images.
 
     Attributes:
         rows: their caption rows, ascending int64 [n].
@@ -22,6 +23,10 @@ class CaptionKinds:
 
     rows: Int64
     offsets: Int64
+
+    def captions(self, places: Int64) -> Int64:
+        """The caption rows at places of `rows`."""
+        return self.rows[places]
 
     @classmethod
     def of(cls, mask: Bool, offsets: Int64) -> CaptionKinds:
@@ -35,6 +40,21 @@ class CaptionKinds:
             return np.full(captions.shape, -1, np.int64)
         places = np.minimum(np.searchsorted(self.rows, captions), len(self.rows) - 1)
         return np.where(self.rows[places] == captions, places, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class AllCaptions:
+    """All captions, as sets of captions of images: `CaptionKinds` whose rows are all rows."""
+
+    offsets: Int64
+
+    def captions(self, places: Int64) -> Int64:
+        """The caption rows at places, which they are."""
+        return places
+
+
+#: Sets of captions of images.
+CaptionSets: TypeAlias = CaptionKinds | AllCaptions
 
 
 def chosen_kinds(present: Mapping[str, int], kinds: Iterable[str] | str) -> tuple[str, ...]:

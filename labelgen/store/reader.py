@@ -178,7 +178,7 @@ class Store(Items):
             block[~where] = 0
             return block, where
         if not where.all():
-            self._refuse_missing(reader, images, captions)
+            self.refuse_missing(reader, images, captions)
         return block
 
     def block_reader(self, relation: Relation, alias: str | None, aggregation: Aggregation = "max") -> BlockReader:
@@ -258,7 +258,12 @@ class Store(Items):
             return self._checked(() if rows is None else rows, modality)
         return self.image_rows(ids) if modality == "image" else self.caption_rows(ids)
 
-    def _refuse_missing(self, reader: BlockReader, images: Int64 | None, captions: Int64 | None) -> None:
+    def refuse_missing(self, reader: BlockReader, images: Int64 | None, captions: Int64 | None) -> None:
+        """Refuse items that a reader of blocks has no row of.
+
+        Raises:
+            MissingItemError: with the ids.
+        """
         for kind, rows in (("image", images), ("caption", captions)):
             if rows is None:
                 continue
@@ -267,7 +272,8 @@ class Store(Items):
                 continue
             dead = rows[~living]
             raise MissingItemError(
-                f"{len(dead)} of {len(rows)} {kind}s have no embedding by {reader.alias!r}",
+                f"{len(dead)} of {len(rows)} {kind}s have no embedding by {reader.alias!r}"
+                + (" from captions of the chosen kinds" if reader.kinds is not None and kind == "image" else ""),
                 found=some(self.image_ids(dead) if kind == "image" else self.caption_ids(dead)),
                 todo='see store.quarantine for the reasons; missing="mask" computes the rest of the block',
             )

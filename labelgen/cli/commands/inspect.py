@@ -117,7 +117,7 @@ def _overview_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         *([("read", show.ledger(facts["ledger"]))] if facts["ledger"] else []),
         ("teachers", "\n".join(teachers)),
         *((f"trained {alias}", training_text(facts_of)) for alias, facts_of in facts["trained"].items()),
-        ("neighbours", show.lists(facts["neighbors"], facts["approximate"])),
+        ("neighbours", show.lists(facts["neighbors"], facts["notes"])),
         ("quarantined", reasons or "none"),
         ("size", show.size(facts["bytes"])),
         ("sealed", f"{facts['created']} by labelgen {facts['labelgen']}"),
