@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from labelgen.errors import LabelgenError
     from labelgen.loader.blocks import soft_labels
     from labelgen.pipeline import add, append, build, plan, resolve, status, verify
+    from labelgen.store.kind_store import open_store as open  # noqa: A004 - `labelgen.open` is the name users see
     from labelgen.store.reader import Store
-    from labelgen.store.reader import open_store as open  # noqa: A004 - `labelgen.open` is the name users see
     from labelgen.teachers.objects.given_teacher import as_teacher
 
     __version__: str
@@ -45,7 +45,7 @@ _PLACES = {
     "append": "labelgen.pipeline:append",
     "as_teacher": "labelgen.teachers.objects.given_teacher:as_teacher",
     "build": "labelgen.pipeline:build",
-    "open": "labelgen.store.reader:open_store",
+    "open": "labelgen.store.kind_store:open_store",
     "plan": "labelgen.pipeline:plan",
     "resolve": "labelgen.pipeline:resolve",
     "soft_labels": "labelgen.loader.blocks:soft_labels",

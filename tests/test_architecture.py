@@ -123,7 +123,7 @@ LIBRARIES: dict[str, set[str]] = {
         "foreign.py",
         *("corpus/arrange.py", "corpus/frames.py", "corpus/join.py", "corpus/text/table_files.py"),
         "corpus/in_memory/snapshot.py",
-        *("store/items.py", "store/disk/parquet.py"),
+        *("store/items.py", "store/kind_store.py", "store/disk/parquet.py"),
         *(
             "stages/ingest/final_corpus.py",
             "stages/ingest/ingest.py",

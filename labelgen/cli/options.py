@@ -87,7 +87,7 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
         *("splits", "limit", "patch", "damaged", "assignments"),
     ),
     "Teachers": ("teachers", "dropped", "refined"),
-    "Search": ("relation", "k", "aggregation", "cross_k", "engine", "approximate"),
+    "Search": ("relation", "k", "aggregation", "cross_k", "engine", "approximate", "kinds"),
     "Run": ("executor", "workers", "threads", "memory", "device", "scheduler", "strict", "calibrate"),
     "Store": ("out", "fresh", "discard", "update", "append", "added", "added_relations", "drop", "allow_other_machine"),
 }
@@ -172,6 +172,7 @@ _RECIPE_OPTIONS = (
         flag_value="faiss()",
         help="Search an index that may miss neighbours, with measured recall: faiss(recall=0.99) (no).",
     ),
+    click.option("--kinds", metavar="A,B", help="Lists over captions of these kinds only, such as human (all)."),
     click.option("--executor", type=click.Choice(["local", "dask"]), help="Where tasks run (local)."),
     click.option("--workers", metavar="N", type=int, help="Worker processes; 1 uses this process (1)."),
     click.option("--threads", metavar="N", type=int, help="Threads per worker (cores divided by workers)."),
@@ -193,12 +194,17 @@ def overrides(options: Mapping[str, Any]) -> list[str]:
         value = options.get(name)
         if value is None or value == ():
             continue
-        if name == "splits":
-            value = [part.strip() for part in value.split(",") if part.strip()]
+        if name in ("splits", "kinds"):
+            value = names(value)
         texts.append(f"{field}={_toml(value)}")
     texts += [f"teachers.{alias}={spec}" for alias, spec in _specs(options).items()]
     texts += [f"teachers.{alias}={spec}" for alias, spec in refined_pairs(options.get("refined", ())).items()]
     return texts + list(options.get("assignments", ()))
+
+
+def names(text: str) -> list[str]:
+    """`"a, b"` -> `["a", "b"]`."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _toml(value: Any) -> str:

@@ -6,7 +6,7 @@ If the framework accepts a collate function, `SoftLabelCollate` adds the labels 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from labelgen.errors import ConfigError, some
@@ -24,7 +24,7 @@ class BatchLabels:
 
     Args:
         store: an open store.
-        scheme, missing, repeats, patch, exact: as in `labelgen.soft_labels`.
+        scheme, missing, repeats, patch, exact, kinds: as in `labelgen.soft_labels`.
         check_pairs: refuse pairs whose caption is not one of their image in the store, as with the store of another
             data set with the same kind of ids. Turn it off for intended mismatches.
     """
@@ -38,9 +38,11 @@ class BatchLabels:
         repeats: Repeats = "raise",
         patch: PatchLike | None = None,
         exact: bool = False,
+        kinds: Iterable[str] | str | None = None,
         check_pairs: bool = True,
     ) -> None:
-        self.labeler = SoftLabeler(store, scheme, missing=missing, repeats=repeats, patch=patch, exact=exact)
+        how: Any = {"missing": missing, "repeats": repeats, "patch": patch, "exact": exact, "kinds": kinds}
+        self.labeler = SoftLabeler(store, scheme, **how)
         self.check_pairs = check_pairs
 
     def labels(self, image_ids: Sequence[Any], caption_ids: Sequence[Any]) -> SoftLabels:
@@ -77,7 +79,7 @@ class AddSoftLabels(BatchLabels):
         key: as in `attach`.
         convert: what every array of the labels is turned into; None leaves numpy. `torch.from_numpy`,
             `jax.numpy.asarray` ...
-        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `check_pairs` as in `BatchLabels`.
+        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `kinds`, `check_pairs` as in `BatchLabels`.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ import click
 
 from labelgen.cli import completions, show
 from labelgen.cli.options import common, progress_option, refuse_beside
+from labelgen.cli.options import names as kind_names
 from labelgen.cli.progress import counted, listening
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _SHOWN = (
     show_default=True,
     help="Rows per ranking.",
 )
+@click.option("--kinds", metavar="A,B", default="", help="Look at captions of these kinds only, such as human (all).")
 @click.option("--out", metavar="DIR", type=click.Path(), help="Write every section as DIR/<section>.parquet.")
 @click.option("--html", metavar="FILE", type=click.Path(), help="Write a page to review findings.")
 @click.option(
@@ -70,6 +72,7 @@ def command(
     names: tuple[str, ...],
     top: int,
     limit: int,
+    kinds: str,
     out: str | None,
     html: str | None,
     photos: str | None,
@@ -86,7 +89,7 @@ def command(
     Examples:
       labelgen audit stores/coco
       labelgen audit stores/coco --section noisy_pairs --top 50
-      labelgen audit stores/coco --out audit/coco
+      labelgen audit stores/coco --kinds human --out audit/coco
       labelgen audit stores/coco --html report.html --patch proposed.parquet
       labelgen audit stores/coco --check patch.json --clean data/coco-clean
     """
@@ -96,10 +99,10 @@ def command(
     if clean is not None and check is None:
         raise click.UsageError("--clean needs a patch: add --check FILE.")
     if check is not None:
-        refuse_beside(ctx, ("names", "top", "limit", "out", "html", "photos", "patch"), "beside --check")
+        refuse_beside(ctx, ("names", "kinds", "top", "limit", "out", "html", "photos", "patch"), "beside --check")
     elif html is None:
         refuse_beside(ctx, ("photos",), "without --html")
-    opened = open_store(store)
+    opened = open_store(store, kinds=kind_names(kinds) or None)
     if check is not None:
         _check(opened, check, clean, as_json)
         return

@@ -217,7 +217,7 @@ def _facts(report: BuildReport) -> list[tuple[str, Any]]:
         ("captions", f"{show.count(report.captions)}, {show.count(report.texts)} different texts"),
         *([("read", show.ledger(report.ledger))] if report.ledger else []),
         ("teachers", teachers),
-        ("neighbours", show.lists(report.lists, report.approximate)),
+        ("neighbours", show.lists(report.lists, report.list_notes)),
         *([("removed", "\n".join(report.removed))] if report.removed else []),
         ("quarantined", show.count(sum(report.quarantined.values()))),
         ("size", show.size(report.bytes)),
