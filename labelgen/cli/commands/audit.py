@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelgen.cli import completions, show
-from labelgen.cli.options import common, progress_option
+from labelgen.cli.options import common, progress_option, refuse_beside
 from labelgen.cli.progress import counted, listening
 
 if TYPE_CHECKING:
@@ -50,7 +50,12 @@ _SHOWN = (
 )
 @click.option("--out", metavar="DIR", type=click.Path(), help="Write every section as DIR/<section>.parquet.")
 @click.option("--html", metavar="FILE", type=click.Path(), help="Write a page to review findings.")
-@click.option("--photos", metavar="DIR", type=click.Path(), help="Folder of the photographs for the page, if it moved.")
+@click.option(
+    "--photos",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="Folder of the photographs for the page, if it moved.",
+)
 @click.option(
     "--patch", metavar="FILE", type=click.Path(), help="Write the decisions of accepting all findings as a patch."
 )
@@ -58,7 +63,9 @@ _SHOWN = (
 @click.option("--clean", metavar="DIR", type=click.Path(), help="With --check: write cleaned caption files.")
 @progress_option
 @common
+@click.pass_context
 def command(
+    ctx: click.Context,
     store: str,
     names: tuple[str, ...],
     top: int,
@@ -88,6 +95,10 @@ def command(
 
     if clean is not None and check is None:
         raise click.UsageError("--clean needs a patch: add --check FILE.")
+    if check is not None:
+        refuse_beside(ctx, ("names", "top", "limit", "out", "html", "photos", "patch"), "beside --check")
+    elif html is None:
+        refuse_beside(ctx, ("photos",), "without --html")
     opened = open_store(store)
     if check is not None:
         _check(opened, check, clean, as_json)
