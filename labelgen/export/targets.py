@@ -8,7 +8,6 @@ describes every file with the source lines that read it.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def export(store: Store, target: str, out: str | Path, options: Options | None =
     module, _, name = TARGETS[target].partition(":")
     getattr(import_module(module), name)(store, chosen, written)
     made = {"store": store.manifest.content_digest, "store_id": store.manifest.store_id}
-    report = {"labelgen": labelgen.__version__, **made, "options": asdict(chosen), **written.to_json()}
+    report = {"labelgen": labelgen.__version__, **made, "options": chosen.to_json(), **written.to_json()}
     text = json.dumps(report, indent=1, ensure_ascii=False)
     write_atomic(written.path(REPORT), text.encode(errors="backslashreplace"))
     return written
