@@ -11,6 +11,9 @@ decision                names                       means
                         into
 ======================  ==========================  ==================================================================
 
+`reject_` before the name of a decision (`reject_add_positive`) says that it was proposed and rejected. Rejections are
+kept so that no one reviews a pair twice. They change nothing else: no mask, no build, no digest.
+
 A decision may have a `reason`, a `score` and an `author`. A patch belongs to one store: every row names its id.
 """
 
@@ -21,12 +24,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from labelgen import foreign
 from labelgen.errors import ConfigError, DatasetError, StoreMismatchError, UnknownIdError, some
 from labelgen.fingerprint import fingerprint
-from labelgen.patches.rules import problems
+from labelgen.patches.rules import is_rejection, problems
 from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.reader import Store
 from labelgen.store.schema.validation import schema_problems
@@ -36,8 +39,12 @@ if TYPE_CHECKING:
 
 #: Columns that identify a decision.
 KEY = ("decision", "image_id", "caption_id", "into")
+#: What ids of a patch name.
+Kind: TypeAlias = Literal["image", "caption"]
+KINDS: tuple[Kind, ...] = ("image", "caption")
 COLUMNS = (*KEY, "reason", "score", "author", "store_id")
-_FORMAT = 1
+#: Format of the JSON form without rejections and with them: a reader of format 1 alone refuses the second.
+_FORMAT, _FORMAT_REJECTIONS = 1, 2
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,12 @@ class Patch:
         return self.frame.height
 
     @property
+    def accepted(self) -> Patch:
+        """The patch without its rejections."""
+        kept = [not is_rejection(decision) for decision in self.frame["decision"]]
+        return self if all(kept) else Patch(self.store_id, self.frame.filter(kept))
+
+    @property
     def decisions(self) -> list[dict[str, Any]]:
         """Decisions as plain data, without the store's id and nulls."""
         rows = self.frame.drop("store_id").to_dicts()
@@ -95,13 +108,15 @@ class Patch:
 
     @property
     def digest(self) -> str:
-        """Digest of the decisions alone, without author, reason, order and store."""
-        rows = sorted([value or "" for value in row] for row in self.frame.select(KEY).rows())
+        """Digest of the decisions alone, without rejections, author, reason, order and store."""
+        rows = sorted([value or "" for value in row] for row in self.accepted.frame.select(KEY).rows())
         return fingerprint(rows)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data, valid against `schemas/patch.v1.json`."""
-        return {"format": _FORMAT, "store_id": self.store_id, "decisions": self.decisions}
+        """Return plain data, valid against `schemas/patch.v1.json`; with rejections, `schemas/patch.v2.json`."""
+        rejections = any(map(is_rejection, self.frame["decision"]))
+        number = _FORMAT_REJECTIONS if rejections else _FORMAT
+        return {"format": number, "store_id": self.store_id, "decisions": self.decisions}
 
 
 def read(path: str | Path) -> Patch:
@@ -161,9 +176,8 @@ def validate(patch: Patch, store: Store) -> None:
             expected=f"{store.manifest.store_id} of {store.path}",
             todo="open the store that was reviewed; ids of another store may mean other items",
         )
-    for kind, look_up in (("image", store.image_rows), ("caption", store.caption_rows)):
-        ids = named(patch, kind)  # type: ignore[arg-type]
-        absent = [item for item, row in zip(ids, look_up(ids, missing_ok=True).tolist(), strict=True) if row < 0]
+    for kind in KINDS:
+        absent = unknown_ids(patch, store, kind)
         if absent:
             raise UnknownIdError(
                 f"the patch names {len(absent)} {kind}s that are not in the store",
@@ -179,15 +193,22 @@ def validate(patch: Patch, store: Store) -> None:
         raise DatasetError(f"{len(annotated)} added pairs belong to the data set already", found=some(annotated))
 
 
-def named(patch: Patch, kind: Literal["image", "caption"]) -> list[str]:
+def unknown_ids(patch: Patch, store: Store, kind: Kind) -> list[str]:
+    """Return ids of a kind that a patch names and a store does not hold."""
+    ids = named(patch, kind)
+    rows = (store.image_rows if kind == "image" else store.caption_rows)(ids, missing_ok=True)
+    return [item for item, row in zip(ids, rows.tolist(), strict=True) if row < 0]
+
+
+def named(patch: Patch, kind: Kind) -> list[str]:
     """Return all ids of a kind that a patch names, each once, `into` included."""
-    found: dict[str, None] = {}
-    for row in patch.frame.to_dicts():
-        if row[f"{kind}_id"] is not None:
-            found[row[f"{kind}_id"]] = None
-            if row["into"] is not None:
-                found[row["into"]] = None
-    return list(found)
+    return list(dict.fromkeys(item for row in patch.decisions for item in ids_of(row, kind)))
+
+
+def ids_of(decision: Mapping[str, Any], kind: Kind) -> list[str]:
+    """Return the ids of a kind that a decision names, `into` included."""
+    item, into = decision.get(f"{kind}_id"), decision.get("into")
+    return [] if item is None else [item] if into is None else [item, into]
 
 
 def compose(first: Patch, second: Patch, *, keep: Literal["both", "second"] = "both") -> Patch:
@@ -271,9 +292,11 @@ def _from_json(name: str, data: bytes) -> Patch:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{name} is not JSON", found=str(error)) from error
-    wrong = schema_problems(document, "patch.v1")
+    newer = isinstance(document, dict) and document.get("format") == _FORMAT_REJECTIONS
+    schema = f"patch.v{_FORMAT_REJECTIONS if newer else _FORMAT}"
+    wrong = schema_problems(document, schema)
     if wrong:
-        raise DatasetError(f"{name} is not a patch", found=some(wrong, 3), expected="schemas/patch.v1.json")
+        raise DatasetError(f"{name} is not a patch", found=some(wrong, 3), expected=f"schemas/{schema}.json")
     return Patch.of(document["store_id"], document["decisions"])
 
 

@@ -7,14 +7,14 @@ removed is kept without captions. Added pairs cannot be expressed as records and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from labelgen.corpus.base import Records
 from labelgen.errors import StoreMismatchError, UnknownIdError, some
-from labelgen.patches.patch import KEY, Patch, named
-from labelgen.patches.rules import root_of
+from labelgen.patches.patch import KEY, KINDS, Patch, ids_of, named, unknown_ids
+from labelgen.patches.rules import REJECT, is_rejection, root_of
 from labelgen.store.reader import Store
 
 
@@ -56,8 +56,8 @@ def without(records: Records, patch: Patch) -> Records:
         "image": {image.image_id for image in records.images},
         "caption": {caption.caption_id for caption in records.captions},
     }
-    for kind, ids in held.items():
-        absent = [item for item in named(patch, kind) if item not in ids]  # type: ignore[arg-type]
+    for kind in KINDS:
+        absent = [item for item in named(patch.accepted, kind) if item not in held[kind]]
         if absent:
             raise UnknownIdError(
                 f"the patch names {len(absent)} {kind}s that are not in the data set",
@@ -77,7 +77,7 @@ def remaining(patch: Patch, store: Store) -> Patch:
     """Return the decisions of a patch that remain for the store that was built with it, with that store's id.
 
     A decision about a merged item becomes one about the item that it was merged into. Decisions about removed items,
-    and pairs that have become annotated pairs, are left out.
+    and pairs that have become annotated pairs, are left out. Rejections of which the store holds every item remain.
 
     Raises:
         StoreMismatchError: the store was not built with this patch.
@@ -92,7 +92,7 @@ def remaining(patch: Patch, store: Store) -> Patch:
         )
     same_image, same_caption = targets(patch, "image"), targets(patch, "caption")
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for row in patch.decisions:
+    for row in patch.accepted.decisions:
         if row["decision"] not in ("add_positive", "mask_pair"):
             continue
         image = same_image.get(row["image_id"], row["image_id"])
@@ -105,7 +105,21 @@ def remaining(patch: Patch, store: Store) -> Patch:
         key = (image, caption)
         if key not in found or row["decision"] == "mask_pair":
             found[key] = {**row, "image_id": image, "caption_id": caption}
-    return Patch.of(store, found.values())
+    return Patch.of(store, [*found.values(), *_remaining_rejections(patch, store, found)])
+
+
+def _remaining_rejections(
+    patch: Patch, store: Store, kept: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield rejections of which the store holds every item, without those that `kept` contradicts."""
+    rejections = [row for row in patch.decisions if is_rejection(row["decision"])]
+    absent = {kind: set(unknown_ids(patch, store, kind)) for kind in KINDS}
+    for row in rejections:
+        accepted = kept.get((row.get("image_id", ""), row.get("caption_id", "")))
+        if accepted is not None and REJECT + accepted["decision"] == row["decision"]:
+            continue
+        if not any(absent[kind].intersection(ids_of(row, kind)) for kind in KINDS):
+            yield row
 
 
 def targets(patch: Patch, kind: str) -> dict[str, str]:

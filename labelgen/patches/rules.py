@@ -8,13 +8,19 @@ from typing import TypeAlias
 #: decision, image_id, caption_id, into
 Row: TypeAlias = tuple[str | None, str | None, str | None, str | None]
 
-#: Which of image_id, caption_id and into a decision names; merge_duplicates has two forms.
-FORMS: Mapping[str, tuple[tuple[bool, bool, bool], ...]] = {
+#: Before the name of a decision: it was proposed and rejected.
+REJECT = "reject_"
+_DECISIONS: Mapping[str, tuple[tuple[bool, bool, bool], ...]] = {
     "add_positive": ((True, True, False),),
     "mask_pair": ((True, True, False),),
     "drop_caption": ((False, True, False),),
     "drop_image": ((True, False, False),),
     "merge_duplicates": ((True, False, True), (False, True, True)),
+}
+#: Which of image_id, caption_id and into a decision names; merge_duplicates has two forms. Rejections name the same.
+FORMS: Mapping[str, tuple[tuple[bool, bool, bool], ...]] = {
+    **_DECISIONS,
+    **{REJECT + name: forms for name, forms in _DECISIONS.items()},
 }
 _NAMES = ("image_id", "caption_id", "into")
 
@@ -22,13 +28,19 @@ _NAMES = ("image_id", "caption_id", "into")
 def problems(rows: Sequence[Row]) -> list[str]:
     """Return everything that is wrong with decisions, as sentences with ids; empty when they are consistent."""
     found = [problem for row in rows if (problem := _shape(row))]
-    return found or [*_twice(rows), *_pairs(rows), *_drops(rows), *_merges(rows)]
+    made = [row for row in rows if not is_rejection(row[0])]
+    return found or [*_twice(rows), *_rejected(rows, made), *_pairs(made), *_drops(made), *_merges(made)]
+
+
+def is_rejection(decision: str | None) -> bool:
+    """Return whether a decision is the rejection of one."""
+    return decision is not None and decision.startswith(REJECT)
 
 
 def _shape(row: Row) -> str:
     decision, *values = row
     if decision is None or decision not in FORMS:
-        return f"there is no decision {decision!r}: one of {', '.join(FORMS)}"
+        return f"there is no decision {decision!r}: one of {', '.join(_DECISIONS)}, or one of them after {REJECT!r}"
     given = tuple(value is not None for value in values)
     if given in FORMS[decision]:
         return ""
@@ -44,6 +56,23 @@ def _twice(rows: Sequence[Row]) -> Iterator[str]:
         if row in seen:
             yield f"{_described(row)} is there twice"
         seen.add(row)
+
+
+def _rejected(rows: Sequence[Row], made: Sequence[Row]) -> Iterator[str]:
+    """Yield rejections of decisions that the patch holds, too."""
+    accepted = {_compared(row) for row in made}
+    for row in rows:
+        if is_rejection(row[0]) and _compared(row) in accepted:
+            yield f"{_described(row)} contradicts the same decision, which is accepted"
+
+
+def _compared(row: Row) -> tuple[str, frozenset[tuple[str, str | None]]]:
+    """Return what a decision and its rejection have in common; merging a into b is merging b into a."""
+    decision = (row[0] or "").removeprefix(REJECT)
+    names = ("image", "caption", "into")
+    if decision == "merge_duplicates":
+        names = ("image", "caption", "image" if row[1] is not None else "caption")
+    return decision, frozenset(item for item in zip(names, row[1:], strict=True) if item[1] is not None)
 
 
 def _pairs(rows: Sequence[Row]) -> Iterator[str]:

@@ -87,6 +87,12 @@ def test_whole_numbers_are_ids() -> None:
         ([MERGE_IMAGES, {**MERGE_IMAGES, "into": "img-1"}], "into 'img-5' and into 'img-1'"),
         ([{**MERGE_IMAGES, "into": "img-4"}], "into itself"),
         ([MERGE_IMAGES, {**MERGE_IMAGES, "image_id": "img-5", "into": "img-4"}], "into itself"),
+        ([ADD, {**ADD, "decision": "reject_add_positive"}], "is accepted"),
+        ([DROP_IMAGE, {"decision": "reject_drop_image", "image_id": "img-3"}], "is accepted"),
+        ([MERGE_IMAGES, {"decision": "reject_merge_duplicates", "image_id": "img-5", "into": "img-4"}], "is accepted"),
+        ([{**MASK, "decision": "reject_mask_pair"}, {**MASK, "decision": "reject_mask_pair"}], "there twice"),
+        ([{"decision": "reject_drop_caption", "image_id": "img-3"}], "must name caption_id"),
+        ([{**ADD, "decision": "reject_"}], "no decision 'reject_'"),
         ([{**ADD, "colour": "red"}], "colour"),
         ([{**ADD, "image_id": ["a"]}], "another type"),
     ],
@@ -122,7 +128,9 @@ def test_other_stores_and_unknown_ids(store: Store) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "{", "{}", "[]", '{"format": 2, "store_id": "s", "decisions": []}',
+        "", "{", "{}", "[]", '{"format": 3, "store_id": "s", "decisions": []}',
+        '{"format": 1, "store_id": "s", "decisions": [{"decision": "reject_drop_image", "image_id": "a"}]}',
+        '{"format": 2, "store_id": "s", "decisions": [{"decision": "reject_evil", "image_id": "a"}]}',
         '{"format": 1, "store_id": "s", "decisions": [{"decision": "evil"}]}',
         '{"format": 1, "store_id": "s", "decisions": [{"decision": "drop_image", "image_id": "a", "x": 1}]}',
         '{"format": 1, "store_id": "s", "decisions": [{"decision": "drop_image", "image_id": 1}]}',
@@ -159,6 +167,52 @@ def test_the_later_patch_may_win(store: Store) -> None:
     with pytest.raises(DatasetError, match="added and masked"):
         compose(one, two)
     assert compose(one, two, keep="second").decisions == [MASK, {**ADD, "decision": "mask_pair"}]
+
+
+REJECTIONS = [{**decision, "decision": f"reject_{decision['decision']}"} for decision in ALL]
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".json", ".csv"])
+def test_rejections_are_kept_and_change_nothing_else(store: Store, tmp_path: Path, ending: str) -> None:
+    """Of items that other decisions add, mask, drop and merge, and the same decisions elsewhere."""
+    plain = Patch.of(store, [{**ADD, "caption_id": "cap-4"}, {"decision": "drop_caption", "caption_id": "cap-3"}])
+    made = compose(plain, Patch.of(store, REJECTIONS))
+    again = read(write(made, tmp_path / f"patch{ending}"))
+    assert again.frame.equals(made.frame)
+    assert again.decisions[2:] == REJECTIONS
+    validate(again, store)
+    assert again.accepted.frame.equals(plain.frame)
+    assert again.digest == plain.digest
+    images, captions = store.image_ids(range(6)), store.caption_ids(range(18))
+    for one, other in zip(
+        (masks(made, images, captions), bind(made, store).masks(*rows_of(store, images, captions)[:2])),
+        (masks(plain, images, captions), bind(plain, store).masks(*rows_of(store, images, captions)[:2])),
+        strict=True,
+    ):
+        assert np.array_equal(one.positive, other.positive)
+        assert np.array_equal(one.where, other.where)
+    assert np.array_equal(bind(made, store).removed_captions, bind(plain, store).removed_captions)
+    source, out = tmp_path / "captions.csv", tmp_path / "clean.csv"
+    source.write_text("image_id,caption_id,caption\nimg-3,cap-9,a\nimg-2,cap-8,b\nimg-1,cap-3,c\n")
+    assert (export_captions(made, source, out).kept, export_captions(plain, source, out).kept) == (2, 2)
+
+
+def test_formats_with_and_without_rejections(store: Store) -> None:
+    """A reader of format 1 alone must refuse rejections, and read everything else."""
+    assert Patch.of(store, ALL).to_json()["format"] == 1
+    document = Patch.of(store, REJECTIONS).to_json()
+    assert document["format"] == 2
+    assert schema_problems(document, "patch.v2") == []
+    assert schema_problems(document, "patch.v1") != []
+    assert Patch.of(store, REJECTIONS).digest == Patch.of(store).digest
+
+
+def test_a_later_verdict_replaces_an_earlier_one(store: Store) -> None:
+    first, second = Patch.of(store, [ADD, REJECTIONS[1]]), Patch.of(store, [REJECTIONS[0], MASK])
+    with pytest.raises(DatasetError, match="contradicts the same decision"):
+        compose(first, second)
+    assert compose(first, second, keep="second").decisions == [REJECTIONS[0], MASK]
+    assert revert(compose(first, Patch.of(store, [DROP_CAPTION])), first).decisions == [DROP_CAPTION]
 
 
 def rows_of(store: Store, images: list[str], captions: list[str]) -> tuple[Any, Any, list[str]]:

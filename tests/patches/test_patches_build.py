@@ -41,6 +41,8 @@ RECORDS = Records(
     ],
 )
 def test_what_leaves_the_records(decision: dict[str, Any], images: str, captions: str) -> None:
+    rejected = {**decision, "decision": f"reject_{decision['decision']}"}
+    assert without(RECORDS, Patch.of("s", [rejected])) == RECORDS
     left = without(RECORDS, Patch.of("s", [decision]))
     assert [image.image_id for image in left.images] == list(images)
     assert [caption.caption_id for caption in left.captions] == captions.split()
@@ -51,6 +53,8 @@ def test_ids_of_another_data_set() -> None:
     for decision in ({"decision": "drop_image", "image_id": "x"}, {"decision": "drop_caption", "caption_id": "x"}):
         with pytest.raises(UnknownIdError, match="that are not in the data set"):
             without(RECORDS, Patch.of("s", [decision]))
+        rejected = {**decision, "decision": f"reject_{decision['decision']}"}
+        assert without(RECORDS, Patch.of("s", [rejected])) == RECORDS, "what is rejected need not be there"
 
 
 def test_every_part_of_a_decision_is_in_the_digest() -> None:
@@ -214,3 +218,23 @@ def test_command(patch: Patch, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["images"] == 20
     assert labelgen.open(out).manifest.recipe["dataset"]["patch_digest"] == patch.digest
+
+
+def test_which_rejections_remain(reviewed: Store, cleaned: Store, patch: Patch) -> None:
+    """Those of items that the store still holds, unless merging made the rejected pair an accepted one."""
+    images, first = reviewed.image_ids(range(10)), reviewed.caption_ids(reviewed.offsets[:10])
+    kept = [
+        {"decision": "reject_add_positive", "image_id": images[8], "caption_id": first[9], "author": "ann"},
+        {"decision": "reject_merge_duplicates", "image_id": images[8], "into": images[9]},
+        {"decision": "reject_drop_image", "image_id": images[2]},
+    ]
+    gone = [
+        {"decision": "reject_drop_image", "image_id": images[1]},
+        {"decision": "reject_merge_duplicates", "image_id": images[8], "into": images[0]},
+        {"decision": "reject_merge_duplicates", "caption_id": first[9], "into": first[3]},
+        {"decision": "reject_mask_pair", "image_id": images[1], "caption_id": first[7]},
+        {"decision": "reject_add_positive", "image_id": images[2], "caption_id": first[6]},
+    ]
+    both = patches.compose(patch, Patch.of(reviewed, [*kept, *gone]))
+    left = remaining(both, cleaned)
+    assert left.decisions == [*remaining(patch, cleaned).decisions, *kept]

@@ -108,6 +108,12 @@ def _overview_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("data set", facts["dataset"]),
         ("images", f"{show.count(facts['images'])} ({splits})"),
         ("captions", f"{show.count(facts['captions'])}, {show.count(facts['texts'])} different texts"),
+        *(
+            [("kinds", ", ".join(f"{kind} {show.count(n)}" for kind, n in facts["kinds"].items()))]
+            if "kinds" in facts
+            else []
+        ),
+        *([("groups of images", show.count(facts["groups"]))] if "groups" in facts else []),
         *([("read", show.ledger(facts["ledger"]))] if facts["ledger"] else []),
         ("teachers", "\n".join(teachers)),
         *((f"trained {alias}", training_text(facts_of)) for alias, facts_of in facts["trained"].items()),
@@ -135,11 +141,13 @@ def _facts(item: Item) -> list[tuple[str, Any]]:
     facts += [("file", f"{item.file}{pixels}")] if item.file else []
     facts += [("split", item.split), ("row", str(item.row))]
     facts += [("category", item.category)] if item.category else []
+    facts += [("group", item.group)] if item.group else []
     facts += [("status", item.status)] if item.status != "ok" else []
     for number, caption in enumerate(item.captions):
         label = "text" if item.kind == "caption" else "captions"
         bad = "" if caption.status == "ok" else f"  [{caption.status}]"
         named = "" if item.kind == "caption" else f"  ({caption.caption_id})"
+        named += f"  {caption.kind}" if caption.kind else ""
         facts.append(("" if number else label, f"{caption.text}{named}{bad}"))
     return facts
 
