@@ -42,10 +42,9 @@ class GivenTeacher:
         self._options, self._made = options, dict[str, Any]()
         # Found once, by the caller's process: in another one a class of a script has another name.
         self._facts = {"name": name, **_identity_facts(model, name, identity, options["preprocess"])}
+        found = self.make("cpu").identity()  # a wrong object is refused here, whether or not its identity is stated
         stated = identity if isinstance(identity, str) else fingerprint(identity)[:16]
-        self.spec = Spec.of(
-            "object", identity=stated or fingerprint(canonical(self.make("cpu").identity()))[:16], name=name
-        )
+        self.spec = Spec.of("object", identity=stated or fingerprint(canonical(found))[:16], name=name)
 
     @property
     def module(self) -> str:
