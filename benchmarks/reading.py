@@ -67,7 +67,7 @@ def _texts(path: Path, repeats: int) -> list[Row]:
     listed = next(entry.path for entry in store.manifest.neighbors if entry.path.startswith("neighbors/t2t"))
     z_ids, z_scores = group[f"{listed}/ids"], group[f"{listed}/scores"]
     found = store.neighbors("t2t", rows=rows)
-    np.testing.assert_array_equal(found.ids, z_ids.oindex[rows])
+    np.testing.assert_array_equal(found.rows, z_ids.oindex[rows])
     np.testing.assert_array_equal(found.scores, z_scores.oindex[rows])
     theirs = _zarr_block(z_text, captions, captions)
     np.testing.assert_allclose(store.block("t2t", caption_rows=captions), theirs, atol=2e-3)

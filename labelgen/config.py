@@ -79,7 +79,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         if self.approximate:  # one text for one meaning: it is part of fingerprints
-            object.__setattr__(self, "approximate", str(Spec.parse(self.approximate)))
+            object.__setattr__(self, "approximate", str(spec_in("search.approximate", self.approximate)))
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def from_dict(data: Mapping[str, Any]) -> BuildConfig:
             raise ConfigError(f"teacher {alias!r} is not a spec string", found=shown(spec), expected='"minilm()"')
     return BuildConfig(
         dataset=_table(DatasetConfig, "dataset", data["dataset"]),
-        teachers={alias: Spec.parse(spec) for alias, spec in teachers.items()},
+        teachers={alias: spec_in(f"teachers.{alias}", spec) for alias, spec in teachers.items()},
         search=_table(SearchConfig, "search", data.get("search", {})),
         run=_table(RunConfig, "run", data.get("run", {})),
     )
@@ -236,8 +236,8 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
 
-def parse_bytes(text: str | int) -> int:
-    """`"4GB"` -> 4000000000, `"512MiB"` -> 536870912, plain numbers are bytes.
+def parse_bytes(text: str | int, what: str = "this") -> int:
+    """`"4GB"` -> 4000000000, `"512MiB"` -> 536870912, plain numbers are bytes. `what` names it in an error.
 
     Raises:
         ConfigError: not a size.
@@ -247,9 +247,9 @@ def parse_bytes(text: str | int) -> int:
     try:
         size = int(float(number) * _UNITS[cleaned[len(number) :]])
     except (ValueError, KeyError, OverflowError) as error:
-        raise ConfigError("this is not a size", found=repr(text), expected='like "4GB" or "512MiB"') from error
+        raise ConfigError(f"{what} is not a size", found=repr(text), expected='like "4GB" or "512MiB"') from error
     if size <= 0:
-        raise ConfigError("a size must be positive", found=repr(text))
+        raise ConfigError(f"{what} is not a size", found=repr(text), expected='more than nothing, like "4GB"')
     return size
 
 
@@ -317,7 +317,20 @@ def _check(config: BuildConfig) -> None:
             raise SpecError(
                 f"teacher alias {alias!r} is not a plain word", expected="at most 64 letters, digits, - and _"
             )
-    parse_bytes(run.memory)
+    spec_in("search.engine", search.engine)
+    parse_bytes(run.memory, "run.memory")
+
+
+def spec_in(field: str, text: str) -> Spec:
+    """The spec in a field.
+
+    Raises:
+        SpecError: naming the field.
+    """
+    try:
+        return Spec.parse(text)
+    except SpecError as error:
+        raise SpecError(f"{field} is not a spec", found=error.found, expected=error.expected) from error
 
 
 def _value(text: str) -> Any:

@@ -28,6 +28,9 @@ Scope: TypeAlias = Literal["split", "cross"]
 PAD_ROW = np.uint32(4294967295)
 PAD_SCORE = np.float32(-np.inf)
 
+#: Name of the captions without a kind, where kinds are chosen; no kind of a data set may be called so.
+UNSPECIFIED = "unspecified"
+
 #: Splits come first in this order, any other after them by name.
 SPLIT_ORDER = ("train", "val", "test")
 

@@ -91,7 +91,7 @@ def test_the_story_is_true(demo_store: Path) -> None:
     assert f"{captions[0]} to {captions[-1]}" in story
     assert (len(captions), len(store.splits["train"])) == (5, 26)
     assert store.block("i2t", ["189775"], ["588639"]).item() == 1
-    assert not set(store.neighbors("t2t", ["588639"]).ids[0].tolist()) & set(captions.tolist())
+    assert not set(store.neighbors("t2t", ["588639"]).rows[0].tolist()) & set(captions.tolist())
 
 
 def test_every_page_of_code_is_run() -> None:

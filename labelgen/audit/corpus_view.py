@@ -188,8 +188,8 @@ def listed(
 ) -> NeighborLists:
     """Return the lists of one teacher, cut to `k`, in memory."""
     found = store.neighbors(relation, alias=alias, k=k, scope=scope, aggregation=aggregation)
-    ids = found.ids.astype(np.int64)
-    ids[found.ids == PAD_ROW] = -1
+    ids = found.rows.astype(np.int64)
+    ids[found.rows == PAD_ROW] = -1
     return NeighborLists(ids, found.scores)
 
 

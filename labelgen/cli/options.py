@@ -5,42 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from labelgen.cli import completions
 from labelgen.cli.completions import registered
+from labelgen.cli.flags import FIELDS, dataset_of, name_flags, placed, refuse_other_adapters
 from labelgen.cli.progress import MODES
-from labelgen.errors import ConfigError
+from labelgen.errors import ConfigError, LabelgenError
 
 if TYPE_CHECKING:
     from labelgen.config import BuildConfig
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-#: Option -> the field of a recipe that it sets. An option that is not given leaves the recipe as it is.
-FIELDS: Mapping[str, str] = {
-    "root": "dataset.root",
-    "splits": "dataset.splits",
-    "limit": "dataset.limit",
-    "patch": "dataset.patch",
-    "damaged": "dataset.damaged",
-    "relation": "search.relations",
-    "k": "search.k",
-    "aggregation": "search.aggregation",
-    "cross_k": "search.cross_k",
-    "engine": "search.engine",
-    "approximate": "search.approximate",
-    "executor": "run.executor",
-    "workers": "run.workers",
-    "threads": "run.threads",
-    "memory": "run.memory",
-    "device": "run.device",
-    "scheduler": "run.scheduler",
-    "strict": "run.strict",
-}
 
 
 def common(command: Command) -> Command:
@@ -60,8 +40,31 @@ def progress_option(command: Command) -> Command:
     )(command)
 
 
-class Sectioned(click.Command):
-    """A command whose help groups its options by topic."""
+def refuse_beside(ctx: click.Context, names: Iterable[str], why: str) -> None:
+    """Refuse options that were typed and would be ignored.
+
+    Args:
+        names: of parameters.
+        why: completes the sentence "--x has no effect ...".
+
+    Raises:
+        ConfigError: naming the first of them.
+    """
+    for name in names:
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            options = next(item.opts for item in ctx.command.params if item.name == name)
+            raise ConfigError(f"{options[0]} has no effect {why}", todo="leave it out")
+
+
+class RecipeCommand(click.Command):
+    """A command with the options of a recipe: its help groups them by topic, its errors name those that were given."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LabelgenError as error:
+            name_flags(error, ctx.params)
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {title: [] for title in (*_SECTIONS, "Output")}
@@ -77,7 +80,10 @@ class Sectioned(click.Command):
 
 
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "What": ("dataset", "recipe", "root", "splits", "limit", "patch", "damaged", "assignments"),
+    "What": (
+        *("dataset", "recipe", "root", "file", "id_column", "image_column", "caption_column", "split_column", "photos"),
+        *("splits", "limit", "patch", "damaged", "assignments"),
+    ),
     "Teachers": ("teachers", "dropped", "refined"),
     "Search": ("relation", "k", "aggregation", "cross_k", "engine", "approximate"),
     "Run": ("executor", "workers", "threads", "memory", "device", "scheduler", "strict", "calibrate"),
@@ -106,6 +112,22 @@ _RECIPE_OPTIONS = (
         help="A shipped recipe or a TOML file; by default the recipe named like the data set. Options override it.",
     ),
     click.option("--root", metavar="FOLDER", type=click.Path(), help="Folder of the data set."),
+    click.option(
+        "--file",
+        metavar="FILE",
+        type=click.Path(),
+        help="A table of captions: CSV, JSONL or parquet; relative to --root, if given. Implies --dataset table.",
+    ),
+    click.option("--id-column", metavar="NAME", help="Its column of image ids (image_id, else the image column)."),
+    click.option("--image-column", metavar="NAME", help="Its column of file names or pictures (file_name)."),
+    click.option("--caption-column", metavar="NAME", help="Its column of captions (caption)."),
+    click.option("--split-column", metavar="NAME", help="Its column of splits (split)."),
+    click.option(
+        "--photos",
+        metavar="FOLDER",
+        type=click.Path(),
+        help="Folder of the photographs, relative to the data set; beside --file without --root, to this folder.",
+    ),
     click.option("--splits", metavar="A,B", help="Only these splits."),
     click.option("--limit", metavar="N", type=int, help="The first N images of each split; 0 for all."),
     click.option("--patch", metavar="FILE", type=click.Path(), help="Leave out items removed by a reviewed patch."),
@@ -164,6 +186,7 @@ _RECIPE_OPTIONS = (
 def overrides(options: Mapping[str, Any]) -> list[str]:
     """Options of the command line as `table.field=value` texts; `--set` comes last and overrides."""
     texts = []
+    options = placed(options)
     for name, field in FIELDS.items():
         value = options.get(name)
         if value is None or value == ():
@@ -207,14 +230,13 @@ def refined_pairs(texts: tuple[str, ...]) -> dict[str, str]:
     Raises:
         ConfigError: not a spec, an alias twice, or a teacher that is not trained.
     """
-    from labelgen.config import spec_text
+    from labelgen.config import spec_in, spec_text
     from labelgen.registry import load
-    from labelgen.specs import Spec
 
     named = []
     for text in texts:
         spec = text.strip() if re.match(r"[\w-]+\s*=", text.strip()) is None else text.partition("=")[2].strip()
-        parsed = Spec.parse(spec_text(spec))
+        parsed = spec_in("--refine", spec_text(spec))
         if not getattr(getattr(load("teacher", parsed.name), "info", None), "trained", False):
             raise ConfigError(
                 f"{parsed.name!r} is not trained in a build", todo="add it with --teacher or --add-teacher"
@@ -232,7 +254,10 @@ def config_of(options: Mapping[str, Any]) -> BuildConfig:
     from labelgen.pipeline import resolve
     from labelgen.registry import unknown
 
-    config = resolve(recipe=options["recipe"] or "", dataset=options["dataset"] or "", overrides=overrides(options))
+    config = resolve(recipe=options["recipe"] or "", dataset=dataset_of(options), overrides=overrides(options))
+    refuse_other_adapters(options, config.dataset.name)
+    if options["scheduler"] and config.run.executor != "dask":
+        raise ConfigError("--scheduler is the address of a dask scheduler", todo="add --executor dask, or leave it out")
     for alias in options["dropped"]:
         if alias not in config.teachers:
             raise unknown("teacher alias", alias, config.teachers)

@@ -133,12 +133,14 @@ def _image_frame(images: Sequence[ImageRecord], caption_images: Int64) -> pl.Dat
         "width": [None] * len(images),
         "height": [None] * len(images),
         "status": [OK] * len(images),
+        "group": [image.group for image in images],
     }
     return pl.DataFrame(columns, schema=dict(IMAGE_SCHEMA))
 
 
 def _caption_frame(captions: Sequence[CaptionRecord], image_rows: Int64, images: Sequence[ImageRecord]) -> pl.DataFrame:
     status = [_status(caption.text) for caption in captions]
+    texts, kinds = [caption.text for caption in captions], [caption.kind for caption in captions]
     columns = {
         "caption_row": np.arange(len(captions), dtype=np.uint32),
         "caption_id": [caption.caption_id for caption in captions],
@@ -148,9 +150,10 @@ def _caption_frame(captions: Sequence[CaptionRecord], image_rows: Int64, images:
             caption.text if state == OK else repaired(caption.text)
             for caption, state in zip(captions, status, strict=True)
         ],
-        "text_row": numbered_texts((caption.text for caption in captions), (state == OK for state in status)),
+        "text_row": numbered_texts(texts, [state == OK for state in status], kinds),
         "source_row": [caption.source_row for caption in captions],
         "status": status,
+        "kind": kinds,
     }
     return pl.DataFrame(columns, schema=dict(CAPTION_SCHEMA))
 

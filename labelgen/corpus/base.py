@@ -18,7 +18,8 @@ class ImageRecord(NamedTuple):
     """One image as its dataset names it.
 
     `file` is relative to `Records.photos` with forward slashes (`shard.tar::member.jpg` inside a tar), or None where
-    the dataset has no photographs. `source_row` is the position in the source, from 0.
+    the dataset has no photographs. `source_row` is the position in the source, from 0. Images with the same `group`
+    show the same thing: a product, a person, copies of a photograph.
     """
 
     image_id: str
@@ -26,15 +27,20 @@ class ImageRecord(NamedTuple):
     file: str | None
     source_row: int
     category: str | None = None
+    group: str | None = None
 
 
 class CaptionRecord(NamedTuple):
-    """One caption. Bytes that are not UTF-8 stay in `text` as lone surrogates (`errors="surrogateescape"`)."""
+    """One caption. Bytes that are not UTF-8 stay in `text` as lone surrogates (`errors="surrogateescape"`).
+
+    `kind` says where the caption is from: `human`, the name of a captioner, or None where that is unknown.
+    """
 
     caption_id: str
     image_id: str
     text: str
     source_row: int
+    kind: str | None = None
 
 
 @dataclass(frozen=True)

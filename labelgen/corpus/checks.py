@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from labelgen.corpus.base import Records
+from labelgen.corpus.frames import MAX_KIND, MAX_KINDS
 from labelgen.corpus.text.names import is_unsafe, not_utf8
 from labelgen.errors import DatasetError, some
-from labelgen.types import is_path_word
+from labelgen.types import UNSPECIFIED, is_path_word
 
 
 def check_records(records: Records) -> None:
@@ -36,6 +37,8 @@ def check_records(records: Records) -> None:
         "rename them in the source, for example train, val, test",
     )
     _check_utf8("category", [image.category for image in records.images if image.category is not None])
+    _check_words("group", list({image.group for image in records.images if image.group is not None}))
+    _check_kinds(sorted({caption.kind for caption in records.captions if caption.kind is not None}, key=str))
     files = [str(image.file) for image in records.images if image.file is not None]
     _check_utf8("file name", files)
     _refuse(
@@ -65,6 +68,28 @@ def _check_words(what: str, values: Sequence[str]) -> None:
     wrong = [value for value in values if not isinstance(value, str) or not value]
     _refuse(wrong, f"of {len(values)} values of {what!r} are empty or not text", "text that is not empty")
     _check_utf8(what, values)
+
+
+def _check_kinds(kinds: Sequence[str]) -> None:
+    _check_words("kind", kinds)
+    _refuse(
+        [kind for kind in kinds if len(kind) > MAX_KIND],
+        f"kinds of captions have more than {MAX_KIND} characters",
+        "names such as human, or of captioners",
+        "shorten them",
+    )
+    _refuse(
+        [kind for kind in kinds if kind == UNSPECIFIED],
+        "kinds of captions have a name that means captions without a kind",
+        "another name, or no kind",
+        "leave the kind of these captions empty",
+    )
+    _refuse(
+        kinds if len(kinds) > MAX_KINDS else [],
+        "kinds of captions are too many",
+        f"at most {MAX_KINDS}: human, and the names of captioners",
+        "is that column the kind of captions? of a table, name another one with kind=..., or read none: kind=none",
+    )
 
 
 def _check_utf8(what: str, values: Sequence[str]) -> None:

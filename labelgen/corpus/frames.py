@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import polars as pl
 
 from labelgen.corpus.ledger import Account, with_quarantine
 from labelgen.fingerprint import digest_many
-from labelgen.types import Int64
+from labelgen.types import UNSPECIFIED, Int64
 
 IMAGE_SCHEMA: Mapping[str, type[pl.DataType]] = {
     "image_row": pl.UInt32,
@@ -25,6 +25,7 @@ IMAGE_SCHEMA: Mapping[str, type[pl.DataType]] = {
     "width": pl.UInt32,
     "height": pl.UInt32,
     "status": pl.String,
+    "group": pl.String,
 }
 
 CAPTION_SCHEMA: Mapping[str, type[pl.DataType]] = {
@@ -36,6 +37,7 @@ CAPTION_SCHEMA: Mapping[str, type[pl.DataType]] = {
     "text_row": pl.UInt32,
     "source_row": pl.UInt32,
     "status": pl.String,
+    "kind": pl.String,
 }
 
 QUARANTINE_SCHEMA: Mapping[str, type[pl.DataType]] = {
@@ -48,11 +50,18 @@ QUARANTINE_SCHEMA: Mapping[str, type[pl.DataType]] = {
     "reason": pl.String,
 }
 
+#: Most kinds of captions, and characters of one: a column with more has another meaning.
+MAX_KINDS, MAX_KIND = 256, 256
+#: The kind whose texts come first.
+HUMAN = "human"
+
 # What identifies a corpus: found in the metadata, never in the photographs or on this machine.
 _IDENTITY = {
     "images": ("image_id", "split", "file", "source_row", "n_captions", "category"),
     "captions": ("caption_id", "text", "text_row", "source_row"),
 }
+# Columns that not every store has: they identify a corpus only where they hold a value.
+_ADDED = {"images": "group", "captions": "kind"}
 
 
 @dataclass(frozen=True, eq=False)  # frames have no single truth value; compare content_fingerprint()
@@ -105,7 +114,7 @@ class Corpus:
         return replace(self, quarantine=quarantine, ledger=with_quarantine(self.ledger, rows))
 
     def content_fingerprint(self) -> str:
-        """Identity of ids, order, splits, files, categories and texts: 32 hexadecimal digits.
+        """Identity of ids, order, splits, files, categories, groups, texts and kinds: 32 hexadecimal digits.
 
         Photographs do not count (neither their place nor their sizes or damages): their bytes belong to the
         fingerprint of the embeddings that are made of them.
@@ -113,15 +122,72 @@ class Corpus:
         frames = {"images": self.images, "captions": self.captions}
         parts: list[bytes] = []
         for frame, columns in _IDENTITY.items():
-            for column in columns:
+            added = _ADDED[frame]
+            for column in (*columns, added) if _holds(frames[frame], added) else columns:
                 parts += [f"{frame}.{column}".encode(), *_column_bytes(frames[frame][column])]
         return digest_many(parts)
 
 
-def numbered_texts(texts: Iterable[str], usable: Iterable[bool], known: Iterable[str] = ()) -> list[int | None]:
-    """`text_row` of every caption: the number of its text among `known` ones, then in order of first appearance."""
+def numbered_texts(
+    texts: Sequence[str], usable: Sequence[bool], kinds: Sequence[str | None], known: Iterable[str] = ()
+) -> list[int | None]:
+    """`text_row` of every caption: the number of its text among `known` ones, then further numbers.
+
+    Further texts are numbered kind by kind, in the order of `kinds_in_order`, and by first appearance within a kind: a
+    text that several kinds have belongs to the first of them.
+    """
+    ranks = {kind: rank for rank, kind in enumerate(kinds_in_order(kinds))}
+    order = range(len(texts)) if len(ranks) == 1 else sorted(range(len(texts)), key=lambda row: ranks[kinds[row]])
     seen = {text: row for row, text in enumerate(known)}
-    return [seen.setdefault(text, len(seen)) if good else None for text, good in zip(texts, usable, strict=True)]
+    for row in order:
+        if usable[row]:
+            seen.setdefault(texts[row], len(seen))
+    return [seen[text] if good else None for text, good in zip(texts, usable, strict=True)]
+
+
+def kinds_in_order(kinds: Iterable[str | None]) -> list[str | None]:
+    """The distinct kinds: `human` first, then None, then others by name."""
+    return sorted(set(kinds), key=lambda kind: (kind != HUMAN, kind is not None, kind or ""))
+
+
+def text_borders(captions: pl.DataFrame, parts: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """The distinct texts that begin another kind than the text before them, among those that `numbered_texts` made new.
+
+    Args:
+        parts: first caption and first text of the captions that were numbered together, in row order.
+    """
+    kinds = kinds_in_order(captions["kind"].unique())
+    if len(kinds) < 2:
+        return ()
+    ranked = captions.select("text_row", rank=pl.col("kind").replace_strict(kinds, range(len(kinds))))
+    borders = list[int]()
+    for (caption, text), after in zip(parts, [*(first for first, _ in parts[1:]), len(captions)], strict=True):
+        new = ranked[caption:after].filter(pl.col("text_row") >= text)
+        ranks = new.group_by("text_row").agg(pl.col("rank").min()).sort("text_row")["rank"].to_numpy()
+        borders += (text + 1 + np.flatnonzero(np.diff(ranks))).tolist()
+    return tuple(borders)
+
+
+def captions_by_kind(captions: pl.DataFrame) -> dict[str, int]:
+    """Number of captions of every kind, in the order of `kinds_in_order`; empty where none has a kind."""
+    if not _holds(captions, "kind"):
+        return {}
+    counts = dict(captions["kind"].value_counts().iter_rows())
+    return {UNSPECIFIED if kind is None else kind: counts[kind] for kind in kinds_in_order(counts)}
+
+
+def group_count(images: pl.DataFrame) -> int:
+    """Number of groups of images."""
+    return images["group"].drop_nulls().n_unique() if "group" in images.columns else 0
+
+
+def completed(frame: pl.DataFrame, schema: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
+    """A table of a store with all columns of `schema`: those that it was written without are null."""
+    return frame.with_columns(pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in frame)
+
+
+def _holds(frame: pl.DataFrame, column: str) -> bool:
+    return column in frame.columns and frame[column].null_count() < len(frame)
 
 
 def _column_bytes(column: pl.Series) -> list[bytes]:

@@ -9,7 +9,7 @@ import polars as pl
 
 from labelgen.corpus.frames import CAPTION_SCHEMA, IMAGE_SCHEMA, QUARANTINE_SCHEMA, Corpus, numbered_texts
 from labelgen.corpus.ledger import rebooked
-from labelgen.errors import DatasetError, some
+from labelgen.errors import DatasetError, shown, some
 
 #: Kind of images, and of their captions, that a data set shares with the store that it is appended to.
 _THERE = "in the store already"
@@ -24,6 +24,7 @@ class Joined:
         new: the new rows alone, numbered from 0, as they were read, with the account of the data set.
         first_image, first_caption, first_text: the first new rows.
         skipped: images of the data set that were there already, with the same captions.
+        unnamed: images and captions there that have a group or kind in the data set, but none in the store.
     """
 
     corpus: Corpus
@@ -32,6 +33,7 @@ class Joined:
     first_caption: int
     first_text: int
     skipped: int
+    unnamed: int = 0
 
 
 def join(old: Corpus, read: Corpus) -> Joined:
@@ -41,12 +43,13 @@ def join(old: Corpus, read: Corpus) -> Joined:
     that a row came from.
 
     Raises:
-        DatasetError: an image that is there already with other captions or in another split, or a caption id that
-            belongs to another image there.
+        DatasetError: an image that is there already with other captions, kinds or group or in another split, or a
+            caption id that belongs to another image there.
     """
     there = set(old.images["image_id"].to_list())
     known = read.images["image_id"].is_in(there)
     _refuse_other_captions(old, read)
+    unnamed = _refuse_other_names(old, read)
     new = _only(read, ~known)
     _refuse_known_captions(old, new)
     n_images, n_captions, texts = len(old.images), len(old.captions), old.texts()
@@ -63,7 +66,7 @@ def join(old: Corpus, read: Corpus) -> Joined:
         pl.concat([old.quarantine, _typed(quarantine, QUARANTINE_SCHEMA)]),
         new.photos,
     )
-    return Joined(corpus, new, n_images, n_captions, len(texts), int(known.sum()))
+    return Joined(corpus, new, n_images, n_captions, len(texts), int(known.sum()), unnamed)
 
 
 def _typed(frame: pl.DataFrame, schema: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
@@ -72,6 +75,8 @@ def _typed(frame: pl.DataFrame, schema: Mapping[str, type[pl.DataType]]) -> pl.D
 
 def refuse_other_data(old: Corpus, read: Corpus) -> None:
     """Refuse a data set that does not hold all images of a corpus with the same captions, splits and files.
+
+    Groups and kinds that the corpus has must be the same, too.
 
     Raises:
         DatasetError: images that are missing or differ, with their ids.
@@ -85,6 +90,7 @@ def refuse_other_data(old: Corpus, read: Corpus) -> None:
             expected="the data set that they came from",
             todo="restore it, or give its new folder",
         )
+    _refuse_other_names(old, read)
 
 
 def _differing(old: Corpus, read: Corpus, columns: Sequence[str]) -> list[str]:
@@ -93,6 +99,40 @@ def _differing(old: Corpus, read: Corpus, columns: Sequence[str]) -> list[str]:
     equal = [pl.col(name).eq_missing(pl.col(f"{name}_read")) for name in columns]
     found: list[str] = both.filter(~pl.all_horizontal(equal)).sort("image_row")["image_id"].to_list()
     return found
+
+
+def _refuse_other_names(old: Corpus, read: Corpus) -> int:
+    """Refuse another group of an image, or kind of a caption, than a store has; return how many it has none of."""
+    unknown = 0
+    for item, name, ours, theirs in (
+        ("image", "group", old.images, read.images),
+        ("caption", "kind", old.captions, read.captions),
+    ):
+        both = ours.select(f"{item}_id", name).join(theirs.select(f"{item}_id", other=name), on=f"{item}_id")
+        unknown += len(both.filter(pl.col(name).is_null() & pl.col("other").is_not_null()))
+        differing = both.filter(pl.col(name).is_not_null() & pl.col(name).ne_missing(pl.col("other")))
+        if len(differing):
+            raise DatasetError(
+                f"{len(differing)} {item}s of the data set are in the store with another {name}",
+                found=some(differing[f"{item}_id"].to_list()),
+                expected=f"the {name} that the store has, for example {shown(differing[name][0])}",
+                todo="leave these images out, or build another store: sealed rows cannot change",
+            )
+    return unknown
+
+
+def without_unsealed(old: Corpus, read: Corpus) -> Corpus:
+    """A data set without its groups or kinds where no row of the store that was made of it has one.
+
+    Stores that were made before the data set, or labelgen, had such a column are equal to it all the same.
+    """
+    images, captions = read.images, read.captions
+    if old.images["group"].null_count() == len(old.images):
+        images = images.with_columns(group=pl.lit(None, pl.String))
+    if old.captions["kind"].null_count() == len(old.captions):
+        captions = captions.with_columns(kind=pl.lit(None, pl.String))
+        captions = captions.with_columns(_text_rows(captions, []))
+    return replace(read, images=images, captions=captions)
 
 
 def _refuse_other_captions(old: Corpus, read: Corpus) -> None:
@@ -139,9 +179,9 @@ def _only(corpus: Corpus, chosen: pl.Series) -> Corpus:
 
 
 def _text_rows(captions: pl.DataFrame, texts: list[str]) -> pl.Series:
-    """`text_row` of every caption: the numbers of known texts, then further ones in order of first appearance."""
+    """`text_row` of every caption: the numbers of known texts, then further ones, see `numbered_texts`."""
     usable = captions["status"] == "ok"
-    rows = numbered_texts(captions["text"].to_list(), usable.to_list(), texts)
+    rows = numbered_texts(captions["text"].to_list(), usable.to_list(), captions["kind"].to_list(), texts)
     return pl.Series("text_row", rows, dtype=pl.UInt32)
 
 

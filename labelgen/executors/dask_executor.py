@@ -11,6 +11,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+from labelgen import given
 from labelgen.config import RunConfig
 from labelgen.errors import ConfigError, requires
 from labelgen.executors.base import worker_died, worker_settings
@@ -20,6 +21,7 @@ from labelgen.stages.running.task import Receipt, Task
 from labelgen.stages.running.worker import WorkerSettings
 
 _AHEAD = 4
+_PLUGIN = "labelgen-objects"
 #: Seconds to wait for a cluster to end: after an error, and when its work is done.
 _CLOSE_SECONDS, _PATIENT_SECONDS = 0.5, 30.0
 
@@ -36,6 +38,7 @@ class DaskExecutor:
         self._settings_of: dict[str, WorkerSettings] = {}
         self._cluster: Any = None
         self._client: Any = None
+        self._objects = given.packed()
 
     def __enter__(self) -> DaskExecutor:
         with requires("dask[distributed]", "build", "the dask executor"):
@@ -59,11 +62,15 @@ class DaskExecutor:
             )
             self._client = Client(self._cluster)
         self._settings_of = self._assigned()
+        if self._objects:
+            self._client.register_plugin(_plugin(self._objects), name=_PLUGIN)
         return self
 
     def __exit__(self, *error: object) -> None:
         if any(error):
             self._stop_now()
+        elif self._objects:
+            self._client.unregister_worker_plugin(_PLUGIN)
         seconds = _CLOSE_SECONDS if any(error) else _PATIENT_SECONDS
         for service in (self._client, self._cluster):
             if service is not None:
@@ -113,6 +120,17 @@ class DaskExecutor:
         if not addresses:
             raise ConfigError("the dask scheduler has no workers", todo="start workers, then build again")
         return dict(zip(addresses, cycle(self._settings), strict=False))
+
+
+def _plugin(objects: bytes) -> Any:
+    """A plugin of workers, those that join later as well, that gives them the objects of the caller."""
+    from distributed import WorkerPlugin
+
+    class GivenObjects(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
+        def setup(self, worker: Any) -> None:
+            given.install(objects)
+
+    return GivenObjects()
 
 
 def _run_on_worker(settings_of: Mapping[str, WorkerSettings], root: Path, task: Task) -> Receipt:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from multiprocessing.queues import Queue
 from pathlib import Path
 
+from labelgen import given
 from labelgen.config import RunConfig
 from labelgen.executors.base import worker_died, worker_settings
 from labelgen.stages.running import worker
@@ -29,6 +30,7 @@ class LocalExecutor:
         self._settings = worker_settings(run, engine)
         self._pool: ProcessPoolExecutor | None = None
         self._working = ExitStack()
+        self._objects = given.packed() if len(self._settings) > 1 else b""
 
     def __enter__(self) -> LocalExecutor:
         if len(self._settings) == 1:
@@ -39,7 +41,10 @@ class LocalExecutor:
         for settings in self._settings:
             queue.put(settings)
         self._pool = ProcessPoolExecutor(
-            len(self._settings), mp_context=context, initializer=_init_worker, initargs=(queue, os.getpid())
+            len(self._settings),
+            mp_context=context,
+            initializer=_init_worker,
+            initargs=(queue, os.getpid(), self._objects),
         )
         return self
 
@@ -69,9 +74,10 @@ class LocalExecutor:
             raise worker_died() from error
 
 
-def _init_worker(settings: Queue[WorkerSettings], parent: int) -> None:
+def _init_worker(settings: Queue[WorkerSettings], parent: int, objects: bytes) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     worker.die_with(parent)
     worker.configure(settings.get())
+    given.install(objects)

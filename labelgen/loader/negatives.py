@@ -101,17 +101,17 @@ class HardNegatives:
         """
         queries = self._query_rows(ids, rows)
         listed = self.store.neighbors(self.relation, rows=queries, k=self.k, alias=self.alias, scope=self.scope)
-        usable = (listed.ids != PAD_ROW) & (listed.scores <= self.threshold)
+        usable = (listed.rows != PAD_ROW) & (listed.scores <= self.threshold)
         if self.patch is not None:
-            usable &= self._free(self.patch, queries[:, None], listed.ids.astype(np.int64))
+            usable &= self._free(self.patch, queries[:, None], listed.rows.astype(np.int64))
         if self.choice == "random":
-            keys = mixed(self.seed, self.epoch, queries[:, None], listed.ids)
+            keys = mixed(self.seed, self.epoch, queries[:, None], listed.rows)
         else:
             keys = np.broadcast_to(np.arange(usable.shape[1], dtype=np.uint64), usable.shape)
         order = np.argsort(np.where(usable, keys >> np.uint64(1), np.uint64(2**64 - 1)), axis=1, kind="stable")
         chosen = order[:, : self.n]
         where = np.take_along_axis(usable, chosen, axis=1)
-        found = np.where(where, np.take_along_axis(listed.ids, chosen, axis=1).astype(np.int64), -1)
+        found = np.where(where, np.take_along_axis(listed.rows, chosen, axis=1).astype(np.int64), -1)
         scores = np.where(where, np.take_along_axis(listed.scores, chosen, axis=1), PAD_SCORE)
         return Negatives(
             *(_widened(array, self.n, fill) for array, fill in ((found, -1), (scores, PAD_SCORE), (where, False)))

@@ -149,7 +149,7 @@ class NeighborBatchSampler:
 
     def _neighbor_rows(self, positions: Int64) -> Int64:
         """Rows of the items near the given ones, best first, [m, k]; -1 where a list is shorter."""
-        found = self.store.neighbors(self.relation, rows=self.rows[positions], k=self.k, alias=self.alias).ids
+        found = self.store.neighbors(self.relation, rows=self.rows[positions], k=self.k, alias=self.alias).rows
         there = found != PAD_ROW
         rows = np.where(there, found, 0).astype(np.int64)
         if self.relation == "i2t":  # an image's neighbours are the images of the captions near it

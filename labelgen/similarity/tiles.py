@@ -130,5 +130,5 @@ def _too_small(plan: SearchPlan, needed: int, largest: int) -> BudgetError:
         found=f"a budget of {plan.memory:,} bytes",
         expected=f"at least {needed:,} bytes for rows of {plan.dim} numbers, images of up to {largest} rows "
         f"and k = {max((request.k for request in plan.requests), default=0)}",
-        todo=f"raise --memory to {needed:,} or more, or lower k",
+        todo=f"raise --memory to {needed:,} or more, or lower --k",
     )

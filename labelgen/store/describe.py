@@ -95,9 +95,12 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         " ".join([entry.path.partition("/")[2], f"({recall_text(entry)})" if entry.approximate else ""]).strip()
         for entry in manifest.neighbors
     )
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in corpus.kinds.items())
     return [
         ("data set", str(corpus.about.get("name") or manifest.recipe.get("dataset", {}).get("name", "unknown"))),
         ("holds", f"{corpus.n_images:,} images ({splits}) and {corpus.n_captions:,} captions"),
+        *([("kinds of captions", kinds)] if kinds else []),
+        *([("groups of images", f"{corpus.groups:,}")] if corpus.groups else []),
         ("teachers", teachers or "none"),
         ("neighbours", lists or "none"),
         ("quarantined", f"{manifest.quarantine.total:,}"),

@@ -83,6 +83,10 @@ class CorpusEntry:
     captions ...): seen = used + quarantined + skipped; empty in stores that were sealed without one.
 
     `parts`: the first images and those of every append, in row order; empty where nothing was appended.
+
+    `kinds`: number of captions of every kind, `unspecified` of those without one; empty where none has a kind.
+    `text_borders`: the distinct texts (`text_row`) that begin another kind; no block of texts was encoded across them.
+    `groups`: number of groups of images.
     """
 
     path: str
@@ -94,6 +98,9 @@ class CorpusEntry:
     about: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[PartEntry, ...] = ()
     ledger: tuple[Mapping[str, Any], ...] = ()
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    groups: int = 0
+    text_borders: tuple[int, ...] = ()
 
     def arrays(self) -> dict[str, ArraySpec]:
         return layout.index_specs(self.path, self.n_images, self.n_captions)
@@ -174,7 +181,8 @@ class Manifest:
             if not entry["training"]:
                 del entry["training"]
         corpus = document["corpus"]
-        for entry, name in ((corpus, "parts"), (corpus, "ledger"), *((part, "ledger") for part in corpus["parts"])):
+        optional = [(corpus, name) for name in ("parts", "ledger", "kinds", "groups", "text_borders")]
+        for entry, name in (*optional, *((part, "ledger") for part in corpus["parts"])):
             if not entry[name]:
                 del entry[name]
         document["files"] = {path: self.files[path]._asdict() for path in sorted(self.files)}
@@ -223,7 +231,8 @@ def _corpus(entry: Mapping[str, Any]) -> CorpusEntry:
             raise ValueError(f"{name} is {entry[name]}")
     splits = {name: SplitRows.from_json(rows) for name, rows in entry["splits"].items()}
     parts = tuple(PartEntry(**{**part, "ledger": tuple(part.get("ledger", ()))}) for part in entry.get("parts", ()))
-    return CorpusEntry(**{**entry, "splits": splits, "parts": parts, "ledger": tuple(entry.get("ledger", ()))})
+    lists = {name: tuple(entry.get(name, ())) for name in ("ledger", "text_borders")}
+    return CorpusEntry(**{**entry, "splits": splits, "parts": parts, **lists})
 
 
 def _embedding(entry: Mapping[str, Any]) -> EmbeddingEntry:

@@ -28,6 +28,7 @@ class Caption:
     caption_row: int
     text: str
     status: str
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Item:
     image_id: str
     file: str | None
     category: str | None
+    group: str | None
     width: int | None
     height: int | None
     captions: tuple[Caption, ...]
@@ -89,6 +91,8 @@ def overview(store: Store) -> dict[str, Any]:
         "images": corpus.n_images,
         "captions": corpus.n_captions,
         "texts": corpus.n_texts,
+        **({"kinds": dict(corpus.kinds)} if corpus.kinds else {}),
+        **({"groups": corpus.groups} if corpus.groups else {}),
         "splits": {name: len(rows) for name, rows in corpus.splits.items()},
         "teachers": {
             alias: {"spec": entry.spec, "modalities": list(entry.modalities), "dim": entry.dim}
@@ -169,6 +173,7 @@ def _image(store: Store, row: int, relations: Sequence[str], k: int | None, *, l
         image_id=facts["image_id"],
         file=facts["file"],
         category=facts["category"],
+        group=facts.get("group"),
         width=facts["width"],
         height=facts["height"],
         captions=tuple(_caption(store, int(caption_row)) for caption_row in store.captions_of(row)),
@@ -178,7 +183,7 @@ def _image(store: Store, row: int, relations: Sequence[str], k: int | None, *, l
 
 def _caption(store: Store, row: int) -> Caption:
     facts = store.captions.row(row, named=True)
-    return Caption(facts["caption_id"], row, facts["text"], facts["status"])
+    return Caption(facts["caption_id"], row, facts["text"], facts["status"], facts.get("kind"))
 
 
 def _lists(
@@ -204,7 +209,7 @@ def _list(store: Store, entry: NeighborEntry, row: int, k: int) -> NeighborList:
     found = store.neighbors(
         entry.relation, rows=[row], k=k, alias=entry.alias, scope=entry.scope, aggregation=entry.aggregation
     )
-    pairs = zip(found.ids[0].tolist(), found.scores[0].tolist(), strict=True)
+    pairs = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
     name = _image_neighbor if entry.relation.candidate == "image" else _caption_neighbor
     neighbors = tuple(name(store, other, score) for other, score in pairs if other != PAD_ROW)
     return NeighborList(

@@ -74,6 +74,9 @@ TABLES: dict[str, dict[str, str]] = {
     },
 }
 
+#: Columns behind those of `TABLES`, in tables that have a value in them.
+ADDED_COLUMNS: dict[str, dict[str, str]] = {IMAGES: {"group": "string?"}, CAPTIONS: {"kind": "string?"}, QUARANTINE: {}}
+
 #: Part of format 1: readers derive the cut of every array from these two.
 MAX_SHARD_BYTES = 256 << 20
 TARGET_CHUNK_BYTES = 1 << 20

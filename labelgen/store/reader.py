@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labelgen.errors import ConfigError, MissingItemError, StoreMismatchError, some
 from labelgen.store import choose, describe
@@ -14,23 +17,44 @@ from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.guard import Stamp, stamp_of
 from labelgen.store.items import KINDS, Ids, Items, RowNumbers
 from labelgen.store.manifest import Manifest, load_manifest
-from labelgen.types import PAD_SCORE, Aggregation, Bool, Float32, Int64, Modality, Relation, Scope, UInt32
+from labelgen.types import PAD_ROW, PAD_SCORE, Aggregation, Bool, Float32, Int64, Modality, Relation, Scope, UInt32
 
 
-class Neighbors(NamedTuple):
-    """Neighbour lists of m queries.
-
-    Attributes:
-        ids: rows of the neighbours (image_row or caption_row, by the relation), uint32 [m, k], best first, equal
-            scores by row; 4294967295 fills lists that are shorter than k.
-        scores: similarities, float32 [m, k]; -inf where `ids` is filled.
-        next: score of the best candidate that is not listed, float32 [m]: an upper bound for every unlisted pair in
-            scope; -inf when all are listed, NaN where the search was approximate.
-    """
-
-    ids: UInt32
+class _Lists(NamedTuple):
+    rows: UInt32
     scores: Float32
     next: Float32
+
+
+class Neighbors(_Lists):
+    """Neighbour lists of m queries: a named tuple of `rows`, `scores` and `next`, and `ids` by name.
+
+    Attributes:
+        rows: rows of the neighbours (image_row or caption_row, by the relation), uint32 [m, k], best first, equal
+            scores by row; 4294967295 fills lists that are shorter than k.
+        scores: similarities, float32 [m, k]; -inf where `rows` is filled.
+        next: score of the best candidate that is not listed, float32 [m]: an upper bound for every unlisted pair in
+            scope; -inf when all are listed, NaN where the search was approximate.
+        ids: ids of the neighbours (image ids or caption ids, by the relation), object [m, k] of str; None where
+            `rows` is filled. Looked up when first used.
+    """
+
+    _names: Callable[[RowNumbers], list[str]]
+
+    @classmethod
+    def of(cls, store: Items, candidate: Modality, rows: UInt32, scores: Float32, next: Float32) -> Neighbors:  # noqa: A002
+        """Lists whose rows are those of a modality of a store."""
+        made = cls(rows, scores, next)
+        made._names = store.image_ids if candidate == "image" else store.caption_ids
+        return made
+
+    @cached_property
+    def ids(self) -> NDArray[np.object_]:
+        """See the attributes of the class."""
+        listed, places = np.unique(self.rows, return_inverse=True)
+        real = listed[listed != PAD_ROW]
+        names = np.array([*self._names(real), None], object)  # None is last, as the filled row is the largest one
+        return names[np.minimum(places, len(real))].reshape(self.rows.shape)
 
 
 def open_store(path: str | Path, *, check: bool = False) -> Store:
@@ -218,10 +242,11 @@ class Store(Items):
         queries = self._rows(named.query, ids, every)
         found = {name: self.array(spec).take(queries) for name, spec in entry.arrays().items()}
         if k is None or k == entry.k:
-            return Neighbors(**found)
+            return Neighbors.of(self, named.candidate, found["ids"], found["scores"], found["next"])
         # The first entry that is left out bounds the rest; an approximate search bounds nothing.
         bound = np.where(np.isnan(found["next"]), found["next"], found["scores"][:, k])
-        return Neighbors(found["ids"][:, :k].copy(), found["scores"][:, :k].copy(), bound.astype(np.float32))
+        rows, scores = found["ids"][:, :k].copy(), found["scores"][:, :k].copy()
+        return Neighbors.of(self, named.candidate, rows, scores, bound.astype(np.float32))
 
     def _batch(self, relation: Relation, modality: Modality, ids: Ids | None, rows: RowNumbers | None) -> Int64 | None:
         """Rows of one side of a block, None where the relation has no such side."""

@@ -42,7 +42,7 @@ def test_graph_is_the_list(uneven: Store, relation: str) -> None:
     assert graph.matrix.shape == (len(living), len(living))
     assert np.diff(graph.matrix.indptr).tolist() == [width] * len(living)
     ids, distances = graph.matrix.indices.reshape(-1, width), graph.matrix.data.reshape(-1, width)
-    assert np.array_equal(graph.rows[ids], listed.ids[living, :width])
+    assert np.array_equal(graph.rows[ids], listed.rows[living, :width])
     assert np.allclose(distances, np.maximum(1 - listed.scores[living, :width], 0))
     assert (np.diff(distances, axis=1) >= 0).all()
     assert graph.ids(uneven) == (uneven.caption_ids(living) if relation == "t2t" else uneven.image_ids(living))

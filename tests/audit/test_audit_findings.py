@@ -74,7 +74,7 @@ def test_near_duplicates_follow_the_lists(store: Store) -> None:
     found = audit.duplicates(store, "text", threshold=0.6)
     lists = store.neighbors("t2t")
     edges = [
-        (q, int(c)) for q, row in enumerate(lists.ids) for c, s in zip(row, lists.scores[q], strict=True) if s >= 0.6
+        (q, int(c)) for q, row in enumerate(lists.rows) for c, s in zip(row, lists.scores[q], strict=True) if s >= 0.6
     ]
     edges += list(
         zip(*(side.tolist() for side in same_text(store.captions["text_row"].cast(int).to_numpy())), strict=True)
@@ -117,7 +117,7 @@ def test_leaks_are_the_pairs_across_splits(store: Store, modality: str) -> None:
 
 def test_hubs_are_counted(store: Store) -> None:
     found = audit.hubs(store, "t2t", k=3)
-    ids = store.neighbors("t2t", k=3).ids
+    ids = store.neighbors("t2t", k=3).rows
     want = [int((ids == row).sum()) for row in range(len(store.captions))]
     assert {row["caption_row"]: row["listed"] for row in found.to_dicts()} == dict(enumerate(want))
     train = [count for count, split in zip(want, store.captions["split"], strict=True) if split == "train"]

@@ -93,7 +93,7 @@ def test_around_is_what_the_nearest_photographs_are_called(store: Store, judge: 
     mean = texts[np.any(texts, axis=1)].mean(axis=0)
     lists = store.neighbors("i2i", rows=[2], alias="image")
     called, total = np.zeros(12), 0.0
-    for image, score in zip(lists.ids[0].tolist(), lists.scores[0].tolist(), strict=True):
+    for image, score in zip(lists.rows[0].tolist(), lists.scores[0].tolist(), strict=True):
         rows = texts[store.offsets[image] : store.offsets[image + 1]]
         weight = np.exp(score / 0.1)
         called += weight * (rows.mean(axis=0) if len(rows) else 0)
@@ -149,7 +149,7 @@ def test_hubness_and_length_by_hand(store: Store, judge: StoreScorer) -> None:
     lists = store.neighbors("i2t", alias="text")
     captions = np.arange(20)
     found, _ = judge.of(np.arange(20), captions)
-    for image, (ids, scores) in enumerate(zip(lists.ids.tolist(), lists.scores.tolist(), strict=True)):
+    for image, (ids, scores) in enumerate(zip(lists.rows.tolist(), lists.scores.tolist(), strict=True)):
         listed = [score for row, score in zip(ids, scores, strict=True) if row != 2**32 - 1]
         expected = sum(listed) / len(listed) if listed else np.nan
         np.testing.assert_allclose(found["hubness"][image], expected, rtol=1e-5)
@@ -192,8 +192,8 @@ def test_false_negatives_are_the_best_scored_pairs_of_the_lists(store: Store) ->
     found = audit.false_negatives(store, limit=10_000)
     i2t, t2i = store.neighbors("i2t", alias="text"), store.neighbors("t2i", alias="text")
     pad = 2**32 - 1
-    want = {(query, int(row)) for query, ids in enumerate(i2t.ids) for row in ids if row != pad}
-    want |= {(int(row), query) for query, ids in enumerate(t2i.ids) for row in ids if row != pad}
+    want = {(query, int(row)) for query, ids in enumerate(i2t.rows) for row in ids if row != pad}
+    want |= {(int(row), query) for query, ids in enumerate(t2i.rows) for row in ids if row != pad}
     assert set(zip(found["image_row"], found["caption_row"], strict=True)) == want
     assert found["rank"].to_list() == list(range(1, len(want) + 1))
     assert (found["score"].diff().drop_nulls() <= 0).all()
@@ -201,7 +201,7 @@ def test_false_negatives_are_the_best_scored_pairs_of_the_lists(store: Store) ->
     np.testing.assert_allclose(found["score"].to_numpy(), again["score"].to_numpy(), rtol=1e-5)
     assert not again["annotated"].any()
     first = found.row(0, named=True)
-    place = i2t.ids[first["image_row"]].tolist()
+    place = i2t.rows[first["image_row"]].tolist()
     assert first["i2t_rank"] == (place.index(first["caption_row"]) + 1 if first["caption_row"] in place else None)
 
 

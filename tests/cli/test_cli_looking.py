@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import Result
 
+from labelgen.cli import flags, main
 from labelgen.store.verify.findings import Report
 from labelgen.testing.stores import make_store
 
@@ -106,7 +108,7 @@ def test_inspect_of_a_caption_and_one_relation(run: Run, small_store: Path) -> N
         ("--image img-1 --k 99", 2, "1 to 4"),
         ("--image img-1 --caption cap-1", 2, "exclude each other"),
         ("--k 3", 2, "--image or --caption"),
-        ("--image img-1 --examples 3", 2, "without"),
+        ("--image img-1 --examples 3", 2, "no effect"),
     ],
 )
 def test_questions_without_an_answer(run: Run, small_store: Path, arguments: str, code: int, says: str) -> None:
@@ -150,3 +152,40 @@ def test_diff_names_what_differs(run: Run, small_store: Path, tmp_path: Path) ->
 def test_diff_needs_two_stores(run: Run, small_store: Path, tmp_path: Path) -> None:
     assert run("diff", small_store, tmp_path / "none").exit_code == 5
     assert run("diff", small_store).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("verify STORE --sample 3", "--sample has no effect without --deep"),
+        ("verify STORE --root x", "--root has no effect without --deep"),
+        ("inspect STORE --caption cap-1 --seed 3", "--seed has no effect beside --image or --caption"),
+        ("audit STORE --photos .", "--photos has no effect without --html"),
+        ("audit STORE --check x --section duplicates", "--section has no effect beside --check"),
+        ("export STORE --for csr --out x --text text", "--text has no effect for csr"),
+        ("export STORE --for parquet --out x --short drop", "--short has no effect for parquet"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(run: Run, small_store: Path, arguments: str, says: str) -> None:
+    result = run(*arguments.replace("STORE", str(small_store)).split())
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
+def test_numbers_have_a_range_or_are_checked_as_fields_of_a_recipe() -> None:
+    """A negative seed is an error of the option, not one of numpy."""
+    group = click.Context(main.cli)
+    bare = {
+        f"{name} --{item.name}"
+        for names in main.SECTIONS.values()
+        for name in names
+        for item in main.cli.get_command(group, name).params  # type: ignore[union-attr]
+        if item.type is click.INT and item.name not in flags.FIELDS
+    }
+    assert bare == set()
+
+
+def test_an_output_that_is_in_the_way_is_no_bug(run: Run, small_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run("audit", small_store, "--section", "hub_images", "--out", tmp_path / "file")
+    assert (result.exit_code, result.stderr.splitlines()[-2]) == (2, f"error: File exists: {tmp_path / 'file'}")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
 from labelgen import config as configs
-from labelgen.cli import completions, options
+from labelgen import registry
+from labelgen.cli import completions, flags, options
+from labelgen.cli.commands import extensions
 from labelgen.config import BuildConfig, DatasetConfig, RunConfig, SearchConfig
 from labelgen.errors import ConfigError, SpecError, UnknownNameError
 from labelgen.specs import Spec
@@ -45,12 +49,15 @@ def test_every_field_of_a_recipe_has_an_option() -> None:
         for field in dataclasses.fields(kind)
     }
     # --dataset names it; the options of an adapter are its own and are reached with --set; the digest is computed.
-    assert fields - set(options.FIELDS.values()) == {"dataset.name", "dataset.options", "dataset.patch_digest"}
-    assert set(options.FIELDS.values()) <= fields
+    of_adapters = {field for field in flags.FIELDS.values() if field.startswith("dataset.options.")}
+    assert fields - set(flags.FIELDS.values()) == {"dataset.name", "dataset.options", "dataset.patch_digest"}
+    assert set(flags.FIELDS.values()) <= fields | of_adapters
+    table = {f"dataset.options.{name}" for name in extensions.arguments(registry.load("dataset", "table"), ["root"])}
+    assert of_adapters <= table
 
 
 def test_every_field_option_exists() -> None:
-    assert set(options.FIELDS) <= set(parsed())
+    assert set(flags.FIELDS) <= set(parsed())
 
 
 def test_an_option_that_is_not_given_overrides_nothing() -> None:
@@ -137,6 +144,83 @@ def test_wrong_options_are_refused(arguments: Sequence[str], kind: type[Exceptio
     with pytest.raises(kind) as refused:
         check_names(config_of(*arguments))
     assert says in str(refused.value)
+
+
+#: Values of an option that a field refuses; the others are paths, or checked by click or a later stage.
+WRONG = {
+    "--k": ["0", "99999999999"],
+    "--cross-k": ["-1", "99999999999"],
+    "--limit": ["-1", "99999999999"],
+    "--workers": ["0", "9999"],
+    "--threads": ["-1", "9999"],
+    "--memory": ["lots", "0", "", "4XB"],
+    "--engine": ["tiled(", "1"],
+    "--approximate": ["faiss(", "faiss(0)"],
+    "--teacher": ["text=minilm(", "text=1"],
+    "--refine": ["siamese=siamese("],
+    "--scheduler": ["tcp://localhost:1"],
+    "--damaged": ["quarantine"],
+    "--file": ["", "x.csv"],
+    "--id-column": ["", "x"],
+    "--image-column": ["", "x"],
+    "--caption-column": ["", "x"],
+    "--split-column": ["", "x"],
+    "--photos": ["", "x"],
+}
+UNNAMED = {"root", "splits", "patch", "relation", "aggregation", "executor", "device", "strict"}
+
+
+def test_every_field_option_is_tried_with_wrong_values() -> None:
+    assert {flags.flag(name) for name in set(flags.FIELDS) - UNNAMED} == WRONG.keys() - {"--teacher", "--refine"}
+
+
+@pytest.mark.parametrize(("option", "value"), [(option, value) for option in WRONG for value in WRONG[option]])
+def test_an_error_names_the_option_and_not_the_field(option: str, value: str, run: Callable[..., Result]) -> None:
+    refused = run("plan", "--dataset", "demo", "--no-calibrate", "--progress", "none", option, value)
+    assert refused.exit_code == 2
+    assert option in refused.stderr.splitlines()[0]
+    assert not re.search(r"(search|run|dataset|teachers)\.\w", refused.stderr)
+
+
+@pytest.mark.parametrize(("field", "value"), [("search.k", "0"), ("run.memory", '"lots"'), ("teachers.text", '"a("')])
+def test_an_error_names_the_field_of_a_recipe(
+    field: str, value: str, run: Callable[..., Result], tmp_path: Path
+) -> None:
+    table, _, name = field.partition(".")
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(f'[dataset]\nname = "demo"\n[{table}]\n{name} = {value}\n')
+    for arguments in (["--recipe", recipe], ["--dataset", "demo", "--k", "5", "--set", f"{field}={value}"]):
+        refused = run("plan", "--no-calibrate", "--progress", "none", *arguments)
+        assert refused.exit_code == 2
+        assert field in refused.stderr.splitlines()[0]
+
+
+def test_an_option_of_another_adapter_is_refused_with_those_that_have_it() -> None:
+    with pytest.raises(ConfigError) as refused:
+        config_of("--dataset", "coco", "--caption-column", "title")
+    assert refused.value.what == "--caption-column is no option of data set 'coco'"
+    assert refused.value.expected == "a data set that has it: folder, table"
+
+
+def test_a_file_is_a_table_and_its_folder_is_the_root() -> None:
+    columns = ["--id-column", "a", "--image-column", "b", "--caption-column", "c", "--split-column", "d"]
+    config = config_of("--file", "data/x.csv", "--photos", "data/pics", *columns)
+    assert (config.dataset.name, config.dataset.root) == ("table", "data")
+    named = {"file": "x.csv", "photos": "pics", "image_id": "a", "image_file": "b", "caption": "c", "split": "d"}
+    assert config.dataset.options == named
+    config = config_of("--file", "sub/x.csv", "--photos", "pics", "--root", "data")
+    assert (config.dataset.root, config.dataset.options) == ("data", {"file": "sub/x.csv", "photos": "pics"})
+
+
+def test_an_adapter_speaks_of_options(run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("no\twords\na.jpg\ta dog\n")
+    refused = run("plan", "--file", tmp_path / "x.csv", "--no-calibrate")
+    assert refused.exit_code == 3
+    advice = refused.stderr.splitlines()[-1].strip()
+    assert (
+        advice
+        == "what to do: name its columns with --id-column ... or --image-column ..., --caption-column ..., and so on"
+    )
 
 
 def test_names_complete() -> None:

@@ -98,7 +98,7 @@ def test_a_folder_with_texts_of_another_suffix_only(tmp_path: Path) -> None:
     touch(tmp_path, {"a.jpg": b"x", "a.caption": "a cat"})
     with pytest.raises(DatasetError, match=r"has a text that ends in \.txt") as caught:
         Folder(tmp_path).read()
-    assert caught.value.todo == "set suffix='.caption'"
+    assert caught.value.todo == "choose them with suffix='.caption'"
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

@@ -375,7 +375,7 @@ def test_killed_anywhere_it_is_the_old_store_or_the_new_one(made: Made, tmp_path
         assert _killed(command, moment, tmp_path / "log"), f"never came to {moment}"
         last = number == len(MOMENTS) - 1
         assert load_manifest(store).content_digest == (after if last else before), moment
-        assert len(labelgen.open(store).neighbors("t2t", rows=[0], alias="text").ids) == 1
+        assert len(labelgen.open(store).neighbors("t2t", rows=[0], alias="text").rows) == 1
         assert pipeline.verify(store).problems == (), moment
     done = subprocess.run(
         [sys.executable, "-m", "labelgen", *command, "--json"], env=_env(), capture_output=True, check=True

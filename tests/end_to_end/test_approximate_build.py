@@ -110,7 +110,7 @@ def test_recall_in_the_manifest_is_that_of_all_rows(store: Path) -> None:
         found, true = opened.neighbors(relation, k=K), exact.neighbors(relation, k=K)
         recall = float((found.scores >= true.scores[:, -1:]).mean())
         assert entry.facts["recall"]["low"] <= recall <= entry.facts["recall"]["high"]
-        hits = found.ids == true.ids
+        hits = found.rows == true.rows
         assert (found.scores[hits] == true.scores[hits]).all()
 
 

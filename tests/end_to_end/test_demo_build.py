@@ -45,7 +45,7 @@ def test_neighbour_lists_are_those_of_a_brute_force(demo_store: Path, relation: 
     )
     expected = brute_force(plan, request)
     found = store.neighbors(relation, rows=np.arange(len(expected.ids)))
-    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.rows, expected.ids)
     assert found.scores.tobytes() == expected.scores.tobytes()
     assert found.next.tobytes() == expected.next.tobytes()
 

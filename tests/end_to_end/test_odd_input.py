@@ -136,7 +136,7 @@ def test_what_cannot_be_used_is_quarantined_with_its_reason(tmp_path: Path) -> N
     with pytest.raises(MissingItemError, match="'1'"):
         store.block("i2i", image_ids=["1", "7"])
     listed = store.neighbors("i2i", rows=np.arange(12))
-    assert not np.isin(listed.ids, [0, 1, 2, 3]).any(), "a quarantined item is never a candidate"
+    assert not np.isin(listed.rows, [0, 1, 2, 3]).any(), "a quarantined item is never a candidate"
     assert np.isneginf(listed.scores[:4]).all()
     assert pipeline.verify(tmp_path / "store").problems == ()
     again = _build(root, tmp_path / "store")

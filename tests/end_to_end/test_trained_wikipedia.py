@@ -49,7 +49,7 @@ def test_categories_teach_a_siamese_network(shared_data: Path, tmp_path: Path) -
     store = labelgen.open(tmp_path / "store")
     categories = np.array(store.images["category"].to_list())
     test = np.arange(store.splits["test"].start, store.splits["test"].stop)
-    found = {alias: store.neighbors("t2t", rows=test, alias=alias).ids for alias in ("lda", "siamese")}
+    found = {alias: store.neighbors("t2t", rows=test, alias=alias).rows for alias in ("lda", "siamese")}
     precision = {alias: (categories[ids] == categories[test][:, None]).mean() for alias, ids in found.items()}
     assert precision["siamese"] > precision["lda"], "nearest texts are of the same category more often"
 

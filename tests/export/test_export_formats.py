@@ -47,11 +47,11 @@ def test_csr_graphs(store: Store, tmp_path: Path) -> None:
         near = sparse.load_npz(tmp_path / f"{relation}.{alias}.k12.similarity.npz")
         far = sparse.load_npz(tmp_path / f"{relation}.{alias}.k12.distance.npz")
         assert near.shape == far.shape == shape
-        assert near.nnz == (found.ids != PAD_ROW).sum()
+        assert near.nnz == (found.rows != PAD_ROW).sum()
         for row in range(shape[0]):
-            there = found.ids[row] != PAD_ROW
+            there = found.rows[row] != PAD_ROW
             entries = slice(near.indptr[row], near.indptr[row + 1])
-            assert near.indices[entries].tolist() == found.ids[row][there].tolist()
+            assert near.indices[entries].tolist() == found.rows[row][there].tolist()
             np.testing.assert_array_equal(near.data[entries], found.scores[row][there])
             np.testing.assert_array_equal(far.data[entries], np.maximum(1 - found.scores[row][there], 0))
             assert (np.diff(far.data[entries]) >= 0).all(), "nearest first"
@@ -78,7 +78,7 @@ def long_form(store: Store, relation: str, images: range) -> list[tuple[str, str
     query, candidate = ("img-" if relation[0] == "i" else "cap-"), ("img-" if relation[2] == "i" else "cap-")
     return [
         (f"{query}{row}", f"{candidate}{item}", rank, score)
-        for row, ids, scores in zip(queries, found.ids.tolist(), found.scores, strict=True)
+        for row, ids, scores in zip(queries, found.rows.tolist(), found.scores, strict=True)
         for rank, (item, score) in enumerate(zip(ids, scores, strict=True), 1)
         if item != PAD_ROW
     ]

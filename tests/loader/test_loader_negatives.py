@@ -21,7 +21,7 @@ def test_hardest_are_the_first_below_the_threshold(even: Store, relation: str) -
     threshold = float(np.median(listed.scores))
     found = HardNegatives(even, relation, 3, threshold=threshold, choice="hardest")(rows=range(10))
     for row in range(10):
-        wanted = listed.ids[row][listed.scores[row] <= threshold][:3].tolist()
+        wanted = listed.rows[row][listed.scores[row] <= threshold][:3].tolist()
         assert found.rows[row].tolist() == wanted + [-1] * (3 - len(wanted))
         assert found.where[row].tolist() == [True] * len(wanted) + [False] * (3 - len(wanted))
         assert (found.scores[row] > -np.inf).tolist() == found.where[row].tolist()
@@ -35,7 +35,7 @@ def test_random_ones_depend_on_query_and_epoch_only(even: Store) -> None:
     assert whole.rows[[5, 3]].tolist() == again.rows.tolist()
     assert all(len(set(row)) == 4 for row in whole.rows.tolist())
     listed = even.neighbors("i2t", rows=range(20))
-    assert all(set(a) <= set(b) for a, b in zip(whole.rows.tolist(), listed.ids.tolist(), strict=True))
+    assert all(set(a) <= set(b) for a, b in zip(whole.rows.tolist(), listed.rows.tolist(), strict=True))
     draw.set_epoch(1)
     assert (draw(rows=range(20)).rows != whole.rows).any()
 
@@ -44,7 +44,7 @@ def test_draws_are_even(even: Store) -> None:
     """Each of 12 entries is drawn by about one in 12 of 1,200 epochs of 48 queries: 4,800 +- 6 deviations of 66."""
     draw = HardNegatives(even, "t2t", 1, threshold=1)
     places = np.zeros(12, int)
-    listed = even.neighbors("t2t", rows=range(48)).ids
+    listed = even.neighbors("t2t", rows=range(48)).rows
     for epoch in range(1200):
         draw.set_epoch(epoch)
         places += (listed == draw(rows=range(48)).rows).sum(axis=0)

@@ -98,11 +98,11 @@ def test_negatives_are_never_what_the_patch_speaks_of(even: Store, relation: str
     if relation in ("i2t", "t2i"):
         for place, decision in ((0, "add_positive"), (1, "mask_pair")):
             for row in range(20):
-                items = {query: names[query]([row])[0], candidate: names[candidate]([listed.ids[row, place]])[0]}
+                items = {query: names[query]([row])[0], candidate: names[candidate]([listed.rows[row, place]])[0]}
                 decisions.append({"decision": decision, **{f"{kind}_id": item for kind, item in items.items()}})
     side = {"i2t": "caption", "t2i": "image", "t2t": "caption", "i2i": "image"}[relation]
     spoken = {item for row in decisions for item in (row["image_id"], row["caption_id"])}
-    free = [item for item in names[side](np.unique(listed.ids[:5, 2])) if item not in spoken]
+    free = [item for item in names[side](np.unique(listed.rows[:5, 2])) if item not in spoken]
     decisions += [{"decision": f"drop_{side}", f"{side}_id": item} for item in free]
     plain = HardNegatives(even, relation, n=3, threshold=1.0, choice="hardest")(rows=range(20))
     found = HardNegatives(even, relation, n=3, threshold=1.0, choice="hardest", patch=Patch.of(even, decisions))(
@@ -112,7 +112,7 @@ def test_negatives_are_never_what_the_patch_speaks_of(even: Store, relation: str
     assert gone & set(plain.rows.ravel().tolist())
     assert not gone & set(found.rows.ravel().tolist())
     if relation in ("i2t", "t2i"):
-        assert not (found.rows[:, :, None] == listed.ids[:20, None, :2]).any()
+        assert not (found.rows[:, :, None] == listed.rows[:20, None, :2]).any()
 
 
 def test_patches_of_other_stores(even: Store, store: Store, patch: Patch, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_batches_hold_neighbours(even: Store) -> None:
     """The first group of an epoch is an item and the first three entries of its list."""
     sampler = NeighborBatchSampler(even, 4, group=4, one_per_image=False)
     first, *_, last = list(sampler)
-    assert first[1:] == even.neighbors("t2t", rows=first[:1]).ids[0, :3].tolist()
+    assert first[1:] == even.neighbors("t2t", rows=first[:1]).rows[0, :3].tolist()
     assert len(last) == 4
 
     def related(sampler: NeighborBatchSampler) -> float:
@@ -91,7 +91,7 @@ def test_overlap_is_bounded(even: Store, repeats: int) -> None:
 
 def test_images_by_their_captions(even: Store) -> None:
     batch = next(iter(NeighborBatchSampler(even, 4, relation="i2t", group=4)))
-    near = even.image_of(even.neighbors("i2t", rows=batch[:1]).ids[0])
+    near = even.image_of(even.neighbors("i2t", rows=batch[:1]).rows[0])
     assert batch[1:] == list(dict.fromkeys(near.tolist()))[:3]
 
 
@@ -139,7 +139,7 @@ def test_positions_are_those_of_the_data_set(even: Store) -> None:
     batches = list(NeighborBatchSampler(even, 8, ids=ids, drop_last=False, one_per_image=False))
     assert sorted(itertools.chain.from_iterable(batches)) == list(range(120))
     row = even.caption_rows([ids[batches[0][0]]])
-    near = [int(item) for item in even.neighbors("t2t", rows=row).ids[0] if item % 2 == 0][:3]
+    near = [int(item) for item in even.neighbors("t2t", rows=row).rows[0] if item % 2 == 0][:3]
     assert [even.caption_rows([ids[item]])[0] for item in batches[0][1:4]][: len(near)] == near
     with pytest.raises(ConfigError, match="1 items twice"):
         NeighborBatchSampler(even, 4, ids=["cap-0", "cap-1", "cap-0"])

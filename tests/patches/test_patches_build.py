@@ -148,7 +148,7 @@ def test_rows_of_a_patched_build(reviewed: Store, cleaned: Store, patch: Patch) 
     assert cleaned.captions["text"].to_list() == reviewed.captions["text"].gather(kept).to_list()
     assert cleaned.image_ids(cleaned.image_of(range(len(kept)))) == reviewed.image_ids(reviewed.image_of(kept))
     assert set(reviewed.images["image_id"]) - set(cleaned.images["image_id"]) == set(reviewed.image_ids([0, 1]))
-    listed = cleaned.neighbors("t2t").ids
+    listed = cleaned.neighbors("t2t").rows
     assert listed.max() < len(kept)
     assert pipeline.verify(cleaned.path, deep=True, sample=8).ok
 

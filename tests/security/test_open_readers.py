@@ -51,7 +51,7 @@ def use(store: Store) -> list[object]:
     found = store.neighbors("t2t", rows=[0, 1])
     return [
         store.embeddings("text").take(np.arange(12)).tolist(),
-        found.ids.tolist(),
+        found.rows.tolist(),
         found.scores.tolist(),
         store.caption_rows(["c3"]).tolist(),
         store.caption_ids([5]),

@@ -224,6 +224,6 @@ def test_a_damaged_note_is_refused_with_the_way_out(data: Path, tmp_path: Path) 
 def test_the_store_is_opened_by_the_lists_it_has(store: Path) -> None:
     pipeline.add(store, drop=["i2t"])
     opened = labelgen.open(store)
-    assert opened.neighbors("t2i", rows=[0]).ids.shape == (1, 4)
+    assert opened.neighbors("t2i", rows=[0]).rows.shape == (1, 4)
     with pytest.raises(ConfigError):
         opened.neighbors("i2t", rows=[0])

@@ -77,9 +77,9 @@ def test_blocks(store: Store) -> None:
 
 def test_neighbours(store: Store) -> None:
     texts = store.neighbors("t2t", rows=[0, 14], alias="text")
-    assert texts.ids.tolist() == [[4, 7, 8], [PAD_ROW] * 3]  # image 5 is alone in its split
+    assert texts.rows.tolist() == [[4, 7, 8], [PAD_ROW] * 3]  # image 5 is alone in its split
     assert texts.scores.tolist() == [[0.19909445941448212, -0.016307339072227478, -0.17550379037857056], NOTHING]
     assert texts.next.tolist() == [-0.22023829817771912, float("-inf")]
     images = store.neighbors("t2i", ["cap-0"], alias="clip")
-    assert images.ids.tolist() == [[3, 1, 2]]
+    assert images.rows.tolist() == [[3, 1, 2]]
     assert images.next.tolist() == [float("-inf")]

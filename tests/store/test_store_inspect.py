@@ -33,7 +33,7 @@ def test_an_image_with_its_captions(store: Store) -> None:
 def test_lists_are_those_of_the_store(store: Store) -> None:
     for listed in inspect_image(store, "img-1", k=3).lists:
         stored = store.neighbors(listed.relation, ["img-1"], k=3)
-        assert [neighbor.row for neighbor in listed.neighbors] == stored.ids[0].tolist()
+        assert [neighbor.row for neighbor in listed.neighbors] == stored.rows[0].tolist()
         assert [neighbor.score for neighbor in listed.neighbors] == stored.scores[0].tolist()
         assert listed.next == stored.next[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -95,17 +96,31 @@ def zarr_array(store: Store, path: str) -> np.ndarray:
 @pytest.mark.parametrize("relation", ["t2t", "i2i", "i2t", "t2i"])
 def test_neighbor_lists_are_the_stored_ones(store: Store, relation: str) -> None:
     found = store.neighbors(relation, alias="clip")
-    for name in ("ids", "scores", "next"):
-        np.testing.assert_array_equal(getattr(found, name), zarr_array(store, f"neighbors/{relation}.clip.k4/{name}"))
-    assert (found.ids.dtype, found.scores.dtype, found.next.dtype) == (np.uint32, np.float32, np.float32)
+    for name, array in (("rows", "ids"), ("scores", "scores"), ("next", "next")):
+        np.testing.assert_array_equal(getattr(found, name), zarr_array(store, f"neighbors/{relation}.clip.k4/{array}"))
+    assert (found.rows.dtype, found.scores.dtype, found.next.dtype) == (np.uint32, np.float32, np.float32)
     prefix = {"i": "img", "t": "cap"}[relation[0]]
     some = store.neighbors(relation, [f"{prefix}-4", f"{prefix}-0"], alias="clip")
-    np.testing.assert_array_equal(some.ids, found.ids[[4, 0]])
+    np.testing.assert_array_equal(some.rows, found.rows[[4, 0]])
+
+
+@pytest.mark.parametrize("relation", ["t2t", "i2i", "i2t", "t2i"])
+@pytest.mark.parametrize("k", [None, 2])
+def test_neighbors_have_ids_beside_rows(store: Store, relation: str, k: int | None) -> None:
+    found = store.neighbors(relation, alias="clip", k=k)
+    name_of = store.image_ids if relation.endswith("i") else store.caption_ids
+    want = [[None if row == PAD_ROW else name_of([row])[0] for row in listed] for listed in found.rows.tolist()]
+    assert None in found.ids
+    assert found.ids.tolist() == want
+    assert pickle.loads(pickle.dumps(found)).ids.tolist() == want
+    assert len(found) == 3
+    nothing = store.neighbors(relation, rows=[], alias="clip", k=k)
+    assert nothing.ids.shape == nothing.rows.shape == (0, k or 4)
 
 
 def test_a_shorter_list_is_bounded_by_the_first_entry_left_out(store: Store) -> None:
     full, short = store.neighbors("t2t", alias="text"), store.neighbors("t2t", alias="text", k=3)
-    np.testing.assert_array_equal(short.ids, full.ids[:, :3])
+    np.testing.assert_array_equal(short.rows, full.rows[:, :3])
     np.testing.assert_array_equal(short.scores, full.scores[:, :3])
     np.testing.assert_array_equal(short.next, full.scores[:, 3])
     with pytest.raises(ConfigError, match="k is True"):
@@ -124,7 +139,7 @@ def test_a_bound_of_an_approximate_list_stays_unknown(broken: Path) -> None:
 
 def test_lists_of_items_without_an_embedding_are_empty(store: Store) -> None:
     found = store.neighbors("i2i", ["img-5"], alias="image")
-    assert (found.ids == PAD_ROW).all()
+    assert (found.rows == PAD_ROW).all()
     assert np.isneginf(found.scores).all()
     assert np.isneginf(found.next).all()
 

@@ -39,9 +39,9 @@ def test_its_lists_are_read() -> None:
     there = lists.scores > -np.inf
     queries = np.broadcast_to(np.arange(80)[:, None], there.shape)[there]
     assert there.mean() > 0.9
-    np.testing.assert_allclose(lists.scores[there], similar[queries, lists.ids[there]], atol=1e-6)
+    np.testing.assert_allclose(lists.scores[there], similar[queries, lists.rows[there]], atol=1e-6)
     assert np.isnan(lists.next).all()
-    assert store.neighbors("t2i", k=3).ids.shape == (80, 3)
+    assert store.neighbors("t2i", k=3).rows.shape == (80, 3)
 
 
 def test_it_is_checked_by_computing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def test_it_opens_and_is_whole() -> None:
     assert report.content_digest == SEALED
     store = labelgen.open(DATA / "store", check=True)
     assert store.splits == {"train": range(4), "val": range(4, 6)}
-    assert store.neighbors("t2t", k=2).ids.shape == (12, 2)
+    assert store.neighbors("t2t", k=2).rows.shape == (12, 2)
 
 
 def test_it_gives_the_labels_that_it_gave() -> None:

@@ -34,7 +34,7 @@ def everything(store: Store) -> list[Any]:
     return [
         store.block("i2t", ["img-0", "img-4"], ["cap-0", "cap-9"], alias="text").tolist(),
         store.block("i2i", image_rows=[0, 1], alias="image").tolist(),
-        found.ids.tolist(),
+        found.rows.tolist(),
         found.scores.tolist(),
         store.caption_ids([3, 1]),
         store.caption_rows(["cap-5"]).tolist(),

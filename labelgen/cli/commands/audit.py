@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelgen.cli import completions, show
-from labelgen.cli.options import common, progress_option
+from labelgen.cli.options import common, progress_option, refuse_beside
 from labelgen.cli.progress import counted, listening
 
 if TYPE_CHECKING:
@@ -51,7 +51,12 @@ _SHOWN = (
 )
 @click.option("--out", metavar="DIR", type=click.Path(), help="Write every section as DIR/<section>.parquet.")
 @click.option("--html", metavar="FILE", type=click.Path(), help="Write a page to review findings.")
-@click.option("--photos", metavar="DIR", type=click.Path(), help="Folder of the photographs for the page, if it moved.")
+@click.option(
+    "--photos",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="Folder of the photographs for the page, if it moved.",
+)
 @click.option(
     "--reviewed",
     metavar="FILE",
@@ -68,7 +73,9 @@ _SHOWN = (
 @click.option("--clean", metavar="DIR", type=click.Path(), help="With --check: write cleaned caption files.")
 @progress_option
 @common
+@click.pass_context
 def command(
+    ctx: click.Context,
     store: str,
     names: tuple[str, ...],
     top: int,
@@ -100,8 +107,10 @@ def command(
 
     if clean is not None and check is None:
         raise click.UsageError("--clean needs a patch: add --check FILE.")
-    if reviewed is not None and html is None and patch is None:
-        raise click.UsageError("--reviewed needs something to write: add --html FILE or --patch FILE.")
+    if check is not None:
+        refuse_beside(ctx, ("names", "top", "limit", "out", "html", "photos", "reviewed", "patch"), "beside --check")
+    elif html is None:
+        refuse_beside(ctx, ("photos",) if patch is not None else ("photos", "reviewed"), "without --html")
     opened = open_store(store)
     if check is not None:
         _check(opened, check, clean, as_json)

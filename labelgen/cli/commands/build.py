@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from labelgen.cli import completions, exits, show
+from labelgen.cli.flags import dataset_of, in_flags, refuse_other_adapters
 from labelgen.cli.options import (
-    Sectioned,
+    RecipeCommand,
     common,
     config_of,
     overrides,
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from labelgen.progress import Listener
 
 
-@click.command("build", cls=Sectioned, short_help="Make a store, or resume one that was stopped.")
+@click.command("build", cls=RecipeCommand, short_help="Make a store, or resume one that was stopped.")
 @recipe_options
 @click.option("--out", metavar="FOLDER", type=click.Path(), help="The store (stores/<dataset>).")
 @click.option("--fresh", is_flag=True, help="Delete the store in --out, sealed or not, and build it again.")
@@ -69,6 +71,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
       labelgen build --dataset demo
       labelgen build --dataset coco --root data/coco --teacher text='mpnet()' --memory 8GB
       labelgen build --dataset flickr30k --root data/f30k --no-teacher image --workers 2
+      labelgen build --file captions.csv --image-column filepath --caption-column title --photos pics --out stores/mine
       labelgen build --out stores/coco --add-teacher clip="open_clip(model='ViT-B-32', pretrained='openai')"
       labelgen build --out stores/coco --refine "siamese(of='text')"
       labelgen build --out stores/coco --update --k 128
@@ -92,7 +95,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
 def _is_addition(options: dict[str, Any]) -> bool:
     """Whether the options change the recipe of the store, without another recipe or data set."""
-    named = options["dataset"] or options["recipe"]
+    named = options["dataset"] or options["recipe"] or options["file"]
     updated = options["update"] or options["refined"]
     dropped = options["drop"] and not options["update"]
     return bool(options["added"] or options["added_relations"] or dropped or (updated and not named))
@@ -107,7 +110,7 @@ def _check(options: dict[str, Any]) -> None:
         raise ConfigError("--append needs the store", todo="name it with --out")
     if options["fresh"] and (options["update"] or options["discard"] or options["append"] or _is_addition(options)):
         raise ConfigError("--fresh deletes the store", todo="leave out the options that keep or change it")
-    if _is_addition(options) and not (options["out"] or options["dataset"]):
+    if _is_addition(options) and not (options["out"] or dataset_of(options)):
         raise ConfigError("a change needs the store", todo="name it with --out")
     if _is_addition(options) and options["dropped"]:
         raise ConfigError("--no-teacher leaves a teacher out of a recipe", todo="remove one from a store with --drop")
@@ -135,7 +138,7 @@ def _built(ctx: click.Context, options: dict[str, Any], progress: Listener) -> B
 def _changed(ctx: click.Context, options: dict[str, Any], progress: Listener) -> BuildReport:
     from labelgen import pipeline
 
-    out = options["out"] or f"stores/{options['dataset']}"
+    out = options["out"] or f"stores/{dataset_of(options)}"
     _note_resume(ctx, out, fresh=False)
     return pipeline.add(
         out,
@@ -155,11 +158,14 @@ def _dropping(options: dict[str, Any]) -> dict[str, Any]:
 
 def _appended(ctx: click.Context, options: dict[str, Any], progress: Listener) -> BuildReport:
     from labelgen import pipeline
+    from labelgen.store.manifest import load_manifest
 
+    dataset = dataset_of(options)
+    refuse_other_adapters(options, dataset or load_manifest(Path(options["out"])).recipe["dataset"]["name"])
     _note_resume(ctx, options["out"], fresh=False)
     return pipeline.append(
         options["out"],
-        dataset=options["dataset"] or "",
+        dataset=dataset,
         overrides=overrides(options),
         progress=progress,
         discard=options["discard"],
@@ -184,7 +190,7 @@ def _print(report: BuildReport) -> None:
     if report.quarantined:
         console.print(_quarantine(report))
     for note in report.notes:
-        console.print(show.plain(f"note: {note}", "yellow"))
+        console.print(show.plain(f"note: {in_flags(note)}", "yellow"))
     show.title(console, "where to look next")
     for line in (f"labelgen inspect {path}", f"labelgen verify {path}"):
         console.print(show.plain(f"  {line}"), soft_wrap=True)

@@ -52,7 +52,9 @@ _HEADS = {
     show_default=True,
     help="Replicates of the bootstrap.",
 )
-@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option(
+    "--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the bootstrap."
+)
 @progress_option
 @common
 def command(

@@ -7,11 +7,20 @@ from typing import Any
 import click
 
 from labelgen.cli import completions, show
-from labelgen.cli.options import common, progress_option
+from labelgen.cli.options import common, progress_option, refuse_beside
 from labelgen.cli.progress import listening, stage
 
 #: Written out: `--help` imports nothing. A test compares it with `labelgen.export.targets.TARGETS`.
 TARGETS = ("listwise-itr", "itm-cls", "cusa", "csr", "parquet", "npz", "hf", "fine-grained")
+#: Option -> the targets that read it.
+USED_BY = {
+    "text": ("listwise-itr", "itm-cls"),
+    "image": ("itm-cls", "cusa"),
+    "short": ("listwise-itr", "itm-cls"),
+    "photos": ("cusa",),
+    "pairs": ("fine-grained",),
+    "scheme": ("fine-grained",),
+}
 
 
 @click.command("export", short_help="Write a store as the files that other code reads.")
@@ -42,8 +51,17 @@ TARGETS = ("listwise-itr", "itm-cls", "cusa", "csr", "parquet", "npz", "hf", "fi
 )
 @progress_option
 @common
+@click.pass_context
 def command(
-    store: str, target: str, out: str, progress: str, as_json: bool, splits: str | None, **options: Any
+    ctx: click.Context,
+    /,
+    store: str,
+    target: str,
+    out: str,
+    progress: str,
+    as_json: bool,
+    splits: str | None,
+    **options: Any,
 ) -> None:
     """Write the files that the data loaders of a released training code read, or a neutral format.
 
@@ -58,6 +76,8 @@ def command(
     from labelgen.export.base import Options
     from labelgen.export.targets import export
 
+    unused = [name for name, targets in USED_BY.items() if target not in targets]
+    refuse_beside(ctx, unused, f"for {target}")
     chosen = tuple(name.strip() for name in splits.split(",")) if splits else ()
     with listening(progress, as_json=as_json) as listener, stage(listener, "export"):
         written = export(labelgen.open(store), target, out, Options(splits=chosen, **options))

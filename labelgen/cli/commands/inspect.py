@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelgen.cli import completions, show
-from labelgen.cli.options import common
+from labelgen.cli.options import common, refuse_beside
 from labelgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,9 +37,13 @@ _CAPTION_WIDTH = 88
     type=click.IntRange(min=0),
     help="Random images to show (3).",
 )
-@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the examples.")
+@click.option(
+    "--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the examples."
+)
 @common
+@click.pass_context
 def command(
+    ctx: click.Context,
     path: str,
     image: str | None,
     caption: str | None,
@@ -62,6 +66,8 @@ def command(
 
     if image is not None and caption is not None:
         raise ConfigError("--image and --caption exclude each other", todo="give one of them")
+    if image is not None or caption is not None:
+        refuse_beside(ctx, ("examples", "seed"), "beside --image or --caption")
     store = open_store(path)
     if image is not None:
         item = inspect.inspect_image(store, image, relations=relation, k=k)
@@ -72,8 +78,6 @@ def command(
             raise ConfigError("--relation and --k need an item", todo="give --image or --caption too")
         _overview(store, inspect.examples(store, count=3 if examples is None else examples, seed=seed), as_json)
         return
-    if examples is not None:
-        raise ConfigError("--examples is without effect beside an item", todo="leave it out, or --image and --caption")
     show.emit_json(item.to_json()) if as_json else _print_item(show.console(), item)
 
 
@@ -104,6 +108,12 @@ def _overview_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("data set", facts["dataset"]),
         ("images", f"{show.count(facts['images'])} ({splits})"),
         ("captions", f"{show.count(facts['captions'])}, {show.count(facts['texts'])} different texts"),
+        *(
+            [("kinds", ", ".join(f"{kind} {show.count(n)}" for kind, n in facts["kinds"].items()))]
+            if "kinds" in facts
+            else []
+        ),
+        *([("groups of images", show.count(facts["groups"]))] if "groups" in facts else []),
         *([("read", show.ledger(facts["ledger"]))] if facts["ledger"] else []),
         ("teachers", "\n".join(teachers)),
         *((f"trained {alias}", training_text(facts_of)) for alias, facts_of in facts["trained"].items()),
@@ -131,11 +141,13 @@ def _facts(item: Item) -> list[tuple[str, Any]]:
     facts += [("file", f"{item.file}{pixels}")] if item.file else []
     facts += [("split", item.split), ("row", str(item.row))]
     facts += [("category", item.category)] if item.category else []
+    facts += [("group", item.group)] if item.group else []
     facts += [("status", item.status)] if item.status != "ok" else []
     for number, caption in enumerate(item.captions):
         label = "text" if item.kind == "caption" else "captions"
         bad = "" if caption.status == "ok" else f"  [{caption.status}]"
         named = "" if item.kind == "caption" else f"  ({caption.caption_id})"
+        named += f"  {caption.kind}" if caption.kind else ""
         facts.append(("" if number else label, f"{caption.text}{named}{bad}"))
     return facts
 

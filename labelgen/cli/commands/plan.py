@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelgen.cli import show
-from labelgen.cli.options import Sectioned, common, config_of, progress_option, recipe_options
+from labelgen.cli.flags import in_flags
+from labelgen.cli.options import RecipeCommand, common, config_of, progress_option, recipe_options
 from labelgen.cli.progress import listening
 
 if TYPE_CHECKING:
     from labelgen.pipeline import CostPlan
 
 
-@click.command("plan", cls=Sectioned, short_help="Estimate the time, memory and disk space of a build.")
+@click.command("plan", cls=RecipeCommand, short_help="Estimate the time, memory and disk space of a build.")
 @recipe_options
 @click.option("--calibrate/--no-calibrate", default=True, help="Time the teachers on a few rows first (some seconds).")
 @progress_option
@@ -68,4 +69,4 @@ def _print(cost: CostPlan) -> None:
     )
     console.print(table)
     for note in cost.notes:
-        console.print(show.plain(f"note: {note}", "yellow"))
+        console.print(show.plain(f"note: {in_flags(note)}", "yellow"))

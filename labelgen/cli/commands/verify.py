@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labelgen.cli import exits, show
-from labelgen.cli.options import common, progress_option
+from labelgen.cli.options import common, progress_option, refuse_beside
 from labelgen.cli.progress import listening
 
 if TYPE_CHECKING:
@@ -17,8 +17,17 @@ if TYPE_CHECKING:
 @click.command("verify", short_help="Check every file of a store.")
 @click.argument("path", type=click.Path())
 @click.option("--deep", is_flag=True, help="Also recompute a sample of rows, with the teachers where possible.")
-@click.option("--sample", metavar="N", type=int, default=64, show_default=True, help="Rows of each kind with --deep.")
-@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the sample.")
+@click.option(
+    "--sample",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=64,
+    show_default=True,
+    help="Rows of each kind with --deep.",
+)
+@click.option(
+    "--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the sample."
+)
 @click.option("--root", metavar="FOLDER", type=click.Path(), help="The data set, if it moved (for --deep).")
 @progress_option
 @common
@@ -45,6 +54,8 @@ def command(
     """
     from labelgen import pipeline
 
+    if not deep:
+        refuse_beside(ctx, ("sample", "seed", "root"), "without --deep")
     with listening(progress, as_json=as_json) as listener:
         report = pipeline.verify(path, deep=deep, sample=sample, seed=seed, data_root=root or "", progress=listener)
     if as_json:

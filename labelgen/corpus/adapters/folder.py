@@ -71,7 +71,7 @@ class Folder:
                 raise DatasetError(
                     f"no photograph below {folder} has a text that ends in {self.suffix}",
                     found=f"texts of another suffix, for example {shown(file)}",
-                    todo=f"set suffix='.{file.rpartition('.')[2]}'",
+                    todo=f"choose them with suffix='.{file.rpartition('.')[2]}'",
                 )
             raise not_this("folder", folder, self.info.expects)
         captions += listed

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from labelgen.corpus.adapters.tokens import UNASSIGNED
 from labelgen.corpus.base import CaptionRecord, DatasetInfo, ImageRecord, Records
 from labelgen.corpus.files import below_photos, data_folder, not_this, photo_folder
 from labelgen.corpus.ledger import Ledger
+from labelgen.corpus.text.columns import usual_column
 from labelgen.corpus.text.csv_rows import check_options
 from labelgen.corpus.text.names import text_id, text_of
 from labelgen.corpus.text.table_files import SUFFIXES, TableFile
@@ -21,11 +23,24 @@ from labelgen.errors import DatasetError, shown
 _USUAL_FILES = tuple(f"captions{suffix}" for suffix in SUFFIXES)
 
 # Columns that are read if they are there; the two without an entry here must be.
-_OPTIONAL = {"caption_id": "caption_id", "split": "split", "image_file": "file_name", "category": "category"}
+_OPTIONAL = {
+    "caption_id": "caption_id",
+    "split": "split",
+    "image_file": "file_name",
+    "category": "category",
+    "group": "group",
+    "kind": "kind",
+}
+
+#: As a column: none is read, also where the table has the usual one.
+_UNREAD = "none"
 
 # Usual names of columns of texts; unread ones get a note.
 _TEXTS = re.compile(r"caption|sentence|text|description|comment", re.IGNORECASE)
 _ABOUT_TEXTS = re.compile(r"(id|ids|index|row|number|count|length)$", re.IGNORECASE)
+
+#: Split, file, category and group of an image.
+_Facts: TypeAlias = tuple[str, str | None, str | None, str | None]
 
 #: Column of pictures in the parquet files of Hugging Face: bytes and path.
 _PICTURE = "image"
@@ -35,18 +50,23 @@ class Table:
     """Adapter of tables with one row a caption, or one an image with a list of captions.
 
     Images take the order in which they first appear, captions theirs within the image. A row whose caption is null
-    declares its image alone. Column options that are left empty take the columns `caption_id`, `split`, `file_name`
-    and `category` where the table has them.
+    declares its image alone. Column options that are left empty take the columns `caption_id`, `split`, `file_name`,
+    `category`, `group` and `kind` where the table has them; with `none` they take no column. A table without a column
+    `image_id` or `caption` is read by the usual names (`labelgen.corpus.text.columns`): `filepath,title` is one.
 
     Args:
         root: folder of the table, or the table itself.
         file: the table, relative to `root`; captions.parquet, .csv, .tsv or .jsonl when empty.
-        image_id: column of image ids (text or whole numbers).
+        image_id: column of image ids (text or whole numbers); without a column `image_id`, a usual
+            name of one, or else that of `image_file`.
         caption: column of captions; lists of parquet and JSONL are several captions of an image.
         caption_id: column of caption ids; made as `<image_id>#<n>` without one.
         split: column of splits; all images are `train` without one, `unassigned` where it is null or empty.
         image_file: column of file names. Absolute ones are taken if `photos` is given and contains them.
         category: column of categories.
+        group: column of what images show: those with one group (text or a whole number) show the same thing.
+        kind: column of the kinds of captions, such as `human` or the name of a captioner; for a list of captions a
+            list of as many kinds, or one for all.
         photos: folder of the photographs, relative to `root` or absolute; images/ or `root` itself when empty.
         separator: of CSV and TSV: a character, or `comma`, `tab`, `semicolon` or `pipe`; taken from the suffix and the
             header when empty.
@@ -57,7 +77,7 @@ class Table:
     info = DatasetInfo(
         summary="Your own table: CSV, JSONL or parquet with one row a caption",
         expects="captions.parquet, captions.csv, captions.tsv or captions.jsonl (or file=...) with columns image_id, "
-        "caption and, optionally, caption_id, split, file_name, category (or image_id=..., caption=..., ...); "
+        "caption and, optionally, caption_id, split, file_name, category, group, kind (or image_id=..., ...); "
         "photographs in images/ (optional)",
         ids="image: the column image_id; caption: the column caption_id, else made, <image_id>#<n>",
         splits="the column split, else all train; unassigned where it is empty",
@@ -77,6 +97,8 @@ class Table:
         split: str = "",
         image_file: str = "",
         category: str = "",
+        group: str = "",
+        kind: str = "",
         photos: str = "",
         separator: str = "",
         quoting: str = "auto",
@@ -85,7 +107,14 @@ class Table:
         self.root, self.file, self.photos = root, file, photos
         self.separator, self.quoting = separator, quoting
         self.required = {"image_id": image_id, "caption": caption}
-        self.optional = {"caption_id": caption_id, "split": split, "image_file": image_file, "category": category}
+        self.optional = {
+            "caption_id": caption_id,
+            "split": split,
+            "image_file": image_file,
+            "category": category,
+            "group": group,
+            "kind": kind,
+        }
 
     def read(self) -> Records:
         """All rows.
@@ -112,7 +141,7 @@ class Table:
         if self.file:
             if not (folder / self.file).is_file():
                 raise DatasetError(
-                    "the table does not exist", found=str(folder / self.file), expected=self.info.expects
+                    "the table does not exist", found=str(folder / self.file), expected="a file below the root"
                 )
             return folder, _checked(folder / self.file)
         present = [folder / name for name in _USUAL_FILES if (folder / name).is_file()]
@@ -134,11 +163,18 @@ def _checked(path: Path) -> Path:
 def _mapped(table: TableFile, required: dict[str, str], optional: dict[str, str]) -> dict[str, str]:
     """Meaning -> column. Requested columns must exist; defaults of optional ones may be absent."""
     present = table.columns
+    unread = {meaning for meaning, column in optional.items() if column == _UNREAD and _UNREAD not in present}
+    optional = {meaning: column for meaning, column in optional.items() if meaning not in unread}
     defaults = {meaning: name for meaning, name in _OPTIONAL.items() if name in present}
     if _PICTURE in table.pictures:
         defaults.setdefault("image_file", _PICTURE)
-        if required["image_id"] == "image_id" and "image_id" not in present:
-            required = {**required, "image_id": _PICTURE}
+    if required["caption"] == "caption" and "caption" not in present:
+        required = {**required, "caption": usual_column("caption", present) or "caption"}
+    if required["image_id"] == "image_id" and "image_id" not in present:  # tables of others: usual names count
+        if "image_file" not in unread and (found := optional["image_file"] or usual_column("image", present)):
+            defaults.setdefault("image_file", found)
+        named = usual_column("image_id", present) or optional.get("image_file") or defaults.get("image_file")
+        required = {**required, "image_id": named or "image_id"}
     for column in [*required.values(), *filter(None, optional.values())]:
         if column not in present:
             raise _no_column(table.path, column, present)
@@ -154,7 +190,7 @@ def _no_column(path: Path, column: str, present: Sequence[str]) -> DatasetError:
         found=f"columns {', '.join(present)[:400]}" if present else "no column at all: the file is empty",
         todo=f"did you mean {near[0]!r}?"
         if near and not one
-        else "name its columns with image_id=..., caption=..., and so on"
+        else "name its columns with image_id=... or image_file=..., caption=..., and so on"
         + (", and their separator with separator=..." if one else ""),
     )
 
@@ -185,37 +221,44 @@ def _records(
         facts = _image_facts(entry, where)
         image = images.get(image_id)
         if image is None:
-            images[image_id] = ImageRecord(image_id, facts[0], facts[1], row, facts[2])
-        elif facts != (image.split, image.file, image.category):
+            images[image_id] = ImageRecord(image_id, facts[0], facts[1], row, *facts[2:])
+        elif facts != (image.split, image.file, *image[4:]):
             raise _contradiction(image, facts, where)
-        for given, text in _captions(entry, where):
+        for given, text, kind in _captions(entry, where):
             caption_id = f"{image_id}#{numbers[image_id]}" if given is None else text_id(given, where)
             numbers[image_id] += 1
-            captions.append(CaptionRecord(caption_id, image_id, text_of(text, where), row))
+            captions.append(CaptionRecord(caption_id, image_id, text_of(text, where), row, kind))
     ledger.used("rows", row + 1)
     return list(images.values()), captions
 
 
-def _captions(entry: dict[str, Any], where: str) -> list[tuple[Any, Any]]:
-    """(id or None, text) of the captions of a row: of a list each, of a null none."""
-    text, given = entry["caption"], _cell(entry, "caption_id")
+def _captions(entry: dict[str, Any], where: str) -> list[tuple[Any, Any, str | None]]:
+    """(id or None, text, kind) of the captions of a row: of a list each, of a null none."""
+    text, given, kinds = entry["caption"], _cell(entry, "caption_id"), _cell(entry, "kind")
     if text is None:
         return []
     if not isinstance(text, list):
-        return [(given, text)]
-    if given is None:
-        return [(None, one) for one in text]
-    if not isinstance(given, list) or len(given) != len(text):
+        return [(given, text, _name(kinds, "kind", where))]
+    ids = [None] * len(text) if given is None else _each(given, text, "ids", "an id for each", where)
+    if isinstance(kinds, list):
+        kinds = _each(kinds, text, "kinds", "a kind for each, or one for all", where)
+    else:
+        kinds = [kinds] * len(text)
+    return list(zip(ids, text, (_name(kind, "kind", where) for kind in kinds), strict=True))
+
+
+def _each(given: Any, texts: Sequence[Any], what: str, expected: str, where: str) -> list[Any]:
+    if not isinstance(given, list) or len(given) != len(texts):
         raise DatasetError(
-            f"{where} has {len(text)} captions and a different number of ids",
+            f"{where} has {len(texts)} captions and a different number of {what}",
             found=shown(given),
-            expected="an id for each",
+            expected=expected,
         )
-    return list(zip(given, text, strict=True))
+    return given
 
 
-def _image_facts(entry: dict[str, Any], where: str) -> tuple[str, str | None, str | None]:
-    """Split, file and category."""
+def _image_facts(entry: dict[str, Any], where: str) -> _Facts:
+    """Split, file, category and group."""
     split = _cell(entry, "split") if "split" in entry else "train"
     file, category = _cell(entry, "image_file"), _cell(entry, "category")
     for meaning, value in (("file name", file), ("category", category)):
@@ -225,7 +268,23 @@ def _image_facts(entry: dict[str, Any], where: str) -> tuple[str, str | None, st
         UNASSIGNED if split is None else text_id(split, where),
         None if file is None else str(file),
         None if category is None else str(category),
+        _name(_cell(entry, "group"), "group", where),
     )
+
+
+def _name(value: Any, meaning: str, where: str) -> str | None:
+    """A kind or a group: text or a whole number; None where it is empty, null or not a number."""
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    try:
+        return text_id(value, where)
+    except DatasetError as error:
+        raise DatasetError(
+            f"{where} has a {meaning} that is not a name",
+            found=error.found,
+            expected=error.expected,
+            todo=f"name another column with {meaning}=..., or read none: {meaning}={_UNREAD}",
+        ) from error
 
 
 def _cell(entry: dict[str, Any], meaning: str) -> Any:
@@ -234,10 +293,14 @@ def _cell(entry: dict[str, Any], meaning: str) -> Any:
     return None if value == "" else value
 
 
-def _contradiction(first: ImageRecord, facts: tuple[str, str | None, str | None], where: str) -> DatasetError:
+def _contradiction(first: ImageRecord, facts: _Facts, where: str) -> DatasetError:
+    names = ("split", "file", "category", "group")
+    pairs = zip(names, facts, (first.split, first.file, first.category, first.group), strict=True)
+    differing = [(name, new, old) for name, new, old in pairs if new != old]
     return DatasetError(
         f"{where} contradicts an earlier row of image {shown(first.image_id)}",
-        found="split {}, file {}, category {}".format(*map(shown, facts)),
-        expected=f"split {shown(first.split)}, file {shown(first.file)}, category {shown(first.category)}",
-        todo="give every image one split, one file and one category",
+        found=", ".join(f"{name} {shown(new)}" for name, new, _ in differing),
+        expected=", ".join(f"{name} {shown(old)}" for name, _, old in differing),
+        todo="give every image one split, one file, one category and one group"
+        + "".join(f"; {name}={_UNREAD} reads no {name}" for name, *_ in differing if name in ("category", "group")),
     )

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 from labelgen import config as configs
 from labelgen.config import BuildConfig, DatasetConfig
-from labelgen.corpus.frames import Corpus
-from labelgen.corpus.join import Joined, join, refuse_other_data
+from labelgen.corpus.frames import CAPTION_SCHEMA, IMAGE_SCHEMA, Corpus, captions_by_kind, completed, text_borders
+from labelgen.corpus.join import Joined, join, refuse_other_data, without_unsealed
 from labelgen.corpus.ledger import Account, ledger_notes
 from labelgen.fingerprint import fingerprint
 from labelgen.stages.ingest import ingest
@@ -47,7 +47,7 @@ def sealed_corpus(root: Path, sealed: Manifest) -> Corpus:
     """The tables of a sealed store as a corpus without photographs."""
     names = (layout.IMAGES, layout.CAPTIONS, layout.QUARANTINE)
     images, captions, quarantine = (read_frame(root / sealed.corpus.path / name) for name in names)
-    return Corpus(images, captions, quarantine, None)
+    return Corpus(completed(images, IMAGE_SCHEMA), completed(captions, CAPTION_SCHEMA), quarantine, None)
 
 
 def read_appended(root: Path, sealed: Manifest, dataset: DatasetConfig) -> Joined:
@@ -92,7 +92,8 @@ def refuse_other_source(root: Path, sealed: Manifest, old: Corpus, source: Seale
         DatasetError, StoreMismatchError: other ids, captions or splits.
     """
     if not sealed.corpus.parts:
-        lock.refuse_other_corpus(root, read.content_fingerprint(), sealed.corpus.fingerprint, changing=True)
+        found = without_unsealed(old, read).content_fingerprint()
+        lock.refuse_other_corpus(root, found, sealed.corpus.fingerprint, changing=True)
         return
     captions = old.captions[source.part.caption : source.behind.caption]
     images = old.images[source.part.image : source.behind.image]
@@ -240,7 +241,9 @@ def facts_of(
 ) -> CorpusFacts:
     """Facts of a corpus whose tables are in the folder of the ingest stage."""
     counts = len(corpus.images), len(corpus.captions), len(corpus.texts())
-    return CorpusFacts(layout.INGEST, *counts, content, photos, parts)
+    borders = text_borders(corpus.captions, [(part.caption, part.text) for part in parts])
+    kinds = captions_by_kind(corpus.captions)
+    return CorpusFacts(layout.INGEST, *counts, content, photos, parts, text_borders=borders, kinds=kinds)
 
 
 def _first_part(sealed: Manifest) -> PartEntry:
@@ -253,7 +256,9 @@ def known_already(joined: Joined) -> tuple[str, ...]:
     """A note on images that the store holds already."""
     if not joined.skipped:
         return ()
-    return (f"{joined.skipped:,} images of the data set are in the store already, with the same captions: skipped",)
+    skipped = f"{joined.skipped:,} images of the data set are in the store already, with the same captions: skipped"
+    unnamed = f"{joined.unnamed:,} of these images or captions have a group or kind now: the store keeps them without"
+    return (skipped, unnamed) if joined.unnamed else (skipped,)
 
 
 def _history(entry: PartEntry, joined: Joined) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labelgen.corpus.frames import group_count
 from labelgen.corpus.ledger import Account, with_quarantine
 from labelgen.stages.ingest.ingest import quarantined
 from labelgen.stages.model.facts import CorpusPart
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 class SealedCorpus:
     """The corpus folder of a store, its files, and its quarantine as (kind, row, id, reason).
 
+    `groups` is as in `CorpusEntry`;
     `new` files are below `layout.SEALING` until `move_into_place`.
     """
 
@@ -39,6 +41,7 @@ class SealedCorpus:
     by_reason: tuple[Mapping[str, Any], ...]
     quarantine: Sequence[tuple[str, int, str, str]]
     new: bool
+    groups: int
 
     def tables(self, root: Path) -> Path:
         """The folder above the tables before they are moved."""
@@ -77,7 +80,7 @@ def seal_corpus(
     else:
         files = {name: fact for name, fact in sealed.files.items() if name.startswith(f"{path}/")} if sealed else {}
     rows = frames[layout.QUARANTINE].select("kind", "row", "id", "reason").rows()
-    return SealedCorpus(path, files, by_reason, rows, path != previous)
+    return SealedCorpus(path, files, by_reason, rows, path != previous, group_count(frames[layout.IMAGES]))
 
 
 def move_into_place(root: Path, corpus: SealedCorpus) -> None:

@@ -67,7 +67,8 @@ def probe(corpus: Corpus, advance: Callable[[int], None], rows: range) -> Corpus
     if corpus.photos is None or not any(files):
         raise DatasetError(
             "the recipe has an image teacher, but this data set has no photographs",
-            todo="leave the image teacher out, give the folder of the photographs, or use precomputed(...) features",
+            todo="leave the teacher out (--no-teacher image), name the folder of the photographs (photos=...), or use "
+            "precomputed(...) features",
         )
     sizes: list[tuple[int, int] | str] = []
     with ThreadPoolExecutor(_PROBE_THREADS) as pool:

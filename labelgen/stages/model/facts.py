@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
 from labelgen.store.manifest import Manifest, TeacherEntry
@@ -35,6 +35,8 @@ class CorpusFacts:
         parts: images that entered it together, in row order.
         reused: number of first parts whose rows are sealed, made by the teachers of this build.
         generation: of the folders that arrays are written to.
+        text_borders: see `CorpusEntry`.
+        kinds: number of captions of every kind, empty where none has one.
     """
 
     folder: str
@@ -46,6 +48,8 @@ class CorpusFacts:
     parts: tuple[CorpusPart, ...] = (CorpusPart(),)
     reused: int = 0
     generation: int = 1
+    text_borders: tuple[int, ...] = ()
+    kinds: Mapping[str, int] = field(default_factory=dict)
 
     def rows(self, modality: Modality) -> int:
         return self.n_images if modality == "image" else self.n_captions
@@ -60,7 +64,8 @@ class CorpusFacts:
         """The corpus of a sealed store, without its photographs."""
         entry, photos = manifest.corpus, str(manifest.fingerprints.get("photos", ""))
         facts = (entry.path, entry.n_images, entry.n_captions, entry.n_texts, entry.fingerprint, photos)
-        return cls(*facts, parts=sealed_parts(manifest), generation=manifest.generation)
+        kinds = {"text_borders": entry.text_borders, "kinds": entry.kinds}
+        return cls(*facts, parts=sealed_parts(manifest), generation=manifest.generation, **kinds)
 
 
 def sealed_parts(manifest: Manifest) -> tuple[CorpusPart, ...]:

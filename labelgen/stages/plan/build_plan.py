@@ -56,9 +56,12 @@ class EmbeddingPlan:
 
     @property
     def blocks(self) -> BlockRanges:
-        """The texts or rows to encode, in blocks that never hold items of two parts."""
+        """The texts or rows to encode, in blocks that never hold items of two parts, nor texts of two kinds."""
         parts = self.corpus.parts[self.corpus.reused :]
         firsts = [part.text if self.by_text else part.row(self.modality) for part in parts]
+        if self.by_text:
+            borders = (text for text in self.corpus.text_borders if text > firsts[0])
+            firsts = sorted([*firsts, *borders])
         stop = self.corpus.n_texts if self.by_text else self.corpus.rows(self.modality)
         return BlockRanges.of(self.block, firsts, stop)
 

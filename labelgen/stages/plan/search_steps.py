@@ -177,5 +177,5 @@ class SearchSteps:
                 error.what,
                 found=f"--memory {run.memory} for {len(settings)} workers leaves {memory:,} bytes",
                 expected=error.expected,
-                todo="raise --memory, take fewer --workers, or lower k",
+                todo="raise --memory, take fewer --workers, or lower --k",
             ) from error

@@ -155,9 +155,10 @@ def _sampled(
 
 
 def _texts_again(folder: Path, manifest: Manifest, teacher: Any, sample: int) -> tuple[Int64, Float16]:
-    """The first block of texts of the store, and of every append, encoded as in their builds."""
+    """The first block of texts of every kind, in the store and in every append, encoded as in their builds."""
     texts, text_rows = tables.distinct_texts(folder), tables.text_rows(folder)
-    borders = pairwise([*(part.text for part in sealed_parts(manifest)), len(texts)])
+    starts = {*(part.text for part in sealed_parts(manifest)), *manifest.corpus.text_borders, len(texts)}
+    borders = pairwise(sorted(starts))
     blocks = [range(start, min(start + teacher.text_block, stop)) for start, stop in borders if start < stop]
     encoded = [normalise(teacher.encode_texts(texts[block.start : block.stop])) for block in blocks]
     place = np.full(len(texts) + 1, -1)  # the last one is for captions without a text

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from labelgen import registry
+from labelgen import given, registry
 from labelgen.specs import Spec
 from labelgen.stages.running.memory import PeakMeter, anonymous_bytes
 
@@ -73,9 +73,14 @@ def _set_threads(threads: int) -> int:
     return before
 
 
-@lru_cache(maxsize=4)
 def teacher(spec: str) -> Any:
-    """The teacher of a spec on this worker's device, loaded once a process."""
+    """The teacher of a spec on this worker's device, loaded once a process; or the object that the caller gives."""
+    found = given.find(spec)
+    return _loaded(spec) if found is None else found.make(_settings.device)
+
+
+@lru_cache(maxsize=4)
+def _loaded(spec: str) -> Any:
     return registry.create("teacher", Spec.parse(spec), device=_settings.device)
 
 
@@ -134,7 +139,7 @@ def search_memory(memory: int) -> int:
 
 def release_teachers() -> None:
     """Forget the teachers: no stage after the embed stage needs them."""
-    teacher.cache_clear()
+    _loaded.cache_clear()
     _batches.clear()
 
 

@@ -10,7 +10,7 @@ from labelgen import foreign
 from labelgen.errors import CorruptStoreError, DatasetError
 from labelgen.store.disk.atomic import FileFact, atomic_file
 from labelgen.store.disk.files import open_below
-from labelgen.store.layout import TABLES
+from labelgen.store.layout import ADDED_COLUMNS, TABLES
 from labelgen.types import Int64
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ _LEAST_BYTES, _ROW_BYTES, _EXPANSION = 64 << 20, 16 << 10, 256
 
 
 def write_frame(path: Path, frame: pl.DataFrame) -> FileFact:
-    """Write a table of the corpus. Its columns and types are those that `layout.TABLES` has for the file's name.
+    """Write a table of the corpus. Its columns and types are those that `layout.TABLES` has for the file's name, and
+    those of `layout.ADDED_COLUMNS` that hold a value.
 
     Equal frames give equal bytes under one version of pyarrow: types, row groups and compression are fixed.
 
@@ -181,7 +182,9 @@ def _arranged(name: str, frame: pl.DataFrame) -> pa.Table:
     import polars as pl
     import pyarrow as pa
 
-    schema = _schema(name)
+    empty = [column for column in ADDED_COLUMNS[name] if column in frame.columns and not frame[column].count()]
+    frame = frame.drop(empty)
+    schema = _schema(name, frame.columns)
     if set(frame.columns) != set(schema.names):
         raise DatasetError(
             f"wrong columns for {name}", found=", ".join(frame.columns), expected=", ".join(schema.names)
@@ -197,13 +200,14 @@ def _arranged(name: str, frame: pl.DataFrame) -> pa.Table:
         raise DatasetError(f"values that do not fit the columns of {name}", found=str(error)) from error
 
 
-def _schema(name: str) -> pa.Schema:
+def _schema(name: str, present: Sequence[str]) -> pa.Schema:
     import pyarrow as pa
 
     types = {"string": pa.string(), "uint32": pa.uint32()}
+    added = {column: kind for column, kind in ADDED_COLUMNS[name].items() if column in present}
     return pa.schema(
         [
             pa.field(column, types[kind.rstrip("?")], nullable=kind.endswith("?"))
-            for column, kind in TABLES[name].items()
+            for column, kind in {**TABLES[name], **added}.items()
         ]
     )

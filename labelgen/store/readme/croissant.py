@@ -65,7 +65,7 @@ def render_croissant(manifest: Manifest, checksums: Mapping[str, str]) -> dict[s
             _file_set(layout.EMBEDDINGS, manifest.generation, "float16 embedding rows, zarr v3"),
             _file_set(layout.NEIGHBORS, manifest.generation, "ids, scores and bounds of neighbour lists, zarr v3"),
         ],
-        "recordSet": [_record_set(kind, path) for kind, path in tables.items()],
+        "recordSet": [_record_set(manifest, kind, path) for kind, path in tables.items()],
     }
 
 
@@ -92,8 +92,11 @@ def _file_set(name: str, generation: int, description: str) -> dict[str, Any]:
     }
 
 
-def _record_set(kind: str, path: str) -> dict[str, Any]:
-    columns = layout.TABLES[path.rpartition("/")[2]]
+def _record_set(manifest: Manifest, kind: str, path: str) -> dict[str, Any]:
+    name = path.rpartition("/")[2]
+    present = {"kind": bool(manifest.corpus.kinds), "group": bool(manifest.corpus.groups)}
+    added = {column: dtype for column, dtype in layout.ADDED_COLUMNS[name].items() if present[column]}
+    columns = {**layout.TABLES[name], **added}
     return {
         "@type": "cr:RecordSet",
         "@id": kind,

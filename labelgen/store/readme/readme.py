@@ -88,6 +88,7 @@ def render_readme(manifest: Manifest) -> str:
         _USE.format(**_example(manifest)),
         "## Splits",
         _table(("split", "images", "image rows"), splits),
+        *_kinds(manifest),
         "## Teachers",
         _table(("alias", "teacher", "rows of", "length"), teachers),
         *_trained(manifest),
@@ -99,6 +100,12 @@ def render_readme(manifest: Manifest) -> str:
         _about(corpus.about),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _kinds(manifest: Manifest) -> list[str]:
+    """A section on kinds of captions; nothing where they have none."""
+    rows = [(kind, f"{count:,}") for kind, count in manifest.corpus.kinds.items()]
+    return ["## Kinds of captions", _table(("kind", "captions"), rows)] if rows else []
 
 
 def _trained(manifest: Manifest) -> list[str]:

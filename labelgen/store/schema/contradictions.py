@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 from labelgen.store import layout
 from labelgen.store.disk.shards import shard_bytes
@@ -46,6 +47,13 @@ def _corpus(manifest: Manifest) -> Iterator[str]:
         yield f"the quarantine table is {quarantine.path!r}"
     if corpus.n_texts > corpus.n_captions:
         yield f"{corpus.n_texts} distinct texts of {corpus.n_captions} captions"
+    if corpus.kinds and sum(corpus.kinds.values()) != corpus.n_captions:
+        yield f"{sum(corpus.kinds.values())} captions have a kind or none, the corpus has {corpus.n_captions}"
+    borders = [0, *corpus.text_borders, corpus.n_texts]
+    if corpus.text_borders and any(after <= text for text, after in pairwise(borders)):
+        yield f"kinds begin at the texts {list(corpus.text_borders[:5])} of {corpus.n_texts}"
+    if corpus.groups > corpus.n_images:
+        yield f"{corpus.groups} groups of {corpus.n_images} images"
     listed = sum(row["count"] for row in quarantine.by_reason)
     if listed != quarantine.total:
         yield f"{quarantine.total} items are quarantined, {listed} by reason"

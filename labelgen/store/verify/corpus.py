@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -14,7 +15,7 @@ from labelgen.store.disk.parquet import iter_columns
 from labelgen.store.index import hash_ids
 from labelgen.store.manifest import Manifest
 from labelgen.store.verify.findings import ProblemList
-from labelgen.types import Bool, Modality
+from labelgen.types import UNSPECIFIED, Bool, Modality
 
 #: (modality, alias or None for every alias) -> rows that may lack an embedding.
 MissingRows: TypeAlias = Mapping[tuple[str, str | None], set[int]]
@@ -47,9 +48,11 @@ def may_be_missing(missing: MissingRows, modality: Modality, alias: str, count: 
 
 
 def check_corpus(root: Path, manifest: Manifest, found: ProblemList) -> None:
-    """Rows in order, counts, splits, owners of captions, hashes of ids."""
+    """Rows in order, counts, splits, owners of captions, kinds, groups, hashes of ids."""
     _check_images(root, manifest, found)
     _check_captions(root, manifest, found)
+    _check_kinds(root, manifest, found)
+    _check_groups(root, manifest, found)
     for kind in ("image", "caption"):
         hashes = _index(root, manifest, f"{kind}_hash")
         ordered = hashes.slice(0, len(hashes))
@@ -99,6 +102,29 @@ def _check_captions(root: Path, manifest: Manifest, found: ProblemList) -> None:
     _check_count(path, start, manifest.corpus.n_captions, found)
     if texts != manifest.corpus.n_texts:
         found.add(path, f"has {texts} distinct texts, the manifest counts {manifest.corpus.n_texts}")
+
+
+def _check_kinds(root: Path, manifest: Manifest, found: ProblemList) -> None:
+    if manifest.corpus.kinds:
+        counts = _counted(root, f"{manifest.corpus.path}/{layout.CAPTIONS}", "kind")
+        counts[UNSPECIFIED] = counts.pop(None, 0) + counts.get(UNSPECIFIED, 0)
+        if {kind: count for kind, count in counts.items() if count} != manifest.corpus.kinds:
+            found.add(f"{manifest.corpus.path}/{layout.CAPTIONS}", "has other kinds than the manifest counts")
+
+
+def _check_groups(root: Path, manifest: Manifest, found: ProblemList) -> None:
+    if manifest.corpus.groups:
+        groups = len(_counted(root, f"{manifest.corpus.path}/{layout.IMAGES}", "group").keys() - {None})
+        if groups != manifest.corpus.groups:
+            path = f"{manifest.corpus.path}/{layout.IMAGES}"
+            found.add(path, f"has {groups} groups, the manifest counts {manifest.corpus.groups}")
+
+
+def _counted(root: Path, path: str, column: str) -> Counter[str | None]:
+    counts = Counter[str | None]()
+    for piece in iter_columns(root / path, (column,), below=root):
+        counts.update(piece[column])
+    return counts
 
 
 def _check_ids(root: Path, manifest: Manifest, kind: str, ids: list[str], start: int, *, found: ProblemList) -> None:
