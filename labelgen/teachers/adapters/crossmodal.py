@@ -31,6 +31,8 @@ class CrossModal:
         self.notes = tuple(dict.fromkeys(note for side in sides for note in getattr(side, "notes", ())))
         self.dim = text.dim
         self.text_block, self.image_block, self.image_batch = text.text_block, image.image_block, image.image_batch
+        self.text_batch = getattr(text, "text_batch", 0)
+        self.runtime = str(getattr(image, "runtime", "torch"))
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         return self._text.encode_texts(texts)

@@ -13,8 +13,9 @@ from labelgen.fingerprint import canonical, fingerprint
 from labelgen.registry import unknown
 from labelgen.teachers.adapters.crossmodal import CrossModal
 from labelgen.teachers.adapters.vision import ImageTower, split
-from labelgen.teachers.base import Precision, TeacherInfo, described
+from labelgen.teachers.base import Precision, Runtime, TeacherInfo, described
 from labelgen.teachers.compute import Compute, unit
+from labelgen.teachers.compute.choice import with_runtime
 from labelgen.teachers.failures import foreign
 from labelgen.teachers.identity import settings, tokenizer_digest
 from labelgen.teachers.probe import probe_texts
@@ -38,6 +39,7 @@ _ACTIVATIONS = ("LU", "Tanh", "Sigmoid", "Swish", "Mish")
         offline="with model='local-dir:folder', or pretrained='weights.pt'",
     )
 )
+@with_runtime
 def open_clip(
     *,
     model: str,
@@ -47,6 +49,7 @@ def open_clip(
     precision: Precision = "float32",
     batch: int = 32,
     block: int = 256,
+    runtime: Runtime = "torch",
     device: str = "cpu",
 ) -> CrossModal | ImageTower | TextTower:
     """A CLIP teacher.
@@ -56,13 +59,13 @@ def open_clip(
         pretrained: tag or weight file where `model` is a plain name. Random weights are not offered.
         side: `both` makes a cross-modal teacher; the other two use one tower.
         text: preprocessing step of the captions, see `labelgen.teachers.text`.
-        precision, batch, block, device: see `labelgen.teachers.compute.Compute`.
+        precision, batch, block, runtime, device: see `labelgen.teachers.compute.Compute`.
 
     Raises:
         TeacherError: the network cannot be loaded, or its activation is not the one the weights were trained with.
         UnknownNameError: an unknown side, text step or precision.
     """
-    compute = Compute(precision, batch, block, device)
+    compute = Compute(precision, batch, block, device, runtime)
     text_step(text)
     if side not in get_args(Side):
         raise unknown("side", str(side), get_args(Side))
@@ -103,10 +106,11 @@ class TextTower:
         facts: Mapping[str, Any],
     ) -> None:
         """`facts` are more facts of identity."""
-        self._forward, self._tokenise, self._compute = forward, tokenise, compute
-        self._step = text_step(text)
+        self._tokenise, self._compute, self.runtime = tokenise, compute, compute.runtime
+        self._step, self.notes = text_step(text), tuple[str, ...]()
         with foreign("the tokenizer of open_clip fails"):
             tokens = tokenise(list(PROBES))
+        self._forward = compute.forward(forward, lambda: [tokens[:2]])
         self._facts = {
             "weights": weights,
             "text": text,
@@ -114,15 +118,15 @@ class TextTower:
             "max_tokens": int(tokens.shape[1]),
             **facts,
         }
-        self.text_block = compute.block
+        self.text_block, self.text_batch = compute.block, compute.batch
         rows = probe_texts(
             lambda texts: self._encode(texts[: compute.batch]), "the text side of open_clip", compute.device
         )
         self.dim = int(rows.shape[1])
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
-        batches = range(0, len(texts), self._compute.batch)
-        rows = [self._encode(texts[start : start + self._compute.batch]) for start in batches]
+        starts = range(0, len(texts), self._compute.batch)
+        rows = self._compute.each(self._encode, [texts[start : start + self._compute.batch] for start in starts])
         return np.concatenate(rows) if rows else np.empty((0, self.dim), dtype=np.float32)
 
     def identity(self) -> Mapping[str, Any]:

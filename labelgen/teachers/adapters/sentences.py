@@ -8,22 +8,26 @@ import re
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from labelgen.errors import MissingExtraError, TeacherError, requires, shown, some
 from labelgen.fingerprint import canonical, fingerprint
 from labelgen.registry import unknown
-from labelgen.teachers.base import Precision, TeacherInfo, described
+from labelgen.teachers.base import Precision, Runtime, TeacherInfo, described
 from labelgen.teachers.checks import unit_rows
-from labelgen.teachers.compute import Compute
+from labelgen.teachers.compute import Compute, unit
+from labelgen.teachers.compute.choice import with_runtime
 from labelgen.teachers.failures import foreign, require_least
 from labelgen.teachers.identity import file_settings, tokenizer_digest
 from labelgen.teachers.probe import probe_texts
 from labelgen.teachers.text import PROBES, text_step
 from labelgen.teachers.weights import loading, reported, weight_hash, without_bars
 from labelgen.types import Float32, Modality
+
+if TYPE_CHECKING:
+    import torch
 
 #: Releases before this one ran the Python files of a local model folder unconditionally.
 _LEAST = 6
@@ -39,6 +43,7 @@ _SETTINGS = ("config.json", "*tokenizer_config.json", "sentence_*_config.json")
         offline="with a local folder",
     )
 )
+@with_runtime
 def sbert(
     *,
     model: str,
@@ -48,6 +53,7 @@ def sbert(
     precision: Precision = "float32",
     batch: int = 32,
     block: int = 2048,
+    runtime: Runtime = "torch",
     device: str = "cpu",
 ) -> SentenceTower:
     """A text teacher.
@@ -58,7 +64,7 @@ def sbert(
         prompt: what comes before every text: the name of a prompt that the model lists, or a text such as `query: `;
             empty for none; otherwise the model's default prompt, if it has one.
         max_tokens: longer texts are truncated to so many tokens; otherwise the model's own limit.
-        precision, batch, block, device: see `labelgen.teachers.compute.Compute`. The library sorts
+        precision, batch, block, runtime, device: see `labelgen.teachers.compute.Compute`. The library sorts
             the texts of a block by length, so that a batch has little padding: against one call for all of Flickr30k's
             captions blocks of 1,024 / 2,048 / 4,096 cost 2.6 / 1.4 / 0.7 % more tokens.
 
@@ -66,7 +72,7 @@ def sbert(
         TeacherError: the model cannot be loaded, lacks weights, or gives other rows when it encodes a text again.
         UnknownNameError: an unknown text step or precision, or a prompt that the model does not list.
     """
-    compute = Compute(precision, batch, block, device)
+    compute = Compute(precision, batch, block, device, runtime)
     return load_sentences(model, text=text, compute=compute, prompt=prompt, max_tokens=max_tokens)
 
 
@@ -95,7 +101,9 @@ class SentenceTower:
         with foreign("sentence-transformers cannot describe the model"):
             self._facts = {"text": text, **_facts(model, prompt), **(facts or {})}
         self._model = compute.place(model)
-        self.text_block, self.notes = compute.block, tuple(notes)
+        self._passes = _Passes(self._model, compute, prompt) if compute.runtime == "openvino" else None
+        self.text_block, self.text_batch, self.notes = compute.block, compute.batch, tuple(notes)
+        self.runtime = compute.runtime
         self.dim = int(probe_texts(self._encode, "the text teacher", compute.device).shape[1])
 
     def with_text(self, text: str) -> SentenceTower:
@@ -114,6 +122,8 @@ class SentenceTower:
 
     def _encode(self, texts: list[str]) -> Float32:
         with self._compute.running(self._advice(texts)):
+            if self._passes is not None:
+                return self._passes.encode(texts)
             rows: Float32 = self._model.encode(
                 texts,
                 prompt=self._prompt,
@@ -133,6 +143,79 @@ class SentenceTower:
             f"{'texts of any length' if limit is None else f'{limit:,} tokens'}: if its network has fewer positions, "
             "give their number as max_tokens="
         )
+
+
+class _Sentences:
+    """Tensors of tokens -> sentence embeddings [b, dim], by all modules of a model."""
+
+    def __init__(self, model: Any, features: Mapping[str, Any]) -> None:
+        self.model = model
+        self.names = [name for name, value in features.items() if hasattr(value, "detach")]
+        self._constant = {name: value for name, value in features.items() if name not in self.names}
+
+    def __call__(self, *tensors: torch.Tensor) -> torch.Tensor:
+        made = self.model({**self._constant, **dict(zip(self.names, tensors, strict=True))})
+        features: torch.Tensor = made["sentence_embedding"]
+        return features
+
+
+class _Passes:
+    """The forward passes of `SentenceTransformer.encode`, several at once, by a compiled network.
+
+    Texts are sorted by length like there, the longest first; a batch is tokenised in the thread that runs it.
+    """
+
+    def __init__(self, model: Any, compute: Compute, prompt: str | None) -> None:
+        self._model, self._compute = model, compute
+        self._prompt = model.prompts.get(model.default_prompt_name) if prompt is None else prompt
+        call = _Sentences(model, self._features(["a man in blue", "two children watch from the street"]))
+        self._names, self._limits = call.names, _limits(model)
+        example = self._features(["one dog runs", "a red boat waits in the quiet harbour at night"])
+        self._forward = compute.forward(call, lambda: [example[name] for name in call.names], dynamic=(0, 1))
+        model.to("meta")  # only its tokenizer is still used
+
+    def encode(self, texts: Sequence[str]) -> Float32:
+        """Unit rows [len(texts), dim] in the order of the texts."""
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        size = self._compute.batch
+        batches = [[texts[place] for place in order[start : start + size]] for start in range(0, len(order), size)]
+        sorted_rows = np.concatenate(self._compute.each(self._rows, batches))
+        rows = np.empty_like(sorted_rows)
+        rows[order] = sorted_rows
+        return rows
+
+    def _rows(self, texts: list[str]) -> Float32:
+        features = self._features(texts)
+        self._refuse_beyond(features)
+        made = self._forward(*(features[name] for name in self._names))
+        return unit(made[:, : self._model.truncate_dim])
+
+    def _features(self, texts: list[str]) -> Mapping[str, Any]:
+        features: Mapping[str, Any] = self._model.preprocess(texts, prompt=self._prompt)
+        return features
+
+    def _refuse_beyond(self, features: Mapping[str, Any]) -> None:
+        """Refuse tokens that the tables of the network do not have: torch would, OpenVINO reads zeros."""
+        ids, (positions, vocabulary) = features.get("input_ids"), self._limits
+        if ids is None or not ids.numel():
+            return
+        if positions and ids.ndim == 2 and ids.shape[1] > positions:
+            raise IndexError(f"a text of {ids.shape[1]:,} tokens, and the network has {positions:,} positions")
+        if vocabulary and not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary:
+            raise IndexError(f"token {int(ids.max())}, and the network knows {vocabulary:,}")
+
+
+def _limits(model: Any) -> tuple[int, int]:
+    """Number of positions and of tokens that the network of a model has; 0 where it has no table of them."""
+    positions = vocabulary = 0
+    for name, part in model.named_modules():
+        size, last = int(getattr(part, "num_embeddings", 0) or 0), name.rpartition(".")[2]
+        if last in ("position_embeddings", "position_embedding", "wpe"):
+            # Families with a padding index begin to count behind it.
+            positions = size - (0 if part.padding_idx is None else part.padding_idx + 1)
+        elif last in ("word_embeddings", "token_embedding", "embed_tokens", "wte"):
+            vocabulary = size
+    return positions, vocabulary
 
 
 def load_sentences(

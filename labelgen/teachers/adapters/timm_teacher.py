@@ -7,8 +7,9 @@ from typing import Any
 
 from labelgen.errors import TeacherError, requires, shown, some
 from labelgen.teachers.adapters.vision import ImageTower, split
-from labelgen.teachers.base import Precision, TeacherInfo, described
+from labelgen.teachers.base import Precision, Runtime, TeacherInfo, described
 from labelgen.teachers.compute import Compute
+from labelgen.teachers.compute.choice import with_runtime
 from labelgen.teachers.identity import file_settings, settings
 from labelgen.teachers.weights import loading, unused_notes, weight_hash
 
@@ -21,6 +22,7 @@ from labelgen.teachers.weights import loading, unused_notes, weight_hash
         offline="with checkpoint='weights.safetensors', or model='local-dir:folder'",
     )
 )
+@with_runtime
 def timm(
     *,
     model: str,
@@ -28,6 +30,7 @@ def timm(
     precision: Precision = "float32",
     batch: int = 32,
     block: int = 256,
+    runtime: Runtime = "torch",
     device: str = "cpu",
 ) -> ImageTower:
     """An image teacher.
@@ -36,13 +39,13 @@ def timm(
         model: timm's name (`vit_base_patch14_dinov2.lvd142m`), `hf-hub:owner/name` or `local-dir:folder`.
         checkpoint: file with the weights (.safetensors, .pth); otherwise those that timm knows for `model`. Random
             weights are not offered: another process would draw others.
-        precision, batch, block, device: see `labelgen.teachers.compute.Compute`.
+        precision, batch, block, runtime, device: see `labelgen.teachers.compute.Compute`.
 
     Raises:
         TeacherError: the network or its weights cannot be loaded.
         UnknownNameError: an unknown precision.
     """
-    compute = Compute(precision, batch, block, device)
+    compute = Compute(precision, batch, block, device, runtime)
     with requires("timm", "build", f"the image teacher {model!r}"):
         import timm as library
         import torch

@@ -8,8 +8,9 @@ from labelgen.errors import TeacherError, requires
 from labelgen.fingerprint import canonical
 from labelgen.registry import unknown
 from labelgen.teachers.adapters.vision import ImageTower
-from labelgen.teachers.base import Precision, TeacherInfo, described
+from labelgen.teachers.base import Precision, Runtime, TeacherInfo, described
 from labelgen.teachers.compute import Compute
+from labelgen.teachers.compute.choice import with_runtime
 from labelgen.teachers.identity import settings
 from labelgen.teachers.weights import Checkpoint, loading, weight_hash, without_bars
 
@@ -27,6 +28,7 @@ Pool: TypeAlias = Literal["default", "cls", "mean"]
         offline="with a local folder",
     )
 )
+@with_runtime
 def transformers(
     *,
     model: str,
@@ -34,6 +36,7 @@ def transformers(
     precision: Precision = "float32",
     batch: int = 32,
     block: int = 256,
+    runtime: Runtime = "torch",
     device: str = "cpu",
 ) -> ImageTower:
     """An image teacher.
@@ -43,14 +46,14 @@ def transformers(
         pool: `default`: the image features of a dual encoder (CLIP, SigLIP); else the network's pooled output where the
             checkpoint holds its weights; else the class token. `cls`: the class token. `mean`: the mean of all tokens
             but registers.
-        precision, batch, block, device: see `labelgen.teachers.compute.Compute`.
+        precision, batch, block, runtime, device: see `labelgen.teachers.compute.Compute`.
 
     Raises:
         TeacherError: the network cannot be loaded, its checkpoint lacks weights, it has not what `pool` takes, or it
             gives other rows when it encodes an image again.
         UnknownNameError: an unknown precision or pool.
     """
-    compute = Compute(precision, batch, block, device)
+    compute = Compute(precision, batch, block, device, runtime)
     if pool not in get_args(Pool):
         raise unknown("pool", str(pool), get_args(Pool))
     with requires("transformers", "build", f"the image teacher {model!r}"):

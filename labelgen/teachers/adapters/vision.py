@@ -17,7 +17,7 @@ from labelgen.errors import TeacherError
 from labelgen.fingerprint import canonical
 from labelgen.teachers.compute import Compute, unit
 from labelgen.teachers.failures import foreign
-from labelgen.teachers.probe import probe_images
+from labelgen.teachers.probe import pictures, probe_images
 from labelgen.types import Float32, Modality
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ class ImageTower:
         notes: sentences for the user of the build.
 
     Raises:
-        TeacherError: the network does not give one vector per image, or other rows for the same image again.
+        TeacherError: the network does not give one vector per image, or other rows for the same image again; or
+            OpenVINO cannot run it.
     """
 
     modalities: frozenset[Modality] = frozenset({"image"})
@@ -82,8 +83,9 @@ class ImageTower:
         facts: Mapping[str, Any],
         notes: Sequence[str] = (),
     ) -> None:
-        self._forward, self._prepare, self._scaling = forward, prepare, scaling
-        self._compute, self._facts, self.notes = compute, facts, tuple(notes)
+        self._prepare, self._scaling = prepare, scaling
+        self._compute, self._facts, self.notes, self.runtime = compute, facts, tuple(notes), compute.runtime
+        self._forward = compute.forward(forward, self._example)
         self.image_block, self.image_batch = compute.block, compute.batch
         self.dim = self._probe()
 
@@ -101,13 +103,22 @@ class ImageTower:
         return {**self._facts, "max_aspect": MAX_ASPECT, "compute": canonical(self._compute), "dim": self.dim}
 
     def _features(self, prepared: Sequence[Any]) -> torch.Tensor:
+        with self._compute.running():
+            return self._forward(self._pixels(prepared))
+
+    def _pixels(self, prepared: Sequence[Any]) -> torch.Tensor:
+        """Floats [b, 3, h, w] on the device, as the network takes them."""
         import torch
 
-        with self._compute.running():
-            batch = torch.from_numpy(np.stack([np.asarray(item) for item in prepared])).to(self._compute.device)
-            if self._scaling is not None:
-                batch = self._scaling(batch.permute(0, 3, 1, 2))
-            return self._forward(batch.to(dtype=self._compute.dtype, memory_format=torch.channels_last))
+        batch = torch.from_numpy(np.stack([np.asarray(item) for item in prepared])).to(self._compute.device)
+        if self._scaling is not None:
+            batch = self._scaling(batch.permute(0, 3, 1, 2))
+        return batch.to(dtype=self._compute.dtype, memory_format=torch.channels_last)
+
+    def _example(self) -> list[torch.Tensor]:
+        """Two pictures of noise, which a network is traced with."""
+        with foreign("the preprocessing of the image teacher fails on a picture of noise"):
+            return [self._pixels([self.prepare_image(picture) for picture in pictures()[:2]])]
 
     def _probe(self) -> int:
         """Length of a row, read off rows of noise: no library says it the same way for all of its models."""

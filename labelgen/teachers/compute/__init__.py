@@ -1,16 +1,18 @@
-"""Execution of a network: device, precision, batch and block, validated here for every adapter of torch."""
+"""Execution of a network: device, precision, batch, block and runtime, validated here for every adapter of torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from labelgen.errors import TeacherError
-from labelgen.fingerprint import TRANSIENT
+from labelgen.fingerprint import ADDED, TRANSIENT
 from labelgen.registry import unknown
-from labelgen.teachers.base import Precision
+from labelgen.teachers.base import Precision, Runtime
 from labelgen.teachers.failures import first_line, foreign, require_least
 
 if TYPE_CHECKING:
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Network = TypeVar("Network", bound=torch.nn.Module)
+
+_Item, _Made = TypeVar("_Item"), TypeVar("_Made")
+_RUNTIMES: tuple[Runtime, ...] = ("torch", "openvino")
+#: Requests at once that a caller allows; 0 for as many as torch has threads.
+_allowed: ContextVar[int] = ContextVar("labelgen_requests", default=0)
 
 
 @dataclass(frozen=True)
@@ -29,15 +36,22 @@ class Compute:
         batch: items in one forward pass.
         block: items in one call (for texts) or task (for images). Batch and block decide which items share a forward
             pass, and with that the last bits of a row: they belong to the teacher's identity.
-        device: any device string that torch knows; not part of the identity.
+        device: any device string that torch knows; not part of the identity. OpenVINO always runs on the CPU.
+        runtime: `torch` or `openvino`. It decides the last bits of a row, and belongs to the identity (identities
+            without it are those of torch).
     """
 
     precision: Precision
     batch: int
     block: int
     device: str = field(default="cpu", metadata=TRANSIENT)
+    runtime: Runtime = field(default="torch", metadata=ADDED)
 
     def __post_init__(self) -> None:
+        if self.runtime not in _RUNTIMES:
+            raise unknown("runtime of a network", str(self.runtime), _RUNTIMES)
+        if self.runtime == "openvino":
+            object.__setattr__(self, "device", "cpu")
         if self.precision not in get_args(Precision):
             raise unknown("precision", str(self.precision), get_args(Precision))
         require_least("batch", self.batch)
@@ -45,9 +59,11 @@ class Compute:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Type of weights and inputs in torch; OpenVINO rounds float32 ones itself."""
         import torch
 
-        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        reduced = self.precision == "bfloat16" and self.runtime == "torch"
+        return torch.bfloat16 if reduced else torch.float32
 
     def place(self, network: Network) -> Network:
         """The frozen network on its device, in its precision.
@@ -65,6 +81,41 @@ class Compute:
                 expected="a device of this machine, for example cpu, cuda or cuda:1",
                 todo="run with --device cpu",
             ) from error
+
+    def forward(
+        self,
+        call: Callable[..., torch.Tensor],
+        example: Callable[[], Sequence[torch.Tensor]],
+        dynamic: Sequence[int] = (0,),
+    ) -> Callable[..., torch.Tensor]:
+        """A forward pass of a placed network: `call` itself with torch, else the compiled network of OpenVINO.
+
+        Args:
+            call: tensors -> features [b, dim].
+            example: makes the tensors that `call` is traced with; not called with torch.
+            dynamic: axes of the inputs whose length varies from call to call.
+
+        Raises:
+            RuntimeRefusedError, MissingExtraError: see `OpenVinoNetwork`.
+        """
+        if self.runtime == "torch":
+            return call
+        import torch
+
+        from labelgen.teachers.compute.openvino_network import OpenVinoNetwork
+
+        streams = max(1, torch.get_num_threads())
+        return OpenVinoNetwork(call, example(), dynamic=dynamic, precision=self.precision, streams=streams)
+
+    def each(self, function: Callable[[_Item], _Made], items: Sequence[_Item]) -> list[_Made]:
+        """`function` of every item, in order; with OpenVINO several requests at once (see `requests_at_once`)."""
+        import torch
+
+        threads = _allowed.get() or torch.get_num_threads()
+        if self.runtime == "torch" or threads == 1 or len(items) < 2:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(min(threads, len(items)), thread_name_prefix="labelgen-request") as pool:
+            return list(pool.map(function, items))
 
     @contextmanager
     def running(self, todo: str = "") -> Iterator[None]:
@@ -88,6 +139,16 @@ class Compute:
         finally:
             for place, allowed in zip(places, before, strict=True):
                 place.allow_tf32 = allowed
+
+
+@contextmanager
+def requests_at_once(count: int) -> Iterator[None]:
+    """Let `Compute.each` run so many requests at once in the block; the rows do not depend on it."""
+    token = _allowed.set(count)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
 
 
 def unit(features: torch.Tensor) -> NDArray[Any]:

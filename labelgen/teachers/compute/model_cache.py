@@ -1,0 +1,130 @@
+"""Converted networks and verdicts on them in the user's cache folder; a store never holds or names them.
+
+A converted network is found by what it was made of: classes, settings and weights of the network, shapes, versions of
+the libraries. Its bytes are compared with their digests before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labelgen.errors import LabelgenError
+from labelgen.fingerprint import digest_file, fingerprint
+from labelgen.teachers.objects.describe import describe
+from labelgen.teachers.packages import cache_folder
+
+if TYPE_CHECKING:
+    import torch
+
+#: Raised when the conversion or the probe changes.
+_FORMAT = 1
+#: So many converted networks are kept, the last used ones.
+_KEPT = 12
+_LIBRARIES = ("torch", "torchvision", "transformers", "sentence-transformers", "timm", "open_clip_torch", "openvino")
+_FILES = ("model.xml", "model.bin")
+
+
+def key_of(call: Any, example: Sequence[torch.Tensor], dynamic: Sequence[int], runtime: str) -> str:
+    """Identity of a converted network, empty where the network cannot be described: then it is not kept."""
+    shapes = [[str(tensor.dtype), *tensor.shape] for tensor in example]
+    try:
+        return fingerprint([_FORMAT, describe(call), shapes, list(dynamic), runtime, _here()])
+    except (LabelgenError, OSError, RuntimeError, TypeError, ValueError, AttributeError):
+        return ""
+
+
+def read_or_convert(core: Any, key: str, convert: Callable[[], Any]) -> Any:
+    """The `openvino.Model` of a key from the cache, else the converted one, which is kept."""
+    folder = cache_folder() / "openvino" / key
+    if not key:
+        return convert()
+    if not _is_whole(folder):
+        model = convert()
+        if not _kept(model, folder):
+            return model
+    return core.read_model(folder / _FILES[0])
+
+
+def verdict_key(identity: Any) -> str:
+    """Identity of a verdict on a teacher: its rows and the libraries and processor that make them."""
+    return fingerprint([_FORMAT, identity, _here(), platform.machine(), _processor()])
+
+
+def is_proven(key: str) -> bool:
+    """Whether the teacher of a key agreed with torch on this machine before."""
+    return (cache_folder() / "openvino" / f"{key}.agrees").is_file()
+
+
+def remember_proven(key: str) -> None:
+    """Keep a verdict; where the cache cannot be written, the next process compares again."""
+    try:
+        path = cache_folder() / "openvino" / f"{key}.agrees"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError:
+        return
+
+
+def _here() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    """Vector units of the processor, by which kernels are chosen."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        expected = json.loads((folder / "digests.json").read_text(encoding="utf-8"))
+        whole = expected == [digest_file(folder / name) for name in _FILES]
+        if whole:
+            os.utime(folder)
+        return whole
+    except (OSError, ValueError):
+        return False
+
+
+def _kept(model: Any, folder: Path) -> bool:
+    """Write beside `folder`, then rename: another process sees all of it or nothing. False where that fails."""
+    import openvino
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing.", ignore_cleanup_errors=True) as work:
+            fresh = Path(work) / "fresh"
+            fresh.mkdir()
+            openvino.save_model(model, fresh / _FILES[0], compress_to_fp16=False)
+            digests = [digest_file(fresh / name) for name in _FILES]
+            (fresh / "digests.json").write_text(json.dumps(digests), encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+            if not folder.exists():
+                fresh.rename(folder)
+        _forget_oldest(folder.parent)
+    except (OSError, RuntimeError):  # a full or foreign folder; another process was first
+        pass
+    return _is_whole(folder)
+
+
+def _forget_oldest(parent: Path) -> None:
+    kept = sorted((path for path in parent.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    for path in kept[:-_KEPT]:
+        shutil.rmtree(path, ignore_errors=True)
