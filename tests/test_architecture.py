@@ -111,6 +111,7 @@ LIBRARIES: dict[str, set[str]] = {
     "jsonschema": {"store/schema/validation.py"},
     "narwhals": {"corpus/in_memory/rows.py"},
     "open_clip": {"teachers/adapters/open_clip_teacher.py", "loader/frameworks/open_clip_loss.py"},
+    "openvino": {"teachers/compute/openvino_network.py", "teachers/compute/model_cache.py"},
     "packaging": {"cli/checks.py"},
     "PIL": {
         *("corpus/photos/photos.py", "corpus/photos/pixels.py", "testing/teachers.py"),

@@ -20,6 +20,7 @@ from labelgen.stages.ingest.compare import compare_sources
 from labelgen.stages.ingest.ingest import refuse_missing_root
 from labelgen.stages.plan.change import Change, merged, removed, resolve_drop
 from labelgen.stages.plan.check_names import check_names
+from labelgen.stages.plan.runtimes import as_written
 from labelgen.stages.report import BuildReport, report_of
 from labelgen.stages.running import cleanup, lock
 from labelgen.stages.running.inventory import refuse_foreign
@@ -178,10 +179,12 @@ def build_config(
             if drop:
                 raise ConfigError("there is no sealed store to drop from", found=str(root), todo="leave --drop out")
             refuse_missing_root(config.dataset)
+            config = as_written(config, root, None, fresh=fresh or discard)
         else:
             if discard:
                 cleanup.remove_all_but(root, sealed)
             begun = lock.read_pending(root) if drop else None
+            config = as_written(config, root, sealed, fresh=False)
             change = resolve_drop(sealed, drop, done=begun["identity"].get("drop", ()) if begun else ())
             config = _changed_recipe(root, sealed, config, change, update=update)
             if not lock.changed_fields(sealed, config) and not change.paths:
@@ -201,7 +204,8 @@ def run(work: Build) -> Manifest:
     begun = (root / layout.PENDING).exists()
     try:
         with PeakMeter(tree=True) as meter:
-            manifest = seal(root, work.config, work.run(executor, meter), work.sealed)
+            built = work.run(executor, meter)
+            manifest = seal(root, work.config, built, work.sealed)  # the config has the runtimes that were found
     except BaseException:
         if work.sealed is not None and not begun:
             cleanup.forget_change(root, work.sealed)

@@ -8,7 +8,7 @@ old manifest are reused, others are added beside them, and files that the new ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from labelgen.config import BuildConfig, DatasetConfig
 from labelgen.errors import StoreMismatchError
 from labelgen.executors.base import Executor
 from labelgen.progress import Listener
+from labelgen.specs import Spec
 from labelgen.stages.ingest.corpus_source import Ingest, Ingested
 from labelgen.stages.model.facts import CorpusFacts, TeacherFacts
 from labelgen.stages.model.lists import ListSpec
 from labelgen.stages.plan.build_plan import EmbeddingPlan, ProductPlan, embedding_plans, measure_tasks, product_plans
 from labelgen.stages.plan.change import NO_CHANGE, Change, generation_after, lists_after
 from labelgen.stages.plan.embed_steps import embed
+from labelgen.stages.plan.runtimes import runtimes_of
 from labelgen.stages.plan.sealed import refuse_damage
 from labelgen.stages.plan.search_steps import SearchSteps
 from labelgen.stages.running import cleanup, inventory, lock
@@ -83,6 +85,8 @@ class Build:
         read = ingest.read()
         with executor as runner.executor:
             teachers = self._describe(runner)
+            if not begun:
+                self._resolve(pending, teachers)
             self._begin(runner, begun)
             looking = {facts.alias for facts in teachers if "image" in facts.modalities and facts.kind == "content"}
             ingested = ingest.ingest(read, looking)
@@ -103,7 +107,8 @@ class Build:
 
     def _pending(self) -> tuple[dict[str, Any], bool]:
         """The note of this work, and whether it was begun before; refuses other unfinished work. Writes nothing."""
-        here, identity = machine_class(), lock.work_identity(self.config, self.append, self.change.names)
+        here = machine_class(runtimes_of(self.config))
+        identity = lock.work_identity(self.config, self.append, self.change.names)
         changing = self.sealed is not None
         pending = None if self.fresh else lock.refuse_other_work(self.root, identity, changing=changing)
         if pending is None:
@@ -112,6 +117,14 @@ class Build:
         if lock.refuse_other_machine(self.root, pending, here, allowed=self.allow_other_machine):
             pending["machines"].append(here)
         return pending, True
+
+    def _resolve(self, pending: dict[str, Any], teachers: Sequence[TeacherFacts]) -> None:
+        """Write the runtimes that the description of the teachers found into the recipe, and into the note."""
+        found = {facts.alias: Spec.parse(facts.spec) for facts in teachers}
+        self.config = replace(self.config, teachers=found)
+        pending["recipe"] = self.config.to_dict()
+        pending["identity"] = lock.work_identity(self.config, self.append, self.change.names)
+        pending["machines"] = [machine_class(runtimes_of(self.config))]
 
     def _begin(self, runner: StageRunner, begun: bool) -> None:
         """Write the note of the work and the receipts of the teachers: from here on the folder is changed."""

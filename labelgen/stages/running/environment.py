@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Collection
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _LIBRARIES = (
     "numpy", "torch", "torchvision", "sentence-transformers", "transformers", "open_clip_torch", "timm", "pillow",
-    "zarr", "polars", "pyarrow", "dask",
+    "zarr", "polars", "pyarrow", "dask", "openvino",
 )  # fmt: skip
 #: The first of them can change the bytes of an embedding.
 _DECISIVE = _LIBRARIES[:8]
@@ -33,10 +34,10 @@ def machine() -> dict[str, str]:
     return {"system": platform.system(), "architecture": platform.machine(), "vector_units": _vector_units()}
 
 
-def machine_class() -> dict[str, str]:
-    """Facts that must be equal for a resume to give equal bytes."""
+def machine_class(runtimes: Collection[str] = ()) -> dict[str, str]:
+    """Facts that must be equal for a resume to give equal bytes; `runtimes` are libraries that run teachers."""
     installed = libraries()
-    return machine() | {name: installed[name] for name in _DECISIVE if name in installed}
+    return machine() | {name: installed[name] for name in (*_DECISIVE, *runtimes) if name in installed}
 
 
 def _vector_units() -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from labelgen import given, registry
 from labelgen.specs import Spec
 from labelgen.stages.running.memory import PeakMeter, anonymous_bytes
+from labelgen.types import Modality
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ LARGE_BATCH_BYTES = 10**9
 
 _settings = WorkerSettings()
 #: Teachers whose batches were measured, with the highest memory of this process and the memory of a batch.
-_batches: dict[int, tuple[Any, int, int]] = {}
+_batches: dict[tuple[int, Modality], tuple[Any, int, int]] = {}
+#: Teachers by a spec that was found when they were loaded: `auto` became one of the runtimes.
+_remembered: dict[str, Any] = {}
 
 
 def settings() -> WorkerSettings:
@@ -76,7 +79,14 @@ def _set_threads(threads: int) -> int:
 def teacher(spec: str) -> Any:
     """The teacher of a spec on this worker's device, loaded once a process; or the object that the caller gives."""
     found = given.find(spec)
-    return _loaded(spec) if found is None else found.make(_settings.device)
+    if found is not None:
+        return found.make(_settings.device)
+    return _remembered[spec] if spec in _remembered else _loaded(spec)
+
+
+def remember(spec: str, teacher: Any) -> None:
+    """Use a loaded teacher for another spec of the same meaning."""
+    _remembered[spec] = teacher
 
 
 @lru_cache(maxsize=4)
@@ -105,27 +115,27 @@ def one_thread_a_pass() -> Iterator[AbstractContextManager[Any]]:
         _set_threads(before)
 
 
-def needs_measuring(teacher: Any) -> bool:
+def needs_measuring(teacher: Any, modality: Modality) -> bool:
     """Whether the memory of a batch of a teacher is unknown, and the budget small enough for it to matter."""
-    if _settings.threads <= 1 or id(teacher) in _batches:
+    if _settings.threads <= 1 or (id(teacher), modality) in _batches:
         return False
     return _settings.memory < anonymous_bytes() + _settings.threads * LARGE_BATCH_BYTES
 
 
 @contextmanager
-def measuring(teacher: Any) -> Iterator[None]:
+def measuring(teacher: Any, modality: Modality) -> Iterator[None]:
     """Measure the memory of the batch that is encoded in the block, with nothing else running."""
     before = anonymous_bytes()
     with PeakMeter(seconds=0.01) as meter:
         yield
-    _batches[id(teacher)] = (teacher, meter.peak_bytes, max(1, meter.peak_bytes - before))
+    _batches[id(teacher), modality] = (teacher, meter.peak_bytes, max(1, meter.peak_bytes - before))
 
 
-def batches_at_once(teacher: Any) -> int:
+def batches_at_once(teacher: Any, modality: Modality) -> int:
     """Number of batches of a teacher to encode at once: one a thread, or as many as fit into the memory."""
-    if id(teacher) not in _batches:
+    if (id(teacher), modality) not in _batches:
         return max(1, _settings.threads)
-    _, peak, batch = _batches[id(teacher)]
+    _, peak, batch = _batches[id(teacher), modality]
     return max(1, min(_settings.threads, 1 + (_settings.memory - peak) // batch))
 
 
@@ -140,6 +150,7 @@ def search_memory(memory: int) -> int:
 def release_teachers() -> None:
     """Forget the teachers: no stage after the embed stage needs them."""
     _loaded.cache_clear()
+    _remembered.clear()
     _batches.clear()
 
 

@@ -23,13 +23,15 @@ from labelgen.fingerprint import canonical
 from labelgen.specs import Spec
 from labelgen.stages.model import tables
 from labelgen.stages.model.part_files import BlockRanges, part_path, read_part, write_part
+from labelgen.stages.plan.runtimes import AUTO, spec_of_runtime
 from labelgen.stages.running import worker
 from labelgen.stages.running.task import Output, TaskResult
 from labelgen.store import layout
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.disk.shards import write_shard
-from labelgen.teachers.base import ImageTeacher, KeyedTeacher
+from labelgen.teachers.base import ImageTeacher, KeyedTeacher, TextTeacher
 from labelgen.teachers.checks import check_not_constant, check_rows, normalise
+from labelgen.teachers.compute import requests_at_once
 from labelgen.teachers.failures import foreign
 from labelgen.teachers.probe import check_repeatable
 from labelgen.teachers.trained import TrainedTeacher
@@ -46,10 +48,15 @@ def describe(root: Path, *, spec: str, alias: str) -> TaskResult:
 def describe_teacher(spec: str, alias: str) -> dict[str, Any]:
     """Load a teacher and describe it, so that changed weights under the same name are noticed.
 
+    The spec in the facts has the runtime that `auto` was resolved to.
+
     Raises:
         TeacherError: it cannot be loaded, or gives other rows when it encodes the same items again.
     """
     teacher = worker.teacher(spec)
+    if Spec.parse(spec).arguments.get("runtime") == AUTO:
+        spec = str(spec_of_runtime(Spec.parse(spec), getattr(teacher, "runtime", "torch")))
+        worker.remember(spec, teacher)
     check_repeatable(teacher, f"teacher {spec}", worker.settings().device)
     kind = "keyed" if isinstance(teacher, KeyedTeacher) else "content"
     kind = "trained" if isinstance(teacher, TrainedTeacher) else kind
@@ -76,9 +83,23 @@ def embed_texts(root: Path, *, corpus: str, spec: str, alias: str, start: int, s
     teacher = worker.teacher(spec)
     texts = tables.distinct_texts(root / corpus)[start:stop]
     with foreign(f"teacher {spec} fails on the texts {start} to {stop - 1}"):
-        rows = teacher.encode_texts(texts)
+        rows = _encoded_texts(teacher, texts)
     unit = checked_units(rows, np.ones(len(rows), bool), [repr(text[:60]) for text in texts], spec, teacher.dim)
     return TaskResult((write_part(root, part_path(alias, "text", block), unit),))
+
+
+def _encoded_texts(teacher: TextTeacher, texts: Sequence[str]) -> Float32:
+    """Rows of a block. A teacher that encodes several batches at once runs as many as the memory of this worker holds.
+
+    Where that is small, the longest texts are encoded alone first and measured, once a teacher.
+    """
+    batch = int(getattr(teacher, "text_batch", 0))
+    if batch and worker.needs_measuring(teacher, "text"):
+        longest = sorted(texts, key=len)[-batch:]
+        with worker.measuring(teacher, "text"), requests_at_once(1):
+            teacher.encode_texts(longest)
+    with requests_at_once(worker.batches_at_once(teacher, "text")):
+        return teacher.encode_texts(texts)
 
 
 def embed_images(
@@ -217,12 +238,12 @@ def _encoded_batches(teacher: ImageTeacher, photos: Path, files: Sequence[str | 
     threads = worker.settings().threads
     with worker.one_thread_a_pass() as turn, ThreadPoolExecutor(threads, thread_name_prefix="labelgen-embed") as pool:
         try:
-            if worker.needs_measuring(teacher):
+            if worker.needs_measuring(teacher, "image"):
                 first = files[: next(starts, 0) + size]
-                with worker.measuring(teacher):
+                with worker.measuring(teacher, "image"):
                     encoded = pool.submit(_encode_batch, teacher, photos, first, turn).result()
                 yield encoded
-            at_once = worker.batches_at_once(teacher)
+            at_once = worker.batches_at_once(teacher, "image")
             for start in starts:
                 ahead.append(pool.submit(_encode_batch, teacher, photos, files[start : start + size], turn))
                 if len(ahead) > at_once - (at_once < threads):

@@ -29,7 +29,7 @@ TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 0.1}
 #: Verdicts of this process.
 _proven = set[str]()
 
-_WORDS = "a man in blue cleans the tall windows of an old house while two children watch from the wet street".split()
+_SENTENCE = "a man in blue cleans the tall windows of an old house while two children watch from the wet street "
 _SPECIAL = ("", "x", "Ünïcode 東京 🙂, and [MASK] <unk>!?", "A LOUD; punctuated -- line...\n\ttwo of them", "7" * 40)
 
 
@@ -115,7 +115,7 @@ def _agreeing(make: Callable[[Runtime], Any]) -> Any:
 
 
 def probe_rows(teacher: Any) -> dict[str, Float32]:
-    """Rows of texts and pictures of many lengths and contents, in batches of several sizes, by what they are rows of."""
+    """Rows of texts and pictures of many lengths, shapes and contents, in batches of several sizes, by their names."""
     made = dict[str, Float32]()
     if "text" in teacher.modalities:
         for count in (1, 4, 12):
@@ -129,7 +129,9 @@ def probe_rows(teacher: Any) -> dict[str, Float32]:
 
 def _texts(count: int) -> list[str]:
     """Texts of 0 to 300 words."""
-    sentences = [" ".join((_WORDS * 20)[n : n + words]) for n, words in enumerate((12, 1, 300, 2, 30, 7, 60))]
+    sentences = [
+        " ".join((_SENTENCE * 20).split()[n : n + words]) for n, words in enumerate((12, 1, 300, 2, 30, 7, 60))
+    ]
     return [*sentences[:3], *_SPECIAL, *sentences[3:]][:count]
 
 

@@ -148,7 +148,7 @@ def _converted(
 
 
 def _module(call: Callable[..., torch.Tensor]) -> torch.nn.Module:
-    """A module around `call` that knows the networks behind it: their weights would be copied as constants otherwise."""
+    """A module around `call` that holds the network behind it: its weights would be copied as constants otherwise."""
     import torch
 
     class Traced(torch.nn.Module):

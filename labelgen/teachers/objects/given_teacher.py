@@ -18,11 +18,14 @@ from labelgen.fingerprint import canonical, fingerprint
 from labelgen.registry import unknown
 from labelgen.specs import Spec
 from labelgen.teachers.adapters.crossmodal import CrossModal
-from labelgen.teachers.base import ImageTeacher, Precision, Teacher, TextTeacher
+from labelgen.teachers.base import ImageTeacher, Precision, Runtime, Teacher, TextTeacher
 from labelgen.teachers.compute import Compute
+from labelgen.teachers.compute.choice import choose
+from labelgen.teachers.compute.openvino_network import RuntimeRefusedError
 from labelgen.teachers.failures import foreign, reason_of
 from labelgen.teachers.objects.describe import UnclearError, describe, is_module
 from labelgen.teachers.objects.encoders import ObjectImages, ObjectTexts
+from labelgen.teachers.objects.spec import object_spec
 from labelgen.types import Modality
 
 #: `package.module:name`, perhaps with keyword literals.
@@ -42,9 +45,11 @@ class GivenTeacher:
         self._options, self._made = options, dict[str, Any]()
         # Found once, by the caller's process: in another one a class of a script has another name.
         self._facts = {"name": name, **_identity_facts(model, name, identity, options["preprocess"])}
-        found = self.make("cpu").identity()  # a wrong object is refused here, whether or not its identity is stated
+        made = self.make("cpu")  # a wrong object is refused here, whether or not its identity is stated
+        found, self.runtime = made.identity(), str(getattr(made, "runtime", "torch"))
+        options["runtime"] = self.runtime  # workers do not choose again
         stated = identity if isinstance(identity, str) else fingerprint(identity)[:16]
-        self.spec = Spec.of("object", identity=stated or fingerprint(canonical(found))[:16], name=name)
+        self.spec = object_spec(stated or fingerprint(canonical(found))[:16], name, self.runtime)
 
     @property
     def module(self) -> str:
@@ -54,7 +59,12 @@ class GivenTeacher:
     def make(self, device: str) -> Any:
         """The teacher on a torch device. Networks are copied: the caller's own stays as it is, and may be trained."""
         if device not in self._made:
-            self._made[device] = _made(self.model, self.modality, device, self._facts, **self._options)
+            options = {name: value for name, value in self._options.items() if name != "runtime"}
+            self._made[device] = choose(
+                lambda runtime: _made(self.model, self.modality, device, self._facts, runtime=runtime, **options),
+                self._options["runtime"],
+                device,
+            )
         return self._made[device]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -68,7 +78,7 @@ class GivenFactory(GivenTeacher):
         self.reference, self.alias = reference, alias
         made = _given(_called(reference), alias)
         self._inner: GivenTeacher | None = made
-        self.spec = Spec.of("object", identity=made.spec.arguments["identity"], name=reference)
+        self.spec = object_spec(made.spec.arguments["identity"], reference, made.runtime)
 
     @property
     def module(self) -> str:
@@ -100,6 +110,7 @@ def as_teacher(
     precision: Precision = "float32",
     batch: int = 0,
     block: int = 0,
+    runtime: Runtime = "torch",
     name: str = "",
 ) -> GivenTeacher:
     """A frozen encoder of the caller as a teacher, for `teachers=` of `build`, `plan`, `add`, `append` and `verify`.
@@ -117,6 +128,8 @@ def as_teacher(
         tokenizer: list of texts -> tokens that the module takes.
         precision: dtype of a torch module.
         batch, block: items of one forward pass, and of one task; they are part of the identity.
+        runtime: `torch`, `openvino`, or `auto`, which is one of them on this machine; of a torch module or a
+            SentenceTransformer. Part of the identity and of the spec.
         name: how messages and the recipe name it; the name of the class or function if empty.
 
     Returns:
@@ -146,6 +159,7 @@ def as_teacher(
         precision=precision,
         batch=batch,
         block=block,
+        runtime=runtime,
     )
 
 
@@ -231,6 +245,7 @@ def _made(
     precision: Precision,
     batch: int,
     block: int,
+    runtime: Runtime,
 ) -> Any:
     """The teacher of an object, by what kind of object it is."""
     kinds = {kind.__module__.partition(".")[0] + "." + kind.__name__ for kind in type(model).__mro__}
@@ -239,13 +254,15 @@ def _made(
     if "sentence_transformers.SentenceTransformer" in kinds:
         from labelgen.teachers.adapters.sentences import SentenceTower
 
-        compute = Compute(precision, batch or _TEXT_BATCH, block or _TEXT_BLOCK, device)
+        compute = Compute(precision, batch or _TEXT_BATCH, block or _TEXT_BLOCK, device, runtime)
         return SentenceTower(_copy(model), text="none", compute=compute, facts=facts)
     if is_module(model) and not (hasattr(model, "encode_texts") or hasattr(model, "encode_images")):
         from labelgen.teachers.objects.networks import network_teacher
 
-        compute = Compute(precision, batch or _TEXT_BATCH, block or _IMAGE_BLOCK, device)
+        compute = Compute(precision, batch or _TEXT_BATCH, block or _IMAGE_BLOCK, device, runtime)
         return network_teacher(_copy(model), preprocess, tokenizer, modality, compute, facts)
+    if runtime == "openvino":
+        raise RuntimeRefusedError(f"{facts['name']} is no torch module", "a torch module or a SentenceTransformer")
     return _encoder(model, modality, facts, batch, block)
 
 

@@ -7,7 +7,12 @@ from typing import Any
 from labelgen import given
 from labelgen.errors import TeacherError
 from labelgen.specs import Spec
-from labelgen.teachers.base import TeacherInfo, described
+from labelgen.teachers.base import Runtime, TeacherInfo, described
+
+
+def object_spec(identity: str, name: str, runtime: str) -> Spec:
+    """The spec of an object; torch is not written."""
+    return Spec.of("object", identity=identity, name=name, **({} if runtime == "torch" else {"runtime": runtime}))
 
 
 @described(
@@ -19,13 +24,13 @@ from labelgen.teachers.base import TeacherInfo, described
         extra="",
     )
 )
-def given_object(*, identity: str, name: str, device: str = "cpu") -> Any:
+def given_object(*, identity: str, name: str, runtime: Runtime = "torch", device: str = "cpu") -> Any:
     """The object behind a spec, where the caller of this process gave it.
 
     Raises:
         TeacherError: it was not given: a store does not hold it.
     """
-    spec = str(Spec.of("object", identity=identity, name=name))
+    spec = str(object_spec(identity, name, runtime))
     found = given.find(spec)
     if found is None:
         raise TeacherError(
