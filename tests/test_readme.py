@@ -33,6 +33,32 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text_of(page), re.DOTALL | re.MULTILINE)
 
 
+def write_own_data(folder: Path) -> None:
+    """20 photographs of the demo set with their captions, as the quickstart describes them."""
+    import polars as pl
+
+    from labelgen.corpus.adapters.demo import Demo
+
+    read = Demo(None).read()
+    assert read.photos is not None
+    files = {image.image_id: str(image.file) for image in list(read.images)[:20]}
+    rows = [
+        {"image_id": item.image_id, "file_name": files[item.image_id], "caption": item.text, "split": "train"}
+        for item in read.captions
+        if item.image_id in files
+    ]
+    folder.mkdir(parents=True)
+    pl.DataFrame(rows).write_csv(folder / "captions.csv")
+    (folder / "images").symlink_to(read.photos)
+
+
+def test_every_entrance_of_the_quickstart_is_short() -> None:
+    """At most ten lines an entrance; three from a frame to a gallery of false negatives."""
+    codes = blocks("docs/quickstart.md", "python")[:5]
+    assert [len([line for line in code.splitlines() if line.strip()]) <= 10 for code in codes] == [True] * 5
+    assert sum("frame" in code or "show(" in code for code in codes[1].splitlines()) == 3
+
+
 @pytest.mark.parametrize("page", RUN)
 def test_code_runs_on_the_demo_store(
     page: str, demo_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -40,6 +66,7 @@ def test_code_runs_on_the_demo_store(
     (tmp_path / "stores").mkdir()
     for name in ("demo", "mine"):
         (tmp_path / "stores" / name).symlink_to(demo_store)
+    write_own_data(tmp_path / "data" / "mine")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     found = blocks(page, "python")

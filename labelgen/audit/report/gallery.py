@@ -14,7 +14,7 @@ from labelgen.audit.report.findings import Finding, annotated_captions, findings
 from labelgen.audit.report.photos import photo_root, thumbnails
 from labelgen.audit.report.sections import Section
 from labelgen.store.disk.atomic import write_atomic
-from labelgen.store.reader import Store
+from labelgen.store.reader import Store, as_store
 
 if TYPE_CHECKING:
     import polars as pl
@@ -88,11 +88,12 @@ class Gallery:
 
 
 def show(
-    store: Store, frame: pl.DataFrame | None = None, *, count: int = 20, photos: str | Path | None = None
+    store: Store | str | Path, frame: pl.DataFrame | None = None, *, count: int = 20, photos: str | Path | None = None
 ) -> Gallery:
     """Show the first rows of a finding with their images: `show(store)`, `show(store, noisy_pairs(store))`.
 
     Args:
+        store: an open store, or its folder.
         frame: result of a function of `labelgen.audit` for this store, with `image_id` or `caption_id`; by default the
             false negatives.
         count: maximum number of rows.
@@ -102,6 +103,7 @@ def show(
         UnknownIdError: images that are not in the store.
         ConfigError: no frame, and the store lacks what `false_negatives` needs.
     """
+    store = as_store(store)
     rows = false_negatives(store, limit=max(count, 1000)) if frame is None else frame
     found = tuple(findings_of(Section("shown", "", "", rows, "", 0.0), count))
     root = Path(photos).expanduser() if photos is not None else photo_root(store)
