@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from labelgen.errors import ConfigError, some
-from labelgen.loader.blocks import DEFAULT_SCHEME, Missing, PatchLike, Repeats, SoftLabeler
+from labelgen.loader.blocks import DEFAULT_SCHEME, Missing, PatchLike, Repeats, SameGroup, SoftLabeler
 from labelgen.relevance.base import Array, Scheme, SoftLabels
 from labelgen.specs import Spec
 from labelgen.store.reader import Store
@@ -24,7 +24,7 @@ class BatchLabels:
 
     Args:
         store: an open store.
-        scheme, missing, repeats, patch, exact, kinds: as in `labelgen.soft_labels`.
+        scheme, missing, repeats, patch, exact, kinds, same_group: as in `labelgen.soft_labels`.
         check_pairs: refuse pairs whose caption is not one of their image in the store, as with the store of another
             data set with the same kind of ids. Turn it off for intended mismatches.
     """
@@ -39,10 +39,11 @@ class BatchLabels:
         patch: PatchLike | None = None,
         exact: bool = False,
         kinds: Iterable[str] | str | None = None,
+        same_group: SameGroup = "keep",
         check_pairs: bool = True,
     ) -> None:
-        how: Any = {"missing": missing, "repeats": repeats, "patch": patch, "exact": exact, "kinds": kinds}
-        self.labeler = SoftLabeler(store, scheme, **how)
+        how: Any = {"missing": missing, "repeats": repeats, "patch": patch, "exact": exact}
+        self.labeler = SoftLabeler(store, scheme, **how, kinds=kinds, same_group=same_group)
         self.check_pairs = check_pairs
 
     def labels(self, image_ids: Sequence[Any], caption_ids: Sequence[Any]) -> SoftLabels:
@@ -79,7 +80,8 @@ class AddSoftLabels(BatchLabels):
         key: as in `attach`.
         convert: what every array of the labels is turned into; None leaves numpy. `torch.from_numpy`,
             `jax.numpy.asarray` ...
-        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `kinds`, `check_pairs` as in `BatchLabels`.
+        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `kinds`, `same_group`, `check_pairs` as in
+            `BatchLabels`.
     """
 
     def __init__(

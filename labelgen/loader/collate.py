@@ -29,7 +29,8 @@ class SoftLabelCollate(BatchLabels):
         key: under which name a mapping gets its labels. A tuple gets them at its end, anything else is returned
             together with them, as (batch, labels).
         tensors: whether labels are torch tensors, which move to a device with the batch; else numpy.
-        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `kinds`, `check_pairs` as in `BatchLabels`.
+        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `kinds`, `same_group`, `check_pairs` as in
+            `BatchLabels`.
     """
 
     def __init__(
