@@ -119,8 +119,8 @@ class StoreScorer:
 def false_negatives(store: Store, *, limit: int = 1000, split: str | None = None) -> pl.DataFrame:
     """Return unannotated pairs that are probably right, the most probable first.
 
-    Candidates are the `8 * limit` most similar pairs of the i2t and t2i lists, without those of two images of one group,
-    which are known to be right.
+    Candidates are the `8 * limit` most similar pairs of the i2t and t2i lists; pairs of two images of one group are
+    known to be right, and are none.
 
     Args:
         limit: maximum number of rows.
