@@ -180,14 +180,17 @@ class SoftLabeler:
         return CaptionKinds.of(self.store.has_kind(self.kinds), offsets) if self.kinds else AllCaptions(offsets)
 
     def batch(self, image_ids: Ids, caption_ids: Ids) -> Batch:
-        """The rows of a batch; repeated captions are refused here.
+        """The batch of ids.
 
         Raises:
             UnknownIdError: ids that are not in the store, unless `missing` is `mask`.
         """
         missing_ok = self.missing == "mask"
         images = self.store.image_index.rows(image_ids, missing_ok=missing_ok)
-        captions = self.store.caption_index.rows(caption_ids, missing_ok=missing_ok)
+        return self.batch_of(images, self.store.caption_index.rows(caption_ids, missing_ok=missing_ok))
+
+    def batch_of(self, images: Int64, captions: Int64) -> Batch:
+        """The batch of image rows [A] and caption rows [B], -1 for unknown ones; repeated captions are refused here."""
         known_images, known_captions = images >= 0, captions >= 0
         all_known = bool(known_images.all() and known_captions.all())
         if not all_known:

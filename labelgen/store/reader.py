@@ -65,6 +65,11 @@ def open_store(path: str | Path, *, check: bool = False) -> Store:
     return Store(root, load_manifest(root), stamp=stamp, check=check)
 
 
+def as_store(store: Store | str | Path) -> Store:
+    """The store itself, or the one at a path; raises as `open_store` does."""
+    return store if isinstance(store, Store) else open_store(store)
+
+
 class Store(Items):
     """A sealed store. Made by `labelgen.open`.
 

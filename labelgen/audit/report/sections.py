@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from labelgen.audit.checks.agreement import agreement
@@ -20,7 +21,7 @@ from labelgen.audit.corpus_view import View
 from labelgen.errors import ConfigError, MissingExtraError
 from labelgen.registry import unknown
 from labelgen.store import choose
-from labelgen.store.reader import Store
+from labelgen.store.reader import Store, as_store
 from labelgen.types import Modality
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ class Section:
     seconds: float
 
 
-def audit_sections(store: Store, names: Sequence[str] = (), *, limit: int = 1000) -> Iterator[Section]:
+def audit_sections(store: Store | str | Path, names: Sequence[str] = (), *, limit: int = 1000) -> Iterator[Section]:
     """Compute sections, in the order of `SECTIONS`.
 
     Args:
+        store: opened, or its path.
         names: of the sections; all by default.
         limit: maximum number of rows of ranked findings. Duplicates, leakage and coverage are complete.
 
@@ -65,7 +67,8 @@ def audit_sections(store: Store, names: Sequence[str] = (), *, limit: int = 1000
             raise unknown("section", name, SECTIONS)
     if limit < 1:
         raise ConfigError(f"limit={limit}", expected="at least 1")
-    return (_made(store, name, limit) for name in SECTIONS if not names or name in names)
+    opened = as_store(store)
+    return (_made(opened, name, limit) for name in SECTIONS if not names or name in names)
 
 
 def _made(store: Store, name: str, limit: int) -> Section:
