@@ -20,6 +20,8 @@ from labelgen.types import PAD_ROW, Int64
 
 #: Neighbour rows that are read at once.
 _READ_ROWS = 4096
+#: What a state has only where it is set: older states are without.
+_ADDED = ("one_per_group", "kinds")
 
 
 class NeighborBatchSampler:
@@ -107,12 +109,13 @@ class NeighborBatchSampler:
         Raises:
             ConfigError: the state of another sampler: other arguments, another store.
         """
-        wrong = [name for name, value in self._identity().items() if state.get(name) != value]
+        mine = self._identity()
+        wrong = [name for name in (*mine, *(set(_ADDED) - mine.keys())) if state.get(name) != mine.get(name)]
         if wrong:
             raise ConfigError(
                 "the state belongs to another sampler",
                 found=", ".join(f"{name}={state.get(name)!r}" for name in wrong),
-                expected=", ".join(f"{name}={self._identity()[name]!r}" for name in wrong),
+                expected=", ".join(f"{name}={mine.get(name)!r}" for name in wrong),
                 todo="make the sampler with the same arguments and store; or start the epoch again",
             )
         self.epoch = int(state["epoch"])
@@ -122,7 +125,8 @@ class NeighborBatchSampler:
         """The arguments that decide the order of batches; `rank` is left out, so that one rank's state serves all."""
         names = ("relation", "alias", "k", "batch_size", "group", "repeats", "one_per_image", "world_size", "drop_last")
         identity = {name: getattr(self, name) for name in names}
-        identity |= {"one_per_group": True} if self.one_per_group else {}
+        added = dict(zip(_ADDED, (self.one_per_group, list(self.store.chosen)), strict=True))
+        identity |= {name: value for name, value in added.items() if value}
         return {**identity, "seed": self.seed, "items": len(self.rows), "store": self.store.manifest.content_digest}
 
     def _batches(self) -> list[list[int]]:

@@ -192,7 +192,8 @@ class KindStore(Store):
 
     def _serves(self, manifest: Manifest, entry: NeighborEntry) -> bool:
         """Whether a list holds what one over the chosen kinds would; see the class."""
-        if entry.relation is Relation.I2I or entry.kinds == self.chosen:
+        everything = len(self.chosen) == len(manifest.corpus.kinds)
+        if entry.relation is Relation.I2I or entry.kinds == self.chosen or (everything and not entry.kinds):
             return True
         wanted = replace(entry, kinds=self.chosen, path="", k=0, fingerprint="", facts={}, approximate=False)
         same = (
