@@ -139,12 +139,18 @@ LIBRARIES: dict[str, set[str]] = {
         "teachers/precomputed/parquet_features.py",
         "export/parquet.py",
         "export/hf.py",
+        "export/sentence_pairs.py",
     },
     "rich": {"cli/*"},
     "safetensors": {"stages/work/train.py"},
     "scipy": {"audit/card/measures.py", "audit/checks/duplicates.py", "audit/report/datalab.py"},
     "sentence_transformers": {"teachers/adapters/sentences.py"},
-    "timm": {"teachers/adapters/timm_teacher.py", "teachers/adapters/lite.py", "teachers/adapters/conse.py", "teachers/objects/networks.py"},
+    "timm": {
+        "teachers/adapters/timm_teacher.py",
+        "teachers/adapters/lite.py",
+        "teachers/adapters/conse.py",
+        "teachers/objects/networks.py",
+    },
     "torch": {
         *(
             "teachers/*",
