@@ -213,7 +213,7 @@ def test_a_file_is_a_table_and_its_folder_is_the_root() -> None:
 
 
 def test_an_adapter_speaks_of_options(run: Callable[..., Result], tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("path\ttitle\na.jpg\ta dog\n")
+    (tmp_path / "x.csv").write_text("no\twords\na.jpg\ta dog\n")
     refused = run("plan", "--file", tmp_path / "x.csv", "--no-calibrate")
     assert refused.exit_code == 3
     advice = refused.stderr.splitlines()[-1].strip()

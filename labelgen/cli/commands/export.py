@@ -21,6 +21,8 @@ USED_BY = {
     "pairs": ("fine-grained",),
     "scheme": ("fine-grained",),
     "nearest": ("sentence-transformers",),
+    "texts": ("hf",),
+    "positives": ("hf",),
 }
 
 
@@ -58,6 +60,8 @@ USED_BY = {
     show_default=True,
     help="Neighbours of a caption (sentence-transformers).",
 )
+@click.option("--texts", is_flag=True, help="Add captions and file names to the lists (hf).")
+@click.option("--positives", is_flag=True, help="Add the annotated pairs to the lists (hf).")
 @progress_option
 @common
 @click.pass_context
@@ -79,6 +83,7 @@ def command(
       labelgen export stores/coco --for listwise-itr --out exports/listwise
       labelgen export stores/coco --for cusa --image unicom --out exports/cusa
       labelgen export stores/coco --for csr --out exports/graphs
+      labelgen export stores/coco --for hf --texts --positives --out exports/hub
       labelgen export stores/coco --for fine-grained --pairs pairs.parquet --out exports/pairs
       labelgen export stores/coco --for sentence-transformers --nearest 8 --out exports/sentences
     """

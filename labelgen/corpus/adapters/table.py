@@ -14,6 +14,7 @@ from labelgen.corpus.adapters.tokens import UNASSIGNED
 from labelgen.corpus.base import CaptionRecord, DatasetInfo, ImageRecord, Records
 from labelgen.corpus.files import below_photos, data_folder, not_this, photo_folder
 from labelgen.corpus.ledger import Ledger
+from labelgen.corpus.text.columns import usual_column
 from labelgen.corpus.text.csv_rows import check_options
 from labelgen.corpus.text.names import text_id, text_of
 from labelgen.corpus.text.table_files import SUFFIXES, TableFile
@@ -50,12 +51,14 @@ class Table:
 
     Images take the order in which they first appear, captions theirs within the image. A row whose caption is null
     declares its image alone. Column options that are left empty take the columns `caption_id`, `split`, `file_name`,
-    `category`, `group` and `kind` where the table has them; with `none` they take no column.
+    `category`, `group` and `kind` where the table has them; with `none` they take no column. A table without a column
+    `image_id` or `caption` is read by the usual names (`labelgen.corpus.text.columns`): `filepath,title` is one.
 
     Args:
         root: folder of the table, or the table itself.
         file: the table, relative to `root`; captions.parquet, .csv, .tsv or .jsonl when empty.
-        image_id: column of image ids (text or whole numbers); without a column `image_id`, that of `image_file`.
+        image_id: column of image ids (text or whole numbers); without a column `image_id`, a usual
+            name of one, or else that of `image_file`.
         caption: column of captions; lists of parquet and JSONL are several captions of an image.
         caption_id: column of caption ids; made as `<image_id>#<n>` without one.
         split: column of splits; all images are `train` without one, `unassigned` where it is null or empty.
@@ -165,9 +168,13 @@ def _mapped(table: TableFile, required: dict[str, str], optional: dict[str, str]
     defaults = {meaning: name for meaning, name in _OPTIONAL.items() if name in present}
     if _PICTURE in table.pictures:
         defaults.setdefault("image_file", _PICTURE)
-    named = optional["image_file"] or (_PICTURE if _PICTURE in table.pictures else "")
-    if named and required["image_id"] == "image_id" and "image_id" not in present:
-        required = {**required, "image_id": named}
+    if required["caption"] == "caption" and "caption" not in present:
+        required = {**required, "caption": usual_column("caption", present) or "caption"}
+    if required["image_id"] == "image_id" and "image_id" not in present:  # tables of others: usual names count
+        if "image_file" not in unread and (found := optional["image_file"] or usual_column("image", present)):
+            defaults.setdefault("image_file", found)
+        named = usual_column("image_id", present) or optional.get("image_file") or defaults.get("image_file")
+        required = {**required, "image_id": named or "image_id"}
     for column in [*required.values(), *filter(None, optional.values())]:
         if column not in present:
             raise _no_column(table.path, column, present)
@@ -276,7 +283,7 @@ def _name(value: Any, meaning: str, where: str) -> str | None:
             f"{where} has a {meaning} that is not a name",
             found=error.found,
             expected=error.expected,
-            todo=f"name another column with {meaning}=..., or read none: {meaning}={_UNREAD}",
+            todo=f"name another column with {meaning}=..., or read none: {meaning}='{_UNREAD}'",
         ) from error
 
 
@@ -295,5 +302,5 @@ def _contradiction(first: ImageRecord, facts: _Facts, where: str) -> DatasetErro
         found=", ".join(f"{name} {shown(new)}" for name, new, _ in differing),
         expected=", ".join(f"{name} {shown(old)}" for name, _, old in differing),
         todo="give every image one split, one file, one category and one group"
-        + "".join(f"; {name}={_UNREAD} reads no {name}" for name, *_ in differing if name in ("category", "group")),
+        + "".join(f"; {name}='{_UNREAD}' reads no {name}" for name, *_ in differing if name in ("category", "group")),
     )

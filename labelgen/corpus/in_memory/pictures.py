@@ -47,7 +47,7 @@ class Pictures:
                 return self.place(path or None, where)
             saved = self.place(data, where)[0]
             return saved, str(path) or Path(saved).stem
-        if value is None or value == "":
+        if value is None or (isinstance(value, str) and not value):
             return "", ""
         if isinstance(value, str | os.PathLike):
             return _path(os.fspath(value), where)

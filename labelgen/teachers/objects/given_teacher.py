@@ -42,10 +42,9 @@ class GivenTeacher:
         self._options, self._made = options, dict[str, Any]()
         # Found once, by the caller's process: in another one a class of a script has another name.
         self._facts = {"name": name, **_identity_facts(model, name, identity, options["preprocess"])}
+        found = self.make("cpu").identity()  # a wrong object is refused here, whether or not its identity is stated
         stated = identity if isinstance(identity, str) else fingerprint(identity)[:16]
-        self.spec = Spec.of(
-            "object", identity=stated or fingerprint(canonical(self.make("cpu").identity()))[:16], name=name
-        )
+        self.spec = Spec.of("object", identity=stated or fingerprint(canonical(found))[:16], name=name)
 
     @property
     def module(self) -> str:
@@ -166,10 +165,20 @@ def resolve_teachers(teachers: Mapping[str, Any]) -> tuple[dict[str, Spec], dict
         elif isinstance(teacher, Spec):
             specs[alias] = teacher
         else:
-            made = GivenFactory(teacher.strip(), alias) if isinstance(teacher, str) else _given(teacher, alias)
+            made = teacher_of_reference(teacher, alias) if isinstance(teacher, str) else _given(teacher, alias)
             specs[alias] = made.spec
             objects[str(made.spec)] = made
     return specs, objects
+
+
+def teacher_of_reference(reference: str, alias: str) -> GivenTeacher:
+    """The teacher that `module:factory` makes; the factory is called here and in every worker process.
+
+    Raises:
+        ConfigError, SpecError: no such module or function, or it makes no teacher.
+        TeacherError: the factory fails.
+    """
+    return GivenFactory(reference.strip(), alias)
 
 
 def is_reference(text: str) -> bool:
