@@ -175,6 +175,8 @@ def test_sentence_pairs_of_captions_without_rows(tmp_path: Path) -> None:
     plain = labelgen.open(make_store(tmp_path / "plain", n_images=4, lists=False))
     with pytest.raises(ConfigError):
         export(plain, "sentence-transformers", tmp_path / "none")
+
+
 @pytest.mark.parametrize("relation", ["t2t", "i2t", "t2i", "i2i"])
 def test_lists_with_texts_and_positives(uneven: Store, tmp_path: Path, relation: str) -> None:
     export(uneven, "hf", tmp_path, Options(texts=True, positives=True))
