@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 SIDE = 256
 _CARD = "display:flex;flex-wrap:wrap;gap:12px;border-bottom:1px solid #8886;padding:10px 0;overflow-wrap:anywhere"
 _FIGURE = "margin:0;width:{width}px;max-width:100%;font-size:.8em;opacity:.85"
-_PICTURE = "display:block;width:100%;aspect-ratio:4/3;object-fit:contain;background:#8882;border-radius:4px"
+_PICTURE = "display:block;width:100%;aspect-ratio:4/3;object-fit:contain;object-position:0 0;border-radius:4px"
+_LABEL = "font-size:.82em;opacity:.75;margin-top:4px"
 _PAGE = (
     '<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
     '<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>'
@@ -71,15 +72,16 @@ class Gallery:
             if image in self.pictures:
                 style = _FIGURE.format(width=SIDE if finding.pair or not place else SIDE // 2)
                 source = f'alt="{escape(image)}" title="{escape(image)}" src="{self.pictures[image]}"'
-                yield f'<figure style="{style}"><img style="{_PICTURE}" {source}>{escape(role)}</figure>'
+                said = "" if role == "image" else escape(role)
+                yield f'<figure style="{style}"><img style="{_PICTURE}" {source}>{said}</figure>'
 
     def _words(self, finding: Finding) -> Iterator[str]:
-        yield f"<small>{finding.rank} &middot; {escape(finding.score)}</small>"
+        yield f'<div style="{_LABEL}">{finding.rank} &middot; {escape(finding.score)}</div>'
         for label, text in finding.captions:
-            yield f'<div><small>{escape(label)}</small><div style="font-size:1.15em">{escape(text)}</div></div>'
+            yield f'<div style="{_LABEL}">{escape(label)}</div><div style="font-size:1.15em">{escape(text)}</div>'
         for label, texts in finding.others(self.captions):
             lines = "".join(f"<li>{escape(text)}</li>" for text in texts)
-            yield f'<div><small>{escape(label)}</small><ul style="margin:0;padding-left:1.2em">{lines}</ul></div>'
+            yield f'<div style="{_LABEL}">{escape(label)}</div><ul style="margin:0;padding-left:1.2em">{lines}</ul>'
         lines = "".join(f"<div>{escape(label)}: {escape(value)}</div>" for label, value in finding.ids)
         for key, value in finding.evidence:
             name, sentence = evidence_name(key)
