@@ -24,10 +24,14 @@ REFERENCE: dict[str, tuple[str, tuple[str, ...]]] = {
     "labelgen": ("labelgen", ("labelgen",)),
     "loader": ("labelgen.loader", ("labelgen.loader",)),
     "losses": ("labelgen.losses", ("labelgen.losses", "labelgen.losses.modules")),
-    "relevance": ("labelgen.relevance", ("labelgen.relevance.base", "labelgen.relevance.transforms")),
+    "relevance": (
+        "labelgen.relevance",
+        ("labelgen.relevance", "labelgen.relevance.base", "labelgen.relevance.transforms"),
+    ),
     "patches": ("labelgen.patches", ("labelgen.patches",)),
     "audit": ("labelgen.audit", ("labelgen.audit",)),
-    "export": ("labelgen.export", ("labelgen.export.base", "labelgen.export.targets")),
+    "export": ("labelgen.export", ("labelgen.export",)),
+    "store": ("labelgen.store", ("labelgen.store", "labelgen.store.inspect")),
     "pipeline": ("labelgen.pipeline", ("labelgen.pipeline", "labelgen.config", "labelgen.progress", "labelgen.specs")),
     "errors": ("labelgen.errors", ("labelgen.errors",)),
     "extend": (
@@ -44,6 +48,7 @@ REFERENCE: dict[str, tuple[str, tuple[str, ...]]] = {
     "testing": (
         "labelgen.testing",
         (
+            "labelgen.testing",
             "labelgen.testing.teachers",
             "labelgen.testing.engines",
             "labelgen.testing.schemes",
@@ -79,13 +84,14 @@ def on_files(files: Any, config: Any) -> Any:
 def reference(page: str) -> str:
     """The page of some modules: what mkdocstrings makes of every public name."""
     title, modules = REFERENCE[page]
-    blocks = [f"# {title}"]
+    blocks, described = [f"# {title}"], set()
     for module in modules:
         blocks += [f"## `{module}`"] if len(modules) > 1 else []
         blocks += [ast.get_docstring(tree_of(module)) or ""]
         for name, place in places(module).items():
-            if is_alias(place):
+            if is_alias(place) or place in described:
                 continue
+            described.add(place)
             if home_of(place) != page:
                 blocks.append(f"[`{name}`][{place}]: see its page")
                 continue
@@ -117,7 +123,17 @@ def places(module: str) -> dict[str, str]:
     imported = {alias.asname or alias.name: f"{node.module}.{alias.name}" for node in nodes for alias in node.names}
     found = imported | {name: place.replace(":", ".") for name, place in table.items()}
     found = {name: found.get(name, f"{module}.{name}") for name in exported or defined(tree)}
-    return {name: place for name, place in found.items() if not name.startswith("_")}
+    found = {name: defined_at(place) for name, place in found.items() if not name.startswith("_")}
+    return {name: place for name, place in found.items() if not path_of(place).exists()}
+
+
+def defined_at(place: str) -> str:
+    """Where a name is defined that a package imports when it is first used; modules stay as they are."""
+    package, _, name = place.rpartition(".")
+    if path_of(place).exists() or not path_of(package).is_file():
+        return place
+    further = (assigned(tree_of(package), "_PLACES") or {}).get(name)
+    return defined_at(further.replace(":", ".")) if further else place
 
 
 def is_alias(place: str) -> bool:
@@ -166,9 +182,13 @@ def undocumented() -> list[str]:
 
 @lru_cache
 def tree_of(module: str) -> ast.Module:
+    return ast.parse(path_of(module).read_text(encoding="utf-8"))
+
+
+def path_of(module: str) -> Path:
+    """The file of a module or package, whether it exists or not."""
     path = ROOT / Path(*module.split("."))
-    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return ast.parse(source.read_text(encoding="utf-8"))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def on_page_markdown(text: str, page: Any, **_: Any) -> str:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from labelgen.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from labelgen import audit, errors, export, loader, losses, patches, registry, relevance, resources, store, testing
     from labelgen.config import BuildConfig
     from labelgen.errors import LabelgenError
     from labelgen.loader.blocks import soft_labels
     from labelgen.pipeline import add, append, build, plan, resolve, status, verify
+    from labelgen.store.diff import diff
+    from labelgen.store.kind_store import open_store as open  # noqa: A004 - `labelgen.open` is the name users see
     from labelgen.store.reader import Store
-    from labelgen.store.reader import open_store as open  # noqa: A004 - `labelgen.open` is the name users see
     from labelgen.teachers.objects.given_teacher import as_teacher
 
     __version__: str
@@ -28,12 +30,24 @@ __all__ = [
     "add",
     "append",
     "as_teacher",
+    "audit",
     "build",
+    "diff",
+    "errors",
+    "export",
+    "loader",
+    "losses",
     "open",
+    "patches",
     "plan",
+    "registry",
+    "relevance",
     "resolve",
+    "resources",
     "soft_labels",
     "status",
+    "store",
+    "testing",
     "verify",
 ]
 
@@ -45,7 +59,8 @@ _PLACES = {
     "append": "labelgen.pipeline:append",
     "as_teacher": "labelgen.teachers.objects.given_teacher:as_teacher",
     "build": "labelgen.pipeline:build",
-    "open": "labelgen.store.reader:open_store",
+    "diff": "labelgen.store.diff:diff",
+    "open": "labelgen.store.kind_store:open_store",
     "plan": "labelgen.pipeline:plan",
     "resolve": "labelgen.pipeline:resolve",
     "soft_labels": "labelgen.loader.blocks:soft_labels",
@@ -54,4 +69,10 @@ _PLACES = {
     "__version__": "labelgen.version:VERSION",
 }
 
-__getattr__, __dir__ = lazy_names(__name__, _PLACES)
+#: Public packages and modules.
+_MODULES = (
+    *("audit", "errors", "export", "loader", "losses", "patches"),
+    *("registry", "relevance", "resources", "store", "testing"),
+)
+
+__getattr__, __dir__ = lazy_names(__name__, _PLACES, _MODULES)

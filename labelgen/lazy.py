@@ -1,17 +1,26 @@
-"""Public names of a package that are imported when they are first used."""
+"""Public names and modules of a package that are imported when they are first used."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from typing import Any
 
 
-def lazy_names(package: str, places: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package; `places` maps its public names to `module:attribute`."""
+def lazy_names(
+    package: str, places: Mapping[str, str], modules: Collection[str] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package; the latter lists public names only, those of `__all__` included.
+
+    Args:
+        places: its public names -> `module:attribute`.
+        modules: its public modules and packages.
+    """
 
     def load(name: str) -> Any:
+        if name in modules:
+            return import_module(f"{package}.{name}")
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, _, attribute = places[name].partition(":")
@@ -19,4 +28,4 @@ def lazy_names(package: str, places: Mapping[str, str]) -> tuple[Callable[[str],
         setattr(sys.modules[package], name, value)
         return value
 
-    return load, lambda: sorted({*vars(sys.modules[package]), *places})
+    return load, lambda: sorted({*vars(sys.modules[package]).get("__all__", ()), *places, *modules})

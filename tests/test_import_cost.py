@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -67,6 +69,49 @@ def test_the_public_names() -> None:
     assert labelgen.open.__name__ == "open_store"
     with pytest.raises(AttributeError, match="no attribute 'opne'"):
         _ = labelgen.opne
+
+
+#: Public packages, which are attributes of labelgen.
+PACKAGES = ("audit", "export", "loader", "losses", "patches", "relevance", "store", "testing")
+
+
+def test_packages_are_attributes_that_cost_nothing_before_they_are_used() -> None:
+    code = """
+import labelgen
+listed = dir(labelgen)
+before = list(sys.modules)
+labelgen.audit, labelgen.export, labelgen.loader, labelgen.patches, labelgen.relevance, labelgen.store, labelgen.testing
+after = list(sys.modules)
+functions = labelgen.audit.noisy_pairs, labelgen.losses.info_nce, labelgen.export.export, labelgen.patches.read
+print(json.dumps({"listed": listed, "before": before, "after": after}))
+"""
+    ran = fresh(code)
+    assert set(PACKAGES) <= set(ran["listed"])  # type: ignore[call-overload]
+    assert not [name for name in ran["before"] if name.startswith("labelgen.") and name != "labelgen.lazy"]  # type: ignore[attr-defined]
+    assert heavy(ran["after"]) == []
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_names_of_a_package_are_known_to_type_checkers(name: str) -> None:
+    """What is loaded lazily is imported under TYPE_CHECKING, too, from the same place; `dir` lists it."""
+    package = importlib.import_module(f"labelgen.{name}")
+    body = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8")).body
+    guarded = next(node for node in body if isinstance(node, ast.If))
+    listed = next(node for node in body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__")
+    imported = {
+        alias.asname or alias.name: f"{node.module}:{alias.name}"
+        for node in ast.walk(guarded)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    places = vars(package).get("_PLACES", {})
+    assert set(imported) <= set(ast.literal_eval(listed.value)), "type checkers read __all__ as it is written"
+    old = {"Labeller"}  # names that only older scripts use
+    assert {name: places.get(name, imported[name]) for name in imported} == imported
+    assert set(places) - old <= set(imported)
+    assert set(dir(package)) >= {*imported, *package.__all__}
+    for public in dir(package):
+        assert getattr(package, public) is not None
 
 
 def test_the_version_is_that_of_the_package() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -35,6 +35,8 @@ class Options:
         photos: what stands before a photograph's file name, for targets that read photographs.
         pairs: a table of pairs, for the target that labels one.
         scheme: how these pairs are labelled.
+        texts: the lists of `hf` have the captions and file names of queries and candidates beside their ids.
+        positives: the lists of `hf` have the annotated pairs of every query before its neighbours.
     """
 
     text: str | None = None
@@ -44,6 +46,12 @@ class Options:
     photos: str = "./pics/"
     pairs: str = ""
     scheme: str = "fine_grained()"
+    texts: bool = False
+    positives: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Options as `export.json` has them: switches only where they are on."""
+        return {name: value for name, value in asdict(self).items() if value is not False}
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from labelgen.errors import ConfigError
+from labelgen.errors import ConfigError, shown
 from labelgen.export.arrays import Stream, write_npy
 from labelgen.export.base import Options, Written, alive, pieces, rows_of_teacher, splits_of, unit_rows
 from labelgen.store import layout
@@ -32,7 +32,7 @@ _NO_PHOTO = "without a row of the image teacher"
 
 
 def write_listwise_itr(store: Store, options: Options, written: Written) -> None:
-    """Listwise ITR: `{train,dev,test}_caps.txt`, `_text_emb.npy` and `_ids.txt` for every split."""
+    """Listwise ITR: `{train,dev,test}_caps.txt`, `_text_emb.npy`, `_ids.txt` and `_caption_ids.txt` for every split."""
     _write(store, options, written, None)
 
 
@@ -53,8 +53,10 @@ def _write(store: Store, options: Options, written: Written, photos: MappedArray
         lines = store.strings(layout.CAPTIONS, "text")
         every = (" ".join(text.splitlines()) for piece in _chunks(captions) for text in lines.take(piece))
         written.add(f"{name}_caps.txt", _write_lines(written.path(f"{name}_caps.txt"), every))
-        ids = (_one_line(item) for piece in _chunks(images) for item in store.image_ids(piece))
+        ids = (_one_line(item, "image") for piece in _chunks(images) for item in store.image_ids(piece))
         written.add(f"{name}_ids.txt", _write_lines(written.path(f"{name}_ids.txt"), ids))
+        ids = (_one_line(item, "caption") for piece in _chunks(captions) for item in store.caption_ids(piece))
+        written.add(f"{name}_caption_ids.txt", _write_lines(written.path(f"{name}_caption_ids.txt"), ids))
         _write_rows(f"{name}_text_emb.npy", texts, captions, written)
         if photos is not None:
             _write_rows(f"{name}_image_emb.npy", photos, images, written)
@@ -107,12 +109,14 @@ def arrange(
     return np.array(rows, np.int64), np.concatenate(captions) if captions else np.empty(0, np.int64)
 
 
-def _one_line(image_id: str) -> str:
-    if image_id.splitlines() != [image_id]:
+def _one_line(item: str, kind: str) -> str:
+    if item.splitlines() != [item]:
         raise ConfigError(
-            f"the image id {image_id!r} has more than one line", expected="ids that fit into a list of lines"
+            f"the {kind} id {shown(item)} is not one line",
+            expected="ids that fit into a list of lines",
+            todo="give the data set other ids, or use a target without such lists: parquet, npz, hf",
         )
-    return image_id
+    return item
 
 
 def _chunks(rows: Int64) -> Iterator[Int64]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from labelgen.errors import ConfigError
 from labelgen.export.base import Options, Written, pieces, splits_of
-from labelgen.export.parquet import item_ranges, query_ranges, write_batches, write_pairs
+from labelgen.export.list_rows import ListRows
+from labelgen.export.parquet import item_ranges, query_ranges, write_batches
 from labelgen.store import layout
 from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.reader import Store
@@ -43,7 +44,8 @@ def write(store: Store, options: Options, written: Written) -> None:
         configs.append(name)
         for split, images in splits.items():
             file = f"{name}/{split}.parquet"
-            written.add(file, write_pairs(store, listed, query_ranges(store, listed, images), written.path(file)))
+            rows = ListRows(store, listed, texts=options.texts, positives=options.positives)
+            written.add(file, write_batches(written.path(file), *rows.table(query_ranges(store, listed, images))))
     written.add("README.md", write_atomic(written.path("README.md"), _card(store, configs, list(splits)).encode()))
 
 

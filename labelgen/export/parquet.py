@@ -10,6 +10,7 @@ import numpy as np
 
 from labelgen.errors import ConfigError
 from labelgen.export.base import Options, Written, pieces, splits_of
+from labelgen.export.list_rows import ListRows
 from labelgen.loader.fine_grained import pair_labels
 from labelgen.store import layout
 from labelgen.store.disk.atomic import FileFact, atomic_file
@@ -17,7 +18,7 @@ from labelgen.store.disk.files import open_below
 from labelgen.store.manifest import NeighborEntry
 from labelgen.store.reader import Store
 from labelgen.store.splits import SplitRows
-from labelgen.types import PAD_ROW, Modality
+from labelgen.types import Modality
 
 
 def write(store: Store, options: Options, written: Written) -> None:
@@ -30,7 +31,7 @@ def write(store: Store, options: Options, written: Written) -> None:
     for entry in store.manifest.neighbors:
         name = f"neighbors/{entry.path.partition('/')[2]}.parquet"
         ranges = [part for images in splits_of(store, options).values() for part in query_ranges(store, entry, images)]
-        written.add(name, write_pairs(store, entry, ranges, written.path(name)))
+        written.add(name, write_batches(written.path(name), *ListRows(store, entry).table(ranges)))
 
 
 def write_fine_grained(store: Store, options: Options, written: Written) -> None:
@@ -79,16 +80,6 @@ def item_ranges(store: Store, modality: Modality, images: SplitRows) -> list[ran
     return [range(*store.offsets[[part.start, part.stop]].tolist()) for part in images.ranges]
 
 
-def write_pairs(store: Store, entry: NeighborEntry, ranges: list[range], path: Path) -> FileFact:
-    """One row a listed pair, the queries in order."""
-    import pyarrow as pa
-
-    schema = pa.schema(
-        [("query_id", pa.string()), ("candidate_id", pa.string()), ("rank", pa.uint16()), ("score", pa.float32())]
-    )
-    return write_batches(path, schema, (piece for queries in ranges for piece in _pairs(store, entry, queries)))
-
-
 def write_batches(path: Path, schema: Any, batches: Iterator[dict[str, Any]]) -> FileFact:
     """A parquet file of columns that come in pieces."""
     import pyarrow as pa
@@ -98,22 +89,6 @@ def write_batches(path: Path, schema: Any, batches: Iterator[dict[str, Any]]) ->
         for batch in batches:
             writer.write_table(pa.table(batch, schema=schema))
     return file.fact
-
-
-def _pairs(store: Store, entry: NeighborEntry, queries: range) -> Iterator[dict[str, Any]]:
-    specs = entry.arrays()
-    ids, scores = store.array(specs["ids"]), store.array(specs["scores"])
-    names = {"image": store.image_ids, "text": store.caption_ids}
-    for low, high in pieces(len(queries), 256 * entry.k):
-        start, stop = queries.start + low, queries.start + high
-        there = ids.slice(start, stop) != PAD_ROW
-        query, rank = np.nonzero(there)
-        yield {
-            "query_id": np.array(names[entry.relation.query](range(start, stop)), object)[query],
-            "candidate_id": names[entry.relation.candidate](ids.slice(start, stop)[there].astype(np.int64)),
-            "rank": (rank + 1).astype(np.uint16),
-            "score": scores.slice(start, stop)[there],
-        }
 
 
 def _copy(store: Store, source: str, target: Path) -> FileFact:

@@ -8,7 +8,6 @@ describes every file with the source lines that read it.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import labelgen
 from labelgen.errors import ConfigError, some
 from labelgen.export.base import Options, Written, splits_of
 from labelgen.store.disk.atomic import write_atomic
-from labelgen.store.reader import Store
+from labelgen.store.reader import Store, as_store
 from labelgen.types import is_path_word
 
 #: Target -> the function that writes it.
@@ -35,10 +34,11 @@ REPORT = "export.json"
 _BY_SPLIT = ("listwise-itr", "itm-cls", "cusa", "hf")
 
 
-def export(store: Store, target: str, out: str | Path, options: Options | None = None) -> Written:
+def export(store: Store | str | Path, target: str, out: str | Path, options: Options | None = None) -> Written:
     """Write a store as the files of a target.
 
     Args:
+        store: opened, or its path.
         target: a key of `TARGETS`.
         out: a folder that is not there, is empty, or holds an earlier export, whose files are replaced.
 
@@ -50,7 +50,7 @@ def export(store: Store, target: str, out: str | Path, options: Options | None =
         from labelgen.registry import unknown
 
         raise unknown("export target", target, TARGETS)
-    chosen, folder = options or Options(), Path(out)
+    store, chosen, folder = as_store(store), options or Options(), Path(out)
     _check(store, chosen, folder)
     if target in _BY_SPLIT:
         _check_split_names(store, chosen)
@@ -58,7 +58,7 @@ def export(store: Store, target: str, out: str | Path, options: Options | None =
     module, _, name = TARGETS[target].partition(":")
     getattr(import_module(module), name)(store, chosen, written)
     made = {"store": store.manifest.content_digest, "store_id": store.manifest.store_id}
-    report = {"labelgen": labelgen.__version__, **made, "options": asdict(chosen), **written.to_json()}
+    report = {"labelgen": labelgen.__version__, **made, "options": chosen.to_json(), **written.to_json()}
     text = json.dumps(report, indent=1, ensure_ascii=False)
     write_atomic(written.path(REPORT), text.encode(errors="backslashreplace"))
     return written
@@ -77,6 +77,12 @@ def _check_split_names(store: Store, options: Options) -> None:
 
 
 def _check(store: Store, options: Options, out: Path) -> None:
+    if store.chosen:
+        raise ConfigError(
+            f"a reader of captions of kinds {', '.join(store.chosen)} is not exported",
+            expected="the whole store",
+            todo="open it without kinds; its column kind says which captions are which",
+        )
     for name in options.splits:
         if name not in store.splits:
             raise ConfigError(f"this store has no split {name!r}", expected=", ".join(store.splits))

@@ -4,6 +4,9 @@ Rows of scores are images, columns are captions; `where` says which entries coun
 modules with learnable temperatures.
 """
 
+from typing import TYPE_CHECKING
+
+from labelgen.lazy import lazy_names
 from labelgen.losses._checks import check_values
 from labelgen.losses.contrastive import csa, info_nce, soft_contrastive, usa
 from labelgen.losses.kendall import kendall, kendall_with_gradient, sliding_window_kendall
@@ -16,6 +19,9 @@ from labelgen.losses.pairwise import (
     triplet_soft_negative,
 )
 
+if TYPE_CHECKING:
+    from labelgen.losses import modules
+
 __all__ = [
     "check_values",
     "csa",
@@ -24,6 +30,7 @@ __all__ = [
     "kendall_with_gradient",
     "language_margin",
     "listnet",
+    "modules",
     "pairwise_mean_variance",
     "sel_hn_triplet",
     "sliding_window_kendall",
@@ -35,3 +42,5 @@ __all__ = [
     "triplet_soft_negative",
     "usa",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__, {}, ("modules",))

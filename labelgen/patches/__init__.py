@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from labelgen.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from labelgen.patches.batch_masks import BoundPatch, PatchMasks, bind, bound, masks, patched  # noqa: F401
-    from labelgen.patches.cleaned.cleaned import Cleaned, export_captions  # noqa: F401
-    from labelgen.patches.patch import Patch, compose, read, revert, validate, write  # noqa: F401
-    from labelgen.patches.removed import Removed, remaining  # noqa: F401
-    from labelgen.patches.removed import remaining as carried  # noqa: F401 - its first name, in older scripts
+    from labelgen.patches.batch_masks import BoundPatch, PatchMasks, bind, bound, masks, patched
+    from labelgen.patches.cleaned.cleaned import Cleaned, export_captions, export_sources
+    from labelgen.patches.patch import Patch, compose, read, revert, validate, write
+    from labelgen.patches.removed import Removed, remaining
+    from labelgen.patches.removed import remaining as carried  # its first name, in older scripts
 
 #: Public name -> module and attribute.
 _PLACES: dict[str, str] = {
@@ -28,6 +28,7 @@ _PLACES: dict[str, str] = {
     "carried": "labelgen.patches.removed:remaining",
     "compose": "labelgen.patches.patch:compose",
     "export_captions": "labelgen.patches.cleaned.cleaned:export_captions",
+    "export_sources": "labelgen.patches.cleaned.cleaned:export_sources",
     "masks": "labelgen.patches.batch_masks:masks",
     "patched": "labelgen.patches.batch_masks:patched",
     "read": "labelgen.patches.patch:read",
@@ -37,6 +38,25 @@ _PLACES: dict[str, str] = {
     "write": "labelgen.patches.patch:write",
 }
 
-__all__ = sorted(_PLACES)  # noqa: PLE0605 - the table is the list
+__all__ = [
+    "BoundPatch",
+    "Cleaned",
+    "Patch",
+    "PatchMasks",
+    "Removed",
+    "bind",
+    "bound",
+    "carried",
+    "compose",
+    "export_captions",
+    "export_sources",
+    "masks",
+    "patched",
+    "read",
+    "remaining",
+    "revert",
+    "validate",
+    "write",
+]
 
 __getattr__, __dir__ = lazy_names(__name__, _PLACES)

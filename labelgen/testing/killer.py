@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import runpy
 import signal
 import sys
 from collections.abc import Callable
@@ -56,9 +57,7 @@ def _main() -> None:
     store = Path(arguments[arguments.index("--out") + 1])
     kill_at(cast("When", when), pattern, int(count), Path(log), store)
     sys.argv = ["labelgen", *arguments]
-    from labelgen.cli.main import main
-
-    main()
+    runpy.run_module("labelgen", run_name="__main__")
 
 
 if __name__ == "__main__":

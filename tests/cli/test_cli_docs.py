@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +92,34 @@ def test_options_in_the_docs_are_those_of_the_command(name: str) -> None:
     assert section - known - shared - SHARED == set()
     described = section | (words_of(sections()["labelgen build"]) if name == "plan" else set())
     assert known - described - SHARED == set()
+
+
+def calls() -> dict[str, list[str]]:
+    """The calls that the first table names, by command."""
+    rows = re.findall(
+        r"^\| \[(\w+)\]\(#labelgen-\w+\) \| .* \| (.*) \|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    return {name: re.findall(r"`((?:labelgen|click)\.[\w.]+)`", cell) for name, cell in rows}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_names_a_call_that_exists(name: str) -> None:
+    """Reached by attributes from `import labelgen` alone, except for what belongs to the command line."""
+    assert calls()[name]
+    for dotted in calls()[name]:
+        found = pkgutil.resolve_name(dotted)
+        assert callable(found)
+        if not dotted.startswith(("labelgen.cli.", "click.")):
+            code = f"import labelgen; assert callable({dotted})"
+            subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("datasets", "teachers", "completion")])
+def test_a_command_uses_the_calls_that_it_names(name: str) -> None:
+    source = (DOCS.parents[1] / "labelgen" / "cli" / "commands" / f"{name}.py").read_text(encoding="utf-8")
+    assert {
+        word for dotted in calls()[name] if not re.search(rf"\b{(word := dotted.rpartition('.')[2])}\b", source)
+    } == set()
 
 
 def test_shared_options_are_described_once() -> None:

@@ -31,6 +31,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return labelgen.open(root)
 
 
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Images with none to seven captions; image 5 and captions 3 and 7 have no embedding."""
+    sizes = {"n_images": 8, "captions_per_image": (5, 2, 0, 1, 7, 3, 4, 2)}
+    root = make_store(tmp_path_factory.mktemp("uneven") / "store", **sizes, missing_images=[5], missing_captions=[3, 7])
+    return labelgen.open(root)
+
+
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several pieces for every array."""
@@ -63,8 +71,8 @@ def test_npz_archives(store: Store, tmp_path: Path) -> None:
         np.testing.assert_array_equal(archive["rows"], np.asarray(store.embeddings("text")))
     with np.load(tmp_path / "t2i.text.k12.npz") as archive:
         found = store.neighbors("t2i")
-        for name in ("ids", "scores", "next"):
-            np.testing.assert_array_equal(archive[name], getattr(found, name))
+        for name, array in zip(("ids", "scores", "next"), found, strict=True):
+            np.testing.assert_array_equal(archive[name], array)
     with np.load(tmp_path / "ids.npz") as ids:
         assert ids["caption_ids"].tolist() == [f"cap-{row}" for row in range(20)]
         assert ids["offsets"].tolist() == store.offsets.tolist()
@@ -117,6 +125,42 @@ def test_hugging_face_folder(store: Store, tmp_path: Path) -> None:
     )
     listed = pl.read_parquet(tmp_path / "i2i.image.k12" / "train.parquet")
     assert listed.rows() == long_form(store, "i2i", store.splits["train"])
+
+
+@pytest.mark.parametrize("relation", ["t2t", "i2t", "t2i", "i2i"])
+def test_lists_with_texts_and_positives(uneven: Store, tmp_path: Path, relation: str) -> None:
+    export(uneven, "hf", tmp_path, Options(texts=True, positives=True))
+    (file,) = tmp_path.glob(f"{relation}.*/train.parquet")
+    frame = pl.read_parquet(file)
+    words = {"i": "file", "t": "text"}
+    texts = [f"query_{words[relation[0]]}", f"candidate_{words[relation[2]]}"]
+    assert frame.columns == ["query_id", "candidate_id", "rank", "score", "positive", *texts]
+    listed = frame.filter(~pl.col("positive"))
+    export(uneven, "hf", tmp_path)
+    assert listed.select("query_id", "candidate_id", "rank", "score").equals(pl.read_parquet(file))
+    assert frame["query_id"].to_list() == sorted(frame["query_id"], key=lambda name: int(name.rpartition("-")[2]))
+    for query, candidate, rank, score, *_ in frame.filter("positive").iter_rows():
+        assert rank == 0
+        image = query if relation[0] == "i" else candidate
+        captions = [candidate] if relation == "i2t" else [query] if relation == "t2i" else [query, candidate]
+        sides = {"caption_ids": captions} | ({} if relation == "t2t" else {"image_ids": [image]})
+        block, where = uneven.block(relation, missing="mask", **sides)
+        assert score == (block[0, -1] if where[0, -1] else None)
+        assert (
+            len(
+                set(uneven.image_of(uneven.caption_rows(captions)))
+                | set(uneven.image_rows([image]) if sides.get("image_ids") else ())
+            )
+            == 1
+        )
+    sizes = np.diff(uneven.offsets)[np.asarray(uneven.splits["train"])]
+    pairs = {"t2t": (sizes * (sizes - 1)).sum(), "i2i": 0}.get(relation, sizes.sum())
+    assert frame["positive"].sum() == pairs
+    columns = {"i": (uneven.images, "image_id", "file"), "t": (uneven.captions, "caption_id", "text")}
+    for side, text, kind in (("query_id", texts[0], relation[0]), ("candidate_id", texts[1], relation[2])):
+        table, name, column = columns[kind]
+        known = dict(zip(table[name], table[column], strict=True))
+        assert frame[text].to_list() == [known[item] for item in frame[side]]
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,13 @@ def test_five_captions_an_image(store: Store, tmp_path: Path, target: str) -> No
     wanted = {"img-0": [0, 1, 2, 3, 4], "img-1": [5, 6, 8, 9, 10], "img-3": [12, 13, 12, 13, 12], "img-5": [19] * 5}
     texts, rows = store.captions["text"].to_list(), np.asarray(store.embeddings("text"), np.float64)
     unit = (rows / np.sqrt((rows * rows).sum(1, keepdims=True) + (rows == 0).all(1, keepdims=True))).astype(np.float32)
+    named = (tmp_path / "out" / "train_caption_ids.txt").read_text(encoding="utf-8").split("\n")
+    assert named.pop() == ""
+    assert len(named) == len(train.captions)
     for image, captions in wanted.items():
         place = 5 * ids.index(image)
         assert train.captions[place : place + 5] == [texts[row] for row in captions]
+        assert named[place : place + 5] == [f"cap-{row}" for row in captions]
         np.testing.assert_array_equal(train.text_emb[place : place + 5], unit[captions])
     # What their code makes of these files is our i2t block.
     captions = [place * 5 for place in range(len(ids))]
@@ -92,8 +96,14 @@ def test_five_captions_an_image(store: Store, tmp_path: Path, target: str) -> No
 def test_short_images_may_be_left_out(store: Store, tmp_path: Path) -> None:
     written = export(store, "listwise-itr", tmp_path / "out", Options(short="drop", splits=("train",)))
     assert written.left_out["train: with fewer than five captions"] == ["img-3", "img-5"]
-    assert sorted(written.files) == ["train_caps.txt", "train_ids.txt", "train_text_emb.npy"]
+    assert sorted(written.files) == ["train_caps.txt", "train_caption_ids.txt", "train_ids.txt", "train_text_emb.npy"]
     assert np.load(tmp_path / "out" / "train_text_emb.npy").shape == (25, 16)
+
+
+def test_a_caption_id_of_two_lines_is_refused(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "caption_ids", lambda _self, rows: [f"{row}\nb" for row in rows])
+    with pytest.raises(ConfigError, match=r"caption id '0\\nb' is not one line"):
+        export(store, "listwise-itr", tmp_path / "out")
 
 
 def test_cusa(store: Store, tmp_path: Path) -> None:

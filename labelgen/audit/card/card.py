@@ -26,7 +26,7 @@ from labelgen.patches.batch_masks import BoundPatch, PatchMasks, bind
 from labelgen.patches.patch import Patch, read
 from labelgen.relevance.base import BlockRequest
 from labelgen.relevance.fusion import Fusion, fusion
-from labelgen.store.reader import Store, open_store
+from labelgen.store.reader import Store, as_store
 from labelgen.types import Aggregation, Bool, Float64, Int64, Relation
 
 Label: TypeAlias = "BlockRequest | Fusion"
@@ -68,7 +68,7 @@ def agreement_card(
         DatasetError: a file in another format than its reader expects.
         ConfigError: nothing to compare, or nothing to fit a fusion to.
     """
-    opened = [store if isinstance(store, Store) else open_store(store) for store in _listed(stores)]
+    opened = [as_store(store) for store in _listed(stores)]
     files = [file if isinstance(file, Judgements) else read_judgements(file) for file in against]
     if not opened or not files or replicates < 1:
         raise ConfigError("a card compares stores with judgements", found=f"{len(opened)} stores, {len(files)} files")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from labelgen.audit.checks.agreement import agreement
@@ -19,7 +20,8 @@ from labelgen.audit.checks.noisy_pairs import noise_frame
 from labelgen.audit.corpus_view import View
 from labelgen.errors import ConfigError, MissingExtraError
 from labelgen.registry import unknown
-from labelgen.store.reader import Store
+from labelgen.store import choose
+from labelgen.store.reader import Store, as_store
 from labelgen.types import Modality
 
 if TYPE_CHECKING:
@@ -48,10 +50,11 @@ class Section:
     seconds: float
 
 
-def audit_sections(store: Store, names: Sequence[str] = (), *, limit: int = 1000) -> Iterator[Section]:
+def audit_sections(store: Store | str | Path, names: Sequence[str] = (), *, limit: int = 1000) -> Iterator[Section]:
     """Compute sections, in the order of `SECTIONS`.
 
     Args:
+        store: opened, or its path.
         names: of the sections; all by default.
         limit: maximum number of rows of ranked findings. Duplicates, leakage and coverage are complete.
 
@@ -64,7 +67,8 @@ def audit_sections(store: Store, names: Sequence[str] = (), *, limit: int = 1000
             raise unknown("section", name, SECTIONS)
     if limit < 1:
         raise ConfigError(f"limit={limit}", expected="at least 1")
-    return (_made(store, name, limit) for name in SECTIONS if not names or name in names)
+    opened = as_store(store)
+    return (_made(opened, name, limit) for name in SECTIONS if not names or name in names)
 
 
 def _made(store: Store, name: str, limit: int) -> Section:
@@ -118,7 +122,11 @@ def _isolated(relation: str, store: Store, limit: int) -> Found:
 
 def _places(store: Store, relation: str, wanted: int) -> int:
     """Return `wanted`, or the length of the lists of the relation where they are shorter."""
-    stored = [entry.k for entry in store.manifest.neighbors if (entry.relation, entry.scope) == (relation, "split")]
+    stored = [
+        entry.k
+        for entry in choose.lists_over_all(store.manifest)
+        if (entry.relation, entry.scope) == (relation, "split")
+    ]
     return min([wanted, *stored])
 
 

@@ -10,6 +10,7 @@ import click
 
 from labelgen.cli import completions, show
 from labelgen.cli.options import common, progress_option, refuse_beside
+from labelgen.cli.options import names as kind_names
 from labelgen.cli.progress import counted, listening
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ _SHOWN = (
     show_default=True,
     help="Rows per ranking.",
 )
+@click.option("--kinds", metavar="A,B", default="", help="Look at captions of these kinds only, such as human (all).")
 @click.option("--out", metavar="DIR", type=click.Path(), help="Write every section as DIR/<section>.parquet.")
 @click.option("--html", metavar="FILE", type=click.Path(), help="Write a page to review findings.")
 @click.option(
@@ -80,6 +82,7 @@ def command(
     names: tuple[str, ...],
     top: int,
     limit: int,
+    kinds: str,
     out: str | None,
     html: str | None,
     photos: str | None,
@@ -97,7 +100,7 @@ def command(
     Examples:
       labelgen audit stores/coco
       labelgen audit stores/coco --section noisy_pairs --top 50
-      labelgen audit stores/coco --out audit/coco
+      labelgen audit stores/coco --kinds human --out audit/coco
       labelgen audit stores/coco --html report.html --patch proposed.parquet
       labelgen audit stores/coco --html report.html --reviewed patch.json
       labelgen audit stores/coco --check patch.json --clean data/coco-clean
@@ -108,10 +111,11 @@ def command(
     if clean is not None and check is None:
         raise click.UsageError("--clean needs a patch: add --check FILE.")
     if check is not None:
-        refuse_beside(ctx, ("names", "top", "limit", "out", "html", "photos", "reviewed", "patch"), "beside --check")
+        beside = ("names", "kinds", "top", "limit", "out", "html", "photos", "reviewed", "patch")
+        refuse_beside(ctx, beside, "beside --check")
     elif html is None:
         refuse_beside(ctx, ("photos",) if patch is not None else ("photos", "reviewed"), "without --html")
-    opened = open_store(store)
+    opened = open_store(store, kinds=kind_names(kinds) or None)
     if check is not None:
         _check(opened, check, clean, as_json)
         return

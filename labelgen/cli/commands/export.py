@@ -20,6 +20,8 @@ USED_BY = {
     "photos": ("cusa",),
     "pairs": ("fine-grained",),
     "scheme": ("fine-grained",),
+    "texts": ("hf",),
+    "positives": ("hf",),
 }
 
 
@@ -49,6 +51,8 @@ USED_BY = {
     show_default=True,
     help="Scheme for --pairs (fine-grained).",
 )
+@click.option("--texts", is_flag=True, help="Add captions and file names to the lists (hf).")
+@click.option("--positives", is_flag=True, help="Add the annotated pairs to the lists (hf).")
 @progress_option
 @common
 @click.pass_context
@@ -70,6 +74,7 @@ def command(
       labelgen export stores/coco --for listwise-itr --out exports/listwise
       labelgen export stores/coco --for cusa --image unicom --out exports/cusa
       labelgen export stores/coco --for csr --out exports/graphs
+      labelgen export stores/coco --for hf --texts --positives --out exports/hub
       labelgen export stores/coco --for fine-grained --pairs pairs.parquet --out exports/pairs
     """
     import labelgen
