@@ -11,7 +11,7 @@ from PIL import Image
 import labelgen
 from labelgen.audit.checks.false_negatives import false_negatives
 from labelgen.audit.report.gallery import show
-from labelgen.errors import UnknownIdError
+from labelgen.errors import ConfigError, UnknownIdError
 from labelgen.store.reader import Store
 from labelgen.testing.stores import make_store
 
@@ -49,6 +49,10 @@ def test_nothing_and_unknown(store: Store, tmp_path: Path) -> None:
     assert "nothing" in show(store, pl.DataFrame({"image_id": []}, schema={"image_id": pl.String}))._repr_html_()
     with pytest.raises(UnknownIdError):
         show(store, pl.DataFrame({"image_id": ["nobody"]}), photos=tmp_path)
+    with pytest.raises(ConfigError, match="mass"):
+        show(store, pl.DataFrame({"relation": ["i2t"], "mass": [0.5]}))
+    with pytest.raises(ConfigError, match="a dict"):
+        show(store, {"image_id": ["img-0"]})  # type: ignore[arg-type]
 
 
 def test_from_a_store_to_a_gallery(demo_store: Path, tmp_path: Path) -> None:

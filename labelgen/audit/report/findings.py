@@ -225,7 +225,8 @@ def _decision(section: str, row: Row, leader: Row | None) -> tuple[dict[str, Any
         accept = accept.format(split=row.get(f"{side}split") or "the first split")
     if None in ids.values():
         return None, "", ""
-    found: dict[str, Any] = {"decision": decision, "reason": section, "author": "review", **ids}
+    found: dict[str, Any] = {"decision": decision, "reason": section, "author": "review"}
+    found |= {name: str(value) for name, value in ids.items()}
     score = row.get("score")
     if isinstance(score, float) and math.isfinite(score):
         found["score"] = score

@@ -13,6 +13,7 @@ from labelgen.audit.report.evidence_names import evidence_name
 from labelgen.audit.report.findings import Finding, annotated_captions, findings_of
 from labelgen.audit.report.photos import photo_root, thumbnails
 from labelgen.audit.report.sections import Section
+from labelgen.errors import ConfigError
 from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.reader import Store
 
@@ -102,9 +103,19 @@ def show(
 
     Raises:
         UnknownIdError: images that are not in the store.
-        ConfigError: no frame, and the store lacks what `false_negatives` needs.
+        ConfigError: not a polars frame of items; or none is given, and the store lacks what `false_negatives` needs.
     """
+    import polars as pl
+
     rows = false_negatives(store, limit=max(count, 1000)) if frame is None else frame
+    columns = rows.columns if isinstance(rows, pl.DataFrame) else None
+    if columns is None or not {"image_id", "caption_id"} & set(columns):
+        raise ConfigError(
+            "a gallery shows rows that name images or captions",
+            found=f"a {type(rows).__name__}" if columns is None else f"the columns {', '.join(columns) or '(none)'}",
+            expected="a polars frame with image_id or caption_id",
+            todo="pass what labelgen.audit returned; polars.from_pandas(frame) converts a pandas frame",
+        )
     found = tuple(findings_of(Section("shown", "", "", rows, "", 0.0), count))
     root = Path(photos).expanduser() if photos is not None else photo_root(store)
     images = list(dict.fromkeys(image for finding in found for _, image in finding.images))
