@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from labelgen.store.guard import Stamp, stamp_of
 from labelgen.store.items import KINDS, Ids, Items, RowNumbers
 from labelgen.store.manifest import Manifest, load_manifest
 from labelgen.types import PAD_ROW, PAD_SCORE, Aggregation, Bool, Float32, Int64, Modality, Relation, Scope, UInt32
+
+if TYPE_CHECKING:
+    from labelgen.queries.result import QueryResult
 
 
 class _Lists(NamedTuple):
@@ -252,6 +255,24 @@ class Store(Items):
         bound = np.where(np.isnan(found["next"]), found["next"], found["scores"][:, k])
         rows, scores = found["ids"][:, :k].copy(), found["scores"][:, :k].copy()
         return Neighbors.of(self, named.candidate, rows, scores, bound.astype(np.float32))
+
+    def query(
+        self,
+        text: str | Sequence[str] = (),
+        *,
+        image: Any = (),
+        k: int = 10,
+        teachers: str | Sequence[str] | Mapping[str, Any] = (),
+        **options: Any,
+    ) -> QueryResult:
+        """Rank captions and images by their similarity to texts and photographs that the store does not hold.
+
+        Encodes them with the store's teachers. Arguments and errors as for `labelgen.query`; a notebook shows the
+        result with the photographs.
+        """
+        from labelgen.queries.query import query  # of a package above this one, see docs/architecture.md
+
+        return query(self, text, image=image, k=k, teachers=teachers, **options)
 
     def _batch(self, relation: Relation, modality: Modality, ids: Ids | None, rows: RowNumbers | None) -> Int64 | None:
         """Rows of one side of a block, None where the relation has no such side."""
