@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from labelgen.pipeline import add, append, build, plan, resolve, status, verify
     from labelgen.queries.query import query
     from labelgen.store.diff import diff
+    from labelgen.store.kind_store import open_store as open  # noqa: A004 - `labelgen.open` is the name users see
     from labelgen.store.reader import Store
-    from labelgen.store.reader import open_store as open  # noqa: A004 - `labelgen.open` is the name users see
     from labelgen.teachers.objects.given_teacher import as_teacher
 
     __version__: str
@@ -62,7 +62,7 @@ _PLACES = {
     "as_teacher": "labelgen.teachers.objects.given_teacher:as_teacher",
     "build": "labelgen.pipeline:build",
     "diff": "labelgen.store.diff:diff",
-    "open": "labelgen.store.reader:open_store",
+    "open": "labelgen.store.kind_store:open_store",
     "plan": "labelgen.pipeline:plan",
     "query": "labelgen.queries.query:query",
     "resolve": "labelgen.pipeline:resolve",

@@ -68,6 +68,8 @@ class SearchConfig:
         cross_k: length of second lists over the *other* splits (leakage checks), none when 0.
         engine: an exact engine (transient: all give equal bits).
         approximate: spec of an engine that may miss neighbours, such as `faiss(recall=0.95)`; exact when empty.
+        kinds: the captions that lists of texts and of sets of captions are over; all when empty. `unspecified` are
+            those without a kind.
     """
 
     relations: tuple[str, ...] = ()
@@ -76,10 +78,12 @@ class SearchConfig:
     cross_k: int = 0
     engine: str = field(default="tiled", metadata=TRANSIENT)
     approximate: str = field(default="", metadata=ADDED)
+    kinds: tuple[str, ...] = field(default=(), metadata=ADDED)
 
     def __post_init__(self) -> None:
         if self.approximate:  # one text for one meaning: it is part of fingerprints
             object.__setattr__(self, "approximate", str(spec_in("search.approximate", self.approximate)))
+        object.__setattr__(self, "kinds", tuple(sorted(set(self.kinds))))
 
 
 @dataclass(frozen=True)
@@ -317,6 +321,12 @@ def _check(config: BuildConfig) -> None:
             raise SpecError(
                 f"teacher alias {alias!r} is not a plain word", expected="at most 64 letters, digits, - and _"
             )
+    if search.kinds and search.approximate:
+        raise ConfigError(
+            "lists over some kinds of captions are searched exactly",
+            found=f"kinds {', '.join(search.kinds)} and {search.approximate}",
+            todo="leave one of the two out: --approximate '' or --kinds ''",
+        )
     spec_in("search.engine", search.engine)
     parse_bytes(run.memory, "run.memory")
 

@@ -47,8 +47,8 @@ DEPENDENCIES: dict[str, set[str]] = {
         # cleaned files are read as their adapters read them
         *("store", "relevance.base", "corpus"),
     },
-    # a list of pairs is a table like one of captions
-    "loader": {"store", "relevance", "patches", "corpus.text.table_files"},
+    # a list of pairs is a table like one of captions; the loss for open_clip adds one of ours to its own
+    "loader": {"store", "relevance", "patches", "losses", "corpus.text.table_files"},
     # one target is a list of pairs with its labels
     "export": {"store", "loader.fine_grained"},
     # pairs are scored one by one, with the arithmetic that blocks use
@@ -115,7 +115,7 @@ LIBRARIES: dict[str, set[str]] = {
     "jax": {"losses/_jax.py", "loader/frameworks/jax_arrays.py"},
     "jsonschema": {"store/schema/validation.py"},
     "narwhals": {"corpus/in_memory/rows.py"},
-    "open_clip": {"teachers/adapters/open_clip_teacher.py"},
+    "open_clip": {"teachers/adapters/open_clip_teacher.py", "loader/frameworks/open_clip_loss.py"},
     "packaging": {"cli/checks.py"},
     "PIL": {
         *("corpus/photos/photos.py", "corpus/photos/pixels.py", "testing/teachers.py"),
@@ -132,7 +132,7 @@ LIBRARIES: dict[str, set[str]] = {
         "foreign.py",
         *("corpus/arrange.py", "corpus/frames.py", "corpus/join.py", "corpus/text/table_files.py"),
         "corpus/in_memory/snapshot.py",
-        *("store/items.py", "store/disk/parquet.py"),
+        *("store/items.py", "store/kind_store.py", "store/disk/parquet.py"),
         *(
             "stages/ingest/final_corpus.py",
             "stages/ingest/ingest.py",
@@ -168,7 +168,8 @@ LIBRARIES: dict[str, set[str]] = {
             "similarity/ann/faiss_engine.py",
             "stages/running/worker.py",
         ),
-        *("losses/_torch.py", "losses/modules.py", "loader/collate.py", "loader/ddp.py", "loader/on_device.py"),
+        *("losses/_torch.py", "losses/modules.py", "loader/frameworks/open_clip_loss.py"),
+        *("loader/collate.py", "loader/ddp.py", "loader/on_device.py", "loader/tensors.py"),
     },
     "llvmlite": {"similarity/tiled/bits.py"},
     "numba": {"similarity/tiled/bits.py", "stages/work/search.py"},

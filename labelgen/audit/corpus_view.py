@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from labelgen.errors import ConfigError
+from labelgen.store import choose
 from labelgen.store.reader import Store
 from labelgen.types import PAD_ROW, Aggregation, Bool, Float32, Int64, Relation, Scope
 
@@ -171,7 +172,7 @@ def read_lists(
     store: Store, relation: Relation, *, k: int = 64, scope: Scope = "split", aggregation: Aggregation = "max"
 ) -> NeighborLists | None:
     """Return the lists of a relation, of the first teacher that has them; None where no teacher has."""
-    for entry in store.manifest.neighbors:
+    for entry in choose.lists_over_all(store.manifest):
         if (entry.relation, entry.scope, entry.aggregation) == (relation, scope, aggregation):
             return listed(store, relation, entry.alias, k=min(k, entry.k), scope=scope, aggregation=aggregation)
     return None

@@ -29,6 +29,7 @@ FIELDS: Mapping[str, str] = {
     "cross_k": "search.cross_k",
     "engine": "search.engine",
     "approximate": "search.approximate",
+    "kinds": "search.kinds",
     "executor": "run.executor",
     "workers": "run.workers",
     "threads": "run.threads",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -85,7 +87,7 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
         *("splits", "limit", "patch", "damaged", "assignments"),
     ),
     "Teachers": ("teachers", "dropped", "refined"),
-    "Search": ("relation", "k", "aggregation", "cross_k", "engine", "approximate"),
+    "Search": ("relation", "k", "aggregation", "cross_k", "engine", "approximate", "kinds"),
     "Run": ("executor", "workers", "threads", "memory", "device", "scheduler", "strict", "calibrate"),
     "Store": ("out", "fresh", "discard", "update", "append", "added", "added_relations", "drop", "allow_other_machine"),
 }
@@ -142,7 +144,7 @@ _RECIPE_OPTIONS = (
         metavar="ALIAS=SPEC",
         multiple=True,
         shell_complete=completions.teachers,
-        help="Set a teacher, for example text='minilm()'. Repeatable; replaces that teacher of the recipe.",
+        help="Set a teacher, text='minilm()' or text=my_module:make. Repeatable; replaces that teacher of the recipe.",
     ),
     click.option("--no-teacher", "dropped", metavar="ALIAS", multiple=True, help="Leave out a teacher of the recipe."),
     click.option(
@@ -170,6 +172,7 @@ _RECIPE_OPTIONS = (
         flag_value="faiss()",
         help="Search an index that may miss neighbours, with measured recall: faiss(recall=0.99) (no).",
     ),
+    click.option("--kinds", metavar="A,B", help="Lists over captions of these kinds only, such as human (all)."),
     click.option("--executor", type=click.Choice(["local", "dask"]), help="Where tasks run (local)."),
     click.option("--workers", metavar="N", type=int, help="Worker processes; 1 uses this process (1)."),
     click.option("--threads", metavar="N", type=int, help="Threads per worker (cores divided by workers)."),
@@ -191,17 +194,50 @@ def overrides(options: Mapping[str, Any]) -> list[str]:
         value = options.get(name)
         if value is None or value == ():
             continue
-        if name == "splits":
-            value = [part.strip() for part in value.split(",") if part.strip()]
+        if name in ("splits", "kinds"):
+            value = names(value)
         texts.append(f"{field}={_toml(value)}")
-    texts += [f"teachers.{alias}={spec}" for alias, spec in teacher_pairs(options.get("teachers", ())).items()]
+    texts += [f"teachers.{alias}={spec}" for alias, spec in _specs(options).items()]
     texts += [f"teachers.{alias}={spec}" for alias, spec in refined_pairs(options.get("refined", ())).items()]
     return texts + list(options.get("assignments", ()))
+
+
+def names(text: str) -> list[str]:
+    """`"a, b"` -> `["a", "b"]`."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _toml(value: Any) -> str:
     """Format a value as TOML, so that a folder named 2017 remains text. JSON is valid TOML except for one character."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _specs(options: Mapping[str, Any]) -> dict[str, str]:
+    """Specs of `--teacher` by alias; that of a `module:factory` is the spec of what the factory makes."""
+    made = {alias: str(teacher.spec) for alias, teacher in options.get("objects", {}).items()}
+    return {alias: made.get(alias, spec) for alias, spec in teacher_pairs(options.get("teachers", ())).items()}
+
+
+def with_objects(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with `objects`: alias -> the teacher that a `module:factory` of `--teacher` makes.
+
+    Modules are looked for in the current folder first. Only what is typed here names code, never a file.
+
+    Raises:
+        ConfigError, TeacherError: no such module or function, or it does not make a teacher.
+    """
+    from labelgen.pipeline.inputs import is_reference, teacher_of_reference
+
+    references = {a: spec for a, spec in teacher_pairs(options.get("teachers", ())).items() if is_reference(spec)}
+    if references:
+        look_here_for_modules()
+    return {**options, "objects": {a: teacher_of_reference(spec, a) for a, spec in references.items()}}
+
+
+def look_here_for_modules() -> None:
+    """Import modules of the current folder, as `python` does and a console script does not."""
+    if "" not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
 
 
 def teacher_pairs(texts: tuple[str, ...]) -> dict[str, str]:

@@ -149,9 +149,9 @@ def _account(account: Mapping[str, Any]) -> str:
     return f"{count(account['seen'])} {account['unit']} seen: {', '.join(parts)}"
 
 
-def lists(paths: Iterable[str], approximate: Mapping[str, str]) -> str:
-    """Neighbour lists, one a line; approximate ones say so."""
-    named = [(path.partition("/")[2], approximate.get(path, "")) for path in paths]
+def lists(paths: Iterable[str], notes: Mapping[str, str]) -> str:
+    """Neighbour lists, one a line, with what is special about them."""
+    named = [(path.partition("/")[2], notes.get(path, "")) for path in paths]
     return "\n".join(f"{name}  {text}" if text else name for name, text in named) or "none"
 
 

@@ -88,7 +88,7 @@ def _check_kinds(kinds: Sequence[str]) -> None:
         kinds if len(kinds) > MAX_KINDS else [],
         "kinds of captions are too many",
         f"at most {MAX_KINDS}: human, and the names of captioners",
-        "is that column the kind of captions? of a table, name another one with kind=..., or read none: kind=none",
+        "is that column the kind of captions? of a table, name another one with kind=..., or read none: kind='none'",
     )
 
 

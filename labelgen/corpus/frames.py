@@ -176,6 +176,12 @@ def captions_by_kind(captions: pl.DataFrame) -> dict[str, int]:
     return {UNSPECIFIED if kind is None else kind: counts[kind] for kind in kinds_in_order(counts)}
 
 
+def rows_of_kinds(captions: pl.DataFrame, kinds: Sequence[str]) -> Int64:
+    """Rows of the captions of some kinds, ascending; `unspecified` are captions without one."""
+    named = captions["kind"].fill_null(UNSPECIFIED)
+    return np.flatnonzero(named.is_in(pl.Series(kinds, dtype=pl.String)).to_numpy()).astype(np.int64)
+
+
 def group_count(images: pl.DataFrame) -> int:
     """Number of groups of images."""
     return images["group"].drop_nulls().n_unique() if "group" in images.columns else 0

@@ -77,6 +77,12 @@ def _check_split_names(store: Store, options: Options) -> None:
 
 
 def _check(store: Store, options: Options, out: Path) -> None:
+    if store.chosen:
+        raise ConfigError(
+            f"a reader of captions of kinds {', '.join(store.chosen)} is not exported",
+            expected="the whole store",
+            todo="open it without kinds; its column kind says which captions are which",
+        )
     for name in options.splits:
         if name not in store.splits:
             raise ConfigError(f"this store has no split {name!r}", expected=", ".join(store.splits))

@@ -17,26 +17,32 @@ if TYPE_CHECKING:
     from labelgen.loader.fine_grained import PairLabels, pair_labels
     from labelgen.loader.frameworks.jax_arrays import to_jax
     from labelgen.loader.frameworks.lightning_hooks import SoftLabelMixin
-    from labelgen.loader.frameworks.open_clip_batches import OpenClipBatches, WithIds
+    from labelgen.loader.frameworks.open_clip_batches import OpenClipBatches, WithIds, with_ids
+    from labelgen.loader.frameworks.open_clip_loss import OpenClipLoss
     from labelgen.loader.frameworks.webdataset_stages import soft_label_stage
     from labelgen.loader.listed_pairs import ListedPairs, read_pairs
+    from labelgen.loader.lookup import Lookup
     from labelgen.loader.negatives import HardNegatives, Negatives
     from labelgen.loader.on_device import OnDevice
     from labelgen.loader.samplers import NeighborBatchSampler
+    from labelgen.loader.tensors import TensorLabels, to_tensors
 
 __all__ = [
     "AddSoftLabels",
     "GatheredIds",
     "HardNegatives",
     "ListedPairs",
+    "Lookup",
     "Negatives",
     "NeighborBatchSampler",
     "OnDevice",
     "OpenClipBatches",
+    "OpenClipLoss",
     "PairLabels",
     "SoftLabelCollate",
     "SoftLabelMixin",
     "SoftLabeler",
+    "TensorLabels",
     "WithIds",
     "gather_ids",
     "pair_labels",
@@ -44,6 +50,8 @@ __all__ = [
     "soft_label_stage",
     "soft_labels",
     "to_jax",
+    "to_tensors",
+    "with_ids",
 ]
 
 _PLACES = {
@@ -53,13 +61,16 @@ _PLACES = {
     "Labeller": "labelgen.loader.blocks:SoftLabeler",  # its first name
     "SoftLabeler": "labelgen.loader.blocks:SoftLabeler",
     "ListedPairs": "labelgen.loader.listed_pairs:ListedPairs",
+    "Lookup": "labelgen.loader.lookup:Lookup",
     "Negatives": "labelgen.loader.negatives:Negatives",
     "NeighborBatchSampler": "labelgen.loader.samplers:NeighborBatchSampler",
     "OnDevice": "labelgen.loader.on_device:OnDevice",
     "OpenClipBatches": "labelgen.loader.frameworks.open_clip_batches:OpenClipBatches",
+    "OpenClipLoss": "labelgen.loader.frameworks.open_clip_loss:OpenClipLoss",
     "PairLabels": "labelgen.loader.fine_grained:PairLabels",
     "SoftLabelCollate": "labelgen.loader.collate:SoftLabelCollate",
     "SoftLabelMixin": "labelgen.loader.frameworks.lightning_hooks:SoftLabelMixin",
+    "TensorLabels": "labelgen.loader.tensors:TensorLabels",
     "WithIds": "labelgen.loader.frameworks.open_clip_batches:WithIds",
     "gather_ids": "labelgen.loader.ddp:gather_ids",
     "pair_labels": "labelgen.loader.fine_grained:pair_labels",
@@ -67,6 +78,8 @@ _PLACES = {
     "soft_label_stage": "labelgen.loader.frameworks.webdataset_stages:soft_label_stage",
     "soft_labels": "labelgen.loader.blocks:soft_labels",
     "to_jax": "labelgen.loader.frameworks.jax_arrays:to_jax",
+    "to_tensors": "labelgen.loader.tensors:to_tensors",
+    "with_ids": "labelgen.loader.frameworks.open_clip_batches:with_ids",
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _PLACES)

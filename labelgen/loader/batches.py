@@ -6,11 +6,13 @@ If the framework accepts a collate function, `SoftLabelCollate` adds the labels 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from labelgen.errors import ConfigError, some
-from labelgen.loader.blocks import DEFAULT_SCHEME, Missing, PatchLike, Repeats, SoftLabeler
+from labelgen.loader.blocks import DEFAULT_SCHEME, Batch, Missing, PatchLike, Repeats, SoftLabeler
+from labelgen.loader.lookup import Lookup
+from labelgen.loader.tensors import to_tensors
 from labelgen.relevance.base import Array, Scheme, SoftLabels
 from labelgen.specs import Spec
 from labelgen.store.reader import Store
@@ -24,7 +26,9 @@ class BatchLabels:
 
     Args:
         store: an open store.
-        scheme, missing, repeats, patch, exact: as in `labelgen.soft_labels`.
+        scheme, missing, repeats, patch, exact, kinds: as in `labelgen.soft_labels`.
+        lookup: finds the pairs of samples without ids: with `Lookup(store)`, paths of photographs and texts of captions
+            are read where ids are read otherwise.
         check_pairs: refuse pairs whose caption is not one of their image in the store, as with the store of another
             data set with the same kind of ids. Turn it off for intended mismatches.
     """
@@ -38,9 +42,15 @@ class BatchLabels:
         repeats: Repeats = "raise",
         patch: PatchLike | None = None,
         exact: bool = False,
+        kinds: Iterable[str] | str | None = None,
+        lookup: Lookup | None = None,
         check_pairs: bool = True,
     ) -> None:
-        self.labeler = SoftLabeler(store, scheme, missing=missing, repeats=repeats, patch=patch, exact=exact)
+        if lookup is not None:
+            lookup.read()  # here, so that workers that are forked share it
+        self.lookup = lookup
+        how: Any = {"missing": missing, "repeats": repeats, "patch": patch, "exact": exact, "kinds": kinds}
+        self.labeler = SoftLabeler(store, scheme, **how)
         self.check_pairs = check_pairs
 
     def labels(self, image_ids: Sequence[Any], caption_ids: Sequence[Any]) -> SoftLabels:
@@ -49,13 +59,22 @@ class BatchLabels:
         Raises:
             ConfigError: halves that do not belong together, or not as many of one as of the other.
         """
+        return self.labeler.labels(self.batch(image_ids, caption_ids))
+
+    def batch(self, image_ids: Sequence[Any], caption_ids: Sequence[Any]) -> Batch:
+        """The rows of these pairs, checked; raises what `labels` raises."""
         if len(image_ids) != len(caption_ids):
             raise ConfigError(
                 f"{len(image_ids)} images and {len(caption_ids)} captions are not pairs",
                 todo="for images against more captions, use labelgen.soft_labels",
             )
         images, captions = [plain_id(item) for item in image_ids], [plain_id(item) for item in caption_ids]
-        batch = self.labeler.batch(images, captions)
+        if self.lookup is None:
+            batch = self.labeler.batch(images, captions)
+        else:
+            batch = self.labeler.batch_of(
+                *self.lookup.rows(images, captions, missing_ok=self.labeler.missing == "mask")
+            )
         wrong = (batch.image_rows != batch.caption_images).nonzero()[0]
         if self.check_pairs and len(wrong):
             pairs = [(images[at], captions[at]) for at in wrong.tolist()]
@@ -65,7 +84,7 @@ class BatchLabels:
                 expected="pairs of the data set that the store was made of",
                 todo="check image_key and caption_key; check_pairs=False where such pairs are intended",
             )
-        return self.labeler.labels(batch)
+        return batch
 
 
 class AddSoftLabels(BatchLabels):
@@ -75,9 +94,12 @@ class AddSoftLabels(BatchLabels):
         image_key, caption_key: where the batch holds its ids: a key or attribute, a position, or a function of the
             batch. Lists, arrays and tensors of ids are all fine.
         key: as in `attach`.
-        convert: what every array of the labels is turned into; None leaves numpy. `torch.from_numpy`,
-            `jax.numpy.asarray` ...
-        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `check_pairs` as in `BatchLabels`.
+        tensors: whether labels are torch tensors, as those of `SoftLabelCollate`; else numpy.
+        convert: or what every array of the labels is turned into, for example `jax.numpy.asarray`.
+        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `kinds`, `lookup`, `check_pairs` as in `BatchLabels`.
+
+    Raises:
+        ConfigError: both `tensors` and `convert`.
     """
 
     def __init__(
@@ -87,15 +109,21 @@ class AddSoftLabels(BatchLabels):
         caption_key: Key = "caption_id",
         *,
         key: str = "soft_labels",
+        tensors: bool = False,
         convert: Callable[[Array], Array] | None = None,
         **others: Any,
     ) -> None:
         super().__init__(store, **others)
-        self.image_key, self.caption_key, self.key, self.convert = image_key, caption_key, key, convert
+        if tensors and convert is not None:
+            raise ConfigError("labels are tensors or converted", found="tensors=True and convert=", expected="one")
+        self.image_key, self.caption_key, self.key = image_key, caption_key, key
+        self.tensors, self.convert = tensors, convert
 
     def __call__(self, batch: Any) -> Any:
         """The batch with its soft labels; the batch itself is not changed."""
         labels = self.labels(list(found(batch, self.image_key)), list(found(batch, self.caption_key)))
+        if self.tensors:
+            labels = to_tensors(labels)
         return attach(batch, labels if self.convert is None else labels.map(self.convert), self.key)
 
 
@@ -133,8 +161,25 @@ def found(holder: Any, key: Key) -> Any:
         raise ConfigError(
             f"a sample or batch has no {key!r}",
             found=held,
-            todo="pass image_key= and caption_key=: a name, a position or a function",
+            todo="pass image_key= and caption_key=: a name, a position or a function. The Hugging Face Trainer removes "
+            "what the model does not take, unless its arguments say remove_unused_columns=False",
         ) from error
+
+
+def without(sample: Any, *keys: Key) -> Any:
+    """A sample without the entries of some keys: a mapping as a dict, a tuple or list as a tuple.
+
+    Raises:
+        ConfigError: a sample of another kind.
+    """
+    if isinstance(sample, Mapping):
+        return {name: value for name, value in sample.items() if name not in keys}
+    if isinstance(sample, (tuple, list)) and not hasattr(sample, "_fields"):
+        places = {range(len(sample))[key] for key in keys if isinstance(key, int)}
+        return tuple(value for place, value in enumerate(sample) if place not in places)
+    raise ConfigError(
+        f"no entry can be left out of a {type(sample).__name__}", expected="samples that are mappings or tuples"
+    )
 
 
 def plain_id(value: Any) -> Any:

@@ -7,7 +7,7 @@ quantile tables), is picklable, and is used by all adapters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,9 @@ from labelgen.patches.batch_masks import BoundPatch, PatchMasks, bound, patched
 from labelgen.patches.patch import Patch
 from labelgen.relevance.base import BlockRequest, Blocks, Quantiles, Scheme, SoftLabels, scheme
 from labelgen.specs import Spec
+from labelgen.store.blocks import BlockReader
 from labelgen.store.items import Ids
+from labelgen.store.kinds import AllCaptions, CaptionKinds, CaptionSets, chosen_kinds
 from labelgen.store.reader import Store
 from labelgen.types import PAD_SCORE, Bool, Float32, Int64, Relation
 
@@ -80,6 +82,7 @@ def soft_labels(
     repeats: Repeats = "raise",
     patch: PatchLike | None = None,
     exact: bool = False,
+    kinds: Iterable[str] | str | None = None,
 ) -> SoftLabels:
     """Soft labels of a batch of A images and B captions; see `SoftLabels` for what comes back.
 
@@ -95,6 +98,9 @@ def soft_labels(
         exact: similarities as the store defines them, the same bits on any machine, in twice the time; else float32
             products within 1e-6 of them (equal rows exactly 1). A transform with a step, ties, or a small temperature
             can magnify that difference.
+        kinds: the captions that the set of an image holds, such as `("human",)`, in blocks that compare images as the
+            sets of their captions; `unspecified` are captions without a kind. All by default. The captions of the
+            batch may be of any kind.
 
     Raises:
         UnknownIdError: ids that are not in the store, with the ids.
@@ -102,7 +108,7 @@ def soft_labels(
         ConfigError: repeated captions, or a request that no teacher of the store serves.
         StoreMismatchError, DatasetError: a patch of another store, or one that does not hold together.
     """
-    made = SoftLabeler(store, scheme, missing=missing, repeats=repeats, patch=patch, exact=exact)
+    made = SoftLabeler(store, scheme, missing=missing, repeats=repeats, patch=patch, exact=exact, kinds=kinds)
     return made(image_ids, caption_ids)
 
 
@@ -118,6 +124,7 @@ class SoftLabeler:
         repeats: Repeats = "raise",
         patch: PatchLike | None = None,
         exact: bool = False,
+        kinds: Iterable[str] | str | None = None,
     ) -> None:
         for name, value, allowed in (
             ("missing", missing, ("raise", "mask")),
@@ -127,10 +134,12 @@ class SoftLabeler:
                 raise ConfigError(f"{name}={value!r} is unknown", expected=" or ".join(allowed))
         self.store, self.missing, self.repeats, self.exact = store, missing, repeats, exact
         self.scheme = scheme(scheme_)
+        self.kinds = () if kinds is None else chosen_kinds(store.kinds, kinds)
         self.quantiles: dict[BlockRequest, Quantiles] = {
-            request: quantile_table(store, request) for request in self.scheme.quantiles
+            request: quantile_table(store, request, self.kinds) for request in self.scheme.quantiles
         }
         self.patch = None if patch is None else bound(patch, store)
+        _ = self._sets  # before workers are forked, which then share it
 
     def __repr__(self) -> str:
         return f"SoftLabeler({str(self.store.path)!r}, {str(self.scheme.spec)!r}, missing={self.missing!r})"
@@ -140,22 +149,34 @@ class SoftLabeler:
         return self.labels(self.batch(image_ids, caption_ids))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "readers"}
+        return {name: value for name, value in vars(self).items() if name not in ("readers", "_sets")}
 
     @cached_property
     def readers(self) -> Mapping[BlockRequest, Reader]:
         """Readers of the block of every request of the scheme, in a fixed order."""
-        return {request: reader_of(self.store, request) for request in sorted(self.scheme.needs, key=str)}
+        return {request: self._reader(request) for request in sorted(self.scheme.needs, key=str)}
+
+    def _reader(self, request: BlockRequest) -> BlockReader:
+        return reader_of(self.store, request, self._sets if isinstance(self._sets, CaptionKinds) else None)
+
+    @cached_property
+    def _sets(self) -> CaptionSets:
+        """The captions that the sets of images hold."""
+        offsets = self.store.offsets
+        return CaptionKinds.of(self.store.has_kind(self.kinds), offsets) if self.kinds else AllCaptions(offsets)
 
     def batch(self, image_ids: Ids, caption_ids: Ids) -> Batch:
-        """The rows of a batch; repeated captions are refused here.
+        """The batch of ids.
 
         Raises:
             UnknownIdError: ids that are not in the store, unless `missing` is `mask`.
         """
         missing_ok = self.missing == "mask"
         images = self.store.image_index.rows(image_ids, missing_ok=missing_ok)
-        captions = self.store.caption_index.rows(caption_ids, missing_ok=missing_ok)
+        return self.batch_of(images, self.store.caption_index.rows(caption_ids, missing_ok=missing_ok))
+
+    def batch_of(self, images: Int64, captions: Int64) -> Batch:
+        """The batch of image rows [A] and caption rows [B], -1 for unknown ones; repeated captions are refused here."""
         known_images, known_captions = images >= 0, captions >= 0
         all_known = bool(known_images.all() and known_captions.all())
         if not all_known:
@@ -190,7 +211,7 @@ class SoftLabeler:
             block = reader.similarities(images, captions, exact=self.exact)
             alive = block > PAD_SCORE
             if self.missing == "raise" and not alive.all():
-                self.store.block(request.relation, image_rows=images, caption_rows=captions, alias=request.alias)
+                self.store.refuse_missing(self._reader(request), images, captions)
             if request.aggregation in ("max_other", "first"):
                 block = self._other(request, block, batch)
                 alive = block > PAD_SCORE
@@ -206,11 +227,11 @@ class SoftLabeler:
 
     def _other(self, request: BlockRequest, block: Float32, batch: Batch) -> Float32:
         """The block by an aggregation that the store does not have; computed on the host, from mapped rows."""
-        reader, offsets = reader_of(self.store, request), self.store.offsets
+        reader, sets = self._reader(request), self._sets
         if request.aggregation == "first":
-            return first(offsets, reader.captions, batch.images, batch.captions, exact=self.exact)
+            return first(sets, reader.captions, batch.images, batch.captions, exact=self.exact)
         same = batch.image_rows[:, None] == batch.caption_images[None, :]
-        return max_other(reader, offsets, block, batch.images, batch.captions, same)
+        return max_other(reader, sets, block, batch.images, batch.captions, same)
 
 
 def _blank_unknown(block: Float32, relation: Relation, batch: Batch) -> None:

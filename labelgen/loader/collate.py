@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from labelgen.errors import requires
-from labelgen.loader.batches import BatchLabels, Key, attach, found
-from labelgen.relevance.base import SoftLabels
+from labelgen.errors import ConfigError, requires
+from labelgen.loader.batches import BatchLabels, Key, attach, found, without
+from labelgen.loader.tensors import to_tensors
 from labelgen.store.reader import Store
 
 
@@ -28,8 +28,13 @@ class SoftLabelCollate(BatchLabels):
         collate: makes the batch of the samples; torch's default one.
         key: under which name a mapping gets its labels. A tuple gets them at its end, anything else is returned
             together with them, as (batch, labels).
-        tensors: whether labels are torch tensors, which move to a device with the batch; else numpy.
-        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `check_pairs` as in `BatchLabels`.
+        tensors: whether labels are torch tensors (`TensorLabels`), which move to a device with the batch; else numpy.
+        keep_ids: whether `collate` gets the samples with the entries of the two keys. Without them a batch is all
+            tensors, as models that are called with its entries and accelerate's `dispatch_batches` need it.
+        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `kinds`, `lookup`, `check_pairs` as in `BatchLabels`.
+
+    Raises:
+        ConfigError: `keep_ids=False` with keys that are functions.
     """
 
     def __init__(
@@ -41,10 +46,17 @@ class SoftLabelCollate(BatchLabels):
         collate: Callable[[list[Any]], Any] | None = None,
         key: str = "soft_labels",
         tensors: bool = True,
+        keep_ids: bool = True,
         **others: Any,
     ) -> None:
         super().__init__(store, **others)
         self.image_key, self.caption_key, self.key, self.tensors = image_key, caption_key, key, tensors
+        self.keep_ids = keep_ids
+        if not keep_ids and (callable(image_key) or callable(caption_key)):
+            raise ConfigError(
+                "keep_ids=False removes the entries of two keys, but a key is a function",
+                todo="give names or positions, or leave the ids out in `collate`",
+            )
         self.collate = collate or _torch().utils.data.default_collate
 
     def __call__(self, samples: Sequence[Any]) -> Any:
@@ -55,12 +67,9 @@ class SoftLabelCollate(BatchLabels):
             [found(sample, self.image_key) for sample in samples],
             [found(sample, self.caption_key) for sample in samples],
         )
+        if not self.keep_ids:
+            samples = [without(sample, self.image_key, self.caption_key) for sample in samples]
         return attach(self.collate(list(samples)), to_tensors(labels) if self.tensors else labels, self.key)
-
-
-def to_tensors(labels: SoftLabels) -> SoftLabels:
-    """The same labels with torch tensors, which share the memory of the arrays."""
-    return labels.map(_torch().from_numpy)
 
 
 @cache

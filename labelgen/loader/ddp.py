@@ -47,13 +47,17 @@ def gather_ids(ids: Iterable[Any], group: Any = None) -> GatheredIds:
         group: a process group; the default one.
     """
     own = id_texts([plain_id(item) for item in ids])
+    by_rank = gather_json(own, group)
+    start = sum(map(len, by_rank[: _distributed().get_rank(group)])) if len(by_rank) > 1 else 0
+    return GatheredIds([item for listed in by_rank for item in listed], start, start + len(own))
+
+
+def gather_json(value: Any, group: Any = None) -> list[Any]:
+    """What JSON can write, of all ranks in their order; without a process group that of this process."""
     distributed = _distributed()
     if not (distributed.is_available() and distributed.is_initialized()):
-        return GatheredIds(own, 0, len(own))
-    by_rank = [json.loads(data) for data in _gathered(json.dumps(own).encode(), group)]
-    rank = distributed.get_rank(group)
-    start = sum(map(len, by_rank[:rank]))
-    return GatheredIds([item for listed in by_rank for item in listed], start, start + len(own))
+        return [value]
+    return [json.loads(data) for data in _gathered(json.dumps(value).encode(), group)]
 
 
 def _gathered(data: bytes, group: Any) -> list[bytes]:

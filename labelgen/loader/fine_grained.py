@@ -7,7 +7,7 @@ aggregation of the scheme, bit-identical to `soft_labels(exact=True)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -21,6 +21,7 @@ from labelgen.relevance.base import BlockRequest, Scheme, SetAggregation, scheme
 from labelgen.relevance.transforms import pair_targets, pair_weights
 from labelgen.specs import Spec
 from labelgen.store.blocks import BlockReader, aggregate, has_embedding, pair_similarities
+from labelgen.store.kinds import AllCaptions, CaptionKinds, CaptionSets
 from labelgen.store.reader import Store
 from labelgen.types import PAD_SCORE, Float16, Float32, Int64
 
@@ -72,6 +73,7 @@ def pair_labels(
     *,
     scheme: str | Spec | Scheme = "fine_grained()",
     missing: Literal["raise", "mask"] = "raise",
+    kinds: Iterable[str] | str | None = None,
 ) -> PairLabels:
     """Fine-grained labels of explicit pairs.
 
@@ -79,6 +81,7 @@ def pair_labels(
         pairs: a table with the columns `caption_id`, `image_id`, `y` (see `read_pairs`), or `ListedPairs.of(...)`.
         scheme: teacher, aggregation and gamma, as `"fine_grained(text='siamese', aggregation='max_other')"`.
         missing: what happens to items without an embedding: `raise`, or `mask` (`where` is False).
+        kinds: the captions that the set of an image holds, as in `labelgen.soft_labels`.
 
     Raises:
         DatasetError, UnknownIdError: the list is wrong.
@@ -89,7 +92,8 @@ def pair_labels(
         raise ConfigError(f"missing={missing!r} is unknown", expected="raise or mask")
     request, gamma = _fine_grained(scheme)
     listed = pairs if isinstance(pairs, ListedPairs) else read_pairs(store, pairs)
-    similarity = _similarities(store, request, listed, refuse=missing == "raise")
+    sets = None if kinds is None else CaptionKinds.of(store.has_kind(kinds), store.offsets)
+    similarity = _similarities(store, request, listed, sets, refuse=missing == "raise")
     where = similarity > PAD_SCORE
     similarity[~where] = 0
     weights = pair_weights(similarity, listed.positives, gamma)
@@ -109,9 +113,11 @@ def _fine_grained(text: str | Spec | Scheme) -> tuple[BlockRequest, float]:
     return next(iter(made.needs)), float(made.gamma)
 
 
-def _similarities(store: Store, request: BlockRequest, pairs: ListedPairs, *, refuse: bool) -> Float32:
+def _similarities(
+    store: Store, request: BlockRequest, pairs: ListedPairs, kinds: CaptionKinds | None, *, refuse: bool
+) -> Float32:
     """[n], -inf where nothing can be compared."""
-    reader = reader_of(store, request)
+    reader, sets = reader_of(store, request, kinds), kinds or AllCaptions(store.offsets)
     found = np.empty(len(pairs), np.float32)
     for piece in _pieces(len(pairs), int(reader.captions.shape[1])):
         captions, images = pairs.captions[piece], pairs.images[piece]
@@ -119,7 +125,7 @@ def _similarities(store: Store, request: BlockRequest, pairs: ListedPairs, *, re
         if reader.offsets is None:
             found[piece] = pair_similarities(queries, reader.images.take(images))
         else:
-            found[piece] = _aggregated(reader, store.offsets, request.aggregation, queries, captions, images)
+            found[piece] = _aggregated(reader, sets, request.aggregation, queries, captions, images)
         if refuse and not (alive := has_embedding(queries)).all():
             _refuse("captions", reader.alias, store.caption_ids(np.unique(captions[~alive])))
     lost = ~(found > PAD_SCORE)
@@ -129,19 +135,19 @@ def _similarities(store: Store, request: BlockRequest, pairs: ListedPairs, *, re
 
 
 def _aggregated(
-    reader: BlockReader, offsets: Int64, how: SetAggregation, queries: Float16, captions: Int64, images: Int64
+    reader: BlockReader, sets: CaptionSets, how: SetAggregation, queries: Float16, captions: Int64, images: Int64
 ) -> Float32:
     """One number a pair, member after member in the order of the captions, as the store aggregates."""
-    starts, sizes = offsets[images], offsets[images + 1] - offsets[images]
+    starts, sizes = sets.offsets[images], sets.offsets[images + 1] - sets.offsets[images]
     members = [np.full(len(images), PAD_SCORE)]  # of images without captions
     last = int(sizes.max(initial=0))
     for number in range(min(1, last) if how == "first" else last):
-        taken = number < sizes
+        here = np.flatnonzero(number < sizes)
+        rows = sets.captions(starts[here] + number)
         if how == "max_other":
-            taken &= starts + number != captions
-        here = np.flatnonzero(taken)
+            here, rows = here[rows != captions[here]], rows[rows != captions[here]]
         members.append(np.full(len(images), PAD_SCORE))
-        members[-1][here] = pair_similarities(queries[here], reader.captions.take(starts[here] + number))
+        members[-1][here] = pair_similarities(queries[here], reader.captions.take(rows))
     return aggregate(members, "mean" if how == "mean" else "max")
 
 

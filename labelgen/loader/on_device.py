@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +11,6 @@ import numpy as np
 
 from labelgen.errors import ConfigError, requires
 from labelgen.loader.blocks import DEFAULT_SCHEME, Batch, Missing, PatchLike, Repeats, SoftLabeler
-from labelgen.loader.requests import reader_of
 from labelgen.relevance.base import BlockRequest, Scheme, SoftLabels
 from labelgen.specs import Spec
 from labelgen.store.blocks import BlockReader
@@ -38,7 +37,7 @@ class OnDevice(SoftLabeler):
         device: `cuda`, `cuda:1`, `cpu` ...
         dtype: of the products. `float32`: similarities within 1e-6 of `Store.block`, TF32 and autocast off; `float16`:
             within 1e-3.
-        store, scheme_, missing, repeats, patch: as in `labelgen.soft_labels`.
+        store, scheme_, missing, repeats, patch, kinds: as in `labelgen.soft_labels`.
 
     Raises:
         ConfigError: torch cannot use the device.
@@ -55,8 +54,9 @@ class OnDevice(SoftLabeler):
         missing: Missing = "raise",
         repeats: Repeats = "raise",
         patch: PatchLike | None = None,
+        kinds: Iterable[str] | str | None = None,
     ) -> None:
-        super().__init__(store, scheme_, missing=missing, repeats=repeats, patch=patch)
+        super().__init__(store, scheme_, missing=missing, repeats=repeats, patch=patch, kinds=kinds)
         with requires("torch", "build", "OnDevice"):
             import torch
         if dtype not in ("float32", "float16"):
@@ -77,7 +77,7 @@ class OnDevice(SoftLabeler):
         import torch
 
         requests = sorted(self.scheme.needs, key=str)
-        found = {request: reader_of(self.store, request) for request in requests}
+        found = {request: self._reader(request) for request in requests}
         arrays = {array.spec.path: array for reader in found.values() for array in (reader.images, reader.captions)}
         rows = {path: _copied(array, self.device) for path, array in arrays.items()}
         return {

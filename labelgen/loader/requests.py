@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,12 +13,15 @@ from labelgen.relevance.base import BlockRequest, Quantiles
 from labelgen.store import choose, layout
 from labelgen.store.blocks import BlockReader, block_similarity, block_similarity32, pair_similarities
 from labelgen.store.disk.mapped import MappedArray
+from labelgen.store.kinds import CaptionKinds, CaptionSets
 from labelgen.store.reader import Store
-from labelgen.types import PAD_SCORE, Bool, Float32, Int64
+from labelgen.types import PAD_SCORE, Bool, Float32, Int64, Relation
 
 
-def reader_of(store: Store, request: BlockRequest) -> BlockReader:
+def reader_of(store: Store, request: BlockRequest, kinds: CaptionKinds | None = None) -> BlockReader:
     """Return the reader of the block of a request; of `max` for the aggregations of this module, made from it.
+
+    With `kinds` the set of an image holds these captions only.
 
     Raises:
         ConfigError: no teacher of the store serves it, or the teacher has rows of images: nothing is aggregated.
@@ -28,40 +33,42 @@ def reader_of(store: Store, request: BlockRequest) -> BlockReader:
             f"i2t of teacher {reader.alias!r} compares single rows, so there is nothing to aggregate",
             found=f"aggregation={how!r}",
         )
-    return reader
+    return reader if kinds is None or reader.offsets is None else replace(reader, kinds=kinds)
 
 
 def max_other(
-    reader: BlockReader, offsets: Int64, block: Float32, images: Int64, captions: Int64, same_image: Bool
+    reader: BlockReader, sets: CaptionSets, block: Float32, images: Int64, captions: Int64, same_image: Bool
 ) -> Float32:
     """The block by `max`, changed where a caption meets its own image; -inf where the image has no other caption."""
     pairs = np.nonzero(same_image)
     owners, queries = images[pairs[0]], captions[pairs[1]]
-    starts, rows = offsets[owners], reader.captions.take(queries)
-    sizes = offsets[owners + 1] - starts
+    starts, rows = sets.offsets[owners], reader.captions.take(queries)
+    sizes = sets.offsets[owners + 1] - starts
     best = np.full(len(owners), PAD_SCORE)
     for number in range(int(sizes.max(initial=0))):
-        there = np.flatnonzero((number < sizes) & (starts + number != queries))
-        others = reader.captions.take(starts[there] + number)
-        best[there] = np.maximum(best[there], pair_similarities(rows[there], others))
+        there = np.flatnonzero(number < sizes)
+        others = sets.captions(starts[there] + number)
+        there, others = there[others != queries[there]], others[others != queries[there]]
+        best[there] = np.maximum(best[there], pair_similarities(rows[there], reader.captions.take(others)))
     block[pairs] = best
     return block
 
 
-def first(offsets: Int64, texts: MappedArray, images: Int64, captions: Int64, *, exact: bool) -> Float32:
+def first(sets: CaptionSets, texts: MappedArray, images: Int64, captions: Int64, *, exact: bool) -> Float32:
     """Similarity of the first caption of every image with captions, [A, B]; -inf where either is missing."""
-    starts = offsets[images]
-    empty = offsets[images + 1] == starts
-    starts = np.minimum(starts, len(texts) - 1)  # an image without captions may be the last one
-    block = (block_similarity if exact else block_similarity32)(texts.take(starts), texts.take(captions))
+    starts = sets.offsets[images]
+    empty = sets.offsets[images + 1] == starts
+    starts = np.minimum(starts, sets.offsets[-1] - 1)  # an image without captions may be the last one
+    block = (block_similarity if exact else block_similarity32)(texts.take(sets.captions(starts)), texts.take(captions))
     block[empty] = PAD_SCORE
     return block
 
 
-def quantile_table(store: Store, request: BlockRequest) -> Quantiles:
+def quantile_table(store: Store, request: BlockRequest, kinds: Sequence[str] = ()) -> Quantiles:
     """Level in [0, 1] -> similarity of random pairs of different images, for the relation and teacher of a request.
 
-    A random pair never holds a caption of the image itself, so `max_other` has the table of `max`.
+    A random pair never holds a caption of the image itself, so `max_other` has the table of `max`. With `kinds`, or a
+    store of some kinds, the table is that of a build of lists over these captions.
 
     Raises:
         ConfigError: the store has no such table.
@@ -70,13 +77,17 @@ def quantile_table(store: Store, request: BlockRequest) -> Quantiles:
     alias, _ = choose.teacher_for(store.manifest, request.relation, request.alias)
     mark = {"max": "", "max_other": "", "mean": ".mean"}.get(request.aggregation, f".{request.aggregation}")
     folder = layout.numbered(layout.STATS, store.manifest.generation)
+    over = () if request.relation is Relation.I2I else tuple(kinds) or store.chosen
+    mark += f".{layout.kinds_mark(over)}" if over else ""
     path = f"{folder}/{request.relation.value}.{alias}{mark}.json"
     if path not in store.manifest.files:
         listed = [name for name in store.manifest.files if name.startswith(f"{folder}/")]
         raise ConfigError(
-            f"this store has no quantile table of {request} by teacher {alias!r}",
+            f"this store has no quantile table of {request} by teacher {alias!r}"
+            + (f" over captions of kinds {', '.join(over)}" if over else ""),
             found=", ".join(listed) or "no tables",
-            todo="use a threshold that is a similarity, or build the relation into the store",
+            todo="use a threshold that is a similarity, or build the relation into the store"
+            + (f": labelgen build --update --kinds {','.join(over)}" if over else ""),
         )
     try:
         levels = json.loads((store.path / path).read_bytes())["quantiles"]

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from labelgen import foreign
 from labelgen.errors import ConfigError, DatasetError, StoreMismatchError, UnknownIdError, some
 from labelgen.fingerprint import fingerprint
-from labelgen.patches.rules import is_rejection, problems
+from labelgen.patches.rules import Row, is_rejection, problems
 from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.reader import Store
 from labelgen.store.schema.validation import schema_problems
@@ -227,15 +227,25 @@ def compose(first: Patch, second: Patch, *, keep: Literal["both", "second"] = "b
     _same_store(first, second)
     rest = first.frame.join(second.frame.select(KEY), on=KEY, how="anti", nulls_equal=True, maintain_order="left")
     if keep == "second":
-        base = second.frame.select(KEY).rows()
-        chosen: list[bool] = []
-        for row in rest.select(KEY).rows():
-            fits = not problems([*base, row])
-            chosen.append(fits)
-            if fits:
-                base.append(row)
-        rest = rest.filter(pl.Series(chosen, dtype=pl.Boolean))
+        rows = dict(enumerate(rest.select(KEY).rows()))
+        rest = rest[_consistent(second.frame.select(KEY).rows(), rows)]
     return Patch(first.store_id, pl.concat([rest, second.frame]))
+
+
+def _consistent(base: list[Row], rows: dict[int, Row]) -> list[int]:
+    """Return the numbers of the rows that fit the base and the rows chosen before them.
+
+    More rows never resolve a contradiction, so a half that fits as a whole needs no look at its rows one by one.
+    """
+    if not problems([*base, *rows.values()]):
+        return list(rows)
+    if len(rows) <= 1:
+        return []
+    numbers = list(rows)
+    left, right = numbers[: len(rows) // 2], numbers[len(rows) // 2 :]
+    chosen = _consistent(base, {number: rows[number] for number in left})
+    base = [*base, *(rows[number] for number in chosen)]
+    return chosen + _consistent(base, {number: rows[number] for number in right})
 
 
 def revert(patch: Patch, part: Patch) -> Patch:

@@ -20,7 +20,9 @@ from labelgen.errors import ConfigError, DatasetError, StoreMismatchError, shown
 from labelgen.registry import unknown
 from labelgen.store import layout
 from labelgen.store.manifest import Manifest
-from labelgen.teachers.objects.given_teacher import resolve_teachers
+from labelgen.teachers.objects.given_teacher import is_reference, resolve_teachers, teacher_of_reference
+
+__all__ = ["data_source", "is_reference", "recipe_of", "teacher_of_reference"]
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ def recipe_of(
 
     Args:
         data: a `BuildConfig`, the name of a data set, or see `data_source`.
+        teachers: all teachers of the recipe; of a `BuildConfig` those that replace or complete its own.
         settings: `table.field` -> value; None and empty ones leave the recipe as it is.
         overrides: `table.field=value` texts, as those of `--set`.
 
@@ -165,7 +168,8 @@ def recipe_of(
     with given.giving(objects), _described(data, out, columns, photos) as (base, notes, text_only):
         found = dict(base)
         if specs:
-            found["teachers"] = {alias: str(spec) for alias, spec in specs.items()}
+            before = found["teachers"] if isinstance(data, BuildConfig) else {}
+            found["teachers"] = {**before, **{alias: str(spec) for alias, spec in specs.items()}}
         elif text_only and not found.get("teachers"):
             found["teachers"] = {"text": configs.DEFAULT_TEACHERS["text"]}
         for place, value in (settings or {}).items():

@@ -32,6 +32,8 @@ class PhotoQuery:
         """
         if isinstance(given, str | os.PathLike):
             path = Path(given).expanduser()
+            if not path.name:
+                raise ConfigError("a photograph has no file name", found=shown(given), expected="a path of a picture")
             return cls(os.fspath(given), read_photo(path.parent, path.name))
         if isinstance(given, bytes | bytearray | memoryview):
             return cls(f"image {number}", bytes(given))

@@ -14,7 +14,7 @@ therefore the engine's schedule without the pairs of two earlier images (`schedu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -167,6 +167,52 @@ def _common(spans: Iterable[Span], others: Sequence[Span]) -> list[Span]:
     return [(start, stop) for start, stop in pairs if start < stop]
 
 
+def over_captions(plan: SearchPlan, captions: Int64) -> SearchPlan:
+    """Return the plan as if only some captions were there, under numbers of their own.
+
+    Args:
+        captions: their rows, ascending.
+    """
+    text = None if plan.text is None else ChosenRows(plan.text, captions)
+    return replace(plan, text=text, offsets=np.searchsorted(captions, plan.offsets).astype(np.int64))
+
+
+def renumber(partial: Partial, captions: Int64) -> Partial:
+    """Renumber a partial list of a plan over some captions with the rows of the store; lists of others are empty."""
+    keys, first = with_candidates(partial, captions), partial.first_row
+    if partial.request.relation.query == "text" and len(keys):
+        queries = captions[first : first + len(keys)]
+        first, spread = int(queries[0]), np.full((int(queries[-1] - queries[0]) + 1, keys.shape[1]), PAD_KEY)
+        spread[queries - first] = keys
+        keys = spread
+    return replace(partial, keys=keys, first_row=first)
+
+
+def with_candidates(partial: Partial, captions: Int64) -> UInt64:
+    """Return the keys of a partial list of a plan over some captions, with candidates as rows of the store."""
+    if partial.request.relation.candidate == "image":
+        return partial.keys
+    return _with_rows(partial.keys, lambda rows: captions[rows])
+
+
+class ChosenRows:
+    """Some embedding rows, ascending. Implements `Rows`."""
+
+    def __init__(self, rows: Rows, chosen: Int64) -> None:
+        self._rows, self._chosen = rows, chosen
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self._chosen), *self._rows.shape[1:]
+
+    def slice(self, start: int, stop: int) -> Float16:
+        """Rows [start, stop) of the chosen ones, copied."""
+        return self._rows.take(self._chosen[start:stop])
+
+    def take(self, rows: Int64) -> Float16:
+        return self._rows.take(self._chosen[rows])
+
+
 class ReorderedRows:
     """Ranges of embedding rows, one after the other. Implements `Rows`."""
 
@@ -195,10 +241,16 @@ class ReorderedRows:
 
 def _moved(keys: UInt64, candidates: Sequence[Span]) -> UInt64:
     """Replace the candidate rows in keys by rows of the store."""
-    rows = (keys & _ROW_BITS).astype(np.int64)
+    return _with_rows(keys, lambda rows: _to_store(rows, candidates))
+
+
+def _with_rows(keys: UInt64, change: Callable[[Int64], Int64]) -> UInt64:
+    """Change the rows in keys; fillers stay."""
     real = keys != PAD_KEY
-    moved = _to_store(np.where(real, rows, 0), candidates).astype(np.uint64)
-    return np.where(real, (keys & ~_ROW_BITS) | moved, PAD_KEY)
+    rows = keys.astype(np.uint64) & _ROW_BITS
+    if real.any():
+        rows[real] = change(rows[real].astype(np.int64)).astype(np.uint64)
+    return np.where(real, (keys & ~_ROW_BITS) | rows, PAD_KEY)
 
 
 def _to_store(rows: Int64, spans: Sequence[Span]) -> Int64:

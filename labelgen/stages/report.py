@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labelgen.store.describe import recall_text
+from labelgen.store.describe import list_text, recall_text
 from labelgen.store.manifest import Manifest
 
 
@@ -18,6 +18,7 @@ class BuildReport:
     Attributes:
         changed: False where the store was already sealed with this recipe.
         approximate: the measured recall of every approximate list.
+        list_notes: what is special about a list: its recall, the kinds of captions that it is over.
         trained: the report of every teacher that the build trained.
         appended, skipped: images that an append added, and images that the store held already.
         ledger: accounts of everything that was read, of the appended data set where images were appended.
@@ -39,6 +40,7 @@ class BuildReport:
     peak_bytes: int
     stages: Mapping[str, Mapping[str, Any]]
     approximate: Mapping[str, str] = field(default_factory=dict)
+    list_notes: Mapping[str, str] = field(default_factory=dict)
     trained: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     appended: int = 0
@@ -74,6 +76,7 @@ def report_of(
         teachers={alias: entry.spec for alias, entry in manifest.teachers.items()},
         lists=[entry.path for entry in manifest.neighbors],
         approximate={entry.path: recall_text(entry) for entry in manifest.neighbors if entry.approximate},
+        list_notes={entry.path: text for entry in manifest.neighbors if (text := list_text(entry))},
         quarantined={f"{row['stage']}: {row['reason']}": row["count"] for row in manifest.quarantine.by_reason},
         bytes=manifest.total_bytes,
         seconds=round(seconds, 3),

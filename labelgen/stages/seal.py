@@ -146,7 +146,10 @@ def _array_files(
     files = {path: known[path] for path in models}
     files |= {path: fact for path, fact in known.items() if path.startswith(tuple(f"{prefix}/" for prefix in wanted))}
     generation = built.corpus.generation
-    measured = {layout.stats_path(entry.relation, entry.alias, entry.aggregation, generation) for entry in neighbors}
+    measured = {
+        layout.stats_path(entry.relation, entry.alias, entry.aggregation, generation, entry.kinds)
+        for entry in neighbors
+    }
     files |= {path: known[path] for path in measured}
     for spec in (*arrays, *(spec for entry in neighbors for spec in entry.arrays().values())):
         paths = metadata_paths(spec)
@@ -198,6 +201,7 @@ def _neighbor_entry(product: ProductPlan, item: ListSpec, built: Built, sealed: 
         fingerprint=list_fingerprint(product, item),
         approximate=bool(item.approximate),
         facts=facts,
+        kinds=item.kinds,
     )
 
 

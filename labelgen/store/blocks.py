@@ -11,6 +11,7 @@ from labelgen.similarity.exact import aggregate, block_group_similarity, block_s
 from labelgen.similarity.groups import rows_of
 from labelgen.similarity.single_precision import block_group_similarity32, block_similarity32
 from labelgen.store.disk.mapped import MappedArray
+from labelgen.store.kinds import CaptionKinds
 from labelgen.types import Aggregation, Bool, Float16, Float32, Int64, Relation
 
 __all__ = ["BlockReader", "aggregate", "block_similarity", "block_similarity32", "has_embedding", "pair_similarities"]
@@ -25,6 +26,7 @@ class BlockReader:
         aggregation: of an image's captions.
         images, captions: the rows that images and captions are compared by.
         offsets: where an image is the set of its captions, which are its rows; None where it has one row.
+        kinds: where these sets hold captions of some kinds only.
     """
 
     relation: Relation
@@ -33,11 +35,15 @@ class BlockReader:
     images: MappedArray
     captions: MappedArray
     offsets: MappedArray | None
+    kinds: CaptionKinds | None = None
 
     def members(self, images: Int64) -> tuple[Int64, Int64 | None]:
         """Rows of the given images, and how many each has, [n]; None where it is one."""
         if self.offsets is None:
             return images, None
+        if self.kinds is not None:
+            starts, stops = self.kinds.offsets[images], self.kinds.offsets[images + 1]
+            return self.kinds.captions(rows_of(starts, stops - starts)), stops - starts
         starts = self.offsets.take(images)
         sizes = self.offsets.take(images + 1) - starts
         return rows_of(starts, sizes), sizes

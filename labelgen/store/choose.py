@@ -61,9 +61,10 @@ def neighbor_list(
     scope: Scope,
     aggregation: Aggregation,
     k: int | None,
+    kinds: tuple[str, ...] = (),
 ) -> NeighborEntry:
     """The stored list to read: of those that match, the shortest with at least `k` entries (the longest for None), an
-    exact one before an approximate one.
+    exact one before an approximate one; `kinds` are those that it is over, empty for all captions.
 
     Raises:
         ConfigError: no list matches, several aliases do, or all are shorter than `k`.
@@ -72,18 +73,22 @@ def neighbor_list(
         entry
         for entry in manifest.neighbors
         if (entry.relation, entry.scope, entry.aggregation) == (relation, scope, aggregation)
+        and (entry.kinds == kinds or relation is Relation.I2I)
     ]
     alias = alias or _only(
-        sorted({entry.alias for entry in lists}), f"a list {relation}, {scope}, {aggregation}", "alias="
+        sorted({entry.alias for entry in lists}),
+        f"a list {relation}, {scope}, {aggregation}",
+        "alias=",
+        _other_kinds(manifest, relation),
     )
     lists = sorted(
         (entry for entry in lists if entry.alias == alias), key=lambda entry: (entry.k, not entry.approximate)
     )
     if not lists:
-        stored = ", ".join(entry.path.partition("/")[2] for entry in manifest.neighbors)
         raise ConfigError(
             f"this store has no list {relation} of teacher {alias!r}, scope {scope!r}, aggregation {aggregation!r}",
-            found=stored or "no neighbour lists",
+            found=stored_lists(manifest),
+            todo=_other_kinds(manifest, relation),
         )
     if k is None:
         return lists[-1]
@@ -93,6 +98,30 @@ def neighbor_list(
         )
     enough = [entry for entry in lists if entry.k >= k]
     return min(enough, key=lambda entry: (entry.approximate, entry.k))
+
+
+def lists_over_all(manifest: Manifest) -> list[NeighborEntry]:
+    """The lists over all captions."""
+    return [entry for entry in manifest.neighbors if not entry.kinds]
+
+
+def stored_lists(manifest: Manifest) -> str:
+    """Names of the lists, with the kinds of captions that they are over."""
+    names = (
+        entry.path.partition("/")[2] + (f" (captions of kinds {', '.join(entry.kinds)})" if entry.kinds else "")
+        for entry in manifest.neighbors
+    )
+    return ", ".join(names) or "no neighbour lists"
+
+
+def _other_kinds(manifest: Manifest, relation: Relation) -> str:
+    found = {entry.kinds for entry in manifest.neighbors if entry.relation is relation and entry.kinds}
+    return f"open the store with kinds={sorted(found)[0]!r}, or build lists over all captions" if found else ""
+
+
+def compares_rows(manifest: Manifest, entry: NeighborEntry) -> bool:
+    """Whether a list compares single rows, not images as the sets of their captions."""
+    return entry.relation.query == entry.relation.candidate or teacher_for(manifest, entry.relation, entry.alias)[1]
 
 
 def _unknown_alias(manifest: Manifest, alias: str) -> UnknownNameError:
@@ -106,11 +135,11 @@ def _serves(relation: Relation, held: set[Modality]) -> bool:
     return ("image" if relation is Relation.I2I else "text") in held
 
 
-def _only(names: list[str], what: str, argument: str) -> str:
+def _only(names: list[str], what: str, argument: str, todo: str = "") -> str:
     if len(names) == 1:
         return names[0]
     if not names:
-        raise ConfigError(f"this store has no {what.removeprefix('a ')}")
+        raise ConfigError(f"this store has no {what.removeprefix('a ')}", todo=todo)
     raise ConfigError(
         f"this store has {len(names)} choices of {what}", found=", ".join(names), todo=f"name one with {argument}"
     )

@@ -27,6 +27,12 @@ def as_html(path: Path, manifest: Manifest) -> str:
     return f"<div><b>labelgen store</b> <code>{escape(visible(str(path)))}</code><table>{rows}</table></div>"
 
 
+def list_text(entry: NeighborEntry) -> str:
+    """What is special about a list: the captions that it is over, its recall; empty for exact lists over all."""
+    over = f"over captions of kinds {', '.join(entry.kinds)}" if entry.kinds else ""
+    return ", ".join(text for text in (over, recall_text(entry)) if text)
+
+
 def recall_text(entry: NeighborEntry) -> str:
     """`approximate, recall@64 0.957 (0.943 to 0.968, 1,000 images)`, empty for an exact list."""
     if not entry.approximate:
@@ -92,7 +98,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         for alias, entry in manifest.teachers.items()
     )
     lists = ", ".join(
-        " ".join([entry.path.partition("/")[2], f"({recall_text(entry)})" if entry.approximate else ""]).strip()
+        " ".join([entry.path.partition("/")[2], f"({text})" if (text := list_text(entry)) else ""]).strip()
         for entry in manifest.neighbors
     )
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in corpus.kinds.items())

@@ -223,7 +223,8 @@ def _neighbors(left: Store, right: Store, matched: Mapping[Modality, _Matched]) 
 
 
 def _list_name(entry: NeighborEntry) -> str:
-    return f"{entry.relation}.{entry.alias}.{entry.aggregation}.{entry.scope}"
+    over = f".kinds {', '.join(entry.kinds)}" if entry.kinds else ""
+    return f"{entry.relation}.{entry.alias}.{entry.aggregation}.{entry.scope}{over}"
 
 
 def _compare_lists(

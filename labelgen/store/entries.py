@@ -45,7 +45,10 @@ class EmbeddingEntry:
 
 @dataclass(frozen=True)
 class NeighborEntry:
-    """One neighbour list: the folder `path` holds ids and scores [rows, k] and next [rows]."""
+    """One neighbour list: the folder `path` holds ids and scores [rows, k] and next [rows].
+
+    `kinds`: the captions that it is over, sorted; empty for all. Lists of other captions are empty.
+    """
 
     path: str
     relation: Relation
@@ -57,6 +60,7 @@ class NeighborEntry:
     fingerprint: str
     approximate: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ()
 
     def arrays(self) -> dict[str, ArraySpec]:
         return layout.neighbor_specs(self.path, self.rows, self.k)
@@ -182,6 +186,7 @@ class Manifest:
                 del entry["training"]
         corpus = document["corpus"]
         optional = [(corpus, name) for name in ("parts", "ledger", "kinds", "groups", "text_borders")]
+        optional += [(entry, "kinds") for entry in document["neighbors"]]
         for entry, name in (*optional, *((part, "ledger") for part in corpus["parts"])):
             if not entry[name]:
                 del entry[name]
@@ -247,7 +252,7 @@ def _flat_embedding(entry: EmbeddingEntry) -> dict[str, Any]:
 def _neighbor(entry: Mapping[str, Any]) -> NeighborEntry:
     if not (layout.is_row_count(entry["rows"]) and 1 <= entry["k"] <= layout.MAX_ROW_LENGTH):
         raise ValueError(f"{entry['path']} is declared as {entry['rows']} lists of {entry['k']}")
-    return NeighborEntry(**{**entry, "relation": Relation(entry["relation"])})
+    return NeighborEntry(**{**entry, "relation": Relation(entry["relation"]), "kinds": tuple(entry.get("kinds", ()))})
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from labelgen.errors import ConfigError
 from labelgen.registry import unknown
-from labelgen.store.describe import recall_text
+from labelgen.store.describe import list_text, recall_text
 from labelgen.store.manifest import NeighborEntry
 from labelgen.store.reader import Store
 from labelgen.types import PAD_ROW, Modality
@@ -53,6 +53,7 @@ class NeighborList:
     scope: str
     neighbors: tuple[Neighbor, ...]
     next: float
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def overview(store: Store) -> dict[str, Any]:
         "trained": {alias: dict(entry.training) for alias, entry in manifest.teachers.items() if entry.training},
         "neighbors": [entry.path for entry in manifest.neighbors],
         "approximate": {entry.path: recall_text(entry) for entry in manifest.neighbors if entry.approximate},
+        "notes": {entry.path: text for entry in manifest.neighbors if (text := list_text(entry))},
         "quarantined": [dict(row) for row in manifest.quarantine.by_reason],
         "ledger": [dict(account) for account in corpus.ledger],
         "bytes": manifest.total_bytes,
@@ -207,13 +209,19 @@ def _list(store: Store, entry: NeighborEntry, row: int, k: int) -> NeighborList:
     if not 1 <= k <= entry.k:
         raise ConfigError(f"k is {k}", expected=f"1 to {entry.k}, the length of {entry.path}")
     found = store.neighbors(
-        entry.relation, rows=[row], k=k, alias=entry.alias, scope=entry.scope, aggregation=entry.aggregation
+        entry.relation,
+        rows=[row],
+        k=k,
+        alias=entry.alias,
+        scope=entry.scope,
+        aggregation=entry.aggregation,
+        kinds=entry.kinds,
     )
     pairs = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
     name = _image_neighbor if entry.relation.candidate == "image" else _caption_neighbor
     neighbors = tuple(name(store, other, score) for other, score in pairs if other != PAD_ROW)
     return NeighborList(
-        entry.relation.value, entry.alias, entry.aggregation, entry.scope, neighbors, float(found.next[0])
+        entry.relation.value, entry.alias, entry.aggregation, entry.scope, neighbors, float(found.next[0]), entry.kinds
     )
 
 

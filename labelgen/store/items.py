@@ -16,9 +16,10 @@ from labelgen.store import layout
 from labelgen.store.disk.mapped import CheckedArray, MappedArray
 from labelgen.store.guard import Guard, Stamp
 from labelgen.store.index import IdIndex
+from labelgen.store.kinds import chosen_kinds
 from labelgen.store.manifest import Manifest
 from labelgen.store.splits import SplitRows
-from labelgen.types import Int64, Modality
+from labelgen.types import UNSPECIFIED, Bool, Int64, Modality
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,7 +33,13 @@ KINDS: Mapping[Modality, str] = {"image": "image", "text": "caption"}
 
 
 class Items:
-    """The corpus of the store at `path`."""
+    """The corpus of the store at `path`.
+
+    Attributes:
+        chosen: the kinds of captions that a reader knows, empty where it knows all.
+    """
+
+    chosen: tuple[str, ...] = ()
 
     def __init__(self, path: Path, manifest: Manifest, *, stamp: Stamp | None = None, check: bool = False) -> None:
         self.path = path
@@ -66,6 +73,21 @@ class Items:
         They are used like a `range`. A split that images were appended to may have several; `np.asarray` takes all.
         """
         return dict(self.manifest.corpus.splits)
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """Number of captions of every kind, `unspecified` of those without one; empty where none has a kind."""
+        return dict(self.manifest.corpus.kinds)
+
+    def has_kind(self, kinds: Iterable[str] | str) -> Bool:
+        """Mask of the captions of some kinds, bool [n_captions].
+
+        Raises:
+            ConfigError: kinds that no caption has.
+        """
+        chosen = chosen_kinds(self.manifest.corpus.kinds, kinds)
+        names = [None if kind == UNSPECIFIED else kind for kind in chosen]
+        return self.strings(layout.CAPTIONS, "kind").is_in(names)
 
     @cached_property
     def offsets(self) -> Int64:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from labelgen.fingerprint import fingerprint
 from labelgen.types import Aggregation, Modality, Relation, Scope
 
 FORMAT_VERSION = 1
@@ -204,8 +205,9 @@ def neighbors_path(
     k: int,
     approximate: str = "",
     generation: int = 1,
+    kinds: Sequence[str] = (),
 ) -> str:
-    """Folder of one neighbour list; what is usual (max, split, exact) is not spelt out.
+    """Folder of one neighbour list; what is usual (max, split, exact, all captions) is not spelt out.
 
     `approximate` tells lists of different approximate searches apart: digits of the fingerprint of their spec.
     """
@@ -213,13 +215,22 @@ def neighbors_path(
     parts += ["mean"] if aggregation == "mean" else []
     parts += ["cross"] if scope == "cross" else []
     parts += [f"approximate-{approximate}"] if approximate else []
+    parts += [kinds_mark(kinds)] if kinds else []
     return f"{numbered(NEIGHBORS, generation)}/{'.'.join(parts)}.k{k}"
 
 
-def stats_path(relation: Relation, alias: str, aggregation: Aggregation, generation: int = 1) -> str:
+def kinds_mark(kinds: Sequence[str]) -> str:
+    """The part of a name that stands for kinds of captions: digits of the fingerprint of their names."""
+    return f"kinds-{fingerprint(sorted(kinds))[:6]}"
+
+
+def stats_path(
+    relation: Relation, alias: str, aggregation: Aggregation, generation: int = 1, kinds: Sequence[str] = ()
+) -> str:
     """i2t and t2i read one matrix, so they share one file."""
     name = Relation.I2T if relation is Relation.T2I else relation
     mark = ".mean" if aggregation == "mean" else ""
+    mark += f".{kinds_mark(kinds)}" if kinds else ""
     return f"{numbered(STATS, generation)}/{name.value}.{alias}{mark}.json"
 
 

@@ -1,8 +1,8 @@
-"""`labelgen.open`: read a sealed store. Needs no torch, no zarr and (frames aside) no polars; never writes."""
+"""Read a sealed store (`labelgen.open`). Needs no torch, no zarr and (frames aside) no polars; never writes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
@@ -16,6 +16,7 @@ from labelgen.store.blocks import BlockReader, has_embedding
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.guard import Stamp, stamp_of
 from labelgen.store.items import KINDS, Ids, Items, RowNumbers
+from labelgen.store.kinds import chosen_kinds
 from labelgen.store.manifest import Manifest, load_manifest
 from labelgen.types import PAD_ROW, PAD_SCORE, Aggregation, Bool, Float32, Int64, Modality, Relation, Scope, UInt32
 
@@ -61,20 +62,7 @@ class Neighbors(_Lists):
 
 
 def open_store(path: str | Path, *, check: bool = False) -> Store:
-    """Open a sealed store: reads its manifest, maps files when they are first needed.
-
-    Where the store is changed afterwards, the reader stays with the store that was opened: files that the change keeps
-    and arrays that are mapped already are read as before, and others raise a `StoreMismatchError`.
-
-    Args:
-        check: compare every chunk of an array with its checksum, once a chunk and process, and every table with the
-            manifest. A `CorruptStoreError` names the file and the chunk.
-
-    Raises:
-        StoreNotFoundError: no store there, or a build that is not finished.
-        StoreFormatError: a store of another format.
-        CorruptStoreError: the manifest was edited. (`labelgen verify` looks at all other files.)
-    """
+    """Open a sealed store with all its captions; see `labelgen.open`."""
     root = Path(path).expanduser().absolute()
     stamp = stamp_of(root)  # before the manifest is read: a change in between is then noticed
     return Store(root, load_manifest(root), stamp=stamp, check=check)
@@ -98,7 +86,7 @@ class Store(Items):
         self._readers: dict[tuple[Relation, str | None, Aggregation], BlockReader] = {}
 
     def __reduce__(self) -> tuple[object, tuple[str, str, bool]]:
-        return _reopen, (str(self.path), self.manifest.content_digest, self._guard.hashed)
+        return reopen, (str(self.path), self.manifest.content_digest, self._guard.hashed)
 
     def __repr__(self) -> str:
         return describe.as_text(self.path, self.manifest)
@@ -198,7 +186,7 @@ class Store(Items):
             block[~where] = 0
             return block, where
         if not where.all():
-            self._refuse_missing(reader, images, captions)
+            self.refuse_missing(reader, images, captions)
         return block
 
     def block_reader(self, relation: Relation, alias: str | None, aggregation: Aggregation = "max") -> BlockReader:
@@ -228,6 +216,7 @@ class Store(Items):
         alias: str | None = None,
         scope: Scope = "split",
         aggregation: Aggregation = "max",
+        kinds: Iterable[str] = (),
     ) -> Neighbors:
         """Stored neighbour lists of the given queries, of all rows when neither `ids` nor `rows` is given.
 
@@ -237,13 +226,17 @@ class Store(Items):
         Args:
             ids, rows: queries: images for `i2i` and `i2t`, captions for `t2t` and `t2i`.
             k: length of the lists, at most the stored one, which is the default.
+            kinds: of lists over the captions of these kinds; those of other captions are empty. By default lists over
+                all captions. (`labelgen.open(..., kinds=...)` reads everything as if there were no other captions.)
 
         Raises:
             UnknownIdError, IndexError: ids or rows that are not in the store.
             ConfigError: no such list in this store.
         """
         named = _relation(relation)
-        entry = choose.neighbor_list(self.manifest, named, alias=alias, scope=scope, aggregation=aggregation, k=k)
+        over = chosen_kinds(self.manifest.corpus.kinds, kinds) if kinds else ()
+        how: Any = {"alias": alias, "scope": scope, "aggregation": aggregation, "k": k, "kinds": over}
+        entry = choose.neighbor_list(self.manifest, named, **how)
         if ids is not None and rows is not None:
             raise ConfigError("both ids and rows are given", expected="one of them, or neither for all rows")
         every = range(entry.rows) if ids is None and rows is None else rows
@@ -291,7 +284,12 @@ class Store(Items):
             return self._checked(() if rows is None else rows, modality)
         return self.image_rows(ids) if modality == "image" else self.caption_rows(ids)
 
-    def _refuse_missing(self, reader: BlockReader, images: Int64 | None, captions: Int64 | None) -> None:
+    def refuse_missing(self, reader: BlockReader, images: Int64 | None, captions: Int64 | None) -> None:
+        """Refuse items that a reader of blocks has no row of.
+
+        Raises:
+            MissingItemError: with the ids.
+        """
         for kind, rows in (("image", images), ("caption", captions)):
             if rows is None:
                 continue
@@ -300,13 +298,14 @@ class Store(Items):
                 continue
             dead = rows[~living]
             raise MissingItemError(
-                f"{len(dead)} of {len(rows)} {kind}s have no embedding by {reader.alias!r}",
+                f"{len(dead)} of {len(rows)} {kind}s have no embedding by {reader.alias!r}"
+                + (" from captions of the chosen kinds" if reader.kinds is not None and kind == "image" else ""),
                 found=some(self.image_ids(dead) if kind == "image" else self.caption_ids(dead)),
                 todo='see store.quarantine for the reasons; missing="mask" computes the rest of the block',
             )
 
 
-def _reopen(path: str, content_digest: str, check: bool = False) -> Store:
+def reopen(path: str, content_digest: str, check: bool = False) -> Store:
     """Unpickle: open the same store again, and only that."""
     store = open_store(path, check=check)
     if store.manifest.content_digest != content_digest:

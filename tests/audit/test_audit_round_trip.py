@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +23,16 @@ from labelgen.store.reader import Store
 from labelgen.testing.stores import make_store
 
 
-def chromium() -> str:
-    found = shutil.which("chromium-headless-shell") or shutil.which("chromium")
-    if not found:
-        pytest.skip("needs a Chromium")
-    return found
-
-
-def reviewed_in_browser(page: Path, saved: Path, keys: str) -> None:
+def reviewed_in_browser(chromium: Any, page: Path, saved: Path, keys: str) -> None:
     """Open the page, press keys, save the patch."""
-    sync: Any = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        tab = browser.new_page(accept_downloads=True)
-        tab.goto(page.as_uri())
-        for key in keys:
-            tab.keyboard.press(key)
-        with tab.expect_download() as waiting:
-            tab.click("#save")
-        waiting.value.save_as(saved)
+    tab = chromium.new_page(accept_downloads=True)
+    tab.goto(page.as_uri())
+    for key in keys:
+        tab.keyboard.press(key)
+    with tab.expect_download() as waiting:
+        tab.click("#save")
+    waiting.value.save_as(saved)
+    tab.close()
 
 
 def judged(store: Store, pairs: list[tuple[str, str]], rating: list[float], path: Path) -> Path:
@@ -51,12 +41,12 @@ def judged(store: Store, pairs: list[tuple[str, str]], rating: list[float], path
     return path
 
 
-def test_from_finding_to_card(demo_store: Path, tmp_path: Path) -> None:
+def test_from_finding_to_card(demo_store: Path, tmp_path: Path, chromium: Any) -> None:
     """The first false negative is accepted, the second rejected, the third and two noisy pairs are accepted."""
     store = labelgen.open(demo_store)
     sections = list(audit_sections(store, ["false_negatives", "noisy_pairs"], limit=3))
     page = write_report(store, sections, tmp_path / "report.html")
-    reviewed_in_browser(page, tmp_path / "patch.json", "araara")
+    reviewed_in_browser(chromium, page, tmp_path / "patch.json", "araara")
     missed, noisy = (section.frame for section in sections)
     assert missed is not None
     assert noisy is not None
@@ -64,10 +54,18 @@ def test_from_finding_to_card(demo_store: Path, tmp_path: Path) -> None:
     patches.validate(patch, store)
     accepted = [missed.row(0, named=True), missed.row(2, named=True)]
     doubted = [noisy.row(0, named=True), noisy.row(2, named=True)]
-    assert [(row["decision"], row["image_id"], row["caption_id"]) for row in patch.decisions] == [
+    assert [(row["decision"], row["image_id"], row["caption_id"]) for row in patch.accepted.decisions] == [
         *(("add_positive", row["image_id"], row["caption_id"]) for row in accepted),
         *(("mask_pair", row["image_id"], row["caption_id"]) for row in doubted),
     ]
+    assert [row["decision"] for row in patch.decisions if row not in patch.accepted.decisions] == [
+        *("reject_add_positive", "reject_mask_pair"),
+    ]
+
+    # The page of the same findings with the patch saves the same patch.
+    again = write_report(store, sections, tmp_path / "again.html", patch=patch)
+    reviewed_in_browser(chromium, again, tmp_path / "again.json", "")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "patch.json").read_bytes()
 
     # The loader: what was accepted is right, what is wrong does not count, what was rejected is as before.
     first = accepted[0]

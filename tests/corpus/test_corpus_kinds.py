@@ -95,11 +95,11 @@ def test_other_columns_and_no_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([ROWS[0], {**ROWS[1], "group": 2}], r"row 2 .* contradicts an earlier row of image 'a'(.|\n)*group=none"),
+        ([ROWS[0], {**ROWS[1], "group": 2}], r"row 2 .* contradicts an earlier row of image 'a'(.|\n)*group='none'"),
         ([{"image_id": "a", "caption": ["x", "y"], "kind": ["human"]}], "2 captions and a different number of kinds"),
-        ([{"image_id": "a", "caption": "x", "kind": 1.5}], r"a kind that is not a name(.|\n)*1.5(.|\n)*kind=none"),
+        ([{"image_id": "a", "caption": "x", "kind": 1.5}], r"a kind that is not a name(.|\n)*1.5(.|\n)*kind='none'"),
         ([{"image_id": "a", "caption": "x", "kind": ["human"]}], "a kind that is not a name"),
-        ([{"image_id": "a", "caption": "x", "group": {"id": 1}}], r"a group that is not a name(.|\n)*group=none"),
+        ([{"image_id": "a", "caption": "x", "group": {"id": 1}}], r"a group that is not a name(.|\n)*group='none'"),
         ([{"image_id": "a", "caption": "x", "group": True}], "a group that is not a name"),
         ([{"image_id": "a", "caption": "x", "kind": "unspecified"}], r"without a kind(.|\n)*leave the kind"),
         ([{"image_id": str(n), "caption": "x", "kind": n} for n in range(257)], r"too many(.|\n)*at most 256"),

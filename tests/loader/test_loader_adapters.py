@@ -1,4 +1,4 @@
-"""Adapters with the real libraries: webdataset, open_clip's data sets and tuples, Lightning, JAX, DDP with gloo."""
+"""Adapters with the real libraries: webdataset, Lightning, JAX, DDP with gloo."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 import labelgen
 from labelgen.errors import ConfigError
-from labelgen.loader import AddSoftLabels, OpenClipBatches, SoftLabelMixin, WithIds, gather_ids, soft_label_stage
+from labelgen.loader import AddSoftLabels, SoftLabelMixin, TensorLabels, gather_ids, soft_label_stage
 from labelgen.relevance.base import SoftLabels
 from labelgen.store.reader import Store
 from labelgen.testing.schemes import Everything
@@ -43,6 +43,8 @@ def test_whole_batches_of_any_shape(even: Store, wanted: SoftLabels) -> None:
         add({"image_id": IMAGES, "caption_id": CAPTIONS[:2]})
     with pytest.raises(ConfigError, match="1 of 3 samples hold a caption"):
         add({"image_id": IMAGES, "caption_id": ["cap-1", "cap-6", "cap-40"]})
+    with pytest.raises(ConfigError, match="tensors=True and convert="):
+        AddSoftLabels(even, tensors=True, convert=np.asarray)
     assert same(pickle.loads(pickle.dumps(add))({"image_id": IMAGES, "caption_id": CAPTIONS})["soft_labels"], wanted)
 
 
@@ -76,11 +78,13 @@ def test_webdataset_pipelines(keyed: tuple[Path, Path]) -> None:
         wds.SimpleShardList(urls), wds.tarfile_to_samples(), wds.to_tuple("txt", "__key__"), wds.batched(3), stage
     )
     composed = wds.WebDataset(urls, shardshuffle=False).to_tuple("txt", "__key__").batched(3).compose(stage)
-    for batches in (list(fluid), list(pipeline), list(composed)):
+    numpy = list(fluid)
+    for batches in (numpy, list(pipeline), list(composed)):
         assert [list(batch[1]) for batch in batches] == [["img-0", "img-1", "img-2"], ["img-3", "img-4", "img-5"]]
         for batch in batches:
             wanted = labelgen.soft_labels(store, batch[1], captions_of(batch), scheme=Everything())
             assert same(batch[-1], wanted)
+            assert isinstance(batch[-1], TensorLabels) == (batches is not numpy)
 
 
 def test_the_first_caption_of_a_key(even: Store) -> None:
@@ -89,43 +93,6 @@ def test_the_first_caption_of_a_key(even: Store) -> None:
     assert first_caption("__key__")({"__key__": ["a/b", b"c"]}) == ["a/b#0", "c#0"]
     stage = soft_label_stage(even, "__key__", scheme=Everything())
     assert stage.args[0].caption_key({"__key__": ["x"]}) == ["x#0"]
-
-
-@pytest.mark.filterwarnings("ignore")  # the library's own
-@pytest.mark.parametrize("form", ["tuple", "dict"])
-def test_open_clip_batches(even: Store, wanted: SoftLabels, tmp_path: Path, form: str) -> None:
-    """Its own CsvDataset (tuple form), then the same samples as mappings."""
-    torch = pytest.importorskip("torch")
-    csv = pytest.importorskip("open_clip_train.data").CsvDataset
-    image = pytest.importorskip("PIL.Image")
-    for name in IMAGES:
-        image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
-    rows = "\n".join(f"{tmp_path / name}.png\twords" for name in IMAGES)
-    (tmp_path / "pairs.csv").write_text(f"filepath\ttitle\n{rows}\n")
-    data = csv(
-        str(tmp_path / "pairs.csv"), lambda image: torch.zeros(3, *image.size), "filepath", "title",
-        tokenizer=lambda texts: torch.ones(len(texts), 5),
-    )  # fmt: skip
-    if form == "dict":
-        data = [{"image": image, "text": text} for image, text in (data[at] for at in range(3))]
-    loader = torch.utils.data.DataLoader(WithIds(data, IMAGES, CAPTIONS), batch_size=3)
-    loader.num_batches, loader.num_samples = 1, 3  # as open_clip's data.py sets them
-    batches = OpenClipBatches(loader, even, scheme=Everything())
-    ((batch, labels),) = batches
-    images, texts = batch if form == "tuple" else (batch["image"], batch["text"])
-    assert (images.shape, texts.shape) == ((3, 3, 8, 8), (3, 5))
-    assert len(batch) == 2
-    assert same(labels, wanted)
-    assert (len(batches), batches.num_batches, batches.num_samples) == (1, 1, 3)
-
-
-def test_open_clip_batches_without_ids_are_refused(even: Store) -> None:
-    with pytest.raises(ConfigError, match=r"without ids\n  found: 2 parts"):
-        next(iter(OpenClipBatches([(1, 2)], even)))
-    with pytest.raises(ConfigError, match="'image', 'text'"):
-        next(iter(OpenClipBatches([{"image": 1, "text": 2}], even)))
-    with pytest.raises(ConfigError, match="2 samples with 2 image ids and 1 caption ids"):
-        WithIds([1, 2], ["a", "b"], ["c"])
 
 
 @pytest.mark.filterwarnings("ignore")  # the library's own
@@ -138,7 +105,7 @@ def test_lightning_trains_with_them(even: Store, wanted: SoftLabels, tmp_path: P
         def __init__(self) -> None:
             super().__init__()
             self.weight = torch.nn.Parameter(torch.ones(1))
-            self.add_soft_labels = AddSoftLabels(even, scheme=Everything(), convert=torch.from_numpy)
+            self.add_soft_labels = AddSoftLabels(even, scheme=Everything(), tensors=True)
 
         def training_step(self, batch: Any, _index: int) -> Any:
             seen.append(batch["soft_labels"])

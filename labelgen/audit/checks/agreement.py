@@ -94,7 +94,11 @@ def _aliases(
     a: Store, b: Store, relation: Relation, alias_a: str | None, alias_b: str | None, one: bool
 ) -> tuple[str, str]:
     able = sorted(
-        {entry.alias for entry in a.manifest.neighbors if entry.relation == relation and entry.scope == "split"}
+        {
+            entry.alias
+            for entry in choose.lists_over_all(a.manifest)
+            if entry.relation == relation and entry.scope == "split"
+        }
     )
     if one and alias_a is None and alias_b is None and len(able) == 2:
         alias_a, alias_b = able

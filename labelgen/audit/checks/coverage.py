@@ -9,6 +9,7 @@ import numpy as np
 from labelgen.audit.corpus_view import listed
 from labelgen.audit.frames import ranked
 from labelgen.errors import ConfigError
+from labelgen.store import choose
 from labelgen.store.manifest import NeighborEntry
 from labelgen.store.reader import Store
 from labelgen.types import Bool, Float32, Float64, Int64
@@ -37,7 +38,7 @@ def coverage(store: Store, *, batch: int = 256, batches: int = 8) -> pl.DataFram
     """
     if batch < 2 or batches < 1:
         raise ConfigError(f"batch={batch}, batches={batches}", expected="at least two images, at least one batch")
-    lists = [entry for entry in store.manifest.neighbors if entry.scope == "split"]
+    lists = [entry for entry in choose.lists_over_all(store.manifest) if entry.scope == "split"]
     rows = [_one(store, entry, name, batch, batches) for entry in lists for name in store.splits]
     filled = [row for row in rows if row["pairs"]]
     columns = {name: np.array([row[name] for row in filled]) for name in filled[0]} if filled else {}

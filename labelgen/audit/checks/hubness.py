@@ -67,7 +67,11 @@ def listed_counts(lists: NeighborLists, count: int) -> Int64:
 def _lists(store: Store, relation: str, alias: str | None, k: int) -> tuple[Relation, NeighborLists]:
     wanted = Relation(relation)
     if alias is None:
-        able = (entry.alias for entry in store.manifest.neighbors if (entry.relation, entry.scope) == (wanted, "split"))
+        able = (
+            entry.alias
+            for entry in choose.lists_over_all(store.manifest)
+            if (entry.relation, entry.scope) == (wanted, "split")
+        )
         alias = next(able, None)
     entry = choose.neighbor_list(store.manifest, wanted, alias=alias, scope="split", aggregation="max", k=k)
     return wanted, listed(store, wanted, entry.alias, k=k)

@@ -1,34 +1,60 @@
-"""Galleries for notebooks: findings with their images, without a script."""
+"""Galleries for notebooks: findings with their images, in the words and the order of the page, without a script."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labelgen.audit.report.findings import Finding, findings_of
+from labelgen.audit.checks.false_negatives import false_negatives
+from labelgen.audit.report.evidence_names import evidence_name
+from labelgen.audit.report.findings import Finding, annotated_captions, findings_of
 from labelgen.audit.report.photos import photo_root, thumbnails
 from labelgen.audit.report.sections import Section
+from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.reader import Store
 
 if TYPE_CHECKING:
     import polars as pl
 
-_CARD = "display:flex;gap:10px;border-bottom:1px solid #8886;padding:6px 0;overflow-wrap:anywhere"
-_PICTURE = "width:112px;height:112px;object-fit:contain"
+#: Longest side of a picture in pixels: about 8 kB each, since notebooks keep them.
+SIDE = 256
+_CARD = "display:flex;flex-wrap:wrap;gap:12px;border-bottom:1px solid #8886;padding:10px 0;overflow-wrap:anywhere"
+_FIGURE = "margin:0;width:{width}px;max-width:100%;font-size:.8em;opacity:.85"
+_PICTURE = "display:block;width:100%;aspect-ratio:4/3;object-fit:contain;background:#8882;border-radius:4px"
+_PAGE = (
+    '<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
+    '<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>'
+    '<body style="font:16px/1.45 system-ui,sans-serif;max-width:1000px;margin:1rem auto;padding:0 .8rem">{body}</body>'
+    "</html>\n"
+)
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Findings, and small pictures by image id; made by `show`."""
+    """Findings, small pictures and annotated captions by image id; made by `show`. A notebook shows it as HTML."""
 
     findings: tuple[Finding, ...]
-    pictures: dict[str, str]
+    pictures: Mapping[str, str]
+    captions: Mapping[str, list[str]] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the gallery as one HTML file that loads nothing.
+
+        Raises:
+            DiskError: the disk is full or read-only.
+        """
+        target = Path(path).expanduser()
+        page = _PAGE.format(title="Findings", body=self._repr_html_())
+        write_atomic(target, page.encode("utf-8", "replace"))
+        return target
 
     def __repr__(self) -> str:
         return "\n".join(
-            f"{finding.rank}. {finding.score}  " + "  ".join(f"{label}: {text}" for label, text in finding.lines)
+            f"{finding.rank}. {finding.score}  "
+            + "  ".join(f"{label}: {text}" for label, text in (*finding.images, *finding.captions))
             for finding in self.findings
         )
 
@@ -36,28 +62,48 @@ class Gallery:
         return "".join(self._card(finding) for finding in self.findings) or "<i>nothing found</i>"
 
     def _card(self, finding: Finding) -> str:
-        """Return the HTML of a finding; every text of the data set is escaped."""
-        pictures = "".join(
-            f'<img style="{_PICTURE}" alt="{escape(image)}" title="{escape(image)}" src="{self.pictures[image]}">'
-            for image in finding.images
-            if image in self.pictures
-        )
-        lines = "".join(f"<div><small>{escape(label)}</small> {escape(text)}</div>" for label, text in finding.lines)
-        return f'<div style="{_CARD}">{pictures}<div><b>{finding.rank}</b> {escape(finding.score)}{lines}</div></div>'
+        """Return the HTML of a finding, images first; every text of the data set is escaped."""
+        figures = "".join(self._figures(finding))
+        return f'<div style="{_CARD}">{figures}<div style="flex:1 1 240px">{"".join(self._words(finding))}</div></div>'
+
+    def _figures(self, finding: Finding) -> Iterator[str]:
+        for place, (role, image) in enumerate(finding.images):
+            if image in self.pictures:
+                style = _FIGURE.format(width=SIDE if finding.pair or not place else SIDE // 2)
+                source = f'alt="{escape(image)}" title="{escape(image)}" src="{self.pictures[image]}"'
+                yield f'<figure style="{style}"><img style="{_PICTURE}" {source}>{escape(role)}</figure>'
+
+    def _words(self, finding: Finding) -> Iterator[str]:
+        yield f"<small>{finding.rank} &middot; {escape(finding.score)}</small>"
+        for label, text in finding.captions:
+            yield f'<div><small>{escape(label)}</small><div style="font-size:1.15em">{escape(text)}</div></div>'
+        for label, texts in finding.others(self.captions):
+            lines = "".join(f"<li>{escape(text)}</li>" for text in texts)
+            yield f'<div><small>{escape(label)}</small><ul style="margin:0;padding-left:1.2em">{lines}</ul></div>'
+        lines = "".join(f"<div>{escape(label)}: {escape(value)}</div>" for label, value in finding.ids)
+        for key, value in finding.evidence:
+            name, sentence = evidence_name(key)
+            lines += f"<div><b>{escape(name)}: {escape(value)}</b> {escape(sentence)}</div>"
+        yield f"<details><summary>evidence and ids</summary><small>{lines}</small></details>"
 
 
-def show(store: Store, frame: pl.DataFrame, *, count: int = 20, photos: str | Path | None = None) -> Gallery:
-    """Show the first rows of a finding with their images: `show(store, false_negatives(store))`.
+def show(
+    store: Store, frame: pl.DataFrame | None = None, *, count: int = 20, photos: str | Path | None = None
+) -> Gallery:
+    """Show the first rows of a finding with their images: `show(store)`, `show(store, noisy_pairs(store))`.
 
     Args:
-        frame: result of a function of `labelgen.audit` for this store, with `image_id` or `caption_id`.
+        frame: result of a function of `labelgen.audit` for this store, with `image_id` or `caption_id`; by default the
+            false negatives.
         count: maximum number of rows.
         photos: folder of the photographs; by default that of the data set in the store's recipe.
 
     Raises:
         UnknownIdError: images that are not in the store.
+        ConfigError: no frame, and the store lacks what `false_negatives` needs.
     """
-    found = tuple(findings_of(Section("shown", "", "", frame, "", 0.0), count))
+    rows = false_negatives(store, limit=max(count, 1000)) if frame is None else frame
+    found = tuple(findings_of(Section("shown", "", "", rows, "", 0.0), count))
     root = Path(photos).expanduser() if photos is not None else photo_root(store)
-    images = list(dict.fromkeys(image for finding in found for image in finding.images))
-    return Gallery(found, thumbnails(store, root, images))
+    images = list(dict.fromkeys(image for finding in found for _, image in finding.images))
+    return Gallery(found, thumbnails(store, root, images, SIDE), annotated_captions(store, found))

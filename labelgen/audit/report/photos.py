@@ -14,8 +14,8 @@ from labelgen.errors import LabelgenError
 from labelgen.specs import Spec
 from labelgen.store.reader import Store
 
-#: Longest side in pixels and JPEG quality: about 4 kB a picture.
-SIDE, QUALITY = 144, 60
+#: Longest side in pixels of a large and of a small picture: about 13 and 5 kB as JPEG of this quality.
+LARGE, SMALL, QUALITY = 360, 192, 60
 
 
 def photo_root(store: Store) -> Path | None:
@@ -30,23 +30,23 @@ def photo_root(store: Store) -> Path | None:
     return photos
 
 
-def thumbnails(store: Store, root: Path | None, image_ids: Sequence[str]) -> dict[str, str]:
-    """Return image id -> small JPEG as a `data:` address; unreadable images are left out."""
+def thumbnails(store: Store, root: Path | None, image_ids: Sequence[str], side: int = LARGE) -> dict[str, str]:
+    """Return image id -> JPEG as a `data:` address, `side` its longest side; unreadable images are left out."""
     if root is None or not image_ids:
         return {}
     rows = store.image_rows(image_ids)
     files = store.images["file"].gather(rows).to_list()
     with ThreadPoolExecutor(2) as pool:
-        made = list(pool.map(lambda file: _thumbnail(root, file) if file else "", files))
+        made = list(pool.map(lambda file: _thumbnail(root, file, side) if file else "", files))
     return {image: uri for image, uri in zip(image_ids, made, strict=True) if uri}
 
 
-def _thumbnail(root: Path, file: str) -> str:
+def _thumbnail(root: Path, file: str, side: int) -> str:
     try:
         picture = decode_photo(read_photo(root, file))
     except LabelgenError:
         return ""
-    picture.thumbnail((SIDE, SIDE))
+    picture.thumbnail((side, side))
     buffer = BytesIO()
-    picture.save(buffer, "JPEG", quality=QUALITY)
+    picture.save(buffer, "JPEG", quality=QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -20,6 +20,10 @@ def plots(store: Store) -> str:
     figures = []
     folder = layout.numbered(layout.STATS, store.manifest.generation)
     for path in sorted((store.path / folder).glob("*.json")):
+        words = path.stem.split(".")
+        over = [word for word in words[2:] if word.startswith("kinds-")]
+        if over != ([layout.kinds_mark(store.chosen)] if store.chosen and words[0] != "i2i" else []):
+            continue
         figure = _figure(json.loads(path.read_text(encoding="utf-8")), path.stem)
         if figure:
             figures.append(figure)

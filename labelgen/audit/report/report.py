@@ -11,25 +11,36 @@ import base64
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from labelgen.audit.report.findings import Finding, findings_of
-from labelgen.audit.report.photos import photo_root, thumbnails
+from labelgen.audit.report.evidence_names import evidence_name
+from labelgen.audit.report.findings import Finding, annotated_captions, count_of, findings_of
+from labelgen.audit.report.photos import LARGE, SMALL, photo_root, thumbnails
 from labelgen.audit.report.plots import plots
 from labelgen.audit.report.sections import Section
+from labelgen.patches.patch import Patch, validate
 from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.reader import Store
 
 _TEMPLATE = Path(__file__).with_name("report.html")
-#: Maximum numbers of findings a section and of pictures, about 4 kB each.
-SHOWN, PICTURES = 200, 2500
+#: Maximum numbers of findings a section, of large pictures, and of all pictures.
+SHOWN, LARGE_PICTURES, PICTURES = 200, 600, 2500
+#: Sections that are shown first, the longer one before the other.
+_FIRST = ("false_negatives", "noisy_pairs")
 
 
 def write_report(
-    store: Store, sections: Iterable[Section], path: str | Path, *, photos: str | Path | None = None, shown: int = SHOWN
+    store: Store,
+    sections: Iterable[Section],
+    path: str | Path,
+    *,
+    photos: str | Path | None = None,
+    shown: int = SHOWN,
+    patch: Patch | None = None,
 ) -> Path:
     """Write the page.
 
@@ -39,48 +50,103 @@ def write_report(
         photos: folder of the photographs; by default that of the data set in the store's recipe. Where it is missing
             the page has no pictures.
         shown: maximum number of findings of each section.
+        patch: decisions of an earlier review. Findings that it accepts or rejects come back so, and the page saves all
+            of its decisions again, those about other findings, too.
 
     Raises:
+        StoreMismatchError, UnknownIdError, DatasetError: the patch does not fit the store, as for `patches.validate`.
         DiskError: the disk is full or read-only.
     """
+    if patch is not None:
+        validate(patch, store)
     made = list(sections)
     found = [finding for section in made for finding in findings_of(section, shown)]
     root = Path(photos).expanduser() if photos is not None else photo_root(store)
-    wanted = list(dict.fromkeys(image for finding in found for image in finding.images))[:PICTURES]
     target = Path(path).expanduser()
-    write_atomic(target, render(store, made, found, thumbnails(store, root, wanted)).encode("utf-8", "replace"))
+    page = render(store, made, found, _pictures(store, root, found), patch)
+    write_atomic(target, page.encode("utf-8", "replace"))
     return target
 
 
-def render(store: Store, sections: Sequence[Section], found: Sequence[Finding], pictures: dict[str, str]) -> str:
+def _pictures(store: Store, root: Path | None, found: Sequence[Finding]) -> dict[str, str]:
+    """Return pictures by image id: large ones of the images in question of the first findings, small ones of others."""
+    ranked = sorted(found, key=lambda finding: finding.rank)
+    large = [image for finding in ranked for _, image in finding.images[: 2 if finding.pair else 1]]
+    large = list(dict.fromkeys(large))[:LARGE_PICTURES]
+    others = dict.fromkeys(image for finding in ranked for _, image in finding.images)
+    small = [image for image in others if image not in set(large)][: PICTURES - len(large)]
+    return thumbnails(store, root, large, LARGE) | thumbnails(store, root, small, SMALL)
+
+
+def render(
+    store: Store,
+    sections: Sequence[Section],
+    found: Sequence[Finding],
+    pictures: dict[str, str],
+    patch: Patch | None = None,
+) -> str:
     """Return the page as text."""
+    shown = Counter(finding.section for finding in found)
+    first = sorted((item for item in sections if item.name in _FIRST), key=lambda item: -shown[item.name])
+    ordered = [*first, *(item for item in sections if item.name not in _FIRST)]
+    places = {section.name: place for place, section in enumerate(ordered)}
+    listed = sorted(found, key=lambda finding: places[finding.section])
     data = {
         "store_id": store.manifest.store_id,
-        "sections": [[name, title] for name, title in dict.fromkeys((item.section, item.title) for item in found)],
+        "sections": [[item.name, item.title, item.meaning, item.note] for item in ordered if shown[item.name]],
+        "evidence": {key: evidence_name(key) for finding in found for key, _ in finding.evidence},
+        "captions": annotated_captions(store, found),
         "thumbnails": pictures,
-        "findings": [item.to_json() for item in found],
+        "sizes": _sizes(store, pictures),
+        "findings": [item.to_json() for item in listed],
+        "patch": [] if patch is None else patch.decisions,
     }
     page = _TEMPLATE.read_text(encoding="utf-8")
     corpus = store.manifest.corpus
     name = corpus.about.get("name") or str(store.manifest.recipe.get("dataset", {}).get("name", "store"))
     facts = [
         ("store", store.path.name),
-        ("images", f"{corpus.n_images:,}"),
         ("captions", f"{corpus.n_captions:,}, {corpus.n_texts:,} different"),
         ("teachers", "; ".join(f"{alias} = {entry.spec}" for alias, entry in store.manifest.teachers.items())),
         ("store id", store.manifest.store_id),
     ]
+    tiles = [_tile(item, shown[item.name]) for item in ordered if shown[item.name]]
     values = {
         "POLICY": policy(page),
         "TITLE": escape(f"Audit of {name}"),
         "HEADING": escape(f"Audit of {name}"),
+        "SIZE": f"{corpus.n_images:,} images, {corpus.n_captions:,} captions",
+        "FIRST": "".join(tiles[:2]),
+        "REST": "".join(tiles[2:]),
+        "NUMBER": str(max(0, len(tiles) - 2)),
         "FACTS": _rows(facts),
         "PLOTS": plots(store),
-        "SECTIONS": _rows((section.title, _noted(section)) for section in sections),
+        "NOTES": _rows((section.title, _noted(section)) for section in ordered),
         "DATA": json_block(data),
     }
     # one pass: a text of the data set that looks like a placeholder is not replaced
     return re.sub(r"@@([A-Z]+)@@", lambda match: values[match[1]], page)
+
+
+def _sizes(store: Store, images: Iterable[str]) -> dict[str, list[int]]:
+    """Return width and height of photographs by image id, which keep the place of a picture until it is drawn."""
+    named = list(images)
+    rows = store.image_rows(named, missing_ok=True)
+    found = store.images.select("width", "height")[rows.clip(0).tolist()].rows()
+    return {
+        image: [width, height]
+        for image, row, (width, height) in zip(named, rows.tolist(), found, strict=True)
+        if row >= 0 and width and height
+    }
+
+
+def _tile(section: Section, shown: int) -> str:
+    """Return the link to a section, with the number of its findings."""
+    total = count_of(section)
+    of = "" if shown >= total else f"the first of {total:,}: "
+    words = f'<b>{shown:,}</b> <span>{escape(section.title)}</span> <small class="done"></small>'
+    words += f'<small class="meaning">{of}{escape(section.meaning)}</small>'
+    return f'<a class="tile" href="#{escape(section.name)}">{words}</a>'
 
 
 def policy(page: str) -> str:
@@ -108,4 +174,6 @@ def _rows(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _noted(section: Section) -> str:
-    return section.note if section.frame is not None else f"not available: {section.note}"
+    if section.frame is None:
+        return f"not available: {section.note}"
+    return section.note if section.frame.height else f"none; {section.note}"

@@ -20,6 +20,7 @@ from labelgen.audit.checks.noisy_pairs import noise_frame
 from labelgen.audit.corpus_view import View
 from labelgen.errors import ConfigError, MissingExtraError
 from labelgen.registry import unknown
+from labelgen.store import choose
 from labelgen.store.reader import Store, as_store
 from labelgen.types import Modality
 
@@ -121,7 +122,11 @@ def _isolated(relation: str, store: Store, limit: int) -> Found:
 
 def _places(store: Store, relation: str, wanted: int) -> int:
     """Return `wanted`, or the length of the lists of the relation where they are shorter."""
-    stored = [entry.k for entry in store.manifest.neighbors if (entry.relation, entry.scope) == (relation, "split")]
+    stored = [
+        entry.k
+        for entry in choose.lists_over_all(store.manifest)
+        if (entry.relation, entry.scope) == (relation, "split")
+    ]
     return min([wanted, *stored])
 
 

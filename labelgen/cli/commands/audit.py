@@ -10,12 +10,14 @@ import click
 
 from labelgen.cli import completions, show
 from labelgen.cli.options import common, progress_option, refuse_beside
+from labelgen.cli.options import names as kind_names
 from labelgen.cli.progress import counted, listening
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from labelgen.audit.report.sections import Section
+    from labelgen.patches.patch import Patch
     from labelgen.store.reader import Store
 
 _TEXT_WIDTH = 60
@@ -48,6 +50,7 @@ _SHOWN = (
     show_default=True,
     help="Rows per ranking.",
 )
+@click.option("--kinds", metavar="A,B", default="", help="Look at captions of these kinds only, such as human (all).")
 @click.option("--out", metavar="DIR", type=click.Path(), help="Write every section as DIR/<section>.parquet.")
 @click.option("--html", metavar="FILE", type=click.Path(), help="Write a page to review findings.")
 @click.option(
@@ -57,7 +60,16 @@ _SHOWN = (
     help="Folder of the photographs for the page, if it moved.",
 )
 @click.option(
-    "--patch", metavar="FILE", type=click.Path(), help="Write the decisions of accepting all findings as a patch."
+    "--reviewed",
+    metavar="FILE",
+    type=click.Path(),
+    help="With --html: show the decisions of this patch, rejections too. With --patch: they win.",
+)
+@click.option(
+    "--patch",
+    metavar="FILE",
+    type=click.Path(),
+    help="Write the decisions of accepting all false negatives, noisy pairs and duplicates as a patch.",
 )
 @click.option("--check", metavar="FILE", type=click.Path(), help="Only check that a patch fits the store.")
 @click.option("--clean", metavar="DIR", type=click.Path(), help="With --check: write cleaned caption files.")
@@ -70,9 +82,11 @@ def command(
     names: tuple[str, ...],
     top: int,
     limit: int,
+    kinds: str,
     out: str | None,
     html: str | None,
     photos: str | None,
+    reviewed: str | None,
     patch: str | None,
     check: str | None,
     clean: str | None,
@@ -86,8 +100,9 @@ def command(
     Examples:
       labelgen audit stores/coco
       labelgen audit stores/coco --section noisy_pairs --top 50
-      labelgen audit stores/coco --out audit/coco
+      labelgen audit stores/coco --kinds human --out audit/coco
       labelgen audit stores/coco --html report.html --patch proposed.parquet
+      labelgen audit stores/coco --html report.html --reviewed patch.json
       labelgen audit stores/coco --check patch.json --clean data/coco-clean
     """
     from labelgen import open as open_store
@@ -96,20 +111,22 @@ def command(
     if clean is not None and check is None:
         raise click.UsageError("--clean needs a patch: add --check FILE.")
     if check is not None:
-        refuse_beside(ctx, ("names", "top", "limit", "out", "html", "photos", "patch"), "beside --check")
+        beside = ("names", "kinds", "top", "limit", "out", "html", "photos", "reviewed", "patch")
+        refuse_beside(ctx, beside, "beside --check")
     elif html is None:
-        refuse_beside(ctx, ("photos",), "without --html")
-    opened = open_store(store)
+        refuse_beside(ctx, ("photos",) if patch is not None else ("photos", "reviewed"), "without --html")
+    opened = open_store(store, kinds=kind_names(kinds) or None)
     if check is not None:
         _check(opened, check, clean, as_json)
         return
+    earlier = None if reviewed is None else _checked(opened, reviewed)
     with listening(progress, as_json=as_json) as listener:
         made = audit_sections(opened, names, limit=limit)
         sections = list(counted(made, len(names or SECTIONS), "audit", listener))
     console = show.console()
     for section in sections if not as_json else ():
         _print(console, section, top)
-    _write(opened, sections, out, html, photos, patch)
+    _write(opened, sections, out, html, photos, patch, earlier)
     written = [path for path in (out, html, patch) if path is not None]
     if as_json:
         show.emit_json({"store": str(opened.path), "sections": [_as_json(section, top) for section in sections]})
@@ -119,7 +136,13 @@ def command(
 
 
 def _write(
-    store: Store, sections: list[Section], out: str | None, html: str | None, photos: str | None, patch: str | None
+    store: Store,
+    sections: list[Section],
+    out: str | None,
+    html: str | None,
+    photos: str | None,
+    patch: str | None,
+    reviewed: Patch | None,
 ) -> None:
     """Write the sections, the page and the proposed patch, as far as the options name them."""
     from labelgen.store.disk.atomic import write_atomic
@@ -134,22 +157,30 @@ def _write(
     if html is not None:
         from labelgen.audit.report.report import write_report
 
-        write_report(store, sections, html, photos=photos)
+        write_report(store, sections, html, photos=photos, patch=reviewed)
     if patch is not None:
         from labelgen.audit.report.findings import proposals
-        from labelgen.patches.patch import Patch, write
+        from labelgen.patches.patch import Patch, compose, write
 
-        write(Patch.of(store, proposals(sections)), patch)
+        proposed = Patch.of(store, proposals(sections))
+        write(proposed if reviewed is None else compose(proposed, reviewed, keep="second"), patch)
+
+
+def _checked(store: Store, path: str) -> Patch:
+    """Return the patch of a file, which must fit the store."""
+    from labelgen.patches.patch import read, validate
+
+    found = read(path)
+    validate(found, store)
+    return found
 
 
 def _check(store: Store, path: str, clean: str | None, as_json: bool) -> None:
     """Check that a patch fits the store, and write cleaned caption files with `clean`."""
     from labelgen.patches.cleaned.cleaned import export_sources
-    from labelgen.patches.patch import read, validate
     from labelgen.specs import Spec
 
-    found = read(path)
-    validate(found, store)
+    found = _checked(store, path)
     counts = dict(found.frame["decision"].value_counts(sort=True).iter_rows())
     checked: dict[str, Any] = {"store": str(store.path), "patch": str(path), "decisions": counts}
     if clean is not None:

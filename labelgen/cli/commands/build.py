@@ -18,6 +18,7 @@ from labelgen.cli.options import (
     progress_option,
     recipe_options,
     teacher_pairs,
+    with_objects,
 )
 from labelgen.cli.progress import listening
 from labelgen.errors import ConfigError
@@ -70,6 +71,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     Examples:
       labelgen build --dataset demo
       labelgen build --dataset coco --root data/coco --teacher text='mpnet()' --memory 8GB
+      labelgen build --file captions.csv --photos photos --teacher text=my_module:make_teacher --out stores/mine
       labelgen build --dataset flickr30k --root data/f30k --no-teacher image --workers 2
       labelgen build --file captions.csv --image-column filepath --caption-column title --photos pics --out stores/mine
       labelgen build --out stores/coco --add-teacher clip="open_clip(model='ViT-B-32', pretrained='openai')"
@@ -119,6 +121,7 @@ def _check(options: dict[str, Any]) -> None:
 def _built(ctx: click.Context, options: dict[str, Any], progress: Listener) -> BuildReport:
     from labelgen import pipeline
 
+    options |= with_objects(options)
     config = config_of(options)
     options["strict"] = config.run.strict
     out = options["out"] or f"stores/{config.dataset.name}"
@@ -126,6 +129,7 @@ def _built(ctx: click.Context, options: dict[str, Any], progress: Listener) -> B
     return pipeline.build(
         config,
         out,
+        teachers=options["objects"],
         progress=progress,
         fresh=options["fresh"],
         discard=options["discard"],
@@ -140,9 +144,10 @@ def _changed(ctx: click.Context, options: dict[str, Any], progress: Listener) ->
 
     out = options["out"] or f"stores/{dataset_of(options)}"
     _note_resume(ctx, out, fresh=False)
+    added = with_objects({"teachers": options["added"]})["objects"]
     return pipeline.add(
         out,
-        teachers=teacher_pairs(options["added"]),
+        teachers={**teacher_pairs(options["added"]), **added},
         relations=options["added_relations"],
         overrides=overrides(options),
         **_dropping(options),
@@ -160,12 +165,17 @@ def _appended(ctx: click.Context, options: dict[str, Any], progress: Listener) -
     from labelgen import pipeline
     from labelgen.store.manifest import load_manifest
 
+    options |= with_objects(options)
+    options["teachers"] = [
+        text for text in options["teachers"] if text.partition("=")[0].strip() not in options["objects"]
+    ]
     dataset = dataset_of(options)
     refuse_other_adapters(options, dataset or load_manifest(Path(options["out"])).recipe["dataset"]["name"])
     _note_resume(ctx, options["out"], fresh=False)
     return pipeline.append(
         options["out"],
         dataset=dataset,
+        teachers=options["objects"],
         overrides=overrides(options),
         progress=progress,
         discard=options["discard"],
@@ -207,7 +217,7 @@ def _facts(report: BuildReport) -> list[tuple[str, Any]]:
         ("captions", f"{show.count(report.captions)}, {show.count(report.texts)} different texts"),
         *([("read", show.ledger(report.ledger))] if report.ledger else []),
         ("teachers", teachers),
-        ("neighbours", show.lists(report.lists, report.approximate)),
+        ("neighbours", show.lists(report.lists, report.list_notes)),
         *([("removed", "\n".join(report.removed))] if report.removed else []),
         ("quarantined", show.count(sum(report.quarantined.values()))),
         ("size", show.size(report.bytes)),

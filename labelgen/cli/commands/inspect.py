@@ -117,7 +117,7 @@ def _overview_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         *([("read", show.ledger(facts["ledger"]))] if facts["ledger"] else []),
         ("teachers", "\n".join(teachers)),
         *((f"trained {alias}", training_text(facts_of)) for alias, facts_of in facts["trained"].items()),
-        ("neighbours", show.lists(facts["neighbors"], facts["approximate"])),
+        ("neighbours", show.lists(facts["neighbors"], facts["notes"])),
         ("quarantined", reasons or "none"),
         ("size", show.size(facts["bytes"])),
         ("sealed", f"{facts['created']} by labelgen {facts['labelgen']}"),
@@ -156,7 +156,8 @@ def _title(listed: NeighborList) -> str:
     kind = "images" if listed.relation.endswith("i") else "captions"
     where = "of the other splits" if listed.scope == "cross" else "of other images of the split"
     how = f", {listed.aggregation} over captions" if listed.relation in ("i2t", "t2i") else ""
-    return f"{listed.relation} by {listed.alias}: nearest {kind} {where}{how}"
+    over = f", over captions of kinds {', '.join(listed.kinds)}" if listed.kinds else ""
+    return f"{listed.relation} by {listed.alias}: nearest {kind} {where}{how}{over}"
 
 
 def _neighbors(listed: NeighborList) -> Any:

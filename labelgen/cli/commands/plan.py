@@ -8,7 +8,7 @@ import click
 
 from labelgen.cli import show
 from labelgen.cli.flags import in_flags
-from labelgen.cli.options import RecipeCommand, common, config_of, progress_option, recipe_options
+from labelgen.cli.options import RecipeCommand, common, config_of, progress_option, recipe_options, with_objects
 from labelgen.cli.progress import listening
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def command(calibrate: bool, as_json: bool, progress: str, **options: Any) -> No
     from labelgen import pipeline
 
     with listening(progress, as_json=as_json) as listener:
-        cost = pipeline.plan(config_of(options), calibrate=calibrate, progress=listener)
+        options = with_objects(options)
+        cost = pipeline.plan(config_of(options), teachers=options["objects"], calibrate=calibrate, progress=listener)
     if as_json:
         show.emit_json(cost.to_json())
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelgen.cli import completions, show
-from labelgen.cli.options import common, progress_option
+from labelgen.cli.options import common, look_here_for_modules, progress_option
 from labelgen.cli.progress import listening
 from labelgen.errors import ConfigError
 
@@ -89,6 +89,8 @@ def command(
 def _named(teachers: tuple[str, ...]) -> dict[str, str | None]:
     """`("text", "image=module:make")` -> `{"text": None, "image": "module:make"}`."""
     pairs = [text.partition("=") for text in teachers]
+    if any(spec for _, _, spec in pairs):
+        look_here_for_modules()
     return {alias.strip(): spec.strip() or None for alias, _, spec in pairs}
 
 

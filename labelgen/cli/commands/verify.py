@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labelgen.cli import exits, show
-from labelgen.cli.options import common, progress_option, refuse_beside
+from labelgen.cli.options import common, progress_option, refuse_beside, with_objects
 from labelgen.cli.progress import listening
 
 if TYPE_CHECKING:
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     "--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the sample."
 )
 @click.option("--root", metavar="FOLDER", type=click.Path(), help="The data set, if it moved (for --deep).")
+@click.option(
+    "--teacher",
+    "teachers",
+    metavar="ALIAS=MODULE:FACTORY",
+    multiple=True,
+    help="The Python object that a teacher of the store was made of (for --deep). Repeatable.",
+)
 @progress_option
 @common
 @click.pass_context
@@ -39,6 +46,7 @@ def command(
     sample: int,
     seed: int,
     root: str | None,
+    teachers: tuple[str, ...],
     progress: str,
     as_json: bool,
 ) -> None:
@@ -55,9 +63,12 @@ def command(
     from labelgen import pipeline
 
     if not deep:
-        refuse_beside(ctx, ("sample", "seed", "root"), "without --deep")
+        refuse_beside(ctx, ("sample", "seed", "root", "teachers"), "without --deep")
     with listening(progress, as_json=as_json) as listener:
-        report = pipeline.verify(path, deep=deep, sample=sample, seed=seed, data_root=root or "", progress=listener)
+        objects = with_objects({"teachers": teachers})["objects"]
+        report = pipeline.verify(
+            path, deep=deep, sample=sample, seed=seed, data_root=root or "", teachers=objects, progress=listener
+        )
     if as_json:
         show.emit_json(report.to_json())
     else:

@@ -283,7 +283,7 @@ def _name(value: Any, meaning: str, where: str) -> str | None:
             f"{where} has a {meaning} that is not a name",
             found=error.found,
             expected=error.expected,
-            todo=f"name another column with {meaning}=..., or read none: {meaning}={_UNREAD}",
+            todo=f"name another column with {meaning}=..., or read none: {meaning}='{_UNREAD}'",
         ) from error
 
 
@@ -302,5 +302,5 @@ def _contradiction(first: ImageRecord, facts: _Facts, where: str) -> DatasetErro
         found=", ".join(f"{name} {shown(new)}" for name, new, _ in differing),
         expected=", ".join(f"{name} {shown(old)}" for name, _, old in differing),
         todo="give every image one split, one file, one category and one group"
-        + "".join(f"; {name}={_UNREAD} reads no {name}" for name, *_ in differing if name in ("category", "group")),
+        + "".join(f"; {name}='{_UNREAD}' reads no {name}" for name, *_ in differing if name in ("category", "group")),
     )

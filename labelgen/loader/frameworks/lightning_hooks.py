@@ -6,7 +6,7 @@ workers. The mixin is for loaders that cannot be changed::
     class Model(SoftLabelMixin, LightningModule):
         def __init__(self, store):
             super().__init__()
-            self.add_soft_labels = AddSoftLabels(store, convert=torch.from_numpy)
+            self.add_soft_labels = AddSoftLabels(store, tensors=True)
 """
 
 from __future__ import annotations
@@ -36,6 +36,6 @@ class SoftLabelMixin:
         if self.add_soft_labels is None:
             raise ConfigError(
                 f"{type(self).__name__} has no soft labels to add",
-                todo="set self.add_soft_labels = AddSoftLabels(store, convert=torch.from_numpy) in __init__",
+                todo="set self.add_soft_labels = AddSoftLabels(store, tensors=True) in __init__",
             )
         return self.add_soft_labels(batch) if self.wants_soft_labels(batch, dataloader_idx) else batch

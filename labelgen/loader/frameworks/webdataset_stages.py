@@ -3,8 +3,11 @@
 A stage is a function from an iterator to an iterator; a function for `.map` takes one item. Soft labels belong after
 `.batched`, where an item is a batch::
 
-    wds.WebDataset(urls).decode("pil").to_tuple("jpg", "txt", "__key__").batched(256).map(AddSoftLabels(...))
-    wds.DataPipeline(..., wds.batched(256), soft_label_stage(store, image_key=2, caption_key=first_caption(2)))
+    stage = soft_label_stage(store, image_key=2, caption_key=first_caption(2))
+    wds.WebDataset(urls).decode("torchrgb").to_tuple("jpg", "txt", "__key__").batched(256).compose(stage)
+    wds.DataPipeline(..., wds.batched(256), stage)
+
+`.map(AddSoftLabels(store, ..., tensors=True))` does the same in a pipeline.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from labelgen.store.reader import Store
 
 
 def soft_label_stage(
-    store: Store, image_key: Key = "__key__", caption_key: Key | None = None, **others: Any
+    store: Store, image_key: Key = "__key__", caption_key: Key | None = None, *, tensors: bool = True, **others: Any
 ) -> Callable[[Iterable[Any]], Iterator[Any]]:
     """A pipeline stage that adds soft labels to batches, for `.compose` and `DataPipeline`.
 
@@ -26,9 +29,13 @@ def soft_label_stage(
         store: an open store.
         image_key, caption_key: where a batch holds its ids, as in `AddSoftLabels`. Without `caption_key` the caption
             is the first one of its image, as the data set `webdataset` names it: `<key>#0`.
+        tensors: whether labels are torch tensors, as those of `SoftLabelCollate`; else numpy.
         others: as in `AddSoftLabels`.
     """
-    return partial(map, AddSoftLabels(store, image_key, caption_key or first_caption(image_key), **others))
+    if others.get("convert") is not None:
+        tensors = False
+    add = AddSoftLabels(store, image_key, caption_key or first_caption(image_key), tensors=tensors, **others)
+    return partial(map, add)
 
 
 class first_caption:  # noqa: N801 - used as a function, a class because it is pickled

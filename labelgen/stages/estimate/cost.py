@@ -17,17 +17,18 @@ from typing import Any
 import numpy as np
 
 from labelgen.config import BuildConfig
-from labelgen.corpus.frames import Corpus
+from labelgen.corpus.frames import Corpus, rows_of_kinds
 from labelgen.corpus.ledger import Account, ledger_notes
 from labelgen.corpus.photos.photos import PhotoError, read_photo, with_photo
 from labelgen.executors.base import worker_settings
 from labelgen.progress import Event, Listener
 from labelgen.similarity.base import SearchPlan
+from labelgen.similarity.row_order import over_captions
 from labelgen.similarity.sort_keys import encode
 from labelgen.similarity.tiles import row_weights
 from labelgen.stages.estimate.calibrate import Rates, ShapeOnly, exact_rates, made_plan, timed
 from labelgen.stages.ingest import ingest
-from labelgen.stages.ingest.corpus_source import facts_of
+from labelgen.stages.ingest.corpus_source import facts_of, refuse_unknown_kinds
 from labelgen.stages.model.facts import TeacherFacts
 from labelgen.stages.model.lists import lists_for
 from labelgen.stages.model.part_files import write_part
@@ -107,6 +108,7 @@ def _estimated(config: BuildConfig, workers: int, *, calibrate: bool, progress: 
     started = time.perf_counter()
     progress(Event("note", "plan", text="reading the data set"))  # first: a wrong root costs no loading of teachers
     corpus = ingest.read_corpus(config.dataset)
+    refuse_unknown_kinds(config, corpus)
     facts = facts_of(corpus, corpus.content_fingerprint())
     read = time.perf_counter()
     teachers = []
@@ -176,7 +178,7 @@ def _reach_note(alias: str, rates: Rates) -> str:
 def _unbuilt(product: ProductPlan, corpus: Corpus) -> SearchPlan:
     """The search plan of the build, without rows."""
     text, image = (ShapeOnly((count, product.dim)) for count in (product.corpus.n_captions, product.corpus.n_images))
-    return SearchPlan(
+    plan = SearchPlan(
         product=product.product,
         text=None if product.product == "image" else text,
         image=None if product.product == "text" else image,
@@ -185,6 +187,8 @@ def _unbuilt(product: ProductPlan, corpus: Corpus) -> SearchPlan:
         requests=tuple(item.request for item in product.lists),
         memory=worker.search_memory(worker.settings().memory),
     )
+    kinds = product.lists[0].kinds
+    return over_captions(plan, rows_of_kinds(corpus.captions, kinds)) if kinds else plan
 
 
 def _merge_seconds(k: int) -> float:

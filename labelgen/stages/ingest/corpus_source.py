@@ -20,6 +20,7 @@ from labelgen.stages.model.facts import CorpusFacts, CorpusPart, sealed_parts
 from labelgen.stages.running import lock
 from labelgen.store import layout
 from labelgen.store.disk.parquet import read_frame
+from labelgen.store.kinds import chosen_kinds
 from labelgen.store.manifest import Manifest, PartEntry
 from labelgen.store.splits import SplitRows, splits_of
 
@@ -122,8 +123,11 @@ class Ingest:
         Raises:
             DatasetError: the adapter finds nothing to read.
             StoreMismatchError: the data set changed since the work was begun.
+            ConfigError: lists over kinds that no caption has.
         """
         if self._sealed is not None and self._append is None:
+            if self._config.search.kinds:
+                chosen_kinds(self._sealed.corpus.kinds, self._config.search.kinds)
             return None
         with self._timed("ingest", 0, 1) as advance:
             read: Corpus | Joined
@@ -133,6 +137,7 @@ class Ingest:
                 read = read_appended(self._root, self._sealed, self._append)
             self._content = (read.new if isinstance(read, Joined) else read).content_fingerprint()
             self._refuse_other("corpus", self._content)
+            refuse_unknown_kinds(self._config, read.corpus if isinstance(read, Joined) else read)
             advance(1)
         return read
 
@@ -234,6 +239,16 @@ class Ingest:
         self._refuse_other("photos", photos)
         ingest.write_tables(self._root / layout.INGEST, corpus)
         lock.note(self._root, self._pending, corpus=content, photos=photos)
+
+
+def refuse_unknown_kinds(config: BuildConfig, corpus: Corpus) -> None:
+    """Refuse lists over kinds that no caption of a corpus has.
+
+    Raises:
+        ConfigError: see above, with the kinds that there are.
+    """
+    if config.search.kinds:
+        chosen_kinds(captions_by_kind(corpus.captions), config.search.kinds)
 
 
 def facts_of(

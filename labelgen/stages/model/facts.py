@@ -64,8 +64,13 @@ class CorpusFacts:
         """The corpus of a sealed store, without its photographs."""
         entry, photos = manifest.corpus, str(manifest.fingerprints.get("photos", ""))
         facts = (entry.path, entry.n_images, entry.n_captions, entry.n_texts, entry.fingerprint, photos)
-        kinds = {"text_borders": entry.text_borders, "kinds": entry.kinds}
-        return cls(*facts, parts=sealed_parts(manifest), generation=manifest.generation, **kinds)
+        return cls(
+            *facts,
+            parts=sealed_parts(manifest),
+            generation=manifest.generation,
+            text_borders=entry.text_borders,
+            kinds=entry.kinds,
+        )
 
 
 def sealed_parts(manifest: Manifest) -> tuple[CorpusPart, ...]:

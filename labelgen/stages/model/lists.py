@@ -19,7 +19,10 @@ from labelgen.types import Aggregation, Modality, Relation, Scope, UInt64
 
 @dataclass(frozen=True)
 class ListSpec:
-    """One neighbour list of the store; `approximate` is the spec of an approximate engine, empty for exact lists."""
+    """One neighbour list of the store; `approximate` is the spec of an approximate engine, empty for exact lists.
+
+    `kinds` of captions that it is over, sorted; empty for all.
+    """
 
     relation: Relation
     alias: str
@@ -28,12 +31,13 @@ class ListSpec:
     scope: Scope
     approximate: str = ""
     generation: int = 1
+    kinds: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
         approximate = fingerprint(self.approximate)[:6] if self.approximate else ""
         return layout.neighbors_path(
-            self.relation, self.alias, self.aggregation, self.scope, self.k, approximate, self.generation
+            self.relation, self.alias, self.aggregation, self.scope, self.k, approximate, self.generation, self.kinds
         )
 
     @property
@@ -48,11 +52,12 @@ class ListSpec:
             "aggregation": self.aggregation,
             "scope": self.scope,
             **({"approximate": self.approximate} if self.approximate else {}),
+            **({"kinds": list(self.kinds)} if self.kinds else {}),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ListSpec:
-        named = {**data, "relation": Relation(data["relation"])}
+        named = {**data, "relation": Relation(data["relation"]), "kinds": tuple(data.get("kinds", ()))}
         return cls(**named)
 
 
@@ -100,6 +105,7 @@ def lists_for(
             scope=scope,
             approximate=search.approximate,
             generation=generation,
+            kinds=() if relation is Relation.I2I else search.kinds,
         )
         for k, scope in kinds
         for alias, sides in modalities.items()

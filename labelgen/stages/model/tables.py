@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from labelgen.corpus import frames
 from labelgen.store import layout
 from labelgen.store.disk.parquet import read_frame
 from labelgen.store.splits import SplitRows, splits_of
@@ -95,6 +96,12 @@ def offsets(folder: Path) -> Int64:
 def splits(folder: Path) -> dict[str, SplitRows]:
     """Image rows of every split, in the order in which splits first appear."""
     return splits_of(read_frame(folder / layout.IMAGES, columns=["split"])["split"].to_list())
+
+
+@_once(maxsize=2)
+def rows_of_kinds(folder: Path, kinds: tuple[str, ...]) -> Int64:
+    """Caption rows of some kinds, see `frames.rows_of_kinds`."""
+    return frames.rows_of_kinds(read_frame(folder / layout.CAPTIONS, columns=["kind"]), kinds)
 
 
 def split_spans(folder: Path) -> list[list[tuple[int, int]]]:

@@ -177,7 +177,7 @@ class EmbeddingPlan:
 
 @dataclass(frozen=True)
 class ProductPlan:
-    """The lists that one product of one teacher serves, which are searched in one pass."""
+    """The lists that one product of one teacher serves over the same captions, which are searched in one pass."""
 
     product: Product
     alias: str
@@ -234,9 +234,11 @@ class ProductPlan:
                     arguments["parts"] = [part for part in parts if _overlaps(part, start, stop)]
                     arguments |= {"approximate": True} if item.approximate else {}
                     arguments |= {"base": asdict(self.bases[number])} if self.bases else {}
+                    arguments |= {"relation": item.relation.value, "kinds": list(item.kinds)} if item.kinds else {}
+                    places = {"corpus": self.corpus.folder} if item.kinds else {}
                     name = layout.numbered(item.path.partition("/")[2], item.generation)
                     key = f"merge/{name}/{array}/{shard:06d}"
-                    tasks.append(Task(key, self.inputs, "assemble.neighbors", arguments, stop - start))
+                    tasks.append(Task(key, self.inputs, "assemble.neighbors", arguments, stop - start, places))
         return tasks
 
 
@@ -296,12 +298,12 @@ def product_plans(
     """The lists grouped by the product that serves them; `embedded` maps `alias.modality` to its fingerprint."""
     plans = []
     for teacher in teachers:
-        grouped: dict[Product, list[ListSpec]] = {}
+        grouped: dict[tuple[Product, tuple[str, ...]], list[ListSpec]] = {}
         for item in lists:
             product = product_of(item.relation, teacher.modalities)
             if item.alias == teacher.alias and product is not None:
-                grouped.setdefault(product, []).append(item)
-        for product, served in grouped.items():
+                grouped.setdefault((product, item.kinds), []).append(item)
+        for (product, _), served in grouped.items():
             sides = [embedded[f"{teacher.alias}.{side}"] for side in sorted(teacher.modalities)]
             inputs = fingerprint([corpus.fingerprint, sides, product])
             plans.append(ProductPlan(product, teacher.alias, teacher.dim, corpus, tuple(served), inputs))
@@ -313,7 +315,7 @@ def measure_tasks(products: Sequence[ProductPlan], known: Container[str]) -> lis
     tasks: dict[str, Task] = {}
     for product in products:
         for item in product.lists:
-            path = layout.stats_path(item.relation, item.alias, item.aggregation, item.generation)
+            path = layout.stats_path(item.relation, item.alias, item.aggregation, item.generation, item.kinds)
             if path in known:
                 continue
             arguments = {
@@ -324,6 +326,7 @@ def measure_tasks(products: Sequence[ProductPlan], known: Container[str]) -> lis
                 "aggregation": item.aggregation,
                 "generation": item.generation,
             }
+            arguments |= {"kinds": list(item.kinds)} if item.kinds else {}
             key = f"measure/{layout.numbered(path.rpartition('/')[2].removesuffix('.json'), item.generation)}"
             places = {"corpus": product.corpus.folder}
             tasks[path] = Task(key, product.inputs, "measure.similarities", arguments, 1, places)

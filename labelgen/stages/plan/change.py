@@ -141,7 +141,7 @@ def _without_dropped(sealed: Manifest, before: SearchConfig, search: SearchConfi
     """The search without kinds of lists that were dropped: those over other splits, or approximate ones."""
     remaining = [entry for entry in sealed.neighbors if entry.path not in change.paths]
     lost = [entry for entry in sealed.neighbors if entry.path in change.lists]
-    kinds = [(config.cross_k, config.approximate, config.aggregation) for config in (search, before)]
+    kinds = [(config.cross_k, config.approximate, config.aggregation, config.kinds) for config in (search, before)]
     if kinds[0] != kinds[1]:
         return search  # the new recipe has lists of another kind
     if any(e.scope == "cross" for e in lost) and not any(e.scope == "cross" for e in remaining):
@@ -196,13 +196,15 @@ def lists_after(
 def _listed(entry: NeighborEntry, generation: int) -> ListSpec:
     """A sealed list in the folders of a generation."""
     approximate = str(entry.facts["engine"]) if entry.approximate else ""
-    return ListSpec(entry.relation, entry.alias, entry.k, entry.aggregation, entry.scope, approximate, generation)
+    how = entry.aggregation, entry.scope, approximate, generation, entry.kinds
+    return ListSpec(entry.relation, entry.alias, entry.k, *how)
 
 
 def _holds(longer: ListSpec, shorter: ListSpec) -> bool:
     """Whether a list holds every entry of another one; an exact list holds those of an approximate one."""
     same = all(
-        getattr(longer, name) == getattr(shorter, name) for name in ("relation", "alias", "aggregation", "scope")
+        getattr(longer, name) == getattr(shorter, name)
+        for name in ("relation", "alias", "aggregation", "scope", "kinds")
     )
     exact = not longer.approximate or longer.approximate == shorter.approximate
     return same and exact and longer.k >= shorter.k

@@ -104,9 +104,9 @@ class SearchSteps:
 
     def _base(self, item: ListSpec, product: ProductPlan) -> SealedList | None:
         """The sealed list that a list of an appended store extends, None where there is none."""
-        wanted = (item.relation, item.alias, item.k, item.aggregation, item.scope)
+        wanted = (item.relation, item.alias, item.k, item.aggregation, item.scope, item.kinds)
         for entry in self.sealed.neighbors if self.sealed is not None and self.appending else ():
-            if (entry.relation, entry.alias, entry.k, entry.aggregation, entry.scope) == wanted:
+            if (entry.relation, entry.alias, entry.k, entry.aggregation, entry.scope, entry.kinds) == wanted:
                 return SealedList(entry.path, entry.rows, product.corpus.new.row(item.relation.candidate))
         return None
 
@@ -123,9 +123,8 @@ class SearchSteps:
         orders = row_orders(tables.split_spans(root / corpus.folder), [item.scope for item in product.lists])
         engine = registry.create("engine", Spec.parse(self.config.search.engine), device="cpu")
         with self._budget() as memory:
-            plan = plan_of(
-                root, corpus.folder, product.alias, product.product, lists, product.dim, memory, corpus.generation
-            )
+            how = product.dim, memory, corpus.generation, product.lists[0].kinds
+            plan = plan_of(root, corpus.folder, product.alias, product.product, lists, *how)
             if self.config.search.approximate:
                 return self._approximate_tasks(product, plan)
             strips = [

@@ -21,7 +21,7 @@ from labelgen.corpus.photos.photos import PhotoError, read_photo, with_photo
 from labelgen.errors import LabelgenError
 from labelgen.similarity.ann.recall import listed_scores, recall_by_image, wilson
 from labelgen.similarity.base import ListRequest, Strip, query_rows
-from labelgen.similarity.row_order import reorder, restore, row_orders
+from labelgen.similarity.row_order import reorder, restore, row_orders, with_candidates
 from labelgen.similarity.sort_keys import TopK, encode, merge
 from labelgen.specs import Spec
 from labelgen.stages.ingest import ingest
@@ -66,8 +66,10 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
         found.add(entry.path, f"teacher {entry.alias} has not the rows for {entry.relation}")
         return
     request = ListRequest(entry.relation, entry.k, entry.aggregation, entry.scope)
-    plan = load_plan(root / manifest.corpus.path, sides, product, [request], _MEMORY)
-    orders = row_orders(tables.split_spans(root / manifest.corpus.path), [entry.scope])
+    folder = root / manifest.corpus.path
+    plan = load_plan(folder, sides, product, [request], _MEMORY, entry.kinds)
+    captions = tables.rows_of_kinds(folder, entry.kinds) if entry.kinds else None
+    orders = row_orders(tables.split_spans(folder), [entry.scope])
     split_of = split_numbers(manifest.corpus.splits, manifest.corpus.n_images)
     engine = registry.create("engine", Spec("numpy"), device="cpu")
     stored = {name: MappedArray(root, spec) for name, spec in entry.arrays().items()}
@@ -79,8 +81,12 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
         order = orders[split_of[image] if orders[0].scope == "cross" else 0]
         reordered, place = reorder(plan, order), order.place(image)
         strip = Strip(place, place + 1, _candidates(order.splits, place, entry.scope))
-        keys = [part.keys for found in engine.search(reordered, strip) for part in restore(found, order, plan.offsets)]
-        exact, rows = merge(keys, entry.k + 1), np.arange(start, stop)
+        parts = [part for found in engine.search(reordered, strip) for part in restore(found, order, plan.offsets)]
+        rows = np.arange(start, stop)
+        if captions is not None:
+            parts = [replace(part, keys=with_candidates(part, captions)) for part in parts]
+            rows = captions[rows] if entry.relation.query == "text" else rows
+        exact = merge([part.keys for part in parts], entry.k + 1)
         listed = {name: array.take(rows) for name, array in stored.items()}
         again, what = vars(TopK.from_keys(exact, entry.k)), "neighbours"
         if entry.approximate:
@@ -89,7 +95,7 @@ def _search_again(root: Path, manifest: Manifest, entry: NeighborEntry, images: 
         for name, values in again.items():
             if listed[name].tobytes() != values.tobytes():
                 message = f"a search over the stored embeddings gives other {what}"
-                found.add(f"{entry.path}/{name}", message, (start, stop))
+                found.add(f"{entry.path}/{name}", message, (int(rows[0]), int(rows[-1]) + 1))
     if recalls:
         _compare_recall(entry, np.concatenate(recalls), found)
     elif not entry.approximate:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from labelgen.errors import CorruptStoreError
 from labelgen.fingerprint import fingerprint
 from labelgen.similarity.base import ListRequest, Partial, Product, SearchPlan, Strip
-from labelgen.similarity.row_order import reorder, restore, row_orders
+from labelgen.similarity.row_order import over_captions, renumber, reorder, restore, row_orders
 from labelgen.similarity.sort_keys import PAD_KEY, TopK, merge
 from labelgen.stages.model import tables
 from labelgen.stages.model.lists import ListSpec, SealedList
@@ -25,7 +25,7 @@ from labelgen.stages.running.task import Output, TaskResult
 from labelgen.store import layout
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.disk.shards import write_shard
-from labelgen.types import Modality, UInt64
+from labelgen.types import Int64, Modality, Relation, UInt64
 
 _MERGE_PIECE_BYTES = 16 << 20
 
@@ -36,13 +36,14 @@ def load_plan(
     product: Product,
     requests: Sequence[ListRequest],
     memory: int,
+    kinds: tuple[str, ...] = (),
 ) -> SearchPlan:
-    """A search plan over mapped embeddings, in the order of the store.
+    """A search plan over mapped embeddings, in the order of the store; `kinds` of captions, all when empty.
 
     Engines need splits of one range each; `row_order.reorder` brings the plan into such an order.
     """
     needs_text, needs_image = product != "image", product != "text"
-    return SearchPlan(
+    plan = SearchPlan(
         product=product,
         text=embeddings["text"] if needs_text else None,
         image=embeddings["image"] if needs_image else None,
@@ -51,6 +52,7 @@ def load_plan(
         requests=tuple(requests),
         memory=memory,
     )
+    return over_captions(plan, tables.rows_of_kinds(corpus, kinds)) if kinds else plan
 
 
 def plan_of(
@@ -62,6 +64,7 @@ def plan_of(
     dim: int,
     memory: int,
     generation: int = 1,
+    kinds: tuple[str, ...] = (),
 ) -> SearchPlan:
     """The plan of one product of one teacher, from plain data: what a task carries."""
     folder = root / corpus
@@ -71,7 +74,7 @@ def plan_of(
         side: MappedArray(root, layout.embedding_spec(alias, side, counts[side], dim, generation)) for side in sides
     }
     requests = [ListSpec.from_json(item).request for item in lists]
-    return load_plan(folder, embeddings, product, requests, memory)
+    return load_plan(folder, embeddings, product, requests, memory, kinds)
 
 
 def search_strip(
@@ -97,13 +100,17 @@ def search_strip(
     """
     worker.release_teachers()
     memory = worker.search_memory(worker.settings().memory)
-    plan = plan_of(root, corpus, alias, product, lists, dim, memory, generation)
+    kinds = tuple(lists[0].get("kinds", ()))  # lists over other captions are searched by other tasks
+    plan = plan_of(root, corpus, alias, product, lists, dim, memory, generation, kinds)
     strip = Strip(first, last, tuple((start, stop) for start, stop in candidates), mutual)
     orders = row_orders(tables.split_spans(root / corpus), [request.scope for request in plan.requests])
     order = orders[layout_number]
     with compile_meter() as compiled:
         found = worker.engine().search(reorder(plan, order), strip)
         partials = (piece for partial in found for piece in restore(partial, order, plan.offsets))
+        if kinds:
+            captions = tables.rows_of_kinds(root / corpus, kinds)
+            partials = (renumber(partial, captions) for partial in partials)
         result = write_partials(root, plan, strip, partials, lists, folder, layout_number)
     return replace(result, facts={**result.facts, "compile_seconds": round(sum(compiled), 1)})
 
@@ -156,15 +163,21 @@ def assemble_neighbors(
     parts: list[dict[str, Any]],
     approximate: bool = False,
     base: dict[str, Any] | None = None,
+    corpus: str = "",
+    relation: str = "",
+    kinds: Sequence[str] = (),
 ) -> TaskResult:
     """Merge the partial lists of the rows of one shard and write it: `array` is ids, scores or next.
 
     Nothing bounds what an approximate search left out: its `next` is NaN. `base` are the fields of a `SealedList` that
-    holds the first rows already.
+    holds the first rows already. A list over `kinds` of captions has empty rows for others.
     """
     spec = layout.neighbor_specs(path, rows, k)[array]
     start, stop = spec.shard_range(shard)
-    pieces = _merged_pieces(root, parts, start, stop, k, array, SealedList(**base) if base else None)
+    queries = None
+    if kinds and Relation(relation).query == "text":
+        queries = tables.rows_of_kinds(root / corpus, tuple(kinds))
+    pieces = _merged_pieces(root, parts, start, stop, k, array, SealedList(**base) if base else None, queries)
     if approximate and array == "next":
         pieces = (np.full_like(piece, np.nan) for piece in pieces)
     fact = write_shard(root, spec, shard, pieces)
@@ -179,11 +192,12 @@ def _merged_pieces(
     k: int,
     array: str,
     sealed: SealedList | None,
+    queries: Int64 | None,
 ) -> Iterator[NDArray[Any]]:
     piece_rows = max(1, _MERGE_PIECE_BYTES // (8 * (k + 1)))
     for low in range(start, stop, piece_rows):
         high = min(low + piece_rows, stop)
-        yield getattr(TopK.from_keys(merged_keys(root, parts, low, high, k + 1, sealed), k), array)
+        yield getattr(TopK.from_keys(merged_keys(root, parts, low, high, k + 1, sealed, queries), k), array)
 
 
 def merged_keys(
@@ -193,8 +207,12 @@ def merged_keys(
     stop: int,
     width: int,
     sealed: SealedList | None = None,
+    queries: Int64 | None = None,
 ) -> UInt64:
-    """[stop - start, width] sorted keys of the rows [start, stop), from all parts that hold some of them."""
+    """[stop - start, width] sorted keys of the rows [start, stop), from all parts that hold some of them.
+
+    `queries` are the rows that must be there, ascending; all when None.
+    """
     pieces: dict[tuple[int, int], list[UInt64]] = {}
     if sealed is not None and start < sealed.rows:
         known = min(stop, sealed.rows)
@@ -206,7 +224,7 @@ def merged_keys(
             keys = read_part(root, part["path"])[first - part["first_row"] : last - part["first_row"]]
             pieces.setdefault((first, last), []).append(keys)
     merged = np.full((stop - start, width), PAD_KEY, np.uint64)
-    covered = 0
+    covered = np.zeros(stop - start, bool)
     borders = sorted({border for span in pieces for border in span})
     for low, high in pairwise(borders):
         held = [
@@ -214,7 +232,11 @@ def merged_keys(
         ]
         if held:
             merged[low - start : high - start] = merge(held, width)
-            covered += high - low
-    if covered != stop - start:
-        raise CorruptStoreError(f"parts cover {covered} of the rows [{start}, {stop})", todo="build again with --fresh")
+            covered[low - start : high - start] = True
+    if queries is not None:
+        needed = queries[slice(*np.searchsorted(queries, [start, stop]))] - start
+        covered = covered[needed]
+    if not covered.all():
+        wanted = f"parts cover {covered.sum()} of the {len(covered)} rows in [{start}, {stop})"
+        raise CorruptStoreError(wanted, todo="build again with --fresh")
     return merged

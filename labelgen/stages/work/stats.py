@@ -8,6 +8,7 @@ thresholds are read from the quantiles.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,10 @@ def measure(
     relation: str,
     aggregation: Aggregation,
     generation: int = 1,
+    kinds: Sequence[str] = (),
 ) -> TaskResult:
-    """Sample pairs of one relation, score them exactly and write the table."""
-    plan = plan_of(root, corpus, alias, product, [], dim, _PIECE_BYTES, generation)
+    """Sample pairs of one relation, of captions of some kinds or of all, score them exactly and write the table."""
+    plan = plan_of(root, corpus, alias, product, [], dim, _PIECE_BYTES, generation, tuple(kinds))
     plan = reorder(plan, row_orders(tables.split_spans(root / corpus), ["split"])[0])
     sampler = _Sampler(plan, Relation(relation), aggregation)
     names = list(tables.splits(root / corpus))
@@ -62,6 +64,7 @@ def measure(
         "relation": relation,
         "alias": alias,
         "aggregation": aggregation,
+        **({"kinds": list(kinds)} if kinds else {}),
         "seed": SEED,
         "pairs": len(values),
         "quantiles": {f"{level:g}": value for level, value in zip(QUANTILES, levels, strict=False)},
@@ -69,7 +72,7 @@ def measure(
         "splits": by_split,
     }
     data = json.dumps(table, indent=1).encode()
-    path = layout.stats_path(Relation(relation), alias, aggregation, generation)
+    path = layout.stats_path(Relation(relation), alias, aggregation, generation, kinds)
     return TaskResult((Output(path, *write_atomic(root / path, data)),))
 
 

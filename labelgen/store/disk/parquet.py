@@ -11,7 +11,7 @@ from labelgen.errors import CorruptStoreError, DatasetError
 from labelgen.store.disk.atomic import FileFact, atomic_file
 from labelgen.store.disk.files import open_below
 from labelgen.store.layout import ADDED_COLUMNS, TABLES
-from labelgen.types import Int64
+from labelgen.types import Bool, Int64
 
 if TYPE_CHECKING:
     import polars as pl
@@ -75,6 +75,21 @@ class StringColumn:
 
         taken: list[str] = self._values.take(pa.array(rows)).to_pylist()
         return taken
+
+    def of(self, rows: Int64) -> StringColumn:
+        """The column of some rows."""
+        import pyarrow as pa
+
+        return StringColumn(self._values.take(pa.array(rows)))
+
+    def is_in(self, values: Sequence[str | None]) -> Bool:
+        """Mask of the rows that hold one of the values, None for null; bool [n]."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        found = pc.is_in(self._values, value_set=pa.array(values, pa.string()))
+        mask: Bool = found.to_numpy(zero_copy_only=False)
+        return mask
 
 
 def read_strings(path: Path, column: str, *, below: Path | None = None, rows: int | None = None) -> StringColumn:

@@ -14,7 +14,7 @@ from typing import Any
 
 from labelgen.errors import visible
 from labelgen.store import layout
-from labelgen.store.describe import human_bytes, judged, recall_text
+from labelgen.store.describe import human_bytes, judged, list_text
 from labelgen.store.disk.atomic import FileFact, write_atomic
 from labelgen.store.disk.files import open_below
 from labelgen.store.manifest import Manifest
@@ -75,7 +75,7 @@ def render_readme(manifest: Manifest) -> str:
     lists = [
         (
             *(entry.path, _RELATIONS[entry.relation], entry.alias, entry.aggregation, entry.scope, entry.k),
-            recall_text(entry) or "exact",
+            list_text(entry) or "exact",
         )
         for entry in manifest.neighbors
     ]

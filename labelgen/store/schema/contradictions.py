@@ -128,13 +128,17 @@ def _neighbors(manifest: Manifest) -> Iterator[str]:
         needed = {"image"} if entry.relation.value == "i2i" else {"text"}
         if not needed <= sides:
             yield f"{entry.path} compares {entry.relation}, its teacher has rows of {sorted(sides)}"
+        if not set(entry.kinds) <= manifest.corpus.kinds.keys():
+            yield f"{entry.path} is over captions of {list(entry.kinds)}, the corpus has {list(manifest.corpus.kinds)}"
         rows = manifest.corpus.n_images if entry.relation.query == "image" else manifest.corpus.n_captions
         if entry.rows != rows:
             yield f"{entry.path} has {entry.rows} rows for {rows} queries"
 
 
 def _is_path_of(entry: NeighborEntry) -> bool:
-    usual = layout.neighbors_path(entry.relation, entry.alias, entry.aggregation, entry.scope, entry.k)
+    usual = layout.neighbors_path(
+        entry.relation, entry.alias, entry.aggregation, entry.scope, entry.k, kinds=entry.kinds
+    )
     head, name = usual.split("/")
     begin, end = name.rsplit(".", 1)
     digits = r"\.approximate-[0-9a-f]{1,32}" if entry.approximate else ""

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelgen.store import layout
 from labelgen.store.blocks import has_embedding
 from labelgen.store.disk.mapped import MappedArray
+from labelgen.store.disk.parquet import read_strings
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import EmbeddingEntry, Manifest, NeighborEntry
 from labelgen.store.splits import split_numbers
 from labelgen.store.verify.corpus import MissingRows, may_be_missing
 from labelgen.store.verify.findings import ProblemList
 from labelgen.store.zarr_access import open_array
-from labelgen.types import PAD_ROW, PAD_SCORE, Bool, Float32, Int64, UInt32
+from labelgen.types import PAD_ROW, PAD_SCORE, UNSPECIFIED, Bool, Float32, Int64, UInt32
 
 _PIECE_BYTES = 4 << 20
 _ZARR_SAMPLES = 4
@@ -70,6 +72,7 @@ def check_neighbors(root: Path, manifest: Manifest, entry: NeighborEntry, found:
             "an id is listed twice": _repeated(ids),
             "next does not bound the list": _bad_bound(filled, scores, bound, entry.approximate),
             "candidates of the query's image or of the wrong split": owners.intruders(ids, filled, start),
+            "captions of other kinds": owners.others(ids, filled, start),
         }.items():
             found.add_rows(entry.path, what, bad, start)
 
@@ -103,6 +106,7 @@ class _Owners:
         self._of_captions = captions.slice(0, len(captions))
         self._entry = entry
         self._split_of = split_numbers(corpus.splits, corpus.n_images)
+        self._of_kinds = _of_kinds(root, manifest, entry) if entry.kinds else None
         self.n_candidates = corpus.n_images if entry.relation.candidate == "image" else corpus.n_captions
 
     def intruders(self, ids: UInt32, filled: Bool, start: int) -> Bool:
@@ -115,8 +119,25 @@ class _Owners:
         bad: Bool = (~filled & ((candidates == queries[:, None]) | wrong_split)).any(axis=1)
         return bad
 
+    def others(self, ids: UInt32, filled: Bool, start: int) -> Bool:
+        """[m]: lists over some kinds that are of captions of other kinds, or hold some."""
+        bad = np.zeros(len(ids), bool)
+        if self._of_kinds is None:
+            return bad
+        if self._entry.relation.query == "text":
+            bad |= ~self._of_kinds[start : start + len(ids)] & ~filled.all(axis=1)
+        if self._entry.relation.candidate == "text":
+            bad |= (~filled & ~self._of_kinds[np.where(filled, 0, ids)]).any(axis=1)
+        return bad
+
     def _images(self, rows: Int64, modality: str) -> Int64:
         return rows if modality == "image" else self._of_captions[rows].astype(np.int64)
+
+
+def _of_kinds(root: Path, manifest: Manifest, entry: NeighborEntry) -> Bool:
+    """Mask of the captions that a list is over."""
+    path = root / manifest.corpus.path / layout.CAPTIONS
+    return read_strings(path, "kind", below=root).is_in([None if kind == UNSPECIFIED else kind for kind in entry.kinds])
 
 
 def _bad_filling(filled: Bool, scores: Float32) -> Bool:

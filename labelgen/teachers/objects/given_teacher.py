@@ -165,10 +165,20 @@ def resolve_teachers(teachers: Mapping[str, Any]) -> tuple[dict[str, Spec], dict
         elif isinstance(teacher, Spec):
             specs[alias] = teacher
         else:
-            made = GivenFactory(teacher.strip(), alias) if isinstance(teacher, str) else _given(teacher, alias)
+            made = teacher_of_reference(teacher, alias) if isinstance(teacher, str) else _given(teacher, alias)
             specs[alias] = made.spec
             objects[str(made.spec)] = made
     return specs, objects
+
+
+def teacher_of_reference(reference: str, alias: str) -> GivenTeacher:
+    """The teacher that `module:factory` makes; the factory is called here and in every worker process.
+
+    Raises:
+        ConfigError, SpecError: no such module or function, or it makes no teacher.
+        TeacherError: the factory fails.
+    """
+    return GivenFactory(reference.strip(), alias)
 
 
 def is_reference(text: str) -> bool:

@@ -1,0 +1,107 @@
+"""open_clip_train's `train_one_epoch`, `get_data` and `create_loss`, unmodified, with soft labels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labelgen.store.reader import Store
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("open_clip_train.train")
+pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own
+
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.fixture
+def clip(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(HERE)
+    import open_clip_training
+
+    return open_clip_training
+
+
+def order_of(seed: int) -> list[int]:
+    """The order of a shuffling DataLoader of 32 samples without a generator of its own."""
+    torch.manual_seed(seed)
+    loader = torch.utils.data.DataLoader(range(32), batch_size=8, shuffle=True)
+    return torch.cat(list(loader)).tolist()
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_one_process(clip: Any, store: Store, pairs_csv: Path, accumulated: int) -> None:
+    """Losses by hand, the gradient of a step too; then some epochs, in which both losses fall."""
+    args = clip.arguments(pairs_csv, accum_freq=accumulated)
+    first = order_of(0)[: 8 * accumulated]
+    model = clip.new_model()
+    before = copy.deepcopy(model)
+    loss = clip.train(store, args, model)
+    wanted = clip.by_hand(store, pairs_csv, first, before)
+    assert len(loss.seen) == 4
+    for seen in loss.seen[:accumulated]:
+        assert seen == pytest.approx({name: value.item() for name, value in wanted.items()}, rel=1e-4)
+    after = clip.stepped(before, wanted, accumulated)
+    second = clip.by_hand(store, pairs_csv, order_of(0)[8 * accumulated : 16 * accumulated], after)
+    assert loss.seen[accumulated] == pytest.approx({name: value.item() for name, value in second.items()}, rel=1e-4)
+    passed = clip.train(store, args, model, epochs=6).seen
+    for name in ("contrastive_loss", "soft_loss"):
+        values = [seen[name] for seen in passed]
+        assert torch.tensor(values).isfinite().all()
+        assert sum(values[-4:]) < sum(values[:4])
+
+
+SCRIPT = """
+import copy, os, sys
+from pathlib import Path
+import torch
+sys.path.insert(0, sys.argv[1])
+import open_clip_training as clip
+import labelgen
+
+store, csv, rank = labelgen.open(sys.argv[2]), Path(sys.argv[3]), int(os.environ["RANK"])
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo")
+
+def order(epoch):
+    sampler = [torch.utils.data.DistributedSampler(range(32), num_replicas=2, rank=r) for r in range(2)]
+    for one in sampler:
+        one.set_epoch(epoch)
+    return [list(one) for one in sampler]
+
+for accumulated, local, grad in ((1, False, False), (2, False, True), (1, True, True), (2, True, True)):
+    args = clip.arguments(csv, distributed=True, rank=rank, world_size=2, batch_size=4, accum_freq=accumulated,
+                          local_loss=local, gather_with_grad=grad)
+    model = clip.new_model()
+    before = copy.deepcopy(model)
+    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    loss = clip.train(store, args, wrapped)
+    assert len(loss.seen) == 4, loss.seen
+    n = 4 * accumulated
+    ranks = order(0)
+    own = slice(rank * n, (rank + 1) * n) if local else None
+    wanted = clip.by_hand(store, csv, ranks[0][:n] + ranks[1][:n], before, own)
+    for seen in loss.seen[:accumulated]:
+        for name, value in wanted.items():
+            torch.testing.assert_close(seen[name], value.item(), rtol=1e-4, atol=1e-5)
+    if grad:  # without it, open_clip's gradients are those of the features of a rank: 1/W of the whole
+        whole = clip.by_hand(store, csv, ranks[0][:n] + ranks[1][:n], before)
+        after = clip.stepped(before, whole, accumulated)
+        second = clip.by_hand(store, csv, ranks[0][n : 2 * n] + ranks[1][n : 2 * n], after, own)
+        for name, value in second.items():
+            torch.testing.assert_close(loss.seen[accumulated][name], value.item(), rtol=1e-4, atol=1e-5)
+    passed = clip.train(store, args, wrapped, epochs=5).seen
+    for name in wanted:
+        values = [seen[name] for seen in passed]
+        assert sum(values[-4:]) < sum(values[:4]), (accumulated, local, grad, name, values)
+print("done")
+"""
+
+
+def test_two_processes(clip: Any, demo_store: Path, pairs_csv: Path, two_processes: Callable[..., list[str]]) -> None:
+    """gloo: alone and accumulated, whole and local losses, gradients gathered or not."""
+    assert two_processes(SCRIPT, HERE, demo_store, pairs_csv) == ["done\n"] * 2
