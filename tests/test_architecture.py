@@ -65,7 +65,7 @@ DEPENDENCIES: dict[str, set[str]] = {
         *("store", "corpus", "teachers", "stages", "similarity.exact", "similarity.groups", "similarity.sort_keys"),
         *("audit.report.photos",),
     },
-    "cli": {"pipeline", "store", "export", "audit", "patches", "labelgen"},
+    "cli": {"pipeline", "store", "export", "audit", "queries", "patches", "labelgen"},
     "__main__": {"cli"},
 }
 

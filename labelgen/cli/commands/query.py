@@ -8,6 +8,7 @@ import click
 
 from labelgen.cli import completions, show
 from labelgen.cli.options import common, look_here_for_modules, progress_option
+from labelgen.cli.options import names as kind_names
 from labelgen.cli.progress import listening
 from labelgen.errors import ConfigError
 
@@ -54,6 +55,7 @@ _CAPTION_WIDTH = 88
     show_default=True,
     help="Over the captions of an image.",
 )
+@click.option("--kinds", metavar="A,B", default="", help="Only captions of these kinds, such as human (all).")
 @click.option("--device", metavar="NAME", default="cpu", show_default=True, help="Torch device of the teachers.")
 @progress_option
 @common
@@ -62,6 +64,7 @@ def command(
     texts: tuple[str, ...],
     images: tuple[str, ...],
     teachers: tuple[str, ...],
+    kinds: str,
     progress: str,
     as_json: bool,
     **options: Any,
@@ -82,7 +85,8 @@ def command(
     if not texts and not images:
         raise ConfigError("there is no query", todo='give a text, "a dog in the snow", or --image FILE')
     with listening(progress, as_json=as_json) as listener:
-        found = labelgen.query(store, texts, image=images, teachers=_named(teachers), progress=listener, **options)
+        opened = labelgen.open(store, kinds=kind_names(kinds) or None)
+        found = labelgen.query(opened, texts, image=images, teachers=_named(teachers), progress=listener, **options)
     show.emit_json(found.to_json()) if as_json else _print(found)
 
 
