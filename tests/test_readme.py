@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 #: Pages whose Python blocks work on `stores/demo`.
 RUN = ["README.md", "docs/formats.md", "docs/methods.md", "docs/audit.md", "docs/loader.md"]
-RUN += ["docs/card.md", "docs/patches.md", "docs/quickstart.md", "docs/training.md"]
+RUN += ["docs/query.md", "docs/card.md", "docs/patches.md", "docs/quickstart.md", "docs/training.md"]
 #: Page -> packages whose released training code it runs.
 NEEDS = {
     "docs/training.md": ("open_clip_train.main", "transformers", "datasets", "accelerate", "sentence_transformers")
