@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from labelgen.store.items import KINDS, Ids, Items, RowNumbers
 from labelgen.store.kinds import chosen_kinds
 from labelgen.store.manifest import Manifest, NeighborEntry, load_manifest
 from labelgen.types import PAD_ROW, PAD_SCORE, Aggregation, Bool, Float32, Int64, Modality, Relation, Scope, UInt32
+
+if TYPE_CHECKING:
+    from labelgen.queries.result import QueryResult
 
 
 class _Lists(NamedTuple):
@@ -266,6 +269,24 @@ class Store(Items):
         images = self.image_of(queries) if relation.query == "text" else queries
         others: Bool = (listed != PAD_ROW) & ~self.same_group(images[:, None], candidates)
         return others
+
+    def query(
+        self,
+        text: str | Sequence[str] = (),
+        *,
+        image: Any = (),
+        k: int = 10,
+        teachers: str | Sequence[str] | Mapping[str, Any] = (),
+        **options: Any,
+    ) -> QueryResult:
+        """Rank captions and images by their similarity to texts and photographs that the store does not hold.
+
+        Encodes them with the store's teachers. Arguments and errors as for `labelgen.query`; a notebook shows the
+        result with the photographs.
+        """
+        from labelgen.queries.query import query  # of a package above this one, see docs/architecture.md
+
+        return query(self, text, image=image, k=k, teachers=teachers, **options)
 
     def _batch(self, relation: Relation, modality: Modality, ids: Ids | None, rows: RowNumbers | None) -> Int64 | None:
         """Rows of one side of a block, None where the relation has no such side."""
