@@ -55,9 +55,9 @@ class KindStore(Store):
     Everything else is as in a store that was made without the other captions: sets of captions, blocks, ids, frames.
     `text_row` has the numbers of the whole store, and the manifest at most its number of texts.
 
-    Neighbour lists are those over the same kinds; where there are none,
-    those over all captions that compare single rows (`t2t`, `i2i`, lists of cross-modal teachers) without the other
-    captions: they may be shorter than k, and `next` is still a bound.
+    Neighbour lists are those over the same kinds. Where there are none, they are those over all captions that compare
+    single rows (`t2t`, `i2i`, lists of cross-modal teachers), without the other captions: they may be shorter than k,
+    and `next` is still a bound. `zarr` opens what is stored.
 
     Args:
         store: an open store.
