@@ -15,7 +15,7 @@ from labelgen.audit.report.photos import photo_root, thumbnails
 from labelgen.audit.report.sections import Section
 from labelgen.errors import ConfigError
 from labelgen.store.disk.atomic import write_atomic
-from labelgen.store.reader import Store
+from labelgen.store.reader import Store, as_store
 
 if TYPE_CHECKING:
     import polars as pl
@@ -91,11 +91,12 @@ class Gallery:
 
 
 def show(
-    store: Store, frame: pl.DataFrame | None = None, *, count: int = 20, photos: str | Path | None = None
+    store: Store | str | Path, frame: pl.DataFrame | None = None, *, count: int = 20, photos: str | Path | None = None
 ) -> Gallery:
     """Show the first rows of a finding with their images: `show(store)`, `show(store, noisy_pairs(store))`.
 
     Args:
+        store: an open store, or its folder.
         frame: result of a function of `labelgen.audit` for this store, with `image_id` or `caption_id`; by default the
             false negatives.
         count: maximum number of rows.
@@ -107,6 +108,7 @@ def show(
     """
     import polars as pl
 
+    store = as_store(store)
     rows = false_negatives(store, limit=max(count, 1000)) if frame is None else frame
     columns = rows.columns if isinstance(rows, pl.DataFrame) else None
     if columns is None or not {"image_id", "caption_id"} & set(columns):
