@@ -184,9 +184,6 @@ def test_helpers_of_extensions_exist(page: str) -> None:
         assert getattr(importlib.import_module(module), attribute).__doc__, name
 
 
-PUBLIC = set(labelgen.__all__)
-
-
 @pytest.mark.parametrize(("kind", "page"), [("dataset", "docs/datasets.md"), ("teacher", "docs/teachers.md")])
 def test_everything_registered_is_described(kind: str, page: str) -> None:
     for name in registry.names(kind):
