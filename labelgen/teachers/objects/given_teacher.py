@@ -53,15 +53,14 @@ class GivenTeacher:
 
     @property
     def module(self) -> str:
-        kind = self.model if isinstance(self.model, type) or not hasattr(self.model, "__dict__") else type(self.model)
-        return str(getattr(self.model, "__module__", "") or getattr(kind, "__module__", ""))
+        return str(getattr(self.model, "__module__", ""))
 
     def make(self, device: str) -> Any:
         """The teacher on a torch device. Networks are copied: the caller's own stays as it is, and may be trained."""
         if device not in self._made:
             options = {name: value for name, value in self._options.items() if name != "runtime"}
             self._made[device] = choose(
-                lambda runtime: _made(self.model, self.modality, device, self._facts, runtime=runtime, **options),
+                lambda runtime: _teacher_of(self.model, self.modality, device, self._facts, runtime=runtime, **options),
                 self._options["runtime"],
                 device,
             )
@@ -234,7 +233,7 @@ def _name(model: Any) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def _made(
+def _teacher_of(
     model: Any,
     modality: Modality | None,
     device: str,
