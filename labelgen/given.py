@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from labelgen.errors import ConfigError, shown
+from labelgen.specs import Spec
 
 
 class Given(Protocol):
@@ -29,6 +30,11 @@ class Given(Protocol):
 
 #: Spec text -> object, of every running call; a worker process has one entry, which stays.
 _tables: list[Mapping[str, Given]] = []
+
+
+def spec_of(identity: str, name: str, runtime: str = "torch") -> Spec:
+    """The spec of an object; the runtime torch is not written."""
+    return Spec.of("object", identity=identity, name=name, **({} if runtime == "torch" else {"runtime": runtime}))
 
 
 @contextmanager

@@ -127,7 +127,7 @@ LIBRARIES: dict[str, set[str]] = {
             "teachers/adapters/lite.py",
             "teachers/adapters/vision.py",
         ),
-        "teachers/probe.py",
+        *("teachers/probe.py", "teachers/compute/choice.py"),
     },
     "polars": {
         "foreign.py",

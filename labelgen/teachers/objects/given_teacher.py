@@ -25,7 +25,6 @@ from labelgen.teachers.compute.openvino_network import RuntimeRefusedError
 from labelgen.teachers.failures import foreign, reason_of
 from labelgen.teachers.objects.describe import UnclearError, describe, is_module
 from labelgen.teachers.objects.encoders import ObjectImages, ObjectTexts
-from labelgen.teachers.objects.spec import object_spec
 from labelgen.types import Modality
 
 #: `package.module:name`, perhaps with keyword literals.
@@ -49,7 +48,7 @@ class GivenTeacher:
         found, self.runtime = made.identity(), str(getattr(made, "runtime", "torch"))
         options["runtime"] = self.runtime  # workers do not choose again
         stated = identity if isinstance(identity, str) else fingerprint(identity)[:16]
-        self.spec = object_spec(stated or fingerprint(canonical(found))[:16], name, self.runtime)
+        self.spec = given.spec_of(stated or fingerprint(canonical(found))[:16], name, self.runtime)
 
     @property
     def module(self) -> str:
@@ -77,7 +76,7 @@ class GivenFactory(GivenTeacher):
         self.reference, self.alias = reference, alias
         made = _given(_called(reference), alias)
         self._inner: GivenTeacher | None = made
-        self.spec = object_spec(made.spec.arguments["identity"], reference, made.runtime)
+        self.spec = given.spec_of(made.spec.arguments["identity"], reference, made.runtime)
 
     @property
     def module(self) -> str:

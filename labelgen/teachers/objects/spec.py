@@ -6,13 +6,7 @@ from typing import Any
 
 from labelgen import given
 from labelgen.errors import TeacherError
-from labelgen.specs import Spec
 from labelgen.teachers.base import Runtime, TeacherInfo, described
-
-
-def object_spec(identity: str, name: str, runtime: str) -> Spec:
-    """The spec of an object; torch is not written."""
-    return Spec.of("object", identity=identity, name=name, **({} if runtime == "torch" else {"runtime": runtime}))
 
 
 @described(
@@ -30,7 +24,7 @@ def given_object(*, identity: str, name: str, runtime: Runtime = "torch", device
     Raises:
         TeacherError: it was not given: a store does not hold it.
     """
-    spec = str(object_spec(identity, name, runtime))
+    spec = str(given.spec_of(identity, name, runtime))
     found = given.find(spec)
     if found is None:
         raise TeacherError(
