@@ -179,7 +179,7 @@ class _Passes:
         order = np.argsort([-len(text) for text in texts], kind="stable")
         size = self._compute.batch
         batches = [[texts[place] for place in order[start : start + size]] for start in range(0, len(order), size)]
-        sorted_rows = np.concatenate(self._compute.each(self._rows, batches))
+        sorted_rows: Float32 = np.concatenate(self._compute.each(self._rows, batches))
         rows = np.empty_like(sorted_rows)
         rows[order] = sorted_rows
         return rows

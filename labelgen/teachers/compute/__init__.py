@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     Network = TypeVar("Network", bound=torch.nn.Module)
 
-_Item, _Made = TypeVar("_Item"), TypeVar("_Made")
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 _RUNTIMES: tuple[Runtime, ...] = ("torch", "openvino")
 #: Requests at once that a caller allows; 0 for as many as torch has threads.
 _allowed: ContextVar[int] = ContextVar("labelgen_requests", default=0)

@@ -95,7 +95,7 @@ def _processor() -> str:
 def _is_whole(folder: Path) -> bool:
     try:
         expected = json.loads((folder / "digests.json").read_text(encoding="utf-8"))
-        whole = expected == [digest_file(folder / name) for name in _FILES]
+        whole: bool = expected == [digest_file(folder / name) for name in _FILES]
         if whole:
             os.utime(folder)
         return whole

@@ -143,7 +143,8 @@ def _converted(
         for tensor in example
     ]
     with _silent(), torch.no_grad():
-        traced = torch.jit.trace(_module(call), tuple(example), check_trace=False, strict=False)
+        trace: Any = torch.jit.trace
+        traced = trace(_module(call), tuple(example), check_trace=False, strict=False)
         return openvino.convert_model(traced, example_input=tuple(example), input=shapes)
 
 
