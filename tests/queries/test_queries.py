@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import pickle
 import sys
@@ -138,6 +139,13 @@ def test_ranks_equal_brute_force(
     assert set(zip(found.frame["relation"], found.frame["alias"], strict=True)) == {
         *(("t2t", "text"), ("t2i", "text")),
         *((relation, "clip") for relation in ("t2t", "t2i", "i2i", "i2t")),
+    }
+
+
+def test_the_method_takes_what_the_function_takes() -> None:
+    function, method = inspect.signature(query).parameters, inspect.signature(Store.query).parameters
+    assert {name: item.default for name, item in method.items() if name != "self"} == {
+        name: item.default for name, item in function.items() if name not in ("store", "progress")
     }
 
 
