@@ -185,7 +185,7 @@ def _corpus(left: Store, right: Store, matched: Mapping[Modality, _Matched]) -> 
 def _names(left: Store, right: Store, column: str) -> tuple[list[str | None], list[str | None]]:
     """The kinds of captions, or the groups of images, of both stores."""
     frames = [store.captions if column == "kind" else store.images for store in (left, right)]
-    old, new = (frame[column].to_list() if column in frame.columns else [None] * len(frame) for frame in frames)
+    old, new = (list[str | None](frame[column] if column in frame.columns else [None] * len(frame)) for frame in frames)
     return old, new
 
 
