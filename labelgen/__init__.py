@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from labelgen.errors import LabelgenError
     from labelgen.loader.blocks import soft_labels
     from labelgen.pipeline import add, append, build, plan, resolve, status, verify
+    from labelgen.queries.query import query
     from labelgen.store.diff import diff
     from labelgen.store.kind_store import open_store as open  # noqa: A004 - `labelgen.open` is the name users see
     from labelgen.store.reader import Store
@@ -40,6 +41,7 @@ __all__ = [
     "open",
     "patches",
     "plan",
+    "query",
     "registry",
     "relevance",
     "resolve",
@@ -62,6 +64,7 @@ _PLACES = {
     "diff": "labelgen.store.diff:diff",
     "open": "labelgen.store.kind_store:open_store",
     "plan": "labelgen.pipeline:plan",
+    "query": "labelgen.queries.query:query",
     "resolve": "labelgen.pipeline:resolve",
     "soft_labels": "labelgen.loader.blocks:soft_labels",
     "status": "labelgen.pipeline:status",

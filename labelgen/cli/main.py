@@ -20,7 +20,7 @@ from labelgen.errors import ConfigError, LabelgenError, printed, visible
 #: Commands by what they are for, in the order of the help. Each lives in the module of its name, as `command`.
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Make a store": ("plan", "build", "status"),
-    "Look at a store": ("verify", "inspect", "diff", "audit", "card"),
+    "Look at a store": ("verify", "inspect", "query", "diff", "audit", "card"),
     "Use a store": ("export",),
     "Find out": ("datasets", "teachers", "recipes", "doctor", "completion"),
 }

@@ -229,9 +229,15 @@ def with_objects(options: Mapping[str, Any]) -> dict[str, Any]:
     from labelgen.pipeline.inputs import is_reference, teacher_of_reference
 
     references = {a: spec for a, spec in teacher_pairs(options.get("teachers", ())).items() if is_reference(spec)}
-    if references and "" not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    if references:
+        look_here_for_modules()
     return {**options, "objects": {a: teacher_of_reference(spec, a) for a, spec in references.items()}}
+
+
+def look_here_for_modules() -> None:
+    """Import modules of the current folder, as `python` does and a console script does not."""
+    if "" not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
 
 
 def teacher_pairs(texts: tuple[str, ...]) -> dict[str, str]:

@@ -69,7 +69,7 @@ def test_every_option_says_what_it_does(name: str) -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize("name", ["plan", "build", "verify", "diff", "audit", "card", "export", "doctor"])
+@pytest.mark.parametrize("name", ["plan", "build", "verify", "query", "diff", "audit", "card", "export", "doctor"])
 def test_every_long_command_has_progress(name: str) -> None:
     assert "--progress" in options_of(name)
 

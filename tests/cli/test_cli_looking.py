@@ -60,7 +60,7 @@ def test_verify_hands_its_options_over(run: Run, monkeypatch: pytest.MonkeyPatch
     assert result.exit_code == 0
     assert "note: a leftover" in result.stdout
     del seen["progress"]
-    assert seen == {"path": "s", "deep": True, "sample": 3, "seed": 4, "data_root": "d"}
+    assert seen == {"path": "s", "deep": True, "sample": 3, "seed": 4, "data_root": "d", "teachers": {}}
 
 
 def test_inspect_shows_what_a_store_holds_and_examples(run: Run, small_store: Path) -> None:

@@ -167,7 +167,7 @@ WRONG = {
     "--split-column": ["", "x"],
     "--photos": ["", "x"],
 }
-UNNAMED = {"root", "splits", "patch", "relation", "aggregation", "executor", "device", "strict"}
+UNNAMED = {"root", "splits", "kinds", "patch", "relation", "aggregation", "executor", "device", "strict"}
 
 
 def test_every_field_option_is_tried_with_wrong_values() -> None:

@@ -113,6 +113,7 @@ FIELDS = [
     ("search.cross_k", 3, True),
     ("search.engine", "numpy", False),
     ("search.approximate", "faiss()", True),
+    ("search.kinds", ["human"], True),
     ("run.executor", "dask", False),
     ("run.workers", 2, False),
     ("run.threads", 3, False),

@@ -84,11 +84,16 @@ def embed_trained(
 
 def rows_again(root: Path, manifest: Manifest, entry: EmbeddingEntry, rows: Int64) -> Float16:
     """Rows of a trained teacher made again by its stored network from the stored rows of its source."""
-    spec = manifest.teachers[entry.alias].spec
-    teacher: TrainedTeacher = registry.create("teacher", Spec.parse(spec), device="cpu")
+    source = str(manifest.teachers[entry.alias].identity["of"])
     sources = {item.alias: item.array for item in manifest.embeddings if item.modality == "text"}
-    taken = MappedArray(root, sources[teacher.of]).take(rows)
-    return _refined(teacher, taken, read_network(root / layout.model_path(entry.alias)), spec)
+    return refined_again(root, manifest, entry.alias, MappedArray(root, sources[source]).take(rows))
+
+
+def refined_again(root: Path, manifest: Manifest, alias: str, taken: Float16) -> Float16:
+    """Rows that the stored network of a trained teacher makes of rows of its source."""
+    spec = manifest.teachers[alias].spec
+    teacher: TrainedTeacher = registry.create("teacher", Spec.parse(spec), device="cpu")
+    return _refined(teacher, taken, read_network(root / layout.model_path(alias)), spec)
 
 
 def read_network(path: Path) -> Arrays:

@@ -14,7 +14,7 @@ from labelgen.teachers.base import TeacherInfo, described
     TeacherInfo(
         summary="a Python object or function of the caller, see labelgen.as_teacher",
         modalities=("text", "image"),
-        example="my_module:make_teacher",
+        example="object(identity='my encoder, v1', name='my_module.Encoder')",
         offline="always",
         extra="",
     )

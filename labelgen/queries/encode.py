@@ -1,0 +1,105 @@
+"""Texts and photographs as rows of a store's teachers, which are made of their specs and compared with the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from labelgen import given, registry
+from labelgen.errors import TeacherError, shortened
+from labelgen.fingerprint import canonical
+from labelgen.queries.photo_queries import PhotoQuery
+from labelgen.specs import Spec
+from labelgen.stages.model.facts import TeacherFacts
+from labelgen.stages.running.lock import refuse_changed_teachers
+from labelgen.stages.work.train import refined_again
+from labelgen.store.manifest import TeacherEntry
+from labelgen.store.reader import Store
+from labelgen.teachers.base import ImageTeacher, TextTeacher
+from labelgen.teachers.checks import check_rows, normalise
+from labelgen.teachers.failures import foreign
+from labelgen.teachers.objects.given_teacher import resolve_teachers
+from labelgen.types import Float16, Modality
+
+_NAME = 60
+
+
+class QueryEncoder:
+    """Encodes queries as the build encoded the corpus: same network, same text step, same preprocessing."""
+
+    def __init__(self, store: Store, teachers: Mapping[str, Any], device: str) -> None:
+        """`teachers`: alias -> a teacher that replaces the one of the manifest's spec, in any form that `build` takes.
+
+        Raises:
+            SpecError, ConfigError: see `resolve_teachers`.
+        """
+        self.store, self._device = store, device
+        self._specs, self._objects = resolve_teachers(teachers)
+
+    def texts(self, alias: str, texts: Sequence[str]) -> Float16:
+        """Rows of texts, float16 [len(texts), dim].
+
+        Raises:
+            TeacherError: the teacher cannot encode texts, or returns rows that cannot be used.
+            StoreMismatchError: it is not the one that made the stored rows.
+        """
+        entry = self.store.manifest.teachers[alias]
+        if entry.kind == "trained" and alias not in self._specs:
+            source = self.texts(str(entry.identity["of"]), texts)
+            return refined_again(self.store.path, self.store.manifest, alias, source)
+        teacher = self._teacher(alias, "text")
+        with foreign(f"teacher {alias!r} fails on the query"):
+            blocks = range(0, len(texts), teacher.text_block)
+            rows = [teacher.encode_texts(texts[start : start + teacher.text_block]) for start in blocks]
+        return self._unit(alias, np.concatenate(rows), [repr(shortened(text, _NAME)) for text in texts])
+
+    def images(self, alias: str, photos: Sequence[PhotoQuery]) -> Float16:
+        """Rows of photographs, float16 [len(photos), dim]; raises as `texts`, and PhotoError for an unreadable one."""
+        teacher = self._teacher(alias, "image")
+        with foreign(f"teacher {alias!r} fails on the query"):
+            prepared = [photo.with_pixels(teacher.prepare_image) for photo in photos]
+            batches = range(0, len(prepared), teacher.image_batch)
+            rows = [teacher.encode_images(prepared[start : start + teacher.image_batch]) for start in batches]
+        return self._unit(alias, np.concatenate(rows), [photo.name for photo in photos])
+
+    def _unit(self, alias: str, rows: Any, names: Sequence[str]) -> Float16:
+        check_rows(rows, dim=self.store.manifest.teachers[alias].dim, ids=names, what=f"teacher {alias!r}")
+        return normalise(rows)
+
+    def _teacher(self, alias: str, modality: Modality) -> Any:
+        """The teacher of an alias, once it is known to be the one that made the stored rows."""
+        entry = self.store.manifest.teachers[alias]
+        spec = str(self._specs.get(alias, entry.spec))
+        if entry.kind == "keyed" and alias not in self._specs:
+            raise self._precomputed(alias, entry)
+        with given.giving(self._objects):
+            teacher = self._made(spec)
+        if not isinstance(teacher, TextTeacher if modality == "text" else ImageTeacher):
+            raise TeacherError(
+                f"teacher {alias!r} cannot encode {modality}s", found=spec, todo="give one that does, or ask another"
+            )
+        now = canonical(teacher.identity())
+        facts = replace(TeacherFacts.from_entry(alias, entry), spec=spec, identity=now, dim=teacher.dim)
+        refuse_changed_teachers(self.store.path, {alias: entry}, {alias: facts})
+        return teacher
+
+    def _made(self, spec: str) -> Any:
+        found = given.find(spec)
+        return _loaded(spec, self._device) if found is None else found.make(self._device)
+
+    def _precomputed(self, alias: str, entry: TeacherEntry) -> TeacherError:
+        return TeacherError(
+            f"the rows of teacher {alias!r} are precomputed: it cannot encode a query",
+            found=entry.spec,
+            expected="the network that made the features",
+            todo=f"give it: store.query(..., teachers={{{alias!r}: model}}), or --teacher {alias}=module:factory",
+        )
+
+
+@lru_cache(maxsize=4)
+def _loaded(spec: str, device: str) -> Any:
+    return registry.create("teacher", Spec.parse(spec), device=device)
