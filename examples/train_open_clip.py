@@ -1,4 +1,4 @@
-"""An open_clip model with soft labels beside its own loss: the loop of open_clip's trainer, two lines longer.
+"""An open_clip model with soft labels beside its own loss, trained by open_clip's own `train_one_epoch`.
 
     python examples/train_open_clip.py stores/demo                # photographs of the demo set, a tiny model
     python examples/train_open_clip.py stores/flickr8k --photos DATA/images --model ViT-B-32 --pretrained openai
@@ -11,18 +11,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import open_clip
 import torch
+from open_clip_train.data import DataInfo
+from open_clip_train.train import train_one_epoch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 import labelgen
 from corpus import texts_of, usable
-from labelgen import losses
-from labelgen.loader import OpenClipBatches, WithIds
-from labelgen.loader.collate import to_tensors
+from labelgen.loader import OpenClipBatches, OpenClipLoss, WithIds
 from labelgen.resources import demo_root
 from labelgen.store.reader import Store
 
@@ -48,7 +49,7 @@ class Photos(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 def batches_of(store: Store, photos: Path, transform: Any, batch: int, scheme: str, workers: int) -> OpenClipBatches:
-    """The training split in batches, with soft labels: ids go into the samples, labels come out with the batch."""
+    """The training split in batches that remember their pairs: ids go into the samples and are taken out again."""
     _, captions = usable(store, "train")
     owner = store.image_of(captions)
     files = [photos / name for name in store.images["file"].gather(owner.tolist())]
@@ -62,10 +63,31 @@ def batches_of(store: Store, photos: Path, transform: Any, batch: int, scheme: s
 def new_model(name: str | None, pretrained: str | None) -> tuple[torch.nn.Module, Any]:
     """A model and the transform of its photographs."""
     if name is not None:
-        model, transform, _ = open_clip.create_model_and_transforms(name, pretrained=pretrained)
+        model, transform, _ = open_clip.create_model_and_transforms(name, pretrained=pretrained, output_dict=True)
         return model, transform
-    model = open_clip.CLIP(**TINY)
+    model = open_clip.CLIP(**TINY, output_dict=True)
     return model, open_clip.image_transform(TINY["vision_cfg"]["image_size"], is_train=True)
+
+
+def arguments(batch: int) -> SimpleNamespace:
+    """What open_clip's loop and `create_loss` read of the options of its command line, for one process on the CPU."""
+    return SimpleNamespace(
+        model="", device="cpu", precision="fp32", batch_size=batch, accum_freq=1, log_every_n_steps=1, rank=0,
+        world_size=1, local_loss=False, gather_with_grad=False, distill=False, siglip=False, horovod=False,
+        grad_clip_norm=None, skip_scheduler=True, wandb=False,
+    )  # fmt: skip
+
+
+class Losses:
+    """Takes what open_clip's loop writes for TensorBoard."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def add_scalar(self, name: str, value: float, _step: int) -> None:
+        """Keep the total loss of a step."""
+        if name == "train/loss":
+            self.values.append(value)
 
 
 def main() -> None:
@@ -87,27 +109,18 @@ def main() -> None:
     model, transform = new_model(options.model, options.pretrained)
     photos = options.photos or demo_root() / "images"
     loader = batches_of(labelgen.open(options.store), photos, transform, options.batch, options.scheme, options.workers)
-    hard = open_clip.ClipLoss()
+    args = arguments(options.batch)
+    loss = OpenClipLoss(
+        loader,
+        open_clip.create_loss(args),
+        weight=options.weight,
+        relevance_temperature=options.relevance_temperature,
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.rate)
-    model.train()
     for epoch in range(options.epochs):
-        passed = []
-        for (images, texts), labels in loader:  # open_clip: for images, texts in loader
-            soft = to_tensors(labels)
-            image_rows, text_rows, scale = model(images, texts)
-            aligned = losses.csa(
-                image_rows @ text_rows.T,
-                soft.relevance,
-                relevance_t2i=soft.relevance_t2i,
-                temperature=1 / scale,
-                relevance_temperature=options.relevance_temperature,
-            )
-            loss = hard(image_rows, text_rows, scale) + options.weight * aligned
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            passed.append(loss.item())
-        print(f"epoch {epoch}: loss {sum(passed) / len(passed):.4f}")
+        passed = Losses()
+        train_one_epoch(model, {"train": DataInfo(loader)}, loss, epoch, optimizer, None, None, None, args, passed)
+        print(f"epoch {epoch}: loss {sum(passed.values) / len(passed.values):.4f}")
 
 
 if __name__ == "__main__":

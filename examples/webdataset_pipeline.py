@@ -16,7 +16,7 @@ import webdataset
 
 import labelgen
 from corpus import texts_of, usable
-from labelgen.loader import AddSoftLabels
+from labelgen.loader import soft_label_stage
 from labelgen.resources import demo_root
 from labelgen.store.reader import Store
 
@@ -43,15 +43,15 @@ def write_shards(store: Store, photos: Path, folder: Path) -> None:
 
 
 def pipeline(store: Store, shards: list[str], batch: int, scheme: str) -> Any:
-    """Batches of (photographs, texts, ids, soft labels)."""
-    add = AddSoftLabels(store, ids("image_id"), ids("caption_id"), scheme=scheme)
+    """Batches of (photographs, texts, ids, soft labels as tensors)."""
+    stage = soft_label_stage(store, ids("image_id"), ids("caption_id"), scheme=scheme)
     return (
         webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0)
         .shuffle(1000, seed=0)
         .decode("torchrgb8")
         .to_tuple("jpg", "txt", "json")
         .batched(batch, collation_fn=columns, partial=False)
-        .map(add)
+        .compose(stage)
     )
 
 

@@ -150,6 +150,7 @@ LIBRARIES: dict[str, set[str]] = {
         "export/list_rows.py",
         "export/parquet.py",
         "export/hf.py",
+        "export/sentence_pairs.py",
     },
     "rich": {"cli/*"},
     "safetensors": {"stages/work/train.py"},

@@ -20,7 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 #: Pages whose Python blocks work on `stores/demo`.
 RUN = ["README.md", "docs/formats.md", "docs/methods.md", "docs/audit.md", "docs/loader.md"]
-RUN += ["docs/query.md", "docs/card.md", "docs/patches.md", "docs/quickstart.md"]
+RUN += ["docs/query.md", "docs/card.md", "docs/patches.md", "docs/quickstart.md", "docs/training.md"]
+#: Page -> packages whose released training code it runs.
+NEEDS = {
+    "docs/training.md": ("open_clip_train.main", "transformers", "datasets", "accelerate", "sentence_transformers")
+}
 #: Pages whose blocks are the files of an outside package.
 EXTENSIONS = [f"docs/extend/{kind}.md" for kind in ("dataset", "teacher", "scheme", "engine")]
 
@@ -34,19 +38,60 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text_of(page), re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", RUN)
+def write_own_data(folder: Path) -> None:
+    """20 photographs of the demo set with their captions, as the quickstart describes them."""
+    import polars as pl
+
+    from labelgen.corpus.adapters.demo import Demo
+
+    read = Demo(None).read()
+    assert read.photos is not None
+    files = {image.image_id: str(image.file) for image in list(read.images)[:20]}
+    rows = [
+        {"image_id": item.image_id, "file_name": files[item.image_id], "caption": item.text, "split": "train"}
+        for item in read.captions
+        if item.image_id in files
+    ]
+    folder.mkdir(parents=True)
+    pl.DataFrame(rows).write_csv(folder / "captions.csv")
+    (folder / "images").symlink_to(read.photos)
+
+
+def test_every_entrance_of_the_quickstart_is_short() -> None:
+    """At most ten lines an entrance; three from a frame to a gallery of false negatives."""
+    codes = blocks("docs/quickstart.md", "python")[:5]
+    assert [len([line for line in code.splitlines() if line.strip()]) <= 10 for code in codes] == [True] * 5
+    assert sum("frame" in code or "show(" in code for code in codes[1].splitlines()) == 3
+
+
+@pytest.mark.parametrize("page", [page for page in RUN if page not in NEEDS])
 def test_code_runs_on_the_demo_store(
     page: str, demo_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "stores").mkdir()
-    for name in ("demo", "mine"):
-        (tmp_path / "stores" / name).symlink_to(demo_store)
+    in_stores(tmp_path, demo_store)
+    write_own_data(tmp_path / "data" / "mine")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     found = blocks(page, "python")
     assert found
     for code in found:
         exec(compile(code, page, "exec"), names)  # noqa: S102 - our own documentation
+
+
+@pytest.mark.parametrize("page", NEEDS)
+def test_code_runs_with_other_libraries(page: str, demo_store: Path, tmp_path: Path) -> None:
+    """In a process of its own: these programs set seeds, loggers and threads."""
+    for name in NEEDS[page]:
+        pytest.importorskip(name.partition(".")[0])
+    in_stores(tmp_path, demo_store)
+    (tmp_path / "page.py").write_text("\n".join(blocks(page, "python")), encoding="utf-8")
+    run(tmp_path, "-W", "ignore", "page.py")
+
+
+def in_stores(folder: Path, store: Path) -> None:
+    (folder / "stores").mkdir()
+    for name in ("demo", "mine"):
+        (folder / "stores" / name).symlink_to(store)
 
 
 def test_readme_says_what_the_code_gives(demo_store: Path) -> None:
@@ -207,7 +252,7 @@ def command(folder: Path, *arguments: str) -> str:
 
 def run(folder: Path, *arguments: str) -> str:
     """Python with `folder` on its path; its standard output."""
-    environment = os.environ | {"PYTHONPATH": str(folder)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "OMP_NUM_THREADS": "1"}
     found = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

@@ -89,6 +89,7 @@ class View:
         image: rows of images by alias of image teachers.
         cross: alias -> rows of (images, captions) in one space.
         t2t, i2i: lists, None where the corpus has none.
+        group_of: number of the group of every image, -1 for those without one, [n_images]; None where none has.
     """
 
     offsets: Int64
@@ -98,6 +99,7 @@ class View:
     cross: dict[str, tuple[Source, Source]]
     t2t: NeighborLists | None
     i2i: NeighborLists | None
+    group_of: Int64 | None = None
 
     @classmethod
     def of(cls, store: Store, *, k: int = 64) -> View:
@@ -116,6 +118,7 @@ class View:
             cross={alias: (image[alias], text[alias]) for alias in sorted(cross)},
             t2t=read_lists(store, Relation.T2T, k=k),
             i2i=read_lists(store, Relation.I2I, k=k),
+            group_of=store.group_numbers if store.manifest.corpus.groups else None,
         )
 
     @property
@@ -143,6 +146,14 @@ class View:
     def width(self) -> int:
         """The largest number of captions of an image."""
         return int(np.diff(self.offsets).max(initial=0))
+
+    def share_group(self, images: Int64, captions: Int64) -> Bool:
+        """Whether an image and the image of a caption are in one group; shapes broadcast."""
+        if self.group_of is None:
+            return np.zeros(np.broadcast_shapes(images.shape, captions.shape), bool)
+        group = self.group_of[images]
+        same: Bool = (group == self.group_of[self.image_of[captions]]) & (group >= 0)
+        return same
 
     def sets(self, images: Int64) -> tuple[Int64, Bool]:
         """Return caption rows of images, int64 [n, width], and which of them exist; the others are row 0."""

@@ -179,7 +179,7 @@ def captions_by_kind(captions: pl.DataFrame) -> dict[str, int]:
 def rows_of_kinds(captions: pl.DataFrame, kinds: Sequence[str]) -> Int64:
     """Rows of the captions of some kinds, ascending; `unspecified` are captions without one."""
     named = captions["kind"].fill_null(UNSPECIFIED)
-    return np.flatnonzero(named.is_in(pl.Series(kinds, dtype=pl.String)).to_numpy()).astype(np.int64)
+    return np.flatnonzero(named.is_in(list(kinds)).to_numpy()).astype(np.int64)
 
 
 def group_count(images: pl.DataFrame) -> int:

@@ -35,6 +35,7 @@ class Options:
         photos: what stands before a photograph's file name, for targets that read photographs.
         pairs: a table of pairs, for the target that labels one.
         scheme: how these pairs are labelled.
+        nearest: neighbours of a caption, for the target that pairs captions.
         texts: the lists of `hf` have the captions and file names of queries and candidates beside their ids.
         positives: the lists of `hf` have the annotated pairs of every query before its neighbours.
     """
@@ -46,6 +47,7 @@ class Options:
     photos: str = "./pics/"
     pairs: str = ""
     scheme: str = "fine_grained()"
+    nearest: int = 8
     texts: bool = False
     positives: bool = False
 
@@ -115,6 +117,21 @@ class Written:
 def splits_of(store: Store, options: Options) -> dict[str, SplitRows]:
     """Image rows of the splits that are written."""
     return {name: rows for name, rows in store.splits.items() if not options.splits or name in options.splits}
+
+
+def hub_splits(store: Store, options: Options) -> dict[str, SplitRows]:
+    """As `splits_of`, by the names that Hugging Face's `datasets` knows: val is validation.
+
+    Raises:
+        ConfigError: two splits would have one name.
+    """
+    chosen = splits_of(store, options)
+    renamed = {"validation" if name == "val" else name: rows for name, rows in chosen.items()}
+    if len(renamed) < len(chosen):
+        raise ConfigError(
+            "two files of a split would have one name", found=", ".join(chosen), todo="export one of them"
+        )
+    return renamed
 
 
 def rows_of_teacher(store: Store, modality: Modality, alias: str | None) -> tuple[str, MappedArray]:

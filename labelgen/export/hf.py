@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from labelgen.errors import ConfigError
-from labelgen.export.base import Options, Written, pieces, splits_of
+from labelgen.export.base import Options, Written, hub_splits, pieces
 from labelgen.export.list_rows import ListRows
 from labelgen.export.parquet import item_ranges, query_ranges, write_batches
 from labelgen.store import layout
@@ -19,18 +18,10 @@ from labelgen.store.readme.readme import markdown_cell
 from labelgen.store.splits import SplitRows
 from labelgen.types import Modality
 
-#: Its name on the hub.
-SPLIT_NAMES = {"val": "validation"}
-
 
 def write(store: Store, options: Options, written: Written) -> None:
     """`README.md`, and for every split `pairs/`, `<alias>.<modality>/` and `<list>/` with one parquet file each."""
-    chosen = splits_of(store, options)
-    splits = {SPLIT_NAMES.get(name, name): images for name, images in chosen.items()}
-    if len(splits) < len(chosen):
-        raise ConfigError(
-            "two files of a split would have one name", found=", ".join(chosen), todo="export one of them"
-        )
+    splits = hub_splits(store, options)
     configs = ["pairs"]
     for split, images in splits.items():
         _write_pairs_of(store, split, images, written)

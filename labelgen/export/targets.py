@@ -28,10 +28,11 @@ TARGETS = {
     "npz": "labelgen.export.npz:write",
     "hf": "labelgen.export.hf:write",
     "fine-grained": "labelgen.export.parquet:write_fine_grained",
+    "sentence-transformers": "labelgen.export.sentence_pairs:write",
 }
 REPORT = "export.json"
 #: Targets whose files are called after splits.
-_BY_SPLIT = ("listwise-itr", "itm-cls", "cusa", "hf")
+_BY_SPLIT = ("listwise-itr", "itm-cls", "cusa", "hf", "sentence-transformers")
 
 
 def export(store: Store | str | Path, target: str, out: str | Path, options: Options | None = None) -> Written:

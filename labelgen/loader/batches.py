@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from labelgen.errors import ConfigError, some
-from labelgen.loader.blocks import DEFAULT_SCHEME, Batch, Missing, PatchLike, Repeats, SoftLabeler
+from labelgen.loader.blocks import DEFAULT_SCHEME, Batch, Missing, PatchLike, Repeats, SameGroup, SoftLabeler
 from labelgen.loader.lookup import Lookup
 from labelgen.loader.tensors import to_tensors
 from labelgen.relevance.base import Array, Scheme, SoftLabels
@@ -26,7 +26,7 @@ class BatchLabels:
 
     Args:
         store: an open store.
-        scheme, missing, repeats, patch, exact, kinds: as in `labelgen.soft_labels`.
+        scheme, missing, repeats, patch, exact, kinds, same_group: as in `labelgen.soft_labels`.
         lookup: finds the pairs of samples without ids: with `Lookup(store)`, paths of photographs and texts of captions
             are read where ids are read otherwise.
         check_pairs: refuse pairs whose caption is not one of their image in the store, as with the store of another
@@ -43,14 +43,15 @@ class BatchLabels:
         patch: PatchLike | None = None,
         exact: bool = False,
         kinds: Iterable[str] | str | None = None,
+        same_group: SameGroup = "keep",
         lookup: Lookup | None = None,
         check_pairs: bool = True,
     ) -> None:
         if lookup is not None:
             lookup.read()  # here, so that workers that are forked share it
         self.lookup = lookup
-        how: Any = {"missing": missing, "repeats": repeats, "patch": patch, "exact": exact, "kinds": kinds}
-        self.labeler = SoftLabeler(store, scheme, **how)
+        how: Any = {"missing": missing, "repeats": repeats, "patch": patch, "exact": exact}
+        self.labeler = SoftLabeler(store, scheme, **how, kinds=kinds, same_group=same_group)
         self.check_pairs = check_pairs
 
     def labels(self, image_ids: Sequence[Any], caption_ids: Sequence[Any]) -> SoftLabels:
@@ -96,7 +97,8 @@ class AddSoftLabels(BatchLabels):
         key: as in `attach`.
         tensors: whether labels are torch tensors, as those of `SoftLabelCollate`; else numpy.
         convert: or what every array of the labels is turned into, for example `jax.numpy.asarray`.
-        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `kinds`, `lookup`, `check_pairs` as in `BatchLabels`.
+        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `kinds`, `same_group`, `lookup`, `check_pairs` as in
+            `BatchLabels`.
 
     Raises:
         ConfigError: both `tensors` and `convert`.

@@ -8,7 +8,7 @@ quantile tables), is picklable, and is used by all adapters.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -29,6 +29,7 @@ from labelgen.types import PAD_SCORE, Bool, Float32, Int64, Relation
 
 Missing: TypeAlias = Literal["raise", "mask"]
 Repeats: TypeAlias = Literal["raise", "allow"]
+SameGroup: TypeAlias = Literal["keep", "mask", "positive"]
 #: A file of decisions, the decisions, or those bound to a store already.
 PatchLike: TypeAlias = str | Path | Patch | BoundPatch
 
@@ -83,6 +84,7 @@ def soft_labels(
     patch: PatchLike | None = None,
     exact: bool = False,
     kinds: Iterable[str] | str | None = None,
+    same_group: SameGroup = "keep",
 ) -> SoftLabels:
     """Soft labels of a batch of A images and B captions; see `SoftLabels` for what comes back.
 
@@ -101,6 +103,8 @@ def soft_labels(
         kinds: the captions that the set of an image holds, such as `("human",)`, in blocks that compare images as the
             sets of their captions; `unspecified` are captions without a kind. All by default. The captions of the
             batch may be of any kind.
+        same_group: what happens to pairs of an image and a caption of another image of its group. `keep`: they are
+            like any other pair; `mask`: they do not count; `positive`: they have relevance 1 and are `same_image`.
 
     Raises:
         UnknownIdError: ids that are not in the store, with the ids.
@@ -108,7 +112,9 @@ def soft_labels(
         ConfigError: repeated captions, or a request that no teacher of the store serves.
         StoreMismatchError, DatasetError: a patch of another store, or one that does not hold together.
     """
-    made = SoftLabeler(store, scheme, missing=missing, repeats=repeats, patch=patch, exact=exact, kinds=kinds)
+    made = SoftLabeler(
+        store, scheme, missing=missing, repeats=repeats, patch=patch, exact=exact, kinds=kinds, same_group=same_group
+    )
     return made(image_ids, caption_ids)
 
 
@@ -125,13 +131,21 @@ class SoftLabeler:
         patch: PatchLike | None = None,
         exact: bool = False,
         kinds: Iterable[str] | str | None = None,
+        same_group: SameGroup = "keep",
     ) -> None:
         for name, value, allowed in (
             ("missing", missing, ("raise", "mask")),
             ("repeats", repeats, ("raise", "allow")),
+            ("same_group", same_group, ("keep", "mask", "positive")),
         ):
             if value not in allowed:
                 raise ConfigError(f"{name}={value!r} is unknown", expected=" or ".join(allowed))
+        if same_group != "keep" and not store.manifest.corpus.groups:
+            raise ConfigError(
+                f"same_group={same_group!r}, but the images of this store have no groups",
+                todo="leave it out, or build a store of a data set whose images have groups (column group of a table)",
+            )
+        self.same_group = same_group
         self.store, self.missing, self.repeats, self.exact = store, missing, repeats, exact
         self.scheme = scheme(scheme_)
         self.kinds = () if kinds is None else chosen_kinds(store.kinds, kinds)
@@ -193,13 +207,26 @@ class SoftLabeler:
         return batch
 
     def labels(self, batch: Batch) -> SoftLabels:
-        """Soft labels of a batch, by the scheme and the patch."""
+        """Soft labels of a batch, by the scheme, the groups and the patch."""
         made = self.scheme.relevance(self.blocks(batch))
+        if self.store.manifest.corpus.groups:
+            made = self._with_groups(made, batch)
         if self.patch is None:
             return made
         # Row 0 stands in for unknown ids: no decision applies to it, and its entries do not count already.
         found = self.patch.masks(batch.images, batch.captions)
         return patched(made, PatchMasks(found.positive & batch.known, found.where | ~batch.known))
+
+    def _with_groups(self, labels: SoftLabels, batch: Batch) -> SoftLabels:
+        owners = self.store.owners.take(batch.captions).astype(np.int64)
+        same = self.store.same_group(batch.images[:, None], owners[None, :]) & batch.known | labels.same_image
+        others = same & ~labels.same_image
+        everything = np.ones(same.shape, bool)
+        if self.same_group == "positive":
+            labels = patched(labels, PatchMasks(others, everything))
+        elif self.same_group == "mask":
+            labels = patched(labels, PatchMasks(~everything, ~others))
+        return replace(labels, same_group=same)
 
     def blocks(self, batch: Batch) -> Blocks:
         """The blocks that the scheme requests."""

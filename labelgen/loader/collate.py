@@ -31,7 +31,8 @@ class SoftLabelCollate(BatchLabels):
         tensors: whether labels are torch tensors (`TensorLabels`), which move to a device with the batch; else numpy.
         keep_ids: whether `collate` gets the samples with the entries of the two keys. Without them a batch is all
             tensors, as models that are called with its entries and accelerate's `dispatch_batches` need it.
-        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `kinds`, `lookup`, `check_pairs` as in `BatchLabels`.
+        others: `scheme`, `missing`, `repeats`, `patch`, `exact`, `kinds`, `same_group`, `lookup`, `check_pairs` as in
+            `BatchLabels`.
 
     Raises:
         ConfigError: `keep_ids=False` with keys that are functions.

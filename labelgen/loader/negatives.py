@@ -53,6 +53,7 @@ class HardNegatives:
         alias, k, scope: which list, and how much of it; see `Store.neighbors`.
         patch: decisions about pairs, as in `labelgen.soft_labels`: pairs that it adds or masks and items that it drops
             are never drawn.
+        same_group: `leave_out` candidates of another image of the query's group; see `Store.neighbors`.
 
     Raises:
         ConfigError: both or none of threshold and percentile; no such list or quantile table.
@@ -73,6 +74,7 @@ class HardNegatives:
         k: int | None = None,
         scope: Scope = "split",
         patch: PatchLike | None = None,
+        same_group: Literal["keep", "leave_out"] = "keep",
     ) -> None:
         if (threshold is None) == (percentile is None):
             raise ConfigError(
@@ -83,11 +85,12 @@ class HardNegatives:
         if choice not in ("hardest", "random") or n < 1:
             raise ConfigError(f"choice={choice!r}, n={n}", expected="hardest or random, and n at least 1")
         self.store, self.relation, self.n, self.choice, self.seed = store, Relation(relation), n, choice, seed
+        self._lists: Any = {"alias": alias, "k": k, "scope": scope, "same_group": same_group}
         self.alias, self.k, self.scope = alias, k, scope
         self.patch = None if patch is None else bound(patch, store)
         self.epoch = 0
         self.threshold = threshold if threshold is not None else self._level(float(percentile or 0.0))
-        store.neighbors(relation, rows=[], k=k, alias=alias, scope=scope)  # an error now, not in training
+        store.neighbors(relation, rows=[], **self._lists)  # an error now, not in training
 
     def set_epoch(self, epoch: int) -> None:
         """Other draws for another epoch."""
@@ -100,7 +103,7 @@ class HardNegatives:
             UnknownIdError, IndexError: queries that are not in the store.
         """
         queries = self._query_rows(ids, rows)
-        listed = self.store.neighbors(self.relation, rows=queries, k=self.k, alias=self.alias, scope=self.scope)
+        listed = self.store.neighbors(self.relation, rows=queries, **self._lists)
         usable = (listed.rows != PAD_ROW) & (listed.scores <= self.threshold)
         if self.patch is not None:
             usable &= self._free(self.patch, queries[:, None], listed.rows.astype(np.int64))

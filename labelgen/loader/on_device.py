@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from labelgen.errors import ConfigError, requires
-from labelgen.loader.blocks import DEFAULT_SCHEME, Batch, Missing, PatchLike, Repeats, SoftLabeler
+from labelgen.loader.blocks import DEFAULT_SCHEME, Batch, Missing, PatchLike, Repeats, SameGroup, SoftLabeler
 from labelgen.relevance.base import BlockRequest, Scheme, SoftLabels
 from labelgen.specs import Spec
 from labelgen.store.blocks import BlockReader
@@ -37,7 +37,7 @@ class OnDevice(SoftLabeler):
         device: `cuda`, `cuda:1`, `cpu` ...
         dtype: of the products. `float32`: similarities within 1e-6 of `Store.block`, TF32 and autocast off; `float16`:
             within 1e-3.
-        store, scheme_, missing, repeats, patch, kinds: as in `labelgen.soft_labels`.
+        store, scheme_, missing, repeats, patch, kinds, same_group: as in `labelgen.soft_labels`.
 
     Raises:
         ConfigError: torch cannot use the device.
@@ -55,8 +55,10 @@ class OnDevice(SoftLabeler):
         repeats: Repeats = "raise",
         patch: PatchLike | None = None,
         kinds: Iterable[str] | str | None = None,
+        same_group: SameGroup = "keep",
     ) -> None:
-        super().__init__(store, scheme_, missing=missing, repeats=repeats, patch=patch, kinds=kinds)
+        how: Any = {"missing": missing, "repeats": repeats, "patch": patch, "kinds": kinds, "same_group": same_group}
+        super().__init__(store, scheme_, **how)
         with requires("torch", "build", "OnDevice"):
             import torch
         if dtype not in ("float32", "float16"):

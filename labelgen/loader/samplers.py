@@ -20,6 +20,8 @@ from labelgen.types import PAD_ROW, Int64
 
 #: Neighbour rows that are read at once.
 _READ_ROWS = 4096
+#: What a state has only where it is set: older states are without.
+_ADDED = ("one_per_group", "kinds")
 
 
 class NeighborBatchSampler:
@@ -36,6 +38,7 @@ class NeighborBatchSampler:
         repeats: how often beyond its own turn an item may be taken into the groups of others in one epoch: the bound
             of the overlap between batches. With 0 an epoch is a permutation of the items.
         one_per_image: keep captions of one image out of each other's batch.
+        one_per_group: keep items of one group of images out of each other's batch, too.
         rank, world_size: of this process; every rank gets the same number of batches, and no batch twice.
         drop_last: leave out what does not fill a batch on every rank; else the last batches of an epoch may be short,
             and its first ones are repeated until every rank has as many.
@@ -56,6 +59,7 @@ class NeighborBatchSampler:
         split: str = "train",
         repeats: int = 0,
         one_per_image: bool = True,
+        one_per_group: bool = False,
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = True,
@@ -66,6 +70,7 @@ class NeighborBatchSampler:
         _check(relation, batch_size, group, repeats, rank, world_size)
         self.store, self.relation, self.alias, self.k = store, relation, alias, k
         self.batch_size, self.group, self.repeats, self.one_per_image = batch_size, group, repeats, one_per_image
+        self.one_per_group = one_per_group
         self.rank, self.world_size, self.drop_last, self.seed = rank, world_size, drop_last, seed
         self.rows = _rows(store, relation, ids, split)
         self.epoch = self._start = self._given = 0
@@ -104,12 +109,13 @@ class NeighborBatchSampler:
         Raises:
             ConfigError: the state of another sampler: other arguments, another store.
         """
-        wrong = [name for name, value in self._identity().items() if state.get(name) != value]
+        mine = self._identity()
+        wrong = [name for name in (*mine, *(set(_ADDED) - mine.keys())) if state.get(name) != mine.get(name)]
         if wrong:
             raise ConfigError(
                 "the state belongs to another sampler",
                 found=", ".join(f"{name}={state.get(name)!r}" for name in wrong),
-                expected=", ".join(f"{name}={self._identity()[name]!r}" for name in wrong),
+                expected=", ".join(f"{name}={mine.get(name)!r}" for name in wrong),
                 todo="make the sampler with the same arguments and store; or start the epoch again",
             )
         self.epoch = int(state["epoch"])
@@ -119,6 +125,8 @@ class NeighborBatchSampler:
         """The arguments that decide the order of batches; `rank` is left out, so that one rank's state serves all."""
         names = ("relation", "alias", "k", "batch_size", "group", "repeats", "one_per_image", "world_size", "drop_last")
         identity = {name: getattr(self, name) for name in names}
+        added = dict(zip(_ADDED, (self.one_per_group, list(self.store.chosen)), strict=True))
+        identity |= {name: value for name, value in added.items() if value}
         return {**identity, "seed": self.seed, "items": len(self.rows), "store": self.store.manifest.content_digest}
 
     def _batches(self) -> list[list[int]]:
@@ -126,7 +134,7 @@ class NeighborBatchSampler:
         if self._plan is None or self._plan[0] != self.epoch:
             draw = np.random.default_rng([self.seed, self.epoch])
             groups = self._groups(draw)
-            batches = list(_batched(groups, self.batch_size, self._images() if self.one_per_image else None))
+            batches = list(_batched(groups, self.batch_size, self._together()))
             self._plan = self.epoch, _even(batches, self.batch_size, self.world_size, self.drop_last)
         return self._plan[1]
 
@@ -164,8 +172,14 @@ class NeighborBatchSampler:
         position[self.rows] = np.arange(len(self.rows))
         return position
 
-    def _images(self) -> Int64:
-        return self.store.image_of(self.rows) if self.relation == "t2t" else self.rows
+    def _together(self) -> Int64 | None:
+        """A number of every item; items with the same number are kept out of each other's batch. None: of no item."""
+        images = self.store.image_of(self.rows) if self.relation == "t2t" else self.rows
+        if self.one_per_group:
+            groups = self.store.group_numbers[images]
+            alone = -2 - (images if self.one_per_image else np.arange(len(images)))
+            return np.where(groups >= 0, groups, alone)
+        return images if self.one_per_image else None
 
 
 def _batched(groups: Iterable[list[int]], size: int, images: Int64 | None) -> Iterator[list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def data_source(
     Args:
         out: the store; empty for a folder that lasts as long as the block.
         columns: meaning -> name of the column (`labelgen.corpus.in_memory.snapshot.MEANINGS`), for tables.
-        photos: folder of the photographs of a table.
+        photos: folder of the photographs of a table, see `table_options`.
 
     Raises:
         DatasetError: no such path, or not a data set.
@@ -97,7 +98,7 @@ def _on_disk(path: Path, columns: Mapping[str, Any] | None, photos: str) -> dict
             f"there is no data set {shown(str(path))}",
             expected=f"a path, or one of {', '.join(registry.names('dataset'))}",
         )
-    options = table_options(columns, photos)
+    options = table_options(columns, photos, path if path.is_dir() else path.parent)
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
             raise DatasetError(f"{path.name} is not a table", expected=f"a file ending in {', '.join(SUFFIXES)}")
@@ -110,8 +111,17 @@ def _on_disk(path: Path, columns: Mapping[str, Any] | None, photos: str) -> dict
     return {"name": name, "root": str(path), "options": options}
 
 
-def table_options(columns: Mapping[str, Any] | None, photos: str | PathLike[str]) -> dict[str, Any]:
-    """Options of the adapter `table` for columns by meaning, and a folder of photographs."""
+def table_options(
+    columns: Mapping[str, Any] | None, photos: str | PathLike[str], folder: Path | None = None
+) -> dict[str, Any]:
+    """Options of the adapter `table` for columns by meaning, and a folder of photographs.
+
+    The folder is taken relative to the working directory if it exists there; recipes have it relative to `folder`, that
+    of the data set, or absolute where that is unknown.
+    """
+    here = Path(photos).expanduser()
+    if photos and here.is_dir() and not here.is_absolute():
+        photos = os.path.relpath(here, folder) if folder is not None else here.absolute()
     options = {"image_file" if meaning == "image" else meaning: name for meaning, name in (columns or {}).items()}
     return {**options, **({"photos": fspath(photos)} if photos else {})}
 
@@ -166,17 +176,18 @@ def recipe_of(
     """
     specs, objects = resolve_teachers(teachers or {})
     with given.giving(objects), _described(data, out, columns, photos) as (base, notes, text_only):
-        found = dict(base)
+        found, said = dict(base), list(notes)
         if specs:
             before = found["teachers"] if isinstance(data, BuildConfig) else {}
             found["teachers"] = {**before, **{alias: str(spec) for alias, spec in specs.items()}}
         elif text_only and not found.get("teachers"):
             found["teachers"] = {"text": configs.DEFAULT_TEACHERS["text"]}
+            said.append("the data has no photographs: there is no image teacher")
         for place, value in (settings or {}).items():
             if _is_set(value):
                 table, _, name = place.partition(".")
                 found[table] = {**found.get(table, {}), name: _setting(value)}
-        yield configs.from_dict(configs.override(found, overrides)), notes
+        yield configs.from_dict(configs.override(found, overrides)), said
 
 
 @contextmanager

@@ -159,6 +159,8 @@ class SoftLabels:
         i2t, t2t, i2i: the similarities that the scheme used, untransformed, [A, B], [B, B], [A, A]; None if unused.
         weights: weight of every pair in a pairwise loss, [A, B]; None unless the scheme makes weights.
         threshold: a similarity that the scheme looked up (a percentile of random pairs); None unless it did.
+        same_group: whether the image of caption b is image a or one of its group, bool [A, B]; None where images have
+            no groups. Negatives are then `~same_group`.
 
     Raises:
         ArrayError: an array of another shape.
@@ -174,11 +176,12 @@ class SoftLabels:
     i2i: Array | None = None
     weights: Array | None = None
     threshold: float | None = None
+    same_group: Array | None = None
 
     def __post_init__(self) -> None:
         images, captions = self.relevance.shape
         shapes = {
-            **dict.fromkeys(("same_image", "where", "i2t", "weights"), (images, captions)),
+            **dict.fromkeys(("same_image", "same_group", "where", "i2t", "weights"), (images, captions)),
             "relevance_t2i": (captions, images),
             "t2t": (captions, captions),
             "i2i": (images, images),

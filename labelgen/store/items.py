@@ -90,6 +90,19 @@ class Items:
         return self.strings(layout.CAPTIONS, "kind").is_in(names)
 
     @cached_property
+    def group_numbers(self) -> Int64:
+        """The number of the group of every image, -1 for images without one; int64 [n_images]."""
+        if not self.manifest.corpus.groups:
+            return np.full(self.manifest.corpus.n_images, -1, np.int64)
+        return self.strings(layout.IMAGES, "group").numbers()
+
+    def same_group(self, images: Int64, others: Int64) -> Bool:
+        """Whether images are the same or in one group, by their rows; shapes broadcast."""
+        group, other = self.group_numbers[images], self.group_numbers[others]
+        same: Bool = (images == others) | (group == other) & (group >= 0)
+        return same
+
+    @cached_property
     def offsets(self) -> Int64:
         """The captions of image v are caption rows offsets[v]:offsets[v + 1]; int64 [n_images + 1], mapped."""
         return self._index("offsets").slice(0, self.manifest.corpus.n_images + 1)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,9 @@ from labelgen.store.items import Ids, RowNumbers
 from labelgen.store.kinds import CaptionKinds, chosen_kinds
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import Manifest, NeighborEntry
-from labelgen.store.reader import Neighbors, Store, reopen
+from labelgen.store.reader import Neighbors, Store, kept_entries, reopen
 from labelgen.store.reader import open_store as open_whole
-from labelgen.types import PAD_ROW, PAD_SCORE, Aggregation, Int64, Relation, Scope
+from labelgen.types import PAD_ROW, Aggregation, Float32, Int64, Relation, Scope, UInt32
 
 if TYPE_CHECKING:
     import polars as pl
@@ -55,9 +55,9 @@ class KindStore(Store):
     Everything else is as in a store that was made without the other captions: sets of captions, blocks, ids, frames.
     `text_row` has the numbers of the whole store, and the manifest at most its number of texts.
 
-    Neighbour lists are those over the same kinds; where there are none,
-    those over all captions that compare single rows (`t2t`, `i2i`, lists of cross-modal teachers) without the other
-    captions: they may be shorter than k, and `next` is still a bound.
+    Neighbour lists are those over the same kinds. Where there are none, they are those over all captions that compare
+    single rows (`t2t`, `i2i`, lists of cross-modal teachers), without the other captions: they may be shorter than k,
+    and `next` is still a bound. `zarr` opens what is stored.
 
     Args:
         store: an open store.
@@ -105,6 +105,7 @@ class KindStore(Store):
         scope: Scope = "split",
         aggregation: Aggregation = "max",
         kinds: Iterable[str] = (),
+        same_group: Literal["keep", "leave_out"] = "keep",
     ) -> Neighbors:
         """As of `Store`; rows of captions are those of this reader. `kinds` may name its own kinds, without effect."""
         if kinds and chosen_kinds(self.kinds, kinds) != self.chosen:
@@ -115,17 +116,16 @@ class KindStore(Store):
                 found=choose.stored_lists(self._all.manifest),
                 todo=f"build them into the store: labelgen build --update --kinds {','.join(self.chosen)}",
             )
-        found = super().neighbors(relation, ids, rows=rows, k=k, alias=alias, scope=scope, aggregation=aggregation)
-        if Relation(relation).candidate == "image":
-            return found
-        real = found.rows != PAD_ROW
-        places = self._captions.places(np.where(real, found.rows, 0).astype(np.int64))
-        kept = real & (places >= 0)
-        order = np.argsort(~kept, axis=1, kind="stable")
-        listed = np.where(kept, places, PAD_ROW).astype(np.uint32)
-        scores = np.where(kept, found.scores, PAD_SCORE)
-        listed, scores = np.take_along_axis(listed, order, axis=1), np.take_along_axis(scores, order, axis=1)
-        return Neighbors.of(self, "text", listed, scores, found.next)
+        how: Any = {"k": k, "alias": alias, "scope": scope, "aggregation": aggregation, "same_group": same_group}
+        return super().neighbors(relation, ids, rows=rows, **how)
+
+    def _listed(self, entry: NeighborEntry, queries: Int64) -> tuple[UInt32, Float32, Float32]:
+        listed, scores, bound = super()._listed(entry, queries)
+        if entry.relation.candidate == "image":
+            return listed, scores, bound
+        real = listed != PAD_ROW
+        places = self._captions.places(np.where(real, listed, 0).astype(np.int64))
+        return *kept_entries(places.astype(np.uint32), scores, real & (places >= 0)), bound
 
     def strings(self, table: str, column: str) -> StringColumn:
         """A text column, of captions of the chosen kinds."""
@@ -192,7 +192,8 @@ class KindStore(Store):
 
     def _serves(self, manifest: Manifest, entry: NeighborEntry) -> bool:
         """Whether a list holds what one over the chosen kinds would; see the class."""
-        if entry.relation is Relation.I2I or entry.kinds == self.chosen:
+        everything = len(self.chosen) == len(manifest.corpus.kinds)
+        if entry.relation is Relation.I2I or entry.kinds == self.chosen or (everything and not entry.kinds):
             return True
         wanted = replace(entry, kinds=self.chosen, path="", k=0, fingerprint="", facts={}, approximate=False)
         same = (

@@ -17,7 +17,7 @@ from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.guard import Stamp, stamp_of
 from labelgen.store.items import KINDS, Ids, Items, RowNumbers
 from labelgen.store.kinds import chosen_kinds
-from labelgen.store.manifest import Manifest, load_manifest
+from labelgen.store.manifest import Manifest, NeighborEntry, load_manifest
 from labelgen.types import PAD_ROW, PAD_SCORE, Aggregation, Bool, Float32, Int64, Modality, Relation, Scope, UInt32
 
 if TYPE_CHECKING:
@@ -217,6 +217,7 @@ class Store(Items):
         scope: Scope = "split",
         aggregation: Aggregation = "max",
         kinds: Iterable[str] = (),
+        same_group: Literal["keep", "leave_out"] = "keep",
     ) -> Neighbors:
         """Stored neighbour lists of the given queries, of all rows when neither `ids` nor `rows` is given.
 
@@ -228,6 +229,8 @@ class Store(Items):
             k: length of the lists, at most the stored one, which is the default.
             kinds: of lists over the captions of these kinds; those of other captions are empty. By default lists over
                 all captions. (`labelgen.open(..., kinds=...)` reads everything as if there were no other captions.)
+            same_group: `leave_out` candidates of another image of the query's group: a list that has some is shorter
+                than k then, and filled; `next` is still a bound.
 
         Raises:
             UnknownIdError, IndexError: ids or rows that are not in the store.
@@ -241,13 +244,31 @@ class Store(Items):
             raise ConfigError("both ids and rows are given", expected="one of them, or neither for all rows")
         every = range(entry.rows) if ids is None and rows is None else rows
         queries = self._rows(named.query, ids, every)
+        listed, scores, bound = self._listed(entry, queries)
+        if same_group == "leave_out":
+            listed, scores = kept_entries(listed, scores, self._of_other_groups(named, queries, listed))
+        elif same_group != "keep":
+            raise ConfigError(f"same_group={same_group!r} is unknown", expected="keep or leave_out")
+        if k is not None and k < entry.k:
+            # The first entry that is left out bounds the rest; an approximate search bounds nothing.
+            unbounded = np.isnan(bound) | (listed[:, k] == PAD_ROW)
+            bound = np.where(unbounded, bound, scores[:, k]).astype(np.float32)
+            listed, scores = listed[:, :k].copy(), scores[:, :k].copy()
+        return Neighbors.of(self, named.candidate, listed, scores, bound)
+
+    def _listed(self, entry: NeighborEntry, queries: Int64) -> tuple[UInt32, Float32, Float32]:
+        """Rows, scores and bounds of a list."""
         found = {name: self.array(spec).take(queries) for name, spec in entry.arrays().items()}
-        if k is None or k == entry.k:
-            return Neighbors.of(self, named.candidate, found["ids"], found["scores"], found["next"])
-        # The first entry that is left out bounds the rest; an approximate search bounds nothing.
-        bound = np.where(np.isnan(found["next"]), found["next"], found["scores"][:, k])
-        rows, scores = found["ids"][:, :k].copy(), found["scores"][:, :k].copy()
-        return Neighbors.of(self, named.candidate, rows, scores, bound.astype(np.float32))
+        return found["ids"], found["scores"], found["next"]
+
+    def _of_other_groups(self, relation: Relation, queries: Int64, listed: UInt32) -> Bool:
+        """Mask of the entries of lists that are not of the group of their query, [m, k]."""
+        candidates = np.where(listed == PAD_ROW, 0, listed).astype(np.int64)
+        if relation.candidate == "text":
+            candidates = self.image_of(candidates.ravel()).reshape(candidates.shape)
+        images = self.image_of(queries) if relation.query == "text" else queries
+        others: Bool = (listed != PAD_ROW) & ~self.same_group(images[:, None], candidates)
+        return others
 
     def query(
         self,
@@ -308,6 +329,14 @@ class Store(Items):
                 found=some(self.image_ids(dead) if kind == "image" else self.caption_ids(dead)),
                 todo='see store.quarantine for the reasons; missing="mask" computes the rest of the block',
             )
+
+
+def kept_entries(rows: UInt32, scores: Float32, keep: Bool) -> tuple[UInt32, Float32]:
+    """Lists with some of their entries, in their order, filled at their ends; arrays [m, k]."""
+    order = np.argsort(~keep, axis=1, kind="stable")
+    kept = np.where(keep, rows, PAD_ROW), np.where(keep, scores, PAD_SCORE)
+    listed, values = (np.take_along_axis(array, order, axis=1) for array in kept)
+    return listed.astype(np.uint32), values.astype(np.float32)
 
 
 def reopen(path: str, content_digest: str, check: bool = False) -> Store:

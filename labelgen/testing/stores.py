@@ -35,7 +35,7 @@ from labelgen.store.manifest import (
 )
 from labelgen.store.readme.readme import write_card
 from labelgen.store.splits import SplitRows
-from labelgen.types import PAD_ROW, PAD_SCORE, Float16, Float32, Float64, Int64, Modality, Relation
+from labelgen.types import PAD_ROW, PAD_SCORE, UNSPECIFIED, Float16, Float32, Float64, Int64, Modality, Relation
 
 if TYPE_CHECKING:
     import polars as pl
@@ -54,6 +54,8 @@ def make_store(
     lists: bool = True,
     missing_images: Collection[int] = (),
     missing_captions: Collection[int] = (),
+    kinds: Sequence[str | None] = (),
+    groups: Sequence[str | None] = (),
 ) -> Path:
     """Make a sealed store and return its path. Equal arguments make equal bytes.
 
@@ -67,6 +69,8 @@ def make_store(
         k: length of the neighbour lists; all four relations where the teachers allow.
         lists: whether there are neighbour lists; their brute force is slow for thousands of rows.
         missing_images, missing_captions: rows without embeddings; they are quarantined.
+        kinds: of every caption.
+        groups: of every image.
     """
     root = Path(path)
     draw = np.random.default_rng(seed)
@@ -74,7 +78,7 @@ def make_store(
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     texts = _texts(draw, int(offsets[-1]), set(missing_captions))
     splits = _splits(n_images)
-    files = _write_corpus(root, offsets, texts, splits, missing_images)
+    files = _write_corpus(root, offsets, texts, splits, missing_images, kinds, groups)
     embeddings: dict[tuple[str, Modality], Float16] = {}
     for alias, dim in (dims or {"text": 16, "image": 8}).items():
         for modality in _modalities(alias):
@@ -95,6 +99,9 @@ def make_store(
         entries.append(entry)
     files |= _write_receipt(root)
     manifest = _manifest(root, files, offsets, texts, splits, embeddings, entries, len(missing_images))
+    counts = {UNSPECIFIED if kind is None else kind: list(kinds).count(kind) for kind in kinds}
+    corpus = replace(manifest.corpus, kinds=counts, groups=len(set(groups) - {None}))
+    manifest = replace(manifest, corpus=corpus)
     save_manifest(root, replace(manifest, files={**manifest.files, **write_card(root, manifest)}))
     return root
 
@@ -222,10 +229,18 @@ def _write_corpus(
     texts: Sequence[int | None],
     splits: Mapping[str, tuple[int, int]],
     missing_images: Collection[int],
+    kinds: Sequence[str | None],
+    groups: Sequence[str | None],
 ) -> dict[str, FileFact]:
+    import polars as pl
+
     n_images = len(offsets) - 1
     images = _image_frame(offsets, splits, missing_images)
     captions = _caption_frame(offsets, texts, images["split"].to_list())
+    if groups:
+        images = images.with_columns(group=pl.Series(groups, dtype=pl.String))
+    if kinds:
+        captions = captions.with_columns(kind=pl.Series(kinds, dtype=pl.String))
     frames = {layout.IMAGES: images, layout.CAPTIONS: captions, layout.QUARANTINE: _quarantine_frame(images, captions)}
     files = {
         f"{layout.CORPUS}/{name}": write_frame(root / layout.CORPUS / name, frame) for name, frame in frames.items()

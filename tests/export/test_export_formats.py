@@ -15,6 +15,7 @@ from click.testing import CliRunner
 import labelgen
 from labelgen.cli.commands.export import TARGETS as CLI_TARGETS
 from labelgen.cli.main import cli
+from labelgen.errors import ConfigError
 from labelgen.export import base
 from labelgen.export.arrays import Stream, write_npy, write_npz, write_pickled_dict
 from labelgen.export.base import Options
@@ -125,6 +126,55 @@ def test_hugging_face_folder(store: Store, tmp_path: Path) -> None:
     )
     listed = pl.read_parquet(tmp_path / "i2i.image.k12" / "train.parquet")
     assert listed.rows() == long_form(store, "i2i", store.splits["train"])
+
+
+@pytest.mark.parametrize("nearest", [1, 4, 99])
+def test_sentence_pairs(store: Store, tmp_path: Path, nearest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All pairs by plain loops, whatever the pieces; every pair once, with its score."""
+    from labelgen.export import sentence_pairs
+
+    monkeypatch.setattr(sentence_pairs, "_CAPTIONS", 3)
+    written = export(store, "sentence-transformers", tmp_path, Options(nearest=nearest))
+    texts = store.captions["text"].to_list()
+    equal = 0
+    for split, images in store.splits.items():
+        captions = [row for row in range(20) if row // 2 in images]
+        wanted: dict[frozenset[int], float] = {frozenset((2 * row, 2 * row + 1)): 1.0 for row in images}
+        listed = store.neighbors("t2t", rows=captions)
+        for query, row in enumerate(captions):
+            for other, score in list(zip(listed.rows[query].tolist(), listed.scores[query].tolist(), strict=True))[
+                :nearest
+            ]:
+                if other != PAD_ROW:
+                    wanted[frozenset((row, other))] = score
+        frame = pl.read_parquet(tmp_path / f"{'validation' if split == 'val' else split}.parquet")
+        assert frame.schema == {"sentence1": pl.String, "sentence2": pl.String, "score": pl.Float32}
+        pairs = [(tuple(sorted(texts[row] for row in pair)), score) for pair, score in wanted.items()]
+        differ = [pair for pair in pairs if len(set(pair[0])) == 2]
+        equal += len(pairs) - len(differ)
+        found = [(tuple(sorted(row[:2])), row[2]) for row in frame.rows()]
+        assert sorted(found) == sorted(differ)
+    assert any("pairs of one image" in note for note in written.notes)
+    assert any(f"{equal} pairs of equal texts" in note for note in written.notes) == bool(equal)
+    assert any("the list has no more" in note for note in written.notes) == (nearest == 99)
+
+
+def test_sentence_pairs_of_captions_without_rows(tmp_path: Path) -> None:
+    root = make_store(
+        tmp_path / "store", n_images=6, captions_per_image=[2, 0, 3, 1, 2, 2], missing_captions=[1, 3], k=3
+    )
+    store = labelgen.open(root)
+    export(store, "sentence-transformers", tmp_path / "out")
+    frames = pl.concat([pl.read_parquet(file) for file in (tmp_path / "out").glob("*.parquet")])
+    used = {*frames["sentence1"], *frames["sentence2"]}
+    texts = store.captions["text"].to_list()
+    assert not {texts[1], texts[3]} & used - {texts[row] for row in range(10) if row not in (1, 3)}
+    assert frames.height > 0
+    with pytest.raises(ConfigError, match="nearest=0"):
+        export(store, "sentence-transformers", tmp_path / "none", Options(nearest=0))
+    plain = labelgen.open(make_store(tmp_path / "plain", n_images=4, lists=False))
+    with pytest.raises(ConfigError):
+        export(plain, "sentence-transformers", tmp_path / "none")
 
 
 @pytest.mark.parametrize("relation", ["t2t", "i2t", "t2i", "i2i"])

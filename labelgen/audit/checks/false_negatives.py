@@ -119,7 +119,8 @@ class StoreScorer:
 def false_negatives(store: Store, *, limit: int = 1000, split: str | None = None) -> pl.DataFrame:
     """Return unannotated pairs that are probably right, the most probable first.
 
-    Candidates are the `8 * limit` most similar pairs of the i2t and t2i lists.
+    Candidates are the `8 * limit` most similar pairs of the i2t and t2i lists; pairs of two images of one group are
+    known to be right, and are none.
 
     Args:
         limit: maximum number of rows.
@@ -151,6 +152,20 @@ def false_negatives(store: Store, *, limit: int = 1000, split: str | None = None
         },
         score[best],
     )
+
+
+def known_by_group(store: Store) -> int:
+    """Return the number of listed pairs of an image and a caption of another image of its group."""
+    view = View.of(store)
+    keys = []
+    for relation in (Relation.I2T, Relation.T2I) if view.group_of is not None else ():
+        lists = read_lists(store, relation)
+        if lists is None:
+            continue
+        queries, candidates = np.nonzero(lists.ids >= 0)[0], lists.ids[lists.ids >= 0]
+        images, captions = (queries, candidates) if relation is Relation.I2T else (candidates, queries)
+        keys.append((images * view.n_captions + captions)[view.share_group(images, captions)])
+    return len(np.unique(np.concatenate(keys))) if keys else 0
 
 
 def score_pairs(store: Store, image_ids: Ids, caption_ids: Ids) -> pl.DataFrame:
@@ -229,6 +244,8 @@ def _best_entries(
         wanted = ids >= 0
         if chosen is not None:
             wanted = wanted & chosen[queries if by_image else ids]
+        if view.group_of is not None:
+            wanted = wanted & ~view.share_group(queries if by_image else ids, ids if by_image else queries)
         found, listed = queries[wanted], ids[wanted]
         keys = (found if by_image else listed) * view.n_captions + (listed if by_image else found)
         best_keys, best_scores = np.concatenate([best_keys, keys]), np.concatenate([best_scores, scores[wanted]])

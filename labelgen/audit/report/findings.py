@@ -213,20 +213,20 @@ def _decision(section: str, row: Row, leader: Row | None) -> tuple[dict[str, Any
     if section not in DECISIONS:
         return None, "", ""
     decision, accept, reject = DECISIONS[section]
-    found: dict[str, Any] = {"decision": decision, "reason": section, "author": "review"}
+    kind = "image_id" if decision == "drop_image" or section == "duplicate_images" else "caption_id"
     if decision == "merge_duplicates":
-        if leader is None:
-            return None, "", ""
-        kind = "caption_id" if section == "duplicate_captions" else "image_id"
-        found |= {kind: row[kind], "into": leader[kind]}
+        ids = {kind: row.get(kind), "into": (leader or {}).get(kind)}
     elif decision in ("add_positive", "mask_pair"):
-        found |= {"image_id": row["image_id"], "caption_id": row["caption_id"]}
+        ids = {"image_id": row.get("image_id"), "caption_id": row.get("caption_id")}
     else:
-        kind = "caption_id" if decision == "drop_caption" else "image_id"
         # of two splits, the one to train on loses the item: the other one is what results are compared on
         side = "other_" if section.endswith("leakage") and row.get("split") != "train" else ""
-        found[kind] = row[side + kind]
+        ids = {kind: row.get(side + kind)}
         accept = accept.format(split=row.get(f"{side}split") or "the first split")
+    if None in ids.values():
+        return None, "", ""
+    found: dict[str, Any] = {"decision": decision, "reason": section, "author": "review"}
+    found |= {name: str(value) for name, value in ids.items()}
     score = row.get("score")
     if isinstance(score, float) and math.isfinite(score):
         found["score"] = score

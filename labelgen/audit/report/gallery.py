@@ -13,8 +13,9 @@ from labelgen.audit.report.evidence_names import evidence_name
 from labelgen.audit.report.findings import Finding, annotated_captions, findings_of
 from labelgen.audit.report.photos import photo_root, thumbnails
 from labelgen.audit.report.sections import Section
+from labelgen.errors import ConfigError
 from labelgen.store.disk.atomic import write_atomic
-from labelgen.store.reader import Store
+from labelgen.store.reader import Store, as_store
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 SIDE = 256
 _CARD = "display:flex;flex-wrap:wrap;gap:12px;border-bottom:1px solid #8886;padding:10px 0;overflow-wrap:anywhere"
 _FIGURE = "margin:0;width:{width}px;max-width:100%;font-size:.8em;opacity:.85"
-_PICTURE = "display:block;width:100%;aspect-ratio:4/3;object-fit:contain;background:#8882;border-radius:4px"
+_PICTURE = "display:block;width:100%;aspect-ratio:4/3;object-fit:contain;object-position:0 0;border-radius:4px"
+_LABEL = "font-size:.82em;opacity:.75;margin-top:4px"
 _PAGE = (
     '<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
     '<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>'
@@ -71,15 +73,16 @@ class Gallery:
             if image in self.pictures:
                 style = _FIGURE.format(width=SIDE if finding.pair or not place else SIDE // 2)
                 source = f'alt="{escape(image)}" title="{escape(image)}" src="{self.pictures[image]}"'
-                yield f'<figure style="{style}"><img style="{_PICTURE}" {source}>{escape(role)}</figure>'
+                said = "" if role == "image" else escape(role)
+                yield f'<figure style="{style}"><img style="{_PICTURE}" {source}>{said}</figure>'
 
     def _words(self, finding: Finding) -> Iterator[str]:
-        yield f"<small>{finding.rank} &middot; {escape(finding.score)}</small>"
+        yield f'<div style="{_LABEL}">{finding.rank} &middot; {escape(finding.score)}</div>'
         for label, text in finding.captions:
-            yield f'<div><small>{escape(label)}</small><div style="font-size:1.15em">{escape(text)}</div></div>'
+            yield f'<div style="{_LABEL}">{escape(label)}</div><div style="font-size:1.15em">{escape(text)}</div>'
         for label, texts in finding.others(self.captions):
             lines = "".join(f"<li>{escape(text)}</li>" for text in texts)
-            yield f'<div><small>{escape(label)}</small><ul style="margin:0;padding-left:1.2em">{lines}</ul></div>'
+            yield f'<div style="{_LABEL}">{escape(label)}</div><ul style="margin:0;padding-left:1.2em">{lines}</ul>'
         lines = "".join(f"<div>{escape(label)}: {escape(value)}</div>" for label, value in finding.ids)
         for key, value in finding.evidence:
             name, sentence = evidence_name(key)
@@ -88,11 +91,12 @@ class Gallery:
 
 
 def show(
-    store: Store, frame: pl.DataFrame | None = None, *, count: int = 20, photos: str | Path | None = None
+    store: Store | str | Path, frame: pl.DataFrame | None = None, *, count: int = 20, photos: str | Path | None = None
 ) -> Gallery:
     """Show the first rows of a finding with their images: `show(store)`, `show(store, noisy_pairs(store))`.
 
     Args:
+        store: an open store, or its folder.
         frame: result of a function of `labelgen.audit` for this store, with `image_id` or `caption_id`; by default the
             false negatives.
         count: maximum number of rows.
@@ -100,9 +104,20 @@ def show(
 
     Raises:
         UnknownIdError: images that are not in the store.
-        ConfigError: no frame, and the store lacks what `false_negatives` needs.
+        ConfigError: not a polars frame of items; or none is given, and the store lacks what `false_negatives` needs.
     """
+    import polars as pl
+
+    store = as_store(store)
     rows = false_negatives(store, limit=max(count, 1000)) if frame is None else frame
+    columns = rows.columns if isinstance(rows, pl.DataFrame) else None
+    if columns is None or not {"image_id", "caption_id"} & set(columns):
+        raise ConfigError(
+            "a gallery shows rows that name images or captions",
+            found=f"a {type(rows).__name__}" if columns is None else f"the columns {', '.join(columns) or '(none)'}",
+            expected="a polars frame with image_id or caption_id",
+            todo="pass what labelgen.audit returned; polars.from_pandas(frame) converts a pandas frame",
+        )
     found = tuple(findings_of(Section("shown", "", "", rows, "", 0.0), count))
     root = Path(photos).expanduser() if photos is not None else photo_root(store)
     images = list(dict.fromkeys(image for finding in found for _, image in finding.images))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from labelgen.audit.checks.agreement import agreement
 from labelgen.audit.checks.coverage import coverage
 from labelgen.audit.checks.duplicates import duplicates
-from labelgen.audit.checks.false_negatives import false_negatives
+from labelgen.audit.checks.false_negatives import false_negatives, known_by_group
 from labelgen.audit.checks.hubness import hubs, isolated
 from labelgen.audit.checks.leakage import leakage
 from labelgen.audit.checks.mismatch import MismatchModel
@@ -83,7 +83,9 @@ def _made(store: Store, name: str, limit: int) -> Section:
 
 
 def _false_negatives(store: Store, limit: int) -> Found:
-    return false_negatives(store, limit=limit), "the score ranks pairs; it is not a probability"
+    known = known_by_group(store)
+    note = f"; {known:,} listed pairs of images of one group are known, and left out" if known else ""
+    return false_negatives(store, limit=limit), f"the score ranks pairs; it is not a probability{note}"
 
 
 def _noisy_pairs(store: Store, limit: int) -> Found:

@@ -11,15 +11,16 @@ from labelgen.cli.options import common, progress_option, refuse_beside
 from labelgen.cli.progress import listening, stage
 
 #: Written out: `--help` imports nothing. A test compares it with `labelgen.export.targets.TARGETS`.
-TARGETS = ("listwise-itr", "itm-cls", "cusa", "csr", "parquet", "npz", "hf", "fine-grained")
+TARGETS = ("listwise-itr", "itm-cls", "cusa", "csr", "parquet", "npz", "hf", "fine-grained", "sentence-transformers")
 #: Option -> the targets that read it.
 USED_BY = {
-    "text": ("listwise-itr", "itm-cls"),
+    "text": ("listwise-itr", "itm-cls", "sentence-transformers"),
     "image": ("itm-cls", "cusa"),
     "short": ("listwise-itr", "itm-cls"),
     "photos": ("cusa",),
     "pairs": ("fine-grained",),
     "scheme": ("fine-grained",),
+    "nearest": ("sentence-transformers",),
     "texts": ("hf",),
     "positives": ("hf",),
 }
@@ -51,6 +52,14 @@ USED_BY = {
     show_default=True,
     help="Scheme for --pairs (fine-grained).",
 )
+@click.option(
+    "--nearest",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Neighbours of a caption (sentence-transformers).",
+)
 @click.option("--texts", is_flag=True, help="Add captions and file names to the lists (hf).")
 @click.option("--positives", is_flag=True, help="Add the annotated pairs to the lists (hf).")
 @progress_option
@@ -76,6 +85,7 @@ def command(
       labelgen export stores/coco --for csr --out exports/graphs
       labelgen export stores/coco --for hf --texts --positives --out exports/hub
       labelgen export stores/coco --for fine-grained --pairs pairs.parquet --out exports/pairs
+      labelgen export stores/coco --for sentence-transformers --nearest 8 --out exports/sentences
     """
     import labelgen
     from labelgen.export.base import Options

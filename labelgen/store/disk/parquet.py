@@ -91,6 +91,12 @@ class StringColumn:
         mask: Bool = found.to_numpy(zero_copy_only=False)
         return mask
 
+    def numbers(self) -> Int64:
+        """The number of every value among the different ones, in order of first appearance; -1 for null; int64 [n]."""
+        codes = self._values.dictionary_encode().indices.fill_null(-1)
+        numbers: Int64 = codes.to_numpy(zero_copy_only=False).astype("int64")
+        return numbers
+
 
 def read_strings(path: Path, column: str, *, below: Path | None = None, rows: int | None = None) -> StringColumn:
     """One text column, in row order; `below` and `rows` as in `read_frame`.
