@@ -176,18 +176,18 @@ def recipe_of(
     """
     specs, objects = resolve_teachers(teachers or {})
     with given.giving(objects), _described(data, out, columns, photos) as (base, notes, text_only):
-        found = dict(base)
+        found, said = dict(base), list(notes)
         if specs:
             before = found["teachers"] if isinstance(data, BuildConfig) else {}
             found["teachers"] = {**before, **{alias: str(spec) for alias, spec in specs.items()}}
         elif text_only and not found.get("teachers"):
             found["teachers"] = {"text": configs.DEFAULT_TEACHERS["text"]}
-            notes = (*notes, "the data has no photographs: there is no image teacher")
+            said.append("the data has no photographs: there is no image teacher")
         for place, value in (settings or {}).items():
             if _is_set(value):
                 table, _, name = place.partition(".")
                 found[table] = {**found.get(table, {}), name: _setting(value)}
-        yield configs.from_dict(configs.override(found, overrides)), notes
+        yield configs.from_dict(configs.override(found, overrides)), said
 
 
 @contextmanager

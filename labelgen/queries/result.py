@@ -75,7 +75,10 @@ class QueryResult:
 
     def _repr_html_(self) -> str:
         parts = [f"<h4>{escape(title)}</h4>" + "".join(self._card(row) for row in rows) for title, rows in self.lists()]
-        return "".join([*parts, *(f"<p><i>{escape(note)}</i></p>" for note in self.notes)]) or "<i>nothing found</i>"
+        notes = list(self.notes)
+        if self.frame["file"].count() and not self._pictures:
+            notes.append("no photographs: the data set is not where the recipe says; photos=... names their folder")
+        return "".join([*parts, *(f"<p><i>{escape(note)}</i></p>" for note in notes)]) or "<i>nothing found</i>"
 
     def _card(self, row: Mapping[str, Any]) -> str:
         """A candidate; every text of the data set is escaped."""
