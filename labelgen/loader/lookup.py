@@ -189,6 +189,7 @@ class Lookup:
                     found[at] = start + hits[0]
                 else:
                     problems.unknown_captions.append((paths[at], texts[at]))
+                    problems.known = problems.known or f"; {shown(paths[at], 80)} has {some(own, _EXAMPLES)}"
                 if len(hits) > 1 and (self.equal_captions == "raise" or len({own[hit] for hit in hits}) > 1):
                     problems.several_captions.append((paths[at], texts[at]))
         return found
@@ -228,6 +229,7 @@ class _Problems:
         self.one_image: list[tuple[str, str, str]] = []
         self.unknown_captions: list[tuple[Any, str]] = []
         self.several_captions: list[tuple[Any, str]] = []
+        self.known = ""  #: the captions of one image with an unknown one
 
     def refuse(self, store: Store, *, missing_ok: bool) -> None:
         """Raise one error for all kinds of problems, unknown ones left out with `missing_ok`."""
@@ -254,7 +256,7 @@ class _Problems:
         raise kind(
             "; ".join(f"{len(found)} {what}" for what, found in kinds.items()),
             found="; ".join(some(found, _EXAMPLES) for found in kinds.values()),
-            expected=f"paths such as {_example(store)}, with a caption of that image",
+            expected=f"paths such as {_example(store)}, with a caption of that image{self.known}",
             todo="; ".join(advice),
         )
 

@@ -125,7 +125,7 @@ def test_unknown_ones_are_counted_and_named(named: Store) -> None:
     assert "40 photographs are not in this store; 1 captions are not among those of their image" in said
     assert "'no/0.png', 'no/1.png', 'no/2.png' and 37 more; ('2.jpg', 'A dog')" in said
     assert "1 photographs could be those of several images" in said
-    assert "paths such as 'train/1.jpg'" in said
+    assert "paths such as 'train/1.jpg', with a caption of that image; '2.jpg' has 'same words', 'same words'" in said
     images, captions = Lookup(named).rows(["no.jpg", "2.jpg", "2.jpg"], ["A dog", "A dog", "others"], missing_ok=True)
     assert (images.tolist(), captions.tolist()) == ([-1, 2, 2], [-1, -1, 7])
 
