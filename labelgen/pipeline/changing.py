@@ -31,13 +31,14 @@ def add(
     teachers: Mapping[str, Any] | None = None,
     relations: Sequence[str] = (),
     k: int = 0,
+    kinds: Sequence[str] = (),
     drop: Sequence[str] = (),
     overrides: Sequence[str] = (),
     progress: Listener = silent,
     discard: bool = False,
     allow_other_machine: bool = False,
 ) -> BuildReport:
-    """Change a sealed store: its recipe with further teachers or relations, or a larger k.
+    """Change a sealed store: its recipe with further teachers or relations, a larger k, or lists over other `kinds`.
 
     Nothing that is sealed is computed again, and nothing is removed but what `drop` names (see `build`) and lists that
     longer ones replace; readers see the old store until the manifest is swapped. The settings of the run are never
@@ -55,8 +56,7 @@ def add(
     search = dict(data["search"])
     if relations and search.get("relations"):
         search["relations"] = list(dict.fromkeys([*search["relations"], *relations]))
-    if k:
-        search["k"] = k
+    search |= {name: value for name, value in (("k", k), ("kinds", kinds)) if value}
     data |= {"teachers": {**data["teachers"], **{alias: str(spec) for alias, spec in specs.items()}}, "search": search}
     with given.giving(objects):
         return build_config(

@@ -15,7 +15,7 @@ from labelgen.errors import ConfigError
 from labelgen.store import choose, layout
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.items import Ids, RowNumbers
-from labelgen.store.kinds import CaptionKinds, chosen_kinds
+from labelgen.store.kinds import CaptionKinds, chosen_kinds, update_command
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import Manifest, NeighborEntry
 from labelgen.store.reader import Neighbors, Store, kept_entries, reopen
@@ -114,7 +114,7 @@ class KindStore(Store):
             raise ConfigError(
                 f"this store has no list {relation} over captions of kinds {', '.join(self.chosen)}",
                 found=choose.stored_lists(self._all.manifest),
-                todo=f"build them into the store: labelgen build --update --kinds {','.join(self.chosen)}",
+                todo=f"build them into the store: {update_command(self.path, self.chosen)}",
             )
         how: Any = {"k": k, "alias": alias, "scope": scope, "aggregation": aggregation, "same_group": same_group}
         return super().neighbors(relation, ids, rows=rows, **how)

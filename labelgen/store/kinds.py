@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -55,6 +57,11 @@ class AllCaptions:
 
 #: Sets of captions of images.
 CaptionSets: TypeAlias = CaptionKinds | AllCaptions
+
+
+def update_command(path: Path, kinds: Iterable[str]) -> str:
+    """The command that adds lists over some kinds to a store."""
+    return f"labelgen build --out {shlex.quote(str(path))} --update --kinds {shlex.quote(','.join(kinds))}"
 
 
 def chosen_kinds(present: Mapping[str, int], kinds: Iterable[str] | str) -> tuple[str, ...]:

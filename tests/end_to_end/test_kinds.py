@@ -179,8 +179,7 @@ def test_the_store_is_whole_and_a_second_build_changes_nothing(both: Path, folde
 def test_lists_over_kinds_are_added_and_dropped(folder: Path, tmp_path: Path, both: Path) -> None:
     out = build(folder / "both", tmp_path / "store")
     all_of_them = [entry.path for entry in load_manifest(out).neighbors]
-    config = pipeline.resolve(dataset="table", overrides=[f'dataset.root="{folder / "both"}"', *SETTINGS, KINDS])
-    pipeline.build(config, out, update=True)
+    pipeline.add(out, kinds=["human"])
     added = [entry for entry in load_manifest(out).neighbors if entry.kinds]
     assert [entry.path for entry in load_manifest(out).neighbors if not entry.kinds] == all_of_them
     sealed = {entry.path: entry for entry in load_manifest(both).neighbors}
@@ -189,6 +188,9 @@ def test_lists_over_kinds_are_added_and_dropped(folder: Path, tmp_path: Path, bo
         for name, spec in entry.arrays().items():
             kept = labelgen.open(both).array(sealed[entry.path].arrays()[name])
             assert np.asarray(labelgen.open(out).array(spec)).tobytes() == np.asarray(kept).tobytes()
+    pipeline.add(out, drop=[entry.path.partition("/")[2] for entry in added])
+    assert [entry.path for entry in load_manifest(out).neighbors] == all_of_them
+    assert load_manifest(out).recipe["search"]["kinds"] == []
 
 
 @pytest.mark.parametrize("settings", [["search.kinds=humn"], ["search.kinds=human", 'search.approximate="faiss()"']])

@@ -280,6 +280,7 @@ def test_a_notebook_shows_photographs_and_escapes_texts(demo_store: Path) -> Non
     assert pickle.loads(pickle.dumps(found)).frame.equals(found.frame)
     moved = store.query("a dog", k=2, photos="nowhere")
     assert "<img" not in moved._repr_html_()
+    assert "photos=... names their folder" in moved._repr_html_()
 
 
 @pytest.mark.parametrize(
