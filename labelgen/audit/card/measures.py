@@ -103,9 +103,9 @@ def agreement_figures(
         measures: names of `MEASURES`; Kendall's tau takes most of the time.
     """
     compared = _Compared(scores, ratings, images, right)
-    counts = counts.astype(np.float64)
+    drawn = counts.astype(np.float64)
     rows = max(1, _PIECE // max(1, len(scores)))
-    pieces = [compared.measures(counts[start : start + rows], measures) for start in range(0, len(counts), rows)]
+    pieces = [compared.measures(drawn[start : start + rows], measures) for start in range(0, len(counts), rows)]
     return {name: Figure.of(np.concatenate([piece[name] for piece in pieces])) for name in measures}
 
 
