@@ -25,14 +25,14 @@ from labelgen.audit.card.labels import image_caption_values
 from labelgen.audit.card.pairs import JudgedPairs
 from labelgen.relevance.base import BlockRequest
 from labelgen.relevance.fusion import Fusion, row_ranks
-from labelgen.similarity.exact import block_similarity
+from labelgen.similarity.exact import aggregate_groups, block_similarity
 from labelgen.store.reader import Store
 from labelgen.store.splits import split_numbers
-from labelgen.types import Aggregation, Bool, Float64, Int64, Relation
+from labelgen.types import Aggregation, Bool, Float32, Float64, Int64, Relation
 
 RETRIEVAL_MEASURES = ("map_at_r", "r_precision", "r_at_1")
 SUBSETS = ("with annotated", "without annotated")
-_PIECE = 2_000_000
+_PIECE = 1_000_000
 
 Label: TypeAlias = "BlockRequest | Fusion"
 
@@ -170,11 +170,12 @@ def _labels_of_piece(
     store: Store, labels: Sequence[Label], relation: Relation, answers: Answers, here: range
 ) -> Iterator[Float64]:
     blocks: dict[BlockRequest, Float64] = {}
+    members: dict[str | None, _Members] = {}
     for label in labels:
         needs = label.inputs if isinstance(label, Fusion) else (label,)
         for need in needs:
             if need not in blocks:
-                blocks[need] = _need_block(store, need, relation, answers, here)
+                blocks[need] = _need_block(store, need, relation, answers, here, members)
         parts = [blocks[need] for need in needs]
         if isinstance(label, Fusion):
             known = np.logical_and.reduce([np.isfinite(part) for part in parts])
@@ -185,22 +186,32 @@ def _labels_of_piece(
             yield parts[0]
 
 
-def _need_block(store: Store, need: BlockRequest, relation: Relation, answers: Answers, here: range) -> Float64:
+#: Similarities of the rows of images with captions, and how many rows each image has; None where it is one.
+_Members: TypeAlias = tuple[Float32, Int64 | None]
+
+
+def _need_block(
+    store: Store,
+    need: BlockRequest,
+    relation: Relation,
+    answers: Answers,
+    here: range,
+    members: dict[str | None, _Members],
+) -> Float64:
+    """Return a label of queries and candidates; maximum and mean of a teacher share their `members`, by alias."""
     queries = answers.queries[here.start : here.stop]
     forward = relation is Relation.I2T
     if need.relation is Relation.I2I:
         return _photographs(store, need, forward, queries, answers.candidates)
-    images, captions = (queries, answers.candidates) if forward else (answers.candidates, queries)
+    if need.alias not in members:
+        reader = store.block_reader(Relation.I2T, need.alias)
+        rows, sizes = reader.members(queries if forward else answers.candidates)
+        captions = reader.captions.take(answers.candidates if forward else queries)
+        members[need.alias] = block_similarity(reader.images.take(rows), captions), sizes
+    similar, sizes = members[need.alias]
     how: Aggregation = "mean" if need.aggregation == "mean" else "max"
-    block, where = store.block(
-        relation.value,
-        image_rows=images.tolist(),
-        caption_rows=captions.tolist(),
-        alias=need.alias,
-        aggregation=how,
-        missing="mask",
-    )
-    scores = np.where(where, block, -np.inf).astype(np.float64)
+    block = similar if sizes is None else aggregate_groups(similar, sizes, how)
+    scores = (block if forward else block.T).astype(np.float64, order="C")
     # annotated pairs are recomputed without the caption in its image's set
     rows = np.repeat(np.arange(len(queries)), [len(answers.annotated[query]) for query in here])
     columns = np.concatenate([answers.annotated[query] for query in here])
