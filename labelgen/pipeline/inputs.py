@@ -96,6 +96,7 @@ def _on_disk(path: Path, columns: Mapping[str, Any] | None, photos: str) -> dict
     if not path.exists():
         raise DatasetError(
             f"there is no data set {shown(str(path))}",
+            found=f"no file or folder {shown(str(path.absolute()))}",
             expected=f"a path, or one of {', '.join(registry.names('dataset'))}",
         )
     options = table_options(columns, photos, path if path.is_dir() else path.parent)
@@ -147,7 +148,7 @@ def sealed_objects(sealed: Manifest, teachers: Mapping[str, Any] | None) -> dict
                 f"the store was made with another teacher {alias!r}",
                 found=str(spec),
                 expected=sealed.teachers[alias].spec,
-                todo="give the object that it was made with: same class, settings, preprocessing and weights",
+                todo="give the object that it was made with: same class, settings, weights and options of as_teacher",
             )
     return objects
 
