@@ -65,13 +65,17 @@ class LocalExecutor:
             return
         try:
             pending: set[Future[Receipt]] = {self._pool.submit(run_task, root, task) for task in tasks}
+            processes = list((getattr(self._pool, "_processes", None) or {}).values())
             while pending:
                 # a finite timeout keeps Ctrl-C prompt
                 done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield future.result()
         except BrokenProcessPool as error:
-            raise worker_died() from error
+            for process in processes:
+                process.join(timeout=5)
+            statuses = {process.exitcode for process in processes}
+            raise worker_died(status=1 if 1 in statuses else None) from error
 
 
 def _init_worker(settings: Queue[WorkerSettings], parent: int, objects: bytes) -> None:

@@ -94,6 +94,7 @@ def _on_disk(path: Path, columns: Mapping[str, Any] | None, photos: str) -> dict
     if not path.exists():
         raise DatasetError(
             f"there is no data set {shown(str(path))}",
+            found=f"no file or folder {shown(str(path.absolute()))}",
             expected=f"a path, or one of {', '.join(registry.names('dataset'))}",
         )
     options = table_options(columns, photos, path if path.is_dir() else path.parent)

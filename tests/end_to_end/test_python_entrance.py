@@ -128,6 +128,23 @@ def own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("own")
+def test_a_script_without_a_main_guard_gets_the_line_that_it_lacks(frame: Path, tmp_path: Path) -> None:
+    script = f"""
+import labelgen, polars
+from own_objects import HashedTexts
+labelgen.build(polars.read_parquet({str(frame)!r}), "store", teachers={{"text": HashedTexts(24)}}, workers=2)
+"""
+    (tmp_path / "bare.py").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(OWN), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        [sys.executable, "bare.py"], env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 2, done.stderr  # of the call and of the pool; none of a worker
+    assert "WorkerError: a worker process could not start" in done.stderr
+    assert "`if __name__ == '__main__':`" in done.stderr.splitlines()[-1]
+
+
 def test_append_and_verify_take_the_objects_again(frame: Path, tmp_path: Path) -> None:
     rows, out = pl.read_parquet(frame), tmp_path / "store"
     numpy = {"overrides": ["search.engine=numpy"]}

@@ -32,6 +32,6 @@ def sealed_objects(sealed: Sequence[Mapping[str, str]], teachers: Mapping[str, A
                 f"the store was made with another teacher {alias!r}",
                 found=str(spec),
                 expected=" or ".join(made_with),
-                todo="give the object that it was made with: same class, settings, preprocessing and weights",
+                todo="give the object that it was made with: same class, settings, weights and options of as_teacher",
             )
     return objects
