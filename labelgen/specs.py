@@ -88,7 +88,7 @@ def _unparsable(text: str) -> SpecError:
         expected="a name with keyword literals, for example sbert(model='all-mpnet-base-v2', text='cusa')",
         todo="module:factory names code: it is taken from --teacher and from Python, not from files"
         if re.match(r"[A-Za-z_][\w.]*:[A-Za-z_]", text)
-        else f"if it is the name of a model: sbert(model={text!r}), timm(model={text!r}) or transformers(model={text!r})"
+        else f"a model has a library: sbert(model={text!r}), timm(model={text!r}), transformers(model={text!r})"
         if re.fullmatch(r"[\w./-]{1,128}", text)
         else "",
     )
