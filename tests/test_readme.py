@@ -96,8 +96,6 @@ def in_stores(folder: Path, store: Path) -> None:
 
 def test_readme_says_what_the_code_gives(demo_store: Path) -> None:
     """The shapes and facts in the comments of the README's example."""
-    import labelgen
-
     store = labelgen.open(demo_store)
     images, captions = ["189775", "255165", "431848"], ["588639", "761383", "450527"]
     assert store.block("i2t", images, captions).shape == (3, 3)
@@ -126,8 +124,6 @@ def test_the_table_of_the_quickstart_is_read(tmp_path: Path) -> None:
 
 def test_the_story_is_true(demo_store: Path) -> None:
     """Rows and numbers that docs/story.md tells of caption 588639 and image 189775."""
-    import labelgen
-
     store, story = labelgen.open(demo_store), " ".join(text_of("docs/story.md").split())
     image, caption = int(store.image_rows(["189775"])[0]), int(store.caption_rows(["588639"])[0])
     assert store.captions["text"][caption] in story
@@ -167,7 +163,7 @@ def test_named_files_and_modules_exist(page: str) -> None:
     for name in re.findall(r"`labelgen\.((?:[a-z_]+\.)*[a-z_]+)`", text_of(page)):
         parts = name.split(".")
         modules = [ROOT / "labelgen" / "/".join(parts[:end]) for end in range(1, len(parts) + 1)]
-        public = len(parts) == 1 and name in PUBLIC
+        public = len(parts) == 1 and name in labelgen.__all__
         found = any(path.is_dir() or path.with_suffix(".py").exists() for path in modules)
         assert public or found or name in registry.GROUPS.values() or f"labelgen.{name}" in registry.GROUPS.values(), (
             name
@@ -186,9 +182,6 @@ def test_helpers_of_extensions_exist(page: str) -> None:
             continue
         module, _, attribute = name.rpartition(".")
         assert getattr(importlib.import_module(module), attribute).__doc__, name
-
-
-PUBLIC = set(labelgen.__all__)
 
 
 @pytest.mark.parametrize(("kind", "page"), [("dataset", "docs/datasets.md"), ("teacher", "docs/teachers.md")])
@@ -219,10 +212,10 @@ def test_extensions_of_the_docs_work_from_outside(tmp_path: Path) -> None:
     (data := tmp_path / "data").mkdir()
     (data / "pairs.txt").write_text(PAIRS, encoding="utf-8")
 
-    assert "pairs" in labelgen(tmp_path, "datasets")
-    assert "letters" in labelgen(tmp_path, "teachers")
+    assert "pairs" in command(tmp_path, "datasets")
+    assert "letters" in command(tmp_path, "teachers")
     built = json.loads(
-        labelgen(
+        command(
             tmp_path, "build", "--dataset", "pairs", "--root", str(data), "--out", str(tmp_path / "store"),
             "--teacher", "text=letters(dim=64)", "--engine", "plain", "--json",
         )
@@ -253,7 +246,7 @@ def write_distribution(folder: Path, entry_points: dict[str, dict[str, str]]) ->
     (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
 
 
-def labelgen(folder: Path, *arguments: str) -> str:
+def command(folder: Path, *arguments: str) -> str:
     return run(folder, "-m", "labelgen", *arguments)
 
 

@@ -91,10 +91,10 @@ def placed(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not options.get("file") or options.get("root") is not None:
         return dict(options)
-    file = Path(options["file"])
+    file = Path(options["file"]).expanduser().absolute()  # readers of the store look for photographs there
     changed = {**options, "root": str(file.parent), "file": file.name}
     if options.get("photos"):
-        changed["photos"] = os.path.relpath(Path(options["photos"]).expanduser(), file.parent.expanduser())
+        changed["photos"] = os.path.relpath(Path(options["photos"]).expanduser(), file.parent)
     return changed
 
 

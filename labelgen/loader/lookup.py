@@ -141,7 +141,8 @@ class Lookup:
             rows = self._by_folders(parts[at], candidates)
             found[at] = rows[0]
             if len(rows) > 1:
-                problems.several_images.append((different[at], self._files.take(rows[:2])))
+                named = zip(self.store.image_ids(rows[:2]), self._files.take(rows[:2]), strict=True)
+                problems.several_images.append((different[at], dict(named)))
         problems.unknown_images += [different[at] for at in np.flatnonzero(counts == 0).tolist()]
         self._refuse_collisions(different, parts, found, problems)
         row_of = dict(zip(different, found.tolist(), strict=True))
@@ -189,6 +190,7 @@ class Lookup:
                     found[at] = start + hits[0]
                 else:
                     problems.unknown_captions.append((paths[at], texts[at]))
+                    problems.known = problems.known or f"; {shown(paths[at], 80)} has {some(own, _EXAMPLES)}"
                 if len(hits) > 1 and (self.equal_captions == "raise" or len({own[hit] for hit in hits}) > 1):
                     problems.several_captions.append((paths[at], texts[at]))
         return found
@@ -224,10 +226,11 @@ class _Problems:
 
     def __init__(self) -> None:
         self.unknown_images: list[str] = []
-        self.several_images: list[tuple[str, list[str]]] = []
+        self.several_images: list[tuple[str, dict[str, str]]] = []
         self.one_image: list[tuple[str, str, str]] = []
         self.unknown_captions: list[tuple[Any, str]] = []
         self.several_captions: list[tuple[Any, str]] = []
+        self.known = ""  #: the captions of one image with an unknown one
 
     def refuse(self, store: Store, *, missing_ok: bool) -> None:
         """Raise one error for all kinds of problems, unknown ones left out with `missing_ok`."""
@@ -254,7 +257,7 @@ class _Problems:
         raise kind(
             "; ".join(f"{len(found)} {what}" for what, found in kinds.items()),
             found="; ".join(some(found, _EXAMPLES) for found in kinds.values()),
-            expected=f"paths such as {_example(store)}, with a caption of that image",
+            expected=f"paths such as {_example(store)}, with a caption of that image{self.known}",
             todo="; ".join(advice),
         )
 

@@ -13,7 +13,7 @@ from labelgen.relevance.base import BlockRequest, Quantiles
 from labelgen.store import choose, layout
 from labelgen.store.blocks import BlockReader, block_similarity, block_similarity32, pair_similarities
 from labelgen.store.disk.mapped import MappedArray
-from labelgen.store.kinds import CaptionKinds, CaptionSets
+from labelgen.store.kinds import CaptionKinds, CaptionSets, update_command
 from labelgen.store.reader import Store
 from labelgen.types import PAD_SCORE, Bool, Float32, Int64, Relation
 
@@ -87,7 +87,7 @@ def quantile_table(store: Store, request: BlockRequest, kinds: Sequence[str] = (
             + (f" over captions of kinds {', '.join(over)}" if over else ""),
             found=", ".join(listed) or "no tables",
             todo="use a threshold that is a similarity, or build the relation into the store"
-            + (f": labelgen build --update --kinds {','.join(over)}" if over else ""),
+            + (f": {update_command(store.path, over)}" if over else ""),
         )
     try:
         levels = json.loads((store.path / path).read_bytes())["quantiles"]

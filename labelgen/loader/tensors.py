@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any
 
 from labelgen.errors import requires
 from labelgen.relevance.base import Array, SoftLabels
@@ -20,12 +19,20 @@ class TensorLabels(SoftLabels, Mapping[str, Array]):
     join several batches along the first dimension, and then the shapes are those of blocks one below the other: shapes
     are not checked here.
 
-    In the mapping, `threshold` is a float32 vector with the same number for every image, so that it is cut as the
-    others are; the attribute is the number.
+    In the mapping, `threshold` is a vector with the same number for every image, so that it is cut as the others are;
+    the attribute is the number.
+
+    Args:
+        tensors: by the names of the attributes.
+        named: the same as keywords, as `dataclasses.replace` gives them.
     """
 
-    def __init__(self, tensors: Mapping[str, Array]) -> None:
-        there = {name: tensors[name] for name in _NAMES if tensors.get(name) is not None}
+    def __init__(self, tensors: Mapping[str, Array] | None = None, /, **named: Array) -> None:
+        given = {**(tensors or {}), **named}
+        there = {name: given[name] for name in _NAMES if given.get(name) is not None}
+        if isinstance(there.get("threshold"), float):
+            rows = there["relevance"]
+            there["threshold"] = rows.new_full(rows.shape[:1], there["threshold"])
         object.__setattr__(self, "_tensors", there)
         for name in _NAMES:
             if name != "threshold":
@@ -55,7 +62,5 @@ def to_tensors(labels: SoftLabels) -> TensorLabels:
     """The same labels as torch tensors, which share the memory of the arrays."""
     with requires("torch", "build", "to_tensors"):
         import torch
-    tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in labels.arrays().items()}
-    if labels.threshold is not None:
-        tensors["threshold"] = torch.full((len(labels.image_rows),), labels.threshold, dtype=torch.float32)
-    return TensorLabels(tensors)
+    tensors = {name: torch.from_numpy(array) for name, array in labels.arrays().items()}
+    return TensorLabels(tensors, threshold=labels.threshold)

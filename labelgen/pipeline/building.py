@@ -82,6 +82,7 @@ def build(
     limit: int = 0,
     k: int = 0,
     relations: Sequence[str] = (),
+    kinds: Sequence[str] = (),
     workers: int = 0,
     memory: str = "",
     device: str = "",
@@ -110,6 +111,7 @@ def build(
         photos: folder that relative paths of photographs start from.
         splits, limit: what is taken of the data set: all by default; the first `limit` images of every split.
         k, relations: length of the neighbour lists (64), and which of `t2t`, `i2i`, `i2t`, `t2i` (all by default).
+        kinds: the captions that lists are over, such as `["human"]`, by their kind; all by default.
         workers, memory, device, executor: of the run; they cannot change the result.
         overrides: other fields of a recipe, as `table.field=value` texts.
         progress: called with every `Event`.
@@ -130,6 +132,7 @@ def build(
         "dataset.limit": limit,
         "search.k": k,
         "search.relations": relations,
+        "search.kinds": kinds,
         "run.workers": workers,
         "run.memory": memory,
         "run.device": device,

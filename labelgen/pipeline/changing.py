@@ -15,7 +15,7 @@ from labelgen import given, registry
 from labelgen.config import BuildConfig
 from labelgen.errors import StoreMismatchError
 from labelgen.pipeline.building import build_config, checked, run
-from labelgen.pipeline.inputs import data_source, sealed_objects, setting_texts, table_options
+from labelgen.pipeline.inputs import data_source, setting_texts, table_options
 from labelgen.progress import Listener, silent
 from labelgen.stages.build import Build
 from labelgen.stages.ingest.corpus_source import known_already, read_appended
@@ -23,6 +23,7 @@ from labelgen.stages.report import BuildReport, report_of
 from labelgen.stages.running import cleanup, lock
 from labelgen.store.manifest import Manifest, load_manifest
 from labelgen.teachers.objects.given_teacher import resolve_teachers
+from labelgen.teachers.objects.sealed_objects import sealed_objects
 
 
 def add(
@@ -31,13 +32,14 @@ def add(
     teachers: Mapping[str, Any] | None = None,
     relations: Sequence[str] = (),
     k: int = 0,
+    kinds: Sequence[str] = (),
     drop: Sequence[str] = (),
     overrides: Sequence[str] = (),
     progress: Listener = silent,
     discard: bool = False,
     allow_other_machine: bool = False,
 ) -> BuildReport:
-    """Change a sealed store: its recipe with further teachers or relations, or a larger k.
+    """Change a sealed store: its recipe with further teachers or relations, a larger k, or lists over other `kinds`.
 
     Nothing that is sealed is computed again, and nothing is removed but what `drop` names (see `build`) and lists that
     longer ones replace; readers see the old store until the manifest is swapped. The settings of the run are never
@@ -55,8 +57,7 @@ def add(
     search = dict(data["search"])
     if relations and search.get("relations"):
         search["relations"] = list(dict.fromkeys([*search["relations"], *relations]))
-    if k:
-        search["k"] = k
+    search |= {name: value for name, value in (("k", k), ("kinds", kinds)) if value}
     data |= {"teachers": {**data["teachers"], **{alias: str(spec) for alias, spec in specs.items()}}, "search": search}
     with given.giving(objects):
         return build_config(
@@ -108,7 +109,7 @@ def append(
     path, sealed = Path(out), load_manifest(Path(out))
     settings = {"dataset.root": fspath(root), "dataset.splits": splits, "dataset.limit": limit}
     settings |= {f"dataset.options.{name}": value for name, value in table_options(columns, photos).items()}
-    with given.giving(sealed_objects(sealed, teachers)), ExitStack() as stack:
+    with given.giving(sealed_objects([sealed.teacher_specs], teachers)), ExitStack() as stack:
         given_table: Mapping[str, Any] = {}
         notes: Sequence[str] = ()
         if isinstance(data, str) and data in registry.names("dataset"):

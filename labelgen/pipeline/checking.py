@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from labelgen import given
 from labelgen.pipeline.building import checked
-from labelgen.pipeline.inputs import recipe_of, sealed_objects
+from labelgen.pipeline.inputs import recipe_of
 from labelgen.progress import Listener, silent
 from labelgen.store.manifest import load_manifest
+from labelgen.teachers.objects.sealed_objects import sealed_objects
 
 if TYPE_CHECKING:
     from labelgen.stages.estimate.cost import CostPlan
@@ -30,6 +31,7 @@ def plan(
     limit: int = 0,
     k: int = 0,
     relations: Sequence[str] = (),
+    kinds: Sequence[str] = (),
     workers: int = 0,
     memory: str = "",
     device: str = "",
@@ -50,6 +52,7 @@ def plan(
         "dataset.limit": limit,
         "search.k": k,
         "search.relations": relations,
+        "search.kinds": kinds,
         "run.workers": workers,
         "run.memory": memory,
         "run.device": device,
@@ -87,6 +90,6 @@ def verify(
         return shallow
     from labelgen.stages.recheck.recheck import verify_deep
 
-    with given.giving(sealed_objects(load_manifest(Path(path)), teachers)):
+    with given.giving(sealed_objects([load_manifest(Path(path)).teacher_specs], teachers)):
         found = verify_deep(Path(path), sample=sample, seed=seed, data_root=data_root)
     return replace(shallow, problems=(*shallow.problems, *found.problems), notes=(*shallow.notes, *found.notes))

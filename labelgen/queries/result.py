@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labelgen.audit.report.photos import photo_root, thumbnails
+from labelgen.audit.report.photos import SMALL, photo_root, thumbnails
 from labelgen.queries.rank import Ranked
 from labelgen.similarity.exact import block_similarity
 from labelgen.store.reader import Store
@@ -28,7 +28,7 @@ TITLES: Mapping[str, str] = {
     "i2i": "nearest images",
 }
 _CARD = "display:flex;gap:10px;border-bottom:1px solid #8886;padding:6px 0;overflow-wrap:anywhere"
-_PICTURE = "width:112px;height:112px;object-fit:contain"
+_PICTURE = "width:144px;height:144px;object-fit:contain"
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,14 @@ class QueryResult:
     @cached_property
     def _pictures(self) -> dict[str, str]:
         root = self.photos if self.photos is not None else photo_root(self.store)
-        return thumbnails(self.store, root, list(dict.fromkeys(self.frame["image_id"])))
+        return thumbnails(self.store, root, list(dict.fromkeys(self.frame["image_id"])), SMALL)
 
     def _repr_html_(self) -> str:
         parts = [f"<h4>{escape(title)}</h4>" + "".join(self._card(row) for row in rows) for title, rows in self.lists()]
-        return "".join([*parts, *(f"<p><i>{escape(note)}</i></p>" for note in self.notes)]) or "<i>nothing found</i>"
+        notes = list(self.notes)
+        if self.frame["file"].count() and not self._pictures:
+            notes.append("no photographs: the data set is not where the recipe says; photos=... names their folder")
+        return "".join([*parts, *(f"<p><i>{escape(note)}</i></p>" for note in notes)]) or "<i>nothing found</i>"
 
     def _card(self, row: Mapping[str, Any]) -> str:
         """A candidate; every text of the data set is escaped."""

@@ -50,6 +50,8 @@ class CorpusDiff:
     changed_texts: Named
     changed_splits: Named
     same_rows: bool
+    changed_kinds: Named = Named(0)
+    changed_groups: Named = Named(0)
 
     @property
     def equal_items(self) -> bool:
@@ -175,7 +177,16 @@ def _corpus(left: Store, right: Store, matched: Mapping[Modality, _Matched]) -> 
         changed_texts=Named.of(caption_ids[row] for row in texts),
         changed_splits=Named.of(image_ids[row] for row in splits),
         same_rows=images.same and captions.same,
+        changed_kinds=Named.of(caption_ids[row] for row in _changed(*_names(left, right, "kind"), captions)),
+        changed_groups=Named.of(image_ids[row] for row in _changed(*_names(left, right, "group"), images)),
     )
+
+
+def _names(left: Store, right: Store, column: str) -> tuple[list[str | None], list[str | None]]:
+    """The kinds of captions, or the groups of images, of both stores."""
+    frames = [store.captions if column == "kind" else store.images for store in (left, right)]
+    old, new = (list[str | None](frame[column] if column in frame.columns else [None] * len(frame)) for frame in frames)
+    return old, new
 
 
 def _only(ids: Sequence[str], shared: Int64) -> Named:

@@ -15,7 +15,7 @@ from labelgen.errors import ConfigError
 from labelgen.store import choose, layout
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.items import Ids, RowNumbers
-from labelgen.store.kinds import CaptionKinds, chosen_kinds
+from labelgen.store.kinds import CaptionKinds, chosen_kinds, update_command
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import Manifest, NeighborEntry
 from labelgen.store.reader import Neighbors, Store, kept_entries, reopen
@@ -55,9 +55,9 @@ class KindStore(Store):
     Everything else is as in a store that was made without the other captions: sets of captions, blocks, ids, frames.
     `text_row` has the numbers of the whole store, and the manifest at most its number of texts.
 
-    Neighbour lists are those over the same kinds; where there are none,
-    those over all captions that compare single rows (`t2t`, `i2i`, lists of cross-modal teachers) without the other
-    captions: they may be shorter than k, and `next` is still a bound.
+    Neighbour lists are those over the same kinds. Where there are none, they are those over all captions that compare
+    single rows (`t2t`, `i2i`, lists of cross-modal teachers), without the other captions: they may be shorter than k,
+    and `next` is still a bound. `zarr` opens what is stored.
 
     Args:
         store: an open store.
@@ -114,7 +114,7 @@ class KindStore(Store):
             raise ConfigError(
                 f"this store has no list {relation} over captions of kinds {', '.join(self.chosen)}",
                 found=choose.stored_lists(self._all.manifest),
-                todo=f"build them into the store: labelgen build --update --kinds {','.join(self.chosen)}",
+                todo=f"build them into the store: {update_command(self.path, self.chosen)}",
             )
         how: Any = {"k": k, "alias": alias, "scope": scope, "aggregation": aggregation, "same_group": same_group}
         return super().neighbors(relation, ids, rows=rows, **how)

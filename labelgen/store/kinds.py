@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -57,6 +59,11 @@ class AllCaptions:
 CaptionSets: TypeAlias = CaptionKinds | AllCaptions
 
 
+def update_command(path: Path, kinds: Iterable[str]) -> str:
+    """The command that adds lists over some kinds to a store."""
+    return f"labelgen build --out {shlex.quote(str(path))} --update --kinds {shlex.quote(','.join(kinds))}"
+
+
 def chosen_kinds(present: Mapping[str, int], kinds: Iterable[str] | str) -> tuple[str, ...]:
     """Names of kinds, sorted and distinct.
 
@@ -67,6 +74,8 @@ def chosen_kinds(present: Mapping[str, int], kinds: Iterable[str] | str) -> tupl
     Raises:
         ConfigError: none, a name that is not a text, or kinds that no caption has, with those that there are.
     """
+    if isinstance(kinds, bytes) or not isinstance(kinds, Iterable):
+        kinds = (kinds,)  # refused below
     named = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     wrong = [name for name in named if not isinstance(name, str)]
     missing = [name for name in named if name not in present and name not in wrong]

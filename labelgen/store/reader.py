@@ -277,7 +277,11 @@ class Store(Items):
         image: Any = (),
         k: int = 10,
         teachers: str | Sequence[str] | Mapping[str, Any] = (),
-        **options: Any,
+        relations: Sequence[str] = (),
+        splits: str | Sequence[str] = (),
+        aggregation: Aggregation = "max",
+        device: str = "cpu",
+        photos: str | Path | None = None,
     ) -> QueryResult:
         """Rank captions and images by their similarity to texts and photographs that the store does not hold.
 
@@ -286,7 +290,8 @@ class Store(Items):
         """
         from labelgen.queries.query import query  # of a package above this one, see docs/architecture.md
 
-        return query(self, text, image=image, k=k, teachers=teachers, **options)
+        how: dict[str, Any] = {"relations": relations, "splits": splits, "aggregation": aggregation}
+        return query(self, text, image=image, k=k, teachers=teachers, device=device, photos=photos, **how)
 
     def _batch(self, relation: Relation, modality: Modality, ids: Ids | None, rows: RowNumbers | None) -> Int64 | None:
         """Rows of one side of a block, None where the relation has no such side."""

@@ -12,7 +12,8 @@ import pytest
 import labelgen
 from labelgen.audit.report.report import write_report
 from labelgen.audit.report.sections import Section, audit_sections
-from labelgen.patches.patch import Patch, read, validate
+from labelgen.errors import StoreMismatchError
+from labelgen.patches.patch import Patch, read, validate, write
 from labelgen.store.reader import Store
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -76,6 +77,9 @@ def test_review_with_keys(report: Path, store: Store, sections: list[Section], t
     page.keyboard.press("k")
     page.keyboard.press("r")  # the first, which was accepted
     page.keyboard.press("a")  # the second, which was rejected
+    page.keyboard.press("u")
+    assert page.locator("article .head b").all_inner_texts()[:2] == ["rejected", "rejected"]
+    page.keyboard.press("a")
     assert page.locator("#totals").inner_text() == "1 accepted, 2 rejected"
     assert page.locator("article .head b").all_inner_texts()[:4] == ["rejected", "accepted", "", "rejected"]
     assert page.locator(".tile .done").first.inner_text() == "3 reviewed"
@@ -131,9 +135,9 @@ def test_review_by_touch(
     """On a phone the first photograph and its caption are in view, what is tapped is large, and nothing overflows."""
     page = opened(chromium, report, color_scheme=scheme, **PHONE)
     card = page.locator("article").first
-    assert card.locator("img").first.bounding_box()["y"] < 400
+    assert card.locator("img").first.bounding_box()["y"] < 300
     assert card.locator("img").first.bounding_box()["width"] > 250
-    assert card.locator(".text").bounding_box()["y"] < 750
+    assert card.locator(".text").bounding_box()["y"] < 740, "the candidate caption is above the bar"
     assert not page.locator("kbd").first.is_visible()
     assert page.evaluate(f"matchMedia('(prefers-color-scheme: {scheme})').matches")
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
@@ -175,7 +179,8 @@ def test_a_page_with_a_patch(store: Store, sections: list[Section], tmp_path: Pa
         {"decision": "merge_duplicates", "image_id": store.image_ids([70])[0], "into": store.image_ids([71])[0]},
         {"decision": "reject_mask_pair", "image_id": store.image_ids([3])[0], "caption_id": store.caption_ids([99])[0]},
     ]
-    path = write_report(store, sections, tmp_path / "page.html", patch=Patch.of(store, rows))
+    file = write(Patch.of(store, rows), tmp_path / "earlier.parquet")
+    path = write_report(store, sections, tmp_path / "page.html", patch=file)
     page = opened(chromium, path)
     assert page.locator("article .head b").all_inner_texts()[:4] == ["rejected", "accepted", "rejected", ""]
     assert page.locator("#totals").inner_text() == "1 accepted, 2 rejected, 2 more in the patch"
@@ -190,6 +195,9 @@ def test_a_page_with_a_patch(store: Store, sections: list[Section], tmp_path: Pa
     assert (changed.decisions[-1]["image_id"], changed.decisions[-1]["caption_id"]) == second
     page.reload()
     assert page.locator("article .head b").all_inner_texts()[:4] == ["rejected", "rejected", "", ""]
+    with pytest.raises(StoreMismatchError):
+        write_report(store, sections, tmp_path / "other.html", patch=Patch.of("other", rows))
+    assert not (tmp_path / "other.html").exists()
 
 
 def test_contradictions_are_refused_where_they_are_made(store: Store, tmp_path: Path, chromium: Any) -> None:

@@ -205,7 +205,7 @@ def test_an_option_of_another_adapter_is_refused_with_those_that_have_it() -> No
 def test_a_file_is_a_table_and_its_folder_is_the_root() -> None:
     columns = ["--id-column", "a", "--image-column", "b", "--caption-column", "c", "--split-column", "d"]
     config = config_of("--file", "data/x.csv", "--photos", "data/pics", *columns)
-    assert (config.dataset.name, config.dataset.root) == ("table", "data")
+    assert (config.dataset.name, config.dataset.root) == ("table", str(Path("data").absolute()))
     named = {"file": "x.csv", "photos": "pics", "image_id": "a", "image_file": "b", "caption": "c", "split": "d"}
     assert config.dataset.options == named
     config = config_of("--file", "sub/x.csv", "--photos", "pics", "--root", "data")

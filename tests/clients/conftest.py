@@ -26,15 +26,19 @@ def store(demo_store: Path) -> Store:
 
 @pytest.fixture(scope="session")
 def pairs_csv(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """32 pairs as open_clip reads them, photographs by path and no ids: two captions of each of 16 images."""
+    """32 pairs as open_clip reads them, small copies of photographs by path and no ids: two captions of 16 images."""
+    image = pytest.importorskip("PIL.Image")
     path = tmp_path_factory.mktemp("csv") / "pairs.csv"
+    for name in store.images["file"][:16]:
+        with image.open(demo_root() / "images" / name) as photo:
+            photo.resize((40, 40)).save(path.parent / name)
     captions = [int(store.offsets[row]) + number for number in range(2) for row in range(16)]
     files, texts = store.images["file"], store.captions["text"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t")
         writer.writerow(["filepath", "title"])
         for caption in captions:
-            writer.writerow([demo_root() / "images" / files[int(store.image_of([caption])[0])], texts[caption]])
+            writer.writerow([path.parent / files[int(store.image_of([caption])[0])], texts[caption]])
     return path
 
 
@@ -67,7 +71,7 @@ def two_processes(tmp_path: Path) -> Callable[..., list[str]]:
             for rank in range(2)
         ]  # fmt: skip
         try:
-            said = [rank.communicate(timeout=120) for rank in ranks]
+            said = [rank.communicate(timeout=400) for rank in ranks]
         finally:
             for rank in ranks:
                 rank.kill()

@@ -14,6 +14,7 @@ from open_clip_train.train import train_one_epoch
 
 import labelgen
 from labelgen.loader import Lookup, OpenClipBatches, OpenClipLoss, with_ids
+from labelgen.losses.modules import Bcls
 from labelgen.store.reader import Store
 
 SCHEME = "cusa(mode='each')"
@@ -31,7 +32,8 @@ def arguments(csv: Path, **others: Any) -> SimpleNamespace:
     common = {
         "train_data": str(csv), "val_data": None, "imagenet_val": None, "imagenet_v2": None, "dataset_type": "csv",
         "csv_img_key": "filepath", "csv_caption_key": "title", "csv_separator": "\t", "batch_size": 8, "workers": 0,
-        "distributed": False, "model": "tiny", "siglip": False, "distill": False, "horovod": False, "device": "cpu",
+        "distributed": False, "model": "tiny", "siglip": False, "loss_dist_impl": None,
+        "distill": False, "horovod": False, "device": "cpu",
         "precision": "fp32", "accum_freq": 1, "grad_clip_norm": None, "skip_scheduler": True, "wandb": False,
         "log_every_n_steps": 1, "rank": 0, "world_size": 1, "local_loss": False, "gather_with_grad": False,
     }  # fmt: skip
@@ -48,9 +50,9 @@ class Recorded(OpenClipLoss):
         return found
 
 
-def new_model() -> torch.nn.Module:
+def new_model(**others: Any) -> torch.nn.Module:
     torch.manual_seed(0)
-    return CLIP(**TINY)
+    return CLIP(**TINY, **others)
 
 
 def train(
@@ -82,7 +84,10 @@ def samples(csv: Path, order: list[int]) -> tuple[Any, Any, list[str], list[str]
 
 
 def by_hand(store: Store, csv: Path, order: list[int], model: Any, own: slice | None = None) -> dict[str, torch.Tensor]:
-    """Cross entropy and CUSA's alignment of all pairs of a step, written out; of the rows `own` if that is given."""
+    """Cross entropy and CUSA's alignment of all pairs of a step, written out; of the rows `own` if that is given.
+
+    Beside them the loss of `Bcls` on the same scores.
+    """
     images, texts, paths, captions = samples(csv, order)
     image_ids = [Path(path).stem.lstrip("0") for path in paths]
     table = dict(zip(store.captions["text"], store.captions["caption_id"], strict=True))
@@ -96,16 +101,23 @@ def by_hand(store: Store, csv: Path, order: list[int], model: Any, own: slice | 
         truth = (torch.from_numpy(target) / 0.1).softmax(1)[rows]
         hard.append(-logs[torch.arange(len(logs)), torch.arange(len(matrix))[rows]].mean())
         soft.append((truth * (truth.log() - logs)).sum(1).mean())
-    return {"contrastive_loss": sum(hard) / 2, "soft_loss": sum(soft) / 2}
+    bcls = Bcls(gap=0.01)(scores, labels.map(torch.from_numpy))
+    return {"contrastive_loss": sum(hard) / 2, "soft_loss": sum(soft) / 2, "bcls": bcls}
 
 
 def stepped(model: Any, losses: dict[str, torch.Tensor], accumulated: int) -> Any:
-    """A copy of the model after one step of SGD on the sum of the losses.
+    """A copy of the model after one step of SGD on the sum of the losses of `train`.
 
     open_clip accumulates the features' gradients exactly, and that of the scale once a batch.
     """
     names, parameters = zip(*model.named_parameters(), strict=True)
-    gradients = dict(zip(names, torch.autograd.grad(sum(losses.values()), parameters, allow_unused=True), strict=True))
+    gradients = dict(
+        zip(
+            names,
+            torch.autograd.grad(losses["contrastive_loss"] + losses["soft_loss"], parameters, allow_unused=True),
+            strict=True,
+        )
+    )
     gradients["logit_scale"] *= accumulated
     after = copy.deepcopy(model)
     with torch.no_grad():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,7 +62,7 @@ def test_a_threshold_is_a_number_again(store: Store) -> None:
     first, second = map(to_tensors, plain)
     assert first.threshold == pytest.approx(plain[0].threshold, rel=1e-7)
     back = operations.slice_tensors(operations.concatenate([first, second]), slice(4, 8))
-    assert back.threshold == first.threshold
+    assert back.threshold == first.threshold == dataclasses.replace(first, weights=None).threshold
     assert back.to("cpu").map(torch.clone).threshold == first.threshold
     scores = torch.rand(4, 4)
     labels = {"relevance": plain[1].relevance, "threshold": plain[1].threshold}
@@ -71,9 +74,10 @@ def test_a_threshold_is_a_number_again(store: Store) -> None:
 
 def test_pinned_and_pickled(store: Store) -> None:
     """As workers and pin_memory of a DataLoader treat them."""
-    import pickle
-
     labels = to_tensors(batch_of(store, 0))
+    doubled = dataclasses.replace(labels, relevance=2 * labels.relevance)
+    assert torch.equal(doubled["relevance"], 2 * labels["relevance"])
+    assert torch.equal(copy.deepcopy(labels).i2i, labels.i2i)
     again = pickle.loads(pickle.dumps(labels))
     assert type(again) is TensorLabels
     assert torch.equal(again.relevance, labels["relevance"])

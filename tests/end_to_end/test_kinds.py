@@ -179,8 +179,7 @@ def test_the_store_is_whole_and_a_second_build_changes_nothing(both: Path, folde
 def test_lists_over_kinds_are_added_and_dropped(folder: Path, tmp_path: Path, both: Path) -> None:
     out = build(folder / "both", tmp_path / "store")
     all_of_them = [entry.path for entry in load_manifest(out).neighbors]
-    config = pipeline.resolve(dataset="table", overrides=[f'dataset.root="{folder / "both"}"', *SETTINGS, KINDS])
-    pipeline.build(config, out, update=True)
+    pipeline.add(out, kinds=["human"])
     added = [entry for entry in load_manifest(out).neighbors if entry.kinds]
     assert [entry.path for entry in load_manifest(out).neighbors if not entry.kinds] == all_of_them
     sealed = {entry.path: entry for entry in load_manifest(both).neighbors}
@@ -189,6 +188,9 @@ def test_lists_over_kinds_are_added_and_dropped(folder: Path, tmp_path: Path, bo
         for name, spec in entry.arrays().items():
             kept = labelgen.open(both).array(sealed[entry.path].arrays()[name])
             assert np.asarray(labelgen.open(out).array(spec)).tobytes() == np.asarray(kept).tobytes()
+    pipeline.add(out, drop=[entry.path.partition("/")[2] for entry in added])
+    assert [entry.path for entry in load_manifest(out).neighbors] == all_of_them
+    assert load_manifest(out).recipe["search"]["kinds"] == []
 
 
 @pytest.mark.parametrize("settings", [["search.kinds=humn"], ["search.kinds=human", 'search.approximate="faiss()"']])
@@ -236,10 +238,11 @@ def test_processes_and_a_kill_change_no_byte(both: Path, folder: Path, tmp_path:
     store = labelgen.open(both)
     rows = np.asarray(store.embeddings("text"), np.float32)
     np.savez(tmp_path / "text.npz", **dict(zip(store.captions["caption_id"].to_list(), rows, strict=True)))
-    teacher = f"text=precomputed(path={str(tmp_path / 'text.npz')!r}, modality='text')"
-    words = ["build", "--dataset", "table", "--root", str(folder / "both"), "--teacher", teacher, "--kinds", "human"]
-    words += ["--k", "6"]
-    run([*words, "--out", str(tmp_path / "serial")])
+    teacher = f"precomputed(path={str(tmp_path / 'text.npz')!r}, modality='text')"
+    settings = [f'dataset.root="{folder / "both"}"', f"teachers.text={teacher}", "search.k=6", KINDS]
+    pipeline.build(pipeline.resolve(dataset="table", overrides=settings), tmp_path / "serial")
+    words = ["build", "--dataset", "table", "--root", str(folder / "both"), "--teacher", f"text={teacher}"]
+    words += ["--k", "6", "--kinds", "human"]
     run([*words, "--out", str(tmp_path / "store")], kill_at="search")
     run([*words, "--out", str(tmp_path / "store"), "--workers", "2"])
     serial, resumed = (load_manifest(tmp_path / name) for name in ("serial", "store"))

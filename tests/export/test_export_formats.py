@@ -67,7 +67,7 @@ def test_csr_graphs(store: Store, tmp_path: Path) -> None:
 
 
 def test_npz_archives(store: Store, tmp_path: Path) -> None:
-    export(store, "npz", tmp_path)
+    export(str(store.path), "npz", tmp_path)
     with np.load(tmp_path / "text.text.npz") as archive:
         np.testing.assert_array_equal(archive["rows"], np.asarray(store.embeddings("text")))
     with np.load(tmp_path / "t2i.text.k12.npz") as archive:

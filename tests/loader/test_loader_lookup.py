@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import pickle
-import time
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -105,7 +104,7 @@ def test_ambiguous_ones_are_named(named: Store) -> None:
     lookup = Lookup(named)
     said = message(lookup, ["1.jpg", "test/1.jpg", "val/2.jpg"], ["A dog", "A dog", "others"], ConfigError)
     assert "2 photographs could be those of several images" in said
-    assert "'1.jpg', ['train/1.jpg', 'val/1.jpg']" in said
+    assert "'1.jpg', {'a': 'train/1.jpg', 'b': 'val/1.jpg'}" in said
     said = message(lookup, ["2.jpg", "2.jpg"], ["same words", " same words"], ConfigError)
     assert "2 captions are there twice in their image" in said
     assert "'2.jpg', 'same words'" in said
@@ -125,7 +124,7 @@ def test_unknown_ones_are_counted_and_named(named: Store) -> None:
     assert "40 photographs are not in this store; 1 captions are not among those of their image" in said
     assert "'no/0.png', 'no/1.png', 'no/2.png' and 37 more; ('2.jpg', 'A dog')" in said
     assert "1 photographs could be those of several images" in said
-    assert "paths such as 'train/1.jpg'" in said
+    assert "paths such as 'train/1.jpg', with a caption of that image; '2.jpg' has 'same words', 'same words'" in said
     images, captions = Lookup(named).rows(["no.jpg", "2.jpg", "2.jpg"], ["A dog", "A dog", "others"], missing_ok=True)
     assert (images.tolist(), captions.tolist()) == ([-1, 2, 2], [-1, -1, 7])
 
@@ -207,8 +206,6 @@ def test_a_lookup_is_pickled_without_its_tables(tmp_path: Path) -> None:
     lookup.read()
     assert len(pickle.dumps(lookup)) < 2000
     paths, words = [files[row // 5] for row in range(10_000)], texts
-    started = time.perf_counter()
     images, captions = pickle.loads(pickle.dumps(lookup)).rows(paths, words)
-    assert time.perf_counter() - started < 2, "all 10,000 samples; measured .1 s"
     assert images.tolist() == [row // 5 for row in range(10_000)]
     assert (captions == np.arange(10_000)).mean() > 0.9

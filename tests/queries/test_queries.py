@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import pickle
 import sys
@@ -141,6 +142,13 @@ def test_ranks_equal_brute_force(
     }
 
 
+def test_the_method_takes_what_the_function_takes() -> None:
+    function, method = inspect.signature(query).parameters, inspect.signature(Store.query).parameters
+    assert {name: item.default for name, item in method.items() if name != "self"} == {
+        name: item.default for name, item in function.items() if name not in ("store", "progress")
+    }
+
+
 def test_rows_without_an_embedding_and_images_without_captions(tmp_path: Path) -> None:
     """Features made elsewhere, with an object that makes rows of their length; dead rows are never listed."""
     sizes = (5, 2, 0, 1, 7, 3, 4, 2)
@@ -272,6 +280,7 @@ def test_a_notebook_shows_photographs_and_escapes_texts(demo_store: Path) -> Non
     assert pickle.loads(pickle.dumps(found)).frame.equals(found.frame)
     moved = store.query("a dog", k=2, photos="nowhere")
     assert "<img" not in moved._repr_html_()
+    assert "photos=... names their folder" in moved._repr_html_()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 
 import labelgen
 from labelgen.errors import ConfigError
+from labelgen.store.diff import diff
 from labelgen.store.inspect import inspect_image, overview
 from labelgen.store.kind_store import KindStore
 from labelgen.store.manifest import load_manifest, save_manifest
@@ -66,6 +67,8 @@ def test_captions_by_kind(store: Store) -> None:
         ([None], "None is not the name of a kind"),
         ([7, "human"], "7 is not the name of a kind"),
         ("", "no caption is of kind ''"),
+        (5, "5 is not the name of a kind"),
+        (b"human", "b'human' is not the name of a kind"),
     ],
 )
 def test_unknown_kinds(store: Store, kinds: Any, words: str) -> None:
@@ -265,3 +268,16 @@ def test_tables_of_before_are_written_as_before(path: Path, tmp_path: Path) -> N
     frame = pl.read_parquet(path / "corpus" / "captions.parquet").select(list(TABLES["captions.parquet"]))
     bare = write_frame(tmp_path / "a" / "captions.parquet", frame)
     assert write_frame(tmp_path / "b" / "captions.parquet", frame.with_columns(kind=pl.lit(None, pl.String))) == bare
+
+
+def test_a_difference_of_kinds_and_groups_is_named(path: Path, tmp_path: Path) -> None:
+    other = make_store(
+        tmp_path / "other",
+        n_images=8, captions_per_image=SIZES, dims={"text": 16, "image": 8, "clip": 12}, seed=3, k=6,
+        missing_captions=[3], kinds=["blip", *KINDS[1:]],
+    )  # fmt: skip
+    found = diff(path, other).corpus
+    assert found.changed_kinds.first == ("cap-0",)
+    assert found.changed_groups.first == ("img-0", "img-2", "img-3", "img-4", "img-6", "img-7")
+    assert not found.equal_items
+    assert diff(path, path).corpus.equal_items

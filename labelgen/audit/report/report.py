@@ -22,7 +22,7 @@ from labelgen.audit.report.findings import Finding, annotated_captions, count_of
 from labelgen.audit.report.photos import LARGE, SMALL, photo_root, thumbnails
 from labelgen.audit.report.plots import plots
 from labelgen.audit.report.sections import Section
-from labelgen.patches.patch import Patch, validate
+from labelgen.patches.patch import Patch, read, validate
 from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.reader import Store
 
@@ -40,7 +40,7 @@ def write_report(
     *,
     photos: str | Path | None = None,
     shown: int = SHOWN,
-    patch: Patch | None = None,
+    patch: Patch | str | Path | None = None,
 ) -> Path:
     """Write the page.
 
@@ -50,20 +50,21 @@ def write_report(
         photos: folder of the photographs; by default that of the data set in the store's recipe. Where it is missing
             the page has no pictures.
         shown: maximum number of findings of each section.
-        patch: decisions of an earlier review. Findings that it accepts or rejects come back so, and the page saves all
-            of its decisions again, those about other findings, too.
+        patch: decisions of an earlier review, or their file. Findings that it accepts or rejects come back so, and the
+            page saves all of its decisions again, those about other findings, too.
 
     Raises:
         StoreMismatchError, UnknownIdError, DatasetError: the patch does not fit the store, as for `patches.validate`.
         DiskError: the disk is full or read-only.
     """
-    if patch is not None:
-        validate(patch, store)
+    reviewed = read(patch) if isinstance(patch, str | Path) else patch
+    if reviewed is not None:
+        validate(reviewed, store)
     made = list(sections)
     found = [finding for section in made for finding in findings_of(section, shown)]
     root = Path(photos).expanduser() if photos is not None else photo_root(store)
     target = Path(path).expanduser()
-    page = render(store, made, found, _pictures(store, root, found), patch)
+    page = render(store, made, found, _pictures(store, root, found), reviewed)
     write_atomic(target, page.encode("utf-8", "replace"))
     return target
 
@@ -118,7 +119,7 @@ def render(
         "SIZE": f"{corpus.n_images:,} images, {corpus.n_captions:,} captions",
         "FIRST": "".join(tiles[:2]),
         "REST": "".join(tiles[2:]),
-        "NUMBER": str(max(0, len(tiles) - 2)),
+        "MORE": f"{len(tiles) - 2} more kinds of findings, filter, search" if len(tiles) > 2 else "Filter, search",
         "FACTS": _rows(facts),
         "PLOTS": plots(store),
         "NOTES": _rows((section.title, _noted(section)) for section in ordered),
@@ -143,9 +144,9 @@ def _sizes(store: Store, images: Iterable[str]) -> dict[str, list[int]]:
 def _tile(section: Section, shown: int) -> str:
     """Return the link to a section, with the number of its findings."""
     total = count_of(section)
-    of = "" if shown >= total else f"the first of {total:,}: "
-    words = f'<b>{shown:,}</b> <span>{escape(section.title)}</span> <small class="done"></small>'
-    words += f'<small class="meaning">{of}{escape(section.meaning)}</small>'
+    of = "" if shown >= total else f"<small>the first of {total:,}</small> "
+    words = f'<b>{shown:,}</b> <span>{escape(section.title)}</span> {of}<small class="done"></small>'
+    words += f'<small class="meaning">{escape(section.meaning)}</small>'
     return f'<a class="tile" href="#{escape(section.name)}">{words}</a>'
 
 

@@ -114,7 +114,9 @@ def command(
         beside = ("names", "kinds", "top", "limit", "out", "html", "photos", "reviewed", "patch")
         refuse_beside(ctx, beside, "beside --check")
     elif html is None:
-        refuse_beside(ctx, ("photos",) if patch is not None else ("photos", "reviewed"), "without --html")
+        refuse_beside(ctx, ("photos",), "without --html")
+        if patch is None:
+            refuse_beside(ctx, ("reviewed",), "without --html or --patch")
     opened = open_store(store, kinds=kind_names(kinds) or None)
     if check is not None:
         _check(opened, check, clean, as_json)

@@ -76,6 +76,8 @@ def _corpus_lines(corpus: CorpusDiff) -> Iterable[str]:
         ("captions only in B", corpus.captions_only_b),
         ("captions whose text changed", corpus.changed_texts),
         ("images whose split changed", corpus.changed_splits),
+        ("captions whose kind changed", corpus.changed_kinds),
+        ("images whose group changed", corpus.changed_groups),
     ):
         if named.count:
             yield f"{show.count(named.count)} {words}: {_first(named)}"

@@ -27,7 +27,7 @@ IMAGE_ID, CAPTION_ID = "image_id", "caption_id"
 #: Arguments of a torch DataLoader that its attributes give back. `batch_sampler` stands for the four that make it.
 _ARGUMENTS = (
     *("batch_sampler", "num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn"),
-    *("multiprocessing_context", "generator", "prefetch_factor", "persistent_workers", "pin_memory_device"),
+    *("multiprocessing_context", "generator", "prefetch_factor", "persistent_workers", "in_order"),
 )
 
 

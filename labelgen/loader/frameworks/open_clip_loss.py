@@ -99,7 +99,11 @@ class OpenClipLoss(nn.Module):
             features = {"image_features": image_features, "text_features": text_features, "logit_scale": logit_scale}
             found = self.base(**features, **others, output_dict=True)
             losses = {name: self.base_weight * loss for name, loss in found.items()}
-        losses["soft_loss"] = self.weight * self._soft(image_features, text_features, logit_scale, labels, own)
+        soft = self.weight * self._soft(image_features, text_features, logit_scale, labels, own)
+        if not self.base_weight:  # DistributedDataParallel waits for a gradient of every parameter
+            outputs = (logit_scale, *(value for value in others.values() if torch.is_tensor(value)))
+            soft = soft + sum(0.0 * output.sum() for output in outputs if output.requires_grad)
+        losses["soft_loss"] = soft
         return losses if output_dict else torch.stack(list(losses.values())).sum()
 
     def _soft(self, images: Tensor, texts: Tensor, logit_scale: Tensor, labels: TensorLabels, own: slice) -> Tensor:
@@ -141,7 +145,7 @@ class OpenClipLoss(nn.Module):
         """Labels of the pairs of all ranks, and which of them are those of this rank."""
         labeler = self.batches.pairs.labeler
         own = {
-            "store": labeler.store.manifest.content_digest,
+            "store": " ".join([labeler.store.manifest.content_digest, *labeler.store.chosen]),
             "images": given.images.tolist(),
             "captions": given.captions.tolist(),
         }

@@ -138,7 +138,7 @@ def _relations(sealed: Manifest, before: BuildConfig, config: BuildConfig, chang
 
 
 def _without_dropped(sealed: Manifest, before: SearchConfig, search: SearchConfig, change: Change) -> SearchConfig:
-    """The search without kinds of lists that were dropped: those over other splits, or approximate ones."""
+    """The search without what was dropped: lists over other splits, approximate ones, those over kinds of captions."""
     remaining = [entry for entry in sealed.neighbors if entry.path not in change.paths]
     lost = [entry for entry in sealed.neighbors if entry.path in change.lists]
     kinds = [(config.cross_k, config.approximate, config.aggregation, config.kinds) for config in (search, before)]
@@ -148,6 +148,8 @@ def _without_dropped(sealed: Manifest, before: SearchConfig, search: SearchConfi
         search = replace(search, cross_k=0)
     if any(e.approximate for e in lost) and not any(e.approximate for e in remaining):
         search = replace(search, approximate="")
+    if any(e.kinds for e in lost) and not any(e.kinds for e in remaining):
+        search = replace(search, kinds=())
     return search
 
 

@@ -48,13 +48,12 @@ class GivenTeacher:
 
     @property
     def module(self) -> str:
-        kind = self.model if isinstance(self.model, type) or not hasattr(self.model, "__dict__") else type(self.model)
-        return str(getattr(self.model, "__module__", "") or getattr(kind, "__module__", ""))
+        return str(getattr(self.model, "__module__", ""))
 
     def make(self, device: str) -> Any:
         """The teacher on a torch device. Networks are copied: the caller's own stays as it is, and may be trained."""
         if device not in self._made:
-            self._made[device] = _made(self.model, self.modality, device, self._facts, **self._options)
+            self._made[device] = _teacher_of(self.model, self.modality, device, self._facts, **self._options)
         return self._made[device]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -228,7 +227,7 @@ def _name(model: Any) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def _made(
+def _teacher_of(
     model: Any,
     modality: Modality | None,
     device: str,
