@@ -85,6 +85,7 @@ KERNEL = {
     "config",
     "given",
     "progress",
+    "units",
     "version",
 }
 

@@ -16,7 +16,7 @@ from labelgen.config import BuildConfig
 from labelgen.errors import StoreMismatchError
 from labelgen.pipeline.building import build_config, checked, run
 from labelgen.pipeline.inputs import data_source, setting_texts, table_options
-from labelgen.progress import Listener, silent
+from labelgen.progress import Listener, listener_of
 from labelgen.stages.build import Build
 from labelgen.stages.ingest.corpus_source import known_already, read_appended
 from labelgen.stages.report import BuildReport, report_of
@@ -35,7 +35,7 @@ def add(
     kinds: Sequence[str] = (),
     drop: Sequence[str] = (),
     overrides: Sequence[str] = (),
-    progress: Listener = silent,
+    progress: Listener | None = None,
     discard: bool = False,
     allow_other_machine: bool = False,
 ) -> BuildReport:
@@ -63,7 +63,7 @@ def add(
         return build_config(
             configs.from_dict(data),
             Path(out),
-            progress,
+            listener_of(progress),
             fresh=False,
             discard=discard,
             update=True,
@@ -84,7 +84,7 @@ def append(
     splits: Sequence[str] = (),
     limit: int = 0,
     overrides: Sequence[str] = (),
-    progress: Listener = silent,
+    progress: Listener | None = None,
     discard: bool = False,
     allow_other_machine: bool = False,
 ) -> BuildReport:
@@ -120,7 +120,14 @@ def append(
             settings = {place: value for place, value in settings.items() if "options" not in place}
         texts = [*setting_texts(settings), *overrides]
         report = _append(
-            path, sealed, dataset, given_table, texts, progress, discard=discard, other_machine=allow_other_machine
+            path,
+            sealed,
+            dataset,
+            given_table,
+            texts,
+            listener_of(progress),
+            discard=discard,
+            other_machine=allow_other_machine,
         )
     return replace(report, notes=(*notes, *report.notes))
 

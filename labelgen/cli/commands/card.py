@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from labelgen import units
 from labelgen.cli import show
 from labelgen.cli.options import common, progress_option, teacher_pairs, with_objects
 from labelgen.cli.progress import listening
@@ -138,9 +139,9 @@ def _print(made: AgreementCard, *, several: bool) -> None:
 def _counts(row: CardRow) -> str:
     """`47,830 pairs of 1,000 images`; what the bootstrap draws stands behind `of`."""
     drawn = [(row.images, "image"), (row.sentences, "sentence")]
-    words = [f"{show.count(number)} {word}{'' if number == 1 else 's'}" for number, word in drawn if number]
+    words = [f"{units.count(number)} {word}{'' if number == 1 else 's'}" for number, word in drawn if number]
     kind = ("query", "queries") if "map_at_r" in row.figures else ("pair", "pairs")
-    return f"{show.count(row.pairs)} {kind[row.pairs != 1]} of {' and '.join(words)}"
+    return f"{units.count(row.pairs)} {kind[row.pairs != 1]} of {' and '.join(words)}"
 
 
 def _table(rows: list[CardRow], *, several: bool) -> Any:
