@@ -2,8 +2,9 @@
 
     python benchmarks/audit_quality.py --data ../shared/data --store stores/flickr8k --texts stores/flickr30k
 
-`--store` is Flickr8k with a text and an image teacher (and with `conse()`, where the cosine of an image and its caption
-is to be compared too), `--texts` is Flickr30k with a text teacher; either can be left out.
+`--store` is the store that `benchmarks/card.py` takes, built when it is not there; figures of false negatives come from
+the same pairs and resampled images as those of the card, and equal rows have equal figures. `--texts` is Flickr30k
+with a text teacher; either can be left out.
 False negatives: all judged unannotated pairs; choices were made on one half of the judged images (drawn with seed
 0), the other half is reported beside all. Noise: captions swapped at random, or with a near neighbour, on
 Flickr8k as it is, on Flickr8k with one caption an image, and on the texts of Flickr30k. Intervals are of 95 % over
@@ -20,17 +21,17 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from flickr8k import FILES, REPLICATES, TfIdf, built, unannotated
 from sklearn.cluster import MiniBatchKMeans
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 import labelgen
+from labelgen.audit.card.measures import draw_images
 from labelgen.audit.checks.false_negatives import TEXT_WEIGHTS, WEIGHTS, StoreScorer, weighted
 from labelgen.audit.checks.mismatch import MismatchModel
 from labelgen.audit.corpus_view import Held, NeighborLists, View, unit
 
-RESAMPLES = 100
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.4)
 #: Falls with these, so alone they are turned round.
 TURNED = ("hubness", "length")
@@ -46,11 +47,11 @@ def main() -> None:
     options = parser.parse_args()
     curves: dict[str, Any] = {}
     if options.store and options.part != "noise":
-        positives(labelgen.open(options.store), options.data / "flickr8k", curves)
+        positives(built(options.data / "flickr8k", options.store), options.data / "flickr8k", curves)
     if options.part != "positives":
         truth = pl.read_parquet(options.data / "noise_truth" / "known_noise.parquet")
         if options.store:
-            store = labelgen.open(options.store)
+            store = built(options.data / "flickr8k", options.store)
             view = View.of(store)
             noise("Flickr8k, photographs and five captions an image", view, curves, clusters=True)
             noise("Flickr8k, photographs and one caption an image", one_caption(view), curves)
@@ -71,7 +72,8 @@ def positives(store: labelgen.Store, data: Path, curves: dict[str, Any]) -> None
     """Tables of every piece of evidence and of the score, beside TF-IDF and chance."""
     judge = StoreScorer(store)
     tf_idf = TfIdf(store)
-    sets = {name: judged(store, judge, data, name) for name in ("expert", "crowdflower")}
+    found = {name: unannotated(data, store, name) for name in FILES}
+    sets = {name: (pairs.left, pairs.right, pairs.positive) for name, pairs in found.items()}
     scores = {}
     for name, (images, captions, _) in sets.items():
         evidence, score = judge.of(images, captions)
@@ -90,38 +92,12 @@ def positives(store: labelgen.Store, data: Path, curves: dict[str, Any]) -> None
     fitted(judge, sets, chosen)
 
 
-def judged(store: labelgen.Store, judge: StoreScorer, data: Path, name: str) -> tuple[Any, Any, Any]:
-    """Foreign judged pairs as rows, and whether people call them right."""
-    table = pl.read_parquet(data / f"{name}_judgements.parquet")
-    right = table["mean_score"] >= 3 if name == "expert" else table["yes_fraction"] >= 0.5
-    images = store.image_rows([Path(file).stem for file in table["file_name"]])
-    captions = store.caption_rows(table["caption_id"].to_list())
-    foreign = judge.view.image_of[captions] != images
-    return images[foreign], captions[foreign], right.to_numpy()[foreign]
-
-
 def half(images: Any, count: int) -> Any:
     """Which images the weights may see: half of the judged ones, bool [count]."""
     known = np.unique(images)
     chosen = np.zeros(count, bool)
     chosen[np.random.default_rng(0).permutation(known)[: len(known) // 2]] = True
     return chosen
-
-
-class TfIdf:
-    """Cosine with the best caption of the image, words and pairs of words, fitted on all captions."""
-
-    def __init__(self, store: labelgen.Store) -> None:
-        texts = store.captions["text"].to_list()
-        self._rows = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit_transform(texts)
-        self._offsets = np.asarray(store.offsets)
-
-    def scores(self, images: Any, captions: Any) -> Any:
-        best = np.zeros(len(images))
-        for number in range(int(np.diff(self._offsets).max())):
-            other = np.minimum(self._offsets[images] + number, self._offsets[images + 1] - 1)
-            best = np.maximum(best, np.asarray(self._rows[other].multiply(self._rows[captions]).sum(axis=1)).ravel())
-        return best
 
 
 def table(name: str, part: str, images: Any, right: Any, rows: dict[str, Any]) -> None:
@@ -156,13 +132,10 @@ def measures(right: Any, score: Any) -> tuple[float, float, float, float]:
 
 
 def resamples(images: Any) -> Iterator[Any]:
-    """Rows of images drawn with replacement: pairs of one image are not independent."""
-    order = np.argsort(images, kind="stable")
-    _, starts, sizes = np.unique(images[order], return_index=True, return_counts=True)
-    draw = np.random.default_rng(0)
-    for _ in range(RESAMPLES):
-        picked = draw.integers(0, len(starts), len(starts))
-        yield np.concatenate([order[starts[one] : starts[one] + sizes[one]] for one in picked])
+    """Rows of images drawn with replacement, as the card draws them: pairs of one image are not independent."""
+    _, groups = np.unique(images, return_inverse=True)
+    for counts in draw_images(int(groups.max()) + 1, REPLICATES)[1:]:
+        yield np.repeat(np.arange(len(images)), counts[groups])
 
 
 def spread(found: list[Any], number: int) -> tuple[float, float]:

@@ -82,11 +82,14 @@ def _text(value: Any) -> str:
 
 
 def _unparsable(text: str) -> SpecError:
+    todo = ""
+    if re.match(r"[A-Za-z_][\w.]*:[A-Za-z_]", text):
+        todo = "module:factory names code: it is taken from --teacher and from Python, not from files"
+    elif re.fullmatch(r"[\w./-]{1,128}", text):
+        todo = f"if it names a model: sbert(model={text!r}), timm(model={text!r}) or transformers(model={text!r})"
     return SpecError(
         "this is not a spec",
         found=shown(text),
         expected="a name with keyword literals, for example sbert(model='all-mpnet-base-v2', text='cusa')",
-        todo="module:factory names code: it is taken from --teacher and from Python, not from files"
-        if re.match(r"[A-Za-z_][\w.]*:[A-Za-z_]", text)
-        else "",
+        todo=todo,
     )

@@ -52,7 +52,11 @@ DEPENDENCIES: dict[str, set[str]] = {
     # one target is a list of pairs with its labels
     "export": {"store", "loader.fine_grained"},
     # pairs are scored one by one, with the arithmetic that blocks use
-    "audit": {"store", "corpus", "relevance", "patches", "similarity.exact", "similarity.groups"},
+    "audit": {
+        *("store", "corpus", "relevance", "patches", "similarity.exact", "similarity.groups"),
+        # objects that a store was made with encode sentences of judgements
+        "teachers.objects.sealed_objects",
+    },
     # outside
     "testing": {"store", "corpus", "teachers", "similarity", "tasks", "executors", "relevance"},
     # every public package is an attribute, loaded when it is first used
@@ -81,6 +85,7 @@ KERNEL = {
     "config",
     "given",
     "progress",
+    "units",
     "version",
 }
 
@@ -155,7 +160,7 @@ LIBRARIES: dict[str, set[str]] = {
     },
     "rich": {"cli/*"},
     "safetensors": {"stages/work/train.py"},
-    "scipy": {"audit/card/measures.py", "audit/checks/duplicates.py", "audit/report/datalab.py"},
+    "scipy": {"audit/checks/duplicates.py", "audit/report/datalab.py"},
     "sentence_transformers": {"teachers/adapters/sentences.py"},
     "timm": {
         "teachers/adapters/timm_teacher.py",

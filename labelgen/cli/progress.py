@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from labelgen.cli import show
-from labelgen.errors import visible
-from labelgen.progress import Event, Listener, silent
+from labelgen.progress import Event, Listener, PlainLines, in_words, silent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,10 +19,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 MODES = ("auto", "rich", "plain", "json", "none")
-#: Stages whose rows are bytes.
-BYTE_STAGES = frozenset({"verify"})
 #: Events that only move a bar are written at most this often; all others always.
-JSON_SECONDS, PLAIN_SECONDS = 1.0, 10.0
+JSON_SECONDS = 1.0
 #: Columns of a terminal below which bars leave out the rate and shrink.
 NARROW = 72
 
@@ -83,42 +80,6 @@ class JsonLines:
         self._stream.flush()
 
 
-class PlainLines:
-    """One line when a stage begins and ends, one a note, and the progress of a stage every ten seconds."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._began: dict[str, float] = {}
-        self._written = 0.0
-
-    def __call__(self, event: Event) -> None:
-        now = time.monotonic()
-        began = self._began.setdefault(event.stage, now)
-        if event.kind == "task" and now - self._written < PLAIN_SECONDS:
-            return
-        self._written = now
-        parts = ["note", event.text] if event.kind == "note" else [event.stage, _amounts(event, now - began)]
-        self._stream.write(visible(": ".join(parts)) + "\n")
-        self._stream.flush()
-
-
-def _amounts(event: Event, seconds: float) -> str:
-    """`500/1,000, 412/s, 1:15 min left`; `begins` where nothing is known yet."""
-    found = _words(event, seconds)
-    return ", ".join(text for text in (found["rows"], found["rate"], found["rest"]) if text) or "begins"
-
-
-def _words(event: Event, seconds: float) -> dict[str, str]:
-    """Rows, rate and time of an event as people read them; `seconds` since its stage began."""
-    number = show.size if event.stage in BYTE_STAGES else show.count
-    rows = f"{number(event.done)}/{number(event.total)}" if event.total else ""
-    if event.kind == "end":
-        rest = f"in {show.duration(seconds)}"
-    else:
-        rest = f"{show.duration(event.eta_seconds)} left" if event.eta_seconds >= 0 else ""
-    return {"rows": rows, "rate": show.rate(event.rows_per_second), "rest": rest}
-
-
 class Bars:
     """One bar a stage, in the order the stages begin; notes stand above them."""
 
@@ -156,5 +117,5 @@ class Bars:
         # A bar without a length would pulse for ever, so a stage without rows is full when it ends.
         total = max(event.total, event.done) or (1 if event.kind == "end" else None)
         done = total if event.kind == "end" else event.done
-        words = _words(event, time.monotonic() - self._began[event.stage])
+        words = in_words(event, time.monotonic() - self._began[event.stage])
         self._progress.update(self._tasks[event.stage], total=total, completed=done, **words)  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ def check_records(records: Records) -> None:
         [file for file in files if is_unsafe(file)],
         "file names are not safe",
         "paths below the folder of the photographs, with forward slashes, without '..' or a drive",
-        "make them relative; the folder itself may be a symbolic link",
+        "name the folder of absolute paths with photos='...', make others relative; the folder may be a symbolic link",
     )
 
 

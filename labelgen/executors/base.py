@@ -28,8 +28,14 @@ class Executor(Protocol):
         ...
 
 
-def worker_died(who: str = "a worker process died") -> WorkerError:
-    """The error for work that ended without an exception."""
+def worker_died(who: str = "a worker process died", *, status: int | None = None) -> WorkerError:
+    """The error for work that ended without an exception; `status` is that of the process, where it is known."""
+    if status == 1:  # what Python ends with when it cannot import the script
+        return WorkerError(
+            "a worker process could not start",
+            found="it ended with status 1; what it printed is above",
+            todo="in a script, put what it does below `if __name__ == '__main__':`, since workers import it",
+        )
     return WorkerError(
         who,
         found="it was killed (often by the system, for memory) or crashed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from labelgen import given
 from labelgen.config import RunConfig
+from labelgen.errors import ConfigError, shown
 from labelgen.executors.base import worker_died, worker_settings
 from labelgen.stages.running import worker
 from labelgen.stages.running.runner import run_task
@@ -28,6 +30,8 @@ class LocalExecutor:
 
     def __init__(self, *, run: RunConfig, engine: str) -> None:
         self._settings = worker_settings(run, engine)
+        if len(self._settings) > 1:
+            _refuse_standard_input()
         self._pool: ProcessPoolExecutor | None = None
         self._working = ExitStack()
         self._objects = given.packed() if len(self._settings) > 1 else b""
@@ -65,13 +69,28 @@ class LocalExecutor:
             return
         try:
             pending: set[Future[Receipt]] = {self._pool.submit(run_task, root, task) for task in tasks}
+            processes = list((getattr(self._pool, "_processes", None) or {}).values())
             while pending:
                 # a finite timeout keeps Ctrl-C prompt
                 done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield future.result()
         except BrokenProcessPool as error:
-            raise worker_died() from error
+            for process in processes:
+                process.join(timeout=5)
+            statuses = {process.exitcode for process in processes}
+            raise worker_died(status=1 if 1 in statuses else None) from error
+
+
+def _refuse_standard_input() -> None:
+    """Refuse a program that worker processes cannot import: `python - < script`."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if file is not None and not Path(file).exists():
+        raise ConfigError(
+            "worker processes cannot start: they import the program that started them",
+            found=f"no file {shown(file)}",
+            todo="save it as a file, with what it does below `if __name__ == '__main__':`, or run with one worker",
+        )
 
 
 def _init_worker(settings: Queue[WorkerSettings], parent: int, objects: bytes) -> None:

@@ -24,7 +24,7 @@ from labelgen.specs import Spec
 from labelgen.store.blocks import BlockReader
 from labelgen.store.items import Ids
 from labelgen.store.kinds import AllCaptions, CaptionKinds, CaptionSets, chosen_kinds
-from labelgen.store.reader import Store
+from labelgen.store.reader import Store, as_store
 from labelgen.types import PAD_SCORE, Bool, Float32, Int64, Relation
 
 Missing: TypeAlias = Literal["raise", "mask"]
@@ -74,7 +74,7 @@ class Batch:
 
 
 def soft_labels(
-    store: Store,
+    store: Store | str | Path,
     image_ids: Ids,
     caption_ids: Ids,
     *,
@@ -89,6 +89,7 @@ def soft_labels(
     """Soft labels of a batch of A images and B captions; see `SoftLabels` for what comes back.
 
     Args:
+        store: an open store, which is faster for many batches, or its folder.
         image_ids, caption_ids: ids as the store has them. Images may repeat: `same_image` says which are equal.
         scheme: how similarities become targets: a text such as `"cusa(mode='add')"`, or any object of that shape.
         missing: what happens to ids that are not in the store and to items without an embedding. `raise`, or
@@ -113,7 +114,14 @@ def soft_labels(
         StoreMismatchError, DatasetError: a patch of another store, or one that does not hold together.
     """
     made = SoftLabeler(
-        store, scheme, missing=missing, repeats=repeats, patch=patch, exact=exact, kinds=kinds, same_group=same_group
+        as_store(store),
+        scheme,
+        missing=missing,
+        repeats=repeats,
+        patch=patch,
+        exact=exact,
+        kinds=kinds,
+        same_group=same_group,
     )
     return made(image_ids, caption_ids)
 

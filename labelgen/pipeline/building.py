@@ -14,7 +14,7 @@ from labelgen import registry
 from labelgen.config import BuildConfig
 from labelgen.errors import ConfigError, StoreError, StoreMismatchError
 from labelgen.pipeline.inputs import recipe_data, recipe_of
-from labelgen.progress import Listener, silent
+from labelgen.progress import Listener, listener_of
 from labelgen.stages.build import Build
 from labelgen.stages.ingest.compare import compare_sources
 from labelgen.stages.ingest.ingest import refuse_missing_root
@@ -89,7 +89,7 @@ def build(
     device: str = "",
     executor: str = "",
     overrides: Sequence[str] = (),
-    progress: Listener = silent,
+    progress: Listener | None = None,
     fresh: bool = False,
     discard: bool = False,
     update: bool = False,
@@ -115,7 +115,7 @@ def build(
         kinds: the captions that lists are over, such as `["human"]`, by their kind; all by default.
         workers, memory, device, executor: of the run; they cannot change the result.
         overrides: other fields of a recipe, as `table.field=value` texts.
-        progress: called with every `Event`.
+        progress: called with every `Event` (`labelgen.progress`); without one plain lines go to stderr.
         fresh: remove everything that was built in `out`, sealed or not, once the data set is read and the teachers are
             loaded.
         discard: remove the unfinished work in `out`; sealed files stay.
@@ -148,7 +148,7 @@ def build(
         report = build_config(
             config,
             Path(out or f"stores/{config.dataset.name}"),
-            progress,
+            listener_of(progress),
             fresh=fresh,
             discard=discard,
             update=update,

@@ -15,14 +15,15 @@ from labelgen import given, registry
 from labelgen.config import BuildConfig
 from labelgen.errors import StoreMismatchError
 from labelgen.pipeline.building import build_config, checked, run
-from labelgen.pipeline.inputs import data_source, sealed_objects, setting_texts, table_options
-from labelgen.progress import Listener, silent
+from labelgen.pipeline.inputs import data_source, setting_texts, table_options
+from labelgen.progress import Listener, listener_of
 from labelgen.stages.build import Build
 from labelgen.stages.ingest.corpus_source import known_already, read_appended
 from labelgen.stages.report import BuildReport, report_of
 from labelgen.stages.running import cleanup, lock
 from labelgen.store.manifest import Manifest, load_manifest
 from labelgen.teachers.objects.given_teacher import resolve_teachers
+from labelgen.teachers.objects.sealed_objects import sealed_objects
 
 
 def add(
@@ -34,7 +35,7 @@ def add(
     kinds: Sequence[str] = (),
     drop: Sequence[str] = (),
     overrides: Sequence[str] = (),
-    progress: Listener = silent,
+    progress: Listener | None = None,
     discard: bool = False,
     allow_other_machine: bool = False,
 ) -> BuildReport:
@@ -62,7 +63,7 @@ def add(
         return build_config(
             configs.from_dict(data),
             Path(out),
-            progress,
+            listener_of(progress),
             fresh=False,
             discard=discard,
             update=True,
@@ -83,7 +84,7 @@ def append(
     splits: Sequence[str] = (),
     limit: int = 0,
     overrides: Sequence[str] = (),
-    progress: Listener = silent,
+    progress: Listener | None = None,
     discard: bool = False,
     allow_other_machine: bool = False,
 ) -> BuildReport:
@@ -108,7 +109,7 @@ def append(
     path, sealed = Path(out), load_manifest(Path(out))
     settings = {"dataset.root": fspath(root), "dataset.splits": splits, "dataset.limit": limit}
     settings |= {f"dataset.options.{name}": value for name, value in table_options(columns, photos).items()}
-    with given.giving(sealed_objects(sealed, teachers)), ExitStack() as stack:
+    with given.giving(sealed_objects([sealed.teacher_specs], teachers)), ExitStack() as stack:
         given_table: Mapping[str, Any] = {}
         notes: Sequence[str] = ()
         if isinstance(data, str) and data in registry.names("dataset"):
@@ -119,7 +120,14 @@ def append(
             settings = {place: value for place, value in settings.items() if "options" not in place}
         texts = [*setting_texts(settings), *overrides]
         report = _append(
-            path, sealed, dataset, given_table, texts, progress, discard=discard, other_machine=allow_other_machine
+            path,
+            sealed,
+            dataset,
+            given_table,
+            texts,
+            listener_of(progress),
+            discard=discard,
+            other_machine=allow_other_machine,
         )
     return replace(report, notes=(*notes, *report.notes))
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from labelgen import given
 from labelgen.pipeline.building import checked
-from labelgen.pipeline.inputs import recipe_of, sealed_objects
-from labelgen.progress import Listener, silent
+from labelgen.pipeline.inputs import recipe_of
+from labelgen.progress import Listener, listener_of, silent
 from labelgen.store.manifest import load_manifest
+from labelgen.teachers.objects.sealed_objects import sealed_objects
 
 if TYPE_CHECKING:
     from labelgen.stages.estimate.cost import CostPlan
@@ -36,7 +37,7 @@ def plan(
     device: str = "",
     overrides: Sequence[str] = (),
     calibrate: bool = True,
-    progress: Listener = silent,
+    progress: Listener | None = None,
 ) -> CostPlan:
     """Estimate the cost of a build by stage: rows, bytes, seconds (from a short calibration on this machine), memory.
 
@@ -60,7 +61,7 @@ def plan(
         data, "", teachers=teachers, columns=columns, photos=fspath(photos), settings=settings, overrides=overrides
     )
     with inputs as (config, _):
-        return estimate(checked(config), calibrate=calibrate, progress=progress)
+        return estimate(checked(config), calibrate=calibrate, progress=listener_of(progress))
 
 
 def verify(
@@ -89,6 +90,6 @@ def verify(
         return shallow
     from labelgen.stages.recheck.recheck import verify_deep
 
-    with given.giving(sealed_objects(load_manifest(Path(path)), teachers)):
+    with given.giving(sealed_objects([load_manifest(Path(path)).teacher_specs], teachers)):
         found = verify_deep(Path(path), sample=sample, seed=seed, data_root=data_root)
     return replace(shallow, problems=(*shallow.problems, *found.problems), notes=(*shallow.notes, *found.notes))

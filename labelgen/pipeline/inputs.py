@@ -17,10 +17,8 @@ from labelgen import given, registry, resources
 from labelgen.config import BuildConfig
 from labelgen.corpus.in_memory import rows, snapshot
 from labelgen.corpus.text.table_files import SUFFIXES
-from labelgen.errors import ConfigError, DatasetError, StoreMismatchError, shown
-from labelgen.registry import unknown
+from labelgen.errors import ConfigError, DatasetError, shown
 from labelgen.store import layout
-from labelgen.store.manifest import Manifest
 from labelgen.teachers.objects.given_teacher import is_reference, resolve_teachers, teacher_of_reference
 
 __all__ = ["data_source", "is_reference", "recipe_of", "teacher_of_reference"]
@@ -96,6 +94,7 @@ def _on_disk(path: Path, columns: Mapping[str, Any] | None, photos: str) -> dict
     if not path.exists():
         raise DatasetError(
             f"there is no data set {shown(str(path))}",
+            found=f"no file or folder {shown(str(path.absolute()))}",
             expected=f"a path, or one of {', '.join(registry.names('dataset'))}",
         )
     options = table_options(columns, photos, path if path.is_dir() else path.parent)
@@ -129,27 +128,6 @@ def table_options(
 def setting_texts(settings: Mapping[str, Any]) -> list[str]:
     """`table.field=value` texts of settings that are not empty."""
     return [f"{place}={json.dumps(_setting(value))}" for place, value in settings.items() if _is_set(value)]
-
-
-def sealed_objects(sealed: Manifest, teachers: Mapping[str, Any] | None) -> dict[str, given.Given]:
-    """The objects that a sealed store was made with, given again, by the texts of their specs.
-
-    Raises:
-        UnknownNameError: the store has no teacher of this alias.
-        StoreMismatchError: it was made with another one.
-    """
-    specs, objects = resolve_teachers(teachers or {})
-    for alias, spec in specs.items():
-        if alias not in sealed.teachers:
-            raise unknown("teacher of the store", alias, sealed.teachers)
-        if str(spec) != sealed.teachers[alias].spec:
-            raise StoreMismatchError(
-                f"the store was made with another teacher {alias!r}",
-                found=str(spec),
-                expected=sealed.teachers[alias].spec,
-                todo="give the object that it was made with: same class, settings, preprocessing and weights",
-            )
-    return objects
 
 
 @contextmanager

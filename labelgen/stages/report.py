@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from labelgen.errors import visible
 from labelgen.store.describe import list_text, recall_text
 from labelgen.store.manifest import Manifest
+from labelgen.units import count, duration, size
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,19 @@ class BuildReport:
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "path": str(self.path)}
+
+    def __str__(self) -> str:
+        """What was built, quarantined and noted, in a few lines."""
+        state = "sealed" if self.changed else "was sealed already"
+        lines = [
+            f"{self.path}: {state}, {count(self.images)} images, {count(self.captions)} captions, "
+            f"{count(self.texts)} texts, {size(self.bytes)}, {duration(self.seconds)}",
+            *(f"  teacher {alias} = {spec}" for alias, spec in self.teachers.items()),
+            f"  lists {', '.join(self.lists)}",
+            *(f"  {count(number)} quarantined: {reason}" for reason, number in self.quarantined.items()),
+            *(f"  note: {note}" for note in self.notes),
+        ]
+        return "\n".join(visible(line) for line in lines)
 
 
 def report_of(

@@ -168,6 +168,11 @@ class Manifest:
         return layout.generation_of(self.embeddings[0].array.path) if self.embeddings else 1
 
     @property
+    def teacher_specs(self) -> dict[str, str]:
+        """Alias -> the text of the teacher's spec."""
+        return {alias: teacher.spec for alias, teacher in self.teachers.items()}
+
+    @property
     def total_bytes(self) -> int:
         return sum(fact.bytes for fact in self.files.values())
 

@@ -87,7 +87,8 @@ class IdIndex:
             f"{len(absent)} of {len(texts)} {self.what}s are not in this store",
             found=some(absent),
             expected=f"ids as the adapter of the data set makes them; the store has {len(self.hashes)} {self.what}s",
-            todo="compare with store.images or store.captions, and check that the store has the same splits",
+            todo="compare with store.images or store.captions, and check that the store has the same splits; "
+            "labelgen.loader.Lookup finds the ids of paths and texts",
         )
 
 

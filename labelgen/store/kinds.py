@@ -74,6 +74,8 @@ def chosen_kinds(present: Mapping[str, int], kinds: Iterable[str] | str) -> tupl
     Raises:
         ConfigError: none, a name that is not a text, or kinds that no caption has, with those that there are.
     """
+    if isinstance(kinds, bytes) or not isinstance(kinds, Iterable):
+        kinds = (kinds,)  # refused below
     named = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     wrong = [name for name in named if not isinstance(name, str)]
     missing = [name for name in named if name not in present and name not in wrong]

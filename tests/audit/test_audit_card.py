@@ -176,9 +176,8 @@ def test_retrieval_intervals_draw_the_queries(tmp_path: Path) -> None:
     judgements = Judgements("p", "p", Relation.I2T, ("image", "caption"), "positives", frame, 1.0, "p")
     pairs = resolve(store, judgements)
     answers = answers_of(store, pairs)
-    per_query = retrieval_values(store, BlockRequest(Relation.I2T, "text"), pairs, answers)[
-        "with annotated", "map_at_r"
-    ][0]
+    (measured,) = list(retrieval_values(store, [BlockRequest(Relation.I2T, "text")], pairs.relation, answers))[-1]
+    per_query = measured["with annotated", "map_at_r"][0]
     draw = np.random.default_rng(3)
     means = [per_query[draw.integers(0, len(per_query), len(per_query))].mean() for _ in range(2000)]
     card = agreement_card(store, [judgements], replicates=2000)
@@ -276,8 +275,9 @@ def test_retrieval_equals_a_plain_ranking(store: Store, relation: Relation) -> N
     kinds = ("image", "caption") if forward else ("caption", "image")
     pairs = resolve(store, Judgements("p", "p", relation, kinds, "positives", frame, 1.0, "p"))  # type: ignore[arg-type]
     answers = answers_of(store, pairs)
-    for label in labels_of(store, relation):
-        found = retrieval_values(store, label, pairs, answers)
+    labels = labels_of(store, relation)
+    *_, measured = retrieval_values(store, labels, relation, answers)
+    for label, found in zip(labels, measured, strict=True):
         for subset in ("with annotated", "without annotated"):
             hits = []
             for query in answers.queries.tolist():

@@ -33,7 +33,7 @@ def made(n: int, levels: int, ties: int, seed: int) -> tuple[Float64, Float64, I
     return scores, ratings, draw.integers(0, max(2, n // 5), n)
 
 
-@given(st.integers(20, 120), st.integers(2, 12), st.sampled_from([3, 10, 10**6]), st.integers(0, 10**6))
+@given(st.integers(20, 120), st.sampled_from([2, 3, 12, 1000]), st.sampled_from([3, 10, 10**6]), st.integers(0, 10**6))
 @settings(max_examples=40, deadline=None)
 def test_every_replicate_equals_the_pairs_written_out(n: int, levels: int, ties: int, seed: int) -> None:
     scores, ratings, images = made(n, levels, ties, seed)
@@ -47,16 +47,6 @@ def test_every_replicate_equals_the_pairs_written_out(n: int, levels: int, ties:
         for name, value in oracle(scores[rows], ratings[rows], right[rows]).items():
             ours = found[name].value if place == 0 else found[name].replicates[place - 1]
             assert ours == pytest.approx(value, abs=1e-9), name
-
-
-def test_many_levels_go_through_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores, ratings, images = made(80, 8, 10, 1)
-    counts = draw_images(int(images.max()) + 1, 5)
-    ours = agreement_figures(scores, ratings, images, counts)["kendall"]
-    monkeypatch.setattr(measures, "_MAX_LEVELS", 1)
-    theirs = agreement_figures(scores, ratings, images, counts)["kendall"]
-    assert ours.value == pytest.approx(theirs.value)
-    assert ours.replicates == pytest.approx(theirs.replicates)
 
 
 def test_by_hand() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from labelgen import units
 from labelgen.cli import show
 
 
@@ -16,7 +17,7 @@ from labelgen.cli import show
      (4_000_000_000, "4.0 GB"), (5 * 10**15, "5000 TB")],
 )  # fmt: skip
 def test_sizes(number: int, text: str) -> None:
-    assert show.size(number) == text
+    assert units.size(number) == text
 
 
 @pytest.mark.parametrize(
@@ -25,12 +26,12 @@ def test_sizes(number: int, text: str) -> None:
      (200, "3:20 min"), (3599.6, "1:00 h"), (7500, "2:05 h")],
 )  # fmt: skip
 def test_durations(seconds: float | None, text: str) -> None:
-    assert show.duration(seconds) == text
+    assert units.duration(seconds) == text
 
 
 @pytest.mark.parametrize(("rows", "text"), [(0.0, ""), (0.84, "0.8/s"), (412.3, "412/s"), (12345.0, "12,345/s")])
 def test_rates(rows: float, text: str) -> None:
-    assert show.rate(rows) == text
+    assert units.rate(rows) == text
 
 
 def test_long_texts_are_cut_and_put_on_one_line() -> None:

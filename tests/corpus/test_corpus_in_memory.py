@@ -20,6 +20,7 @@ from labelgen.corpus.in_memory.rows import is_saved_dataset, load_saved
 from labelgen.corpus.in_memory.snapshot import take
 from labelgen.corpus.photos.photos import decode_photo, read_photo
 from labelgen.errors import DatasetError, LabelgenError, UnknownNameError
+from labelgen.fingerprint import digest
 
 ROWS: list[dict[str, Any]] = [
     {"image_id": "b", "caption": "two dogs", "split": "test", "caption_id": "x1", "kind": "human"},
@@ -31,6 +32,12 @@ ROWS: list[dict[str, Any]] = [
 def read(tmp_path: Path, data: Any, **options: Any) -> Corpus:
     snapshot = take(data, tmp_path / "data", **options)
     return arrange(Table(snapshot.table, photos=snapshot.photos).read())
+
+
+def saved_png(color: str) -> bytes:
+    stream = BytesIO()
+    Image.new("RGB", (8, 8), color).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -205,6 +212,43 @@ def test_refused_data_leaves_nothing(tmp_path: Path, data: Any, message: str) ->
     with pytest.raises(LabelgenError, match=message):
         read(tmp_path, data)
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "advice"),
+    [
+        (iter([]), "give a list"),
+        ([], ""),
+        ([{"image_id": 1.0, "caption": "x"}], "astype('Int64')"),
+        ([{"caption": "y", "image": None}], "dropna"),
+        ([{"image": "a", "caption_0": "x", "caption_1": "y"}], '{"caption": ["caption_0", "caption_1"]}'),
+        ([{"image": "a", "raw_caption": "x"}], '{"caption": "raw_caption"}'),
+        ([{"image": "a", "alt": "x"}], '{"caption": "..."}'),
+    ],
+)
+def test_advice_names_what_to_write(tmp_path: Path, data: Any, advice: str) -> None:
+    with pytest.raises(DatasetError) as refused:
+        take(data, tmp_path)
+    assert advice in refused.value.todo
+    assert bool(advice) == bool(refused.value.todo)
+
+
+def test_rows_without_a_caption_are_counted_in_a_note(tmp_path: Path) -> None:
+    rows = [{"image_id": "a", "caption": None}, {"image_id": "b", "caption": "x"}, {"image_id": "c", "caption": []}]
+    assert take(rows, tmp_path).notes == ["2 rows have no caption: they only say that there is an image"]
+
+
+def test_different_pictures_of_one_file_name_are_different_images(tmp_path: Path) -> None:
+    """Saved data sets of Hugging Face keep `train/0.png` and `val/0.png` as `0.png`."""
+    datasets = pytest.importorskip("datasets")
+    red, blue = (saved_png(color) for color in ("red", "blue"))
+    pictures = [{"bytes": data, "path": name} for data, name in ((red, "0.png"), (blue, "0.png"), (red, "1.png"))]
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    data = datasets.Dataset.from_dict({"image": pictures, "caption": ["x", "y", "z"]}, features=features)
+    corpus = read(tmp_path, data)
+    ids = corpus.images["image_id"].to_list()
+    assert ids == [f"0.png-{digest(red)}", f"0.png-{digest(blue)}", "1.png"]
+    assert "different pictures have one file name" in take(data, tmp_path / "again").notes[0]
 
 
 def test_unknown_columns_are_named(tmp_path: Path) -> None:

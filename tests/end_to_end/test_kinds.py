@@ -238,10 +238,11 @@ def test_processes_and_a_kill_change_no_byte(both: Path, folder: Path, tmp_path:
     store = labelgen.open(both)
     rows = np.asarray(store.embeddings("text"), np.float32)
     np.savez(tmp_path / "text.npz", **dict(zip(store.captions["caption_id"].to_list(), rows, strict=True)))
-    teacher = f"text=precomputed(path={str(tmp_path / 'text.npz')!r}, modality='text')"
-    words = ["build", "--dataset", "table", "--root", str(folder / "both"), "--teacher", teacher, "--kinds", "human"]
-    words += ["--k", "6"]
-    run([*words, "--out", str(tmp_path / "serial")])
+    teacher = f"precomputed(path={str(tmp_path / 'text.npz')!r}, modality='text')"
+    settings = [f'dataset.root="{folder / "both"}"', f"teachers.text={teacher}", "search.k=6", KINDS]
+    pipeline.build(pipeline.resolve(dataset="table", overrides=settings), tmp_path / "serial")
+    words = ["build", "--dataset", "table", "--root", str(folder / "both"), "--teacher", f"text={teacher}"]
+    words += ["--k", "6", "--kinds", "human"]
     run([*words, "--out", str(tmp_path / "store")], kill_at="search")
     run([*words, "--out", str(tmp_path / "store"), "--workers", "2"])
     serial, resumed = (load_manifest(tmp_path / name) for name in ("serial", "store"))

@@ -127,6 +127,44 @@ def own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(OWN))
 
 
+def test_a_script_without_a_main_guard_gets_the_line_that_it_lacks(frame: Path, tmp_path: Path) -> None:
+    script = f"""
+import labelgen, polars
+from own_objects import HashedTexts
+labelgen.build(polars.read_parquet({str(frame)!r}), "store", teachers={{"text": HashedTexts(24)}}, workers=2)
+"""
+    (tmp_path / "bare.py").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(OWN), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        [sys.executable, "bare.py"], env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 2, done.stderr  # of the call and of the pool; none of a worker
+    assert "WorkerError: a worker process could not start" in done.stderr
+    assert "`if __name__ == '__main__':`" in done.stderr.splitlines()[-1]
+
+
+def test_a_program_from_standard_input_is_refused_workers(tmp_path: Path) -> None:
+    script = "import labelgen; labelgen.build('demo', 'store', teachers={'text': 'minilm()'}, workers=2)"
+    command = [sys.executable, "-"]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stderr.count("Traceback") == 1, done.stderr
+    assert "ConfigError: worker processes cannot start" in done.stderr
+    assert "save it as a file" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("own")
+def test_new_images_with_known_captions_are_appended(frame: Path, tmp_path: Path) -> None:
+    rows, out = pl.read_parquet(frame)["image", "caption"], tmp_path / "store"
+    first, other = rows[:20], rows[20:40].with_columns(caption=rows[:20]["caption"])
+    options: dict[str, Any] = {"k": 8, "overrides": ["search.engine=numpy"]}
+    labelgen.build(first, out, teachers=teachers(), **options)
+    report = labelgen.append(out, other, teachers=teachers())
+    assert (report.appended, report.captions, report.texts) == (10, 40, 18)
+    rows_of_captions = labelgen.open(out).embeddings("text", "text").slice(0, 40)
+    assert (rows_of_captions[20:] == rows_of_captions[:20]).all()
+
+
 @pytest.mark.usefixtures("own")
 def test_append_and_verify_take_the_objects_again(frame: Path, tmp_path: Path) -> None:
     rows, out = pl.read_parquet(frame), tmp_path / "store"

@@ -67,6 +67,8 @@ def test_captions_by_kind(store: Store) -> None:
         ([None], "None is not the name of a kind"),
         ([7, "human"], "7 is not the name of a kind"),
         ("", "no caption is of kind ''"),
+        (5, "5 is not the name of a kind"),
+        (b"human", "b'human' is not the name of a kind"),
     ],
 )
 def test_unknown_kinds(store: Store, kinds: Any, words: str) -> None:

@@ -31,13 +31,12 @@ def _changes(name: str, subset: str, rows: Sequence[CardRow]) -> Iterator[str]:
     """Yield the effect of a patch on the label that agrees best without it."""
     patched = {(row.store, row.label): row for row in rows if row.kind == "patched"}
     pairs = [(row, patched[key]) for row in rows if (key := (row.store, f"{row.label} + patch")) in patched]
+    pairs = [pair for pair in pairs if all(np.isfinite(decisive(row).value) for row in pair)]
     if pairs:
         before, after = max(pairs, key=lambda pair: decisive(pair[0]).value)
         moved = decisive(after).lead_over(decisive(before))
-        yield (
-            f"{name} ({subset}): the patch moves {_called(before, rows)} by {moved.value:+.3f} "
-            f"[{moved.low:+.3f}, {moved.high:+.3f}]."
-        )
+        interval = f"[{moved.low:+.3f}, {moved.high:+.3f}]" if np.isfinite(moved.low) else "(no interval)"
+        yield f"{name} ({subset}): the patch moves {_called(before, rows)} by {moved.value:+.3f} {interval}."
 
 
 def decisive(row: CardRow) -> Figure:
@@ -65,6 +64,8 @@ def _lead(best: CardRow, rival: CardRow) -> str:
     if one.replicates.shape != two.replicates.shape or best.pairs != rival.pairs:
         return f"+{one.value - two.value:.3f} (other pairs, no interval)"
     lead = one.lead_over(two)
+    if not np.isfinite(lead.low):
+        return f"{lead.value:+.3f} (no interval)"
     clear = "" if lead.low > 0 else ", not clear of zero"
     return f"+{lead.value:.3f} [{lead.low:.3f}, {lead.high:.3f}]{clear}"
 

@@ -6,53 +6,54 @@ the same pairs, so that two rows of a card differ only in the label.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any
 
-import numpy as np
-
+from labelgen import given
 from labelgen.audit.card.advice import advice
-from labelgen.audit.card.fusion import fitted_fusions, fused_values
-from labelgen.audit.card.labels import NO_CAPTIONS, label_values, labels_of
-from labelgen.audit.card.measures import MEASURES, Figure, agreement_figures, draw_images
-from labelgen.audit.card.pairs import Half, JudgedPairs, resolve
-from labelgen.audit.card.retrieval import RETRIEVAL_MEASURES, SUBSETS, answers_of, retrieval_values
-from labelgen.audit.card.rows import AgreementCard, CardRow
-from labelgen.audit.judgements.judgements import Judgements, read_judgements
-from labelgen.errors import ConfigError
-from labelgen.patches.batch_masks import BoundPatch, PatchMasks, bind
+from labelgen.audit.card.fusion import fitted_fusions
+from labelgen.audit.card.labels import PairLabels
+from labelgen.audit.card.lines import CardLines
+from labelgen.audit.card.measures import MEASURES
+from labelgen.audit.card.pairs import Half, resolve
+from labelgen.audit.card.rows import AgreementCard, CardInterrupted, CardRow
+from labelgen.audit.judgements.in_memory import judgements_of
+from labelgen.audit.judgements.judgements import Judgements
+from labelgen.errors import ConfigError, UnknownIdError
+from labelgen.patches.batch_masks import BoundPatch, bind
 from labelgen.patches.patch import Patch, read
-from labelgen.relevance.base import BlockRequest
+from labelgen.progress import Event, Listener, silent
 from labelgen.relevance.fusion import Fusion, fusion
 from labelgen.store.reader import Store, as_store
-from labelgen.types import Aggregation, Bool, Float64, Int64, Relation
-
-Label: TypeAlias = "BlockRequest | Fusion"
-LineKind: TypeAlias = Literal["teacher", "fusion", "patched"]
-
-#: A label that is unknown for more than this share of the pairs is left out with a note.
-_MISSING = 0.5
+from labelgen.teachers.objects.sealed_objects import sealed_objects
+from labelgen.types import Aggregation, Modality
 
 
 def agreement_card(
     stores: Store | str | Path | Sequence[Store | str | Path],
-    against: Sequence[Judgements | str | Path],
+    against: Any,
     *,
     fusions: Sequence[str | Fusion] = (),
     fit: bool = False,
     half: Half | None = None,
     aggregations: Sequence[Aggregation] = ("max", "mean"),
     patch: Patch | str | Path | None = None,
+    teachers: Mapping[str, Any] | None = None,
     replicates: int = 200,
     seed: int = 0,
+    progress: Listener = silent,
 ) -> AgreementCard:
     """Compare the labels of stores with human judgements.
 
+    A file that judges none of a store's pairs is noted and skipped.
+
     Args:
         stores: one or several.
-        against: files of judgements (see `read_judgements`).
+        against: judgements, one or a list: files (see `read_judgements`), what that returns, or tables in memory
+            (polars, pandas, arrow, a mapping of columns, a list of records) with the columns of such a file.
         fusions: specs of fusions to compare, too. With several stores, one that lacks an input is noted and skipped.
         fit: fit every kind of fusion on the first half of the judged images and report all labels on the second.
         half: report on one half of the judged images only.
@@ -60,164 +61,117 @@ def agreement_card(
         patch: decisions about one of the stores. Every label of an image and a caption gets a second line with the
             patch: added pairs rank first, removed captions are in no image's set. Masked pairs and those of dropped
             items are left out of both lines.
+        teachers: alias -> the Python object that a store was made with, given again (or `module:factory`): it encodes
+            the sentences of a file that are no captions of the store.
         replicates: number of bootstrap replicates over images.
+        progress: gets the number of lines that are done.
 
     Raises:
-        StoreMismatchError: the patch belongs to none of the stores.
-        UnknownIdError: a store holds none of the pairs of a file.
+        StoreMismatchError: the patch belongs to none of the stores, or a store was made with another teacher.
+        UnknownIdError: no store holds any of the pairs of any file.
         DatasetError: a file in another format than its reader expects.
-        ConfigError: nothing to compare, or nothing to fit a fusion to.
+        ConfigError: nothing to compare, or a fusion that does not fit the only store.
+        TeacherError: sentences to encode, and the teacher is an object that is not given.
+        KeyboardInterrupt: stopped (Ctrl-C); its attribute `card` is an `AgreementCard` of the lines that are done.
     """
     opened = [as_store(store) for store in _listed(stores)]
-    files = [file if isinstance(file, Judgements) else read_judgements(file) for file in against]
+    files = judgements_of(against)
+    files = [replace(file, name=name) for file, name in zip(files, _distinct([f.name for f in files]), strict=True)]
     if not opened or not files or replicates < 1:
         raise ConfigError("a card compares stores with judgements", found=f"{len(opened)} stores, {len(files)} files")
     if fit and half == "first":
         raise ConfigError("fit=True reports on the second half", found="half='first'")
-    card = _CardBuilder(replicates, seed, tuple(aggregations), "second" if fit else half)
+    specs = [store.manifest.teacher_specs for store in opened]
+    settings = {"replicates": replicates, "seed": seed, "half": "second" if fit else half, "fit": fit}
     bound_to = {} if patch is None else _bound(patch, opened)
-    for store in opened:
-        judged = [resolve(store, file) for file in files]
-        given = [fusion(text) for text in fusions]
-        graded = [pairs for pairs in judged if pairs.judgements.form == "graded"]
-        for pairs in judged:
-            peers = [other for other in graded if _kind(other) == _kind(pairs)]
-            fitted = fitted_fusions(store, peers) if fit and peers else []
-            card.add(store, pairs, [*given, *fitted], bound_to.get(store.path), strict=len(opened) == 1)
-    settings = {"replicates": replicates, "seed": seed, "half": card.half, "fit": fit}
-    return AgreementCard(tuple(card.rows), tuple(dict.fromkeys(card.notes)), tuple(advice(card.rows)), settings)
-
-
-class _CardBuilder:
-    """Collects the lines and notes of a card."""
-
-    def __init__(self, replicates: int, seed: int, aggregations: tuple[Aggregation, ...], half: Half | None) -> None:
-        self.replicates, self.seed, self.aggregations, self.half = replicates, seed, aggregations, half
-        self.rows: list[CardRow] = []
-        self.notes: list[str] = []
-
-    def add(
-        self, store: Store, pairs: JudgedPairs, fusions: Sequence[Fusion], patch: BoundPatch | None, *, strict: bool
-    ) -> None:
-        """Add all lines of a store and a file; `strict` refuses fusions whose inputs the store lacks."""
-        where = f"{pairs.judgements.name} in {store.path.name}"
-        if pairs.unknown:
-            self.notes.append(f"{where}: {pairs.unknown:,} judged pairs are not in the store")
-        if self.half is not None:
-            pairs = pairs.half(self.half)
-        labels: list[Label] = [*labels_of(store, pairs.relation, self.aggregations)]
-        labels += [made for made in fusions if self._has_inputs(store, made, labels, strict)]
-        graded = pairs.judgements.form == "graded"
-        patched = patch is not None and graded and pairs.relation in (Relation.I2T, Relation.T2I)
-        if not len(pairs) or not labels:
-            self.notes.append(f"{where}: nothing to compare")
-        elif graded:
-            self._graded(store, pairs, labels, patch if patched else None)
-        else:
-            self._retrieval(store, pairs, labels)
-        if patch is not None and not patched:
-            self.notes.append(f"{where}: a patch changes graded pairs of an image and a caption only")
-
-    def _has_inputs(self, store: Store, made: Fusion, labels: Sequence[Label], strict: bool) -> bool:
-        lacking = [str(need) for need in made.inputs if need.alias not in store.manifest.teachers]
-        if lacking and strict:
-            raise ConfigError(
-                f"the store has no teacher for {', '.join(lacking)}",
-                found=str(made.spec),
-                expected=f"inputs like {', '.join(str(label) for label in labels if isinstance(label, BlockRequest))}",
-            )
-        if lacking:
-            self.notes.append(f"{store.path.name}: {made.spec} is skipped, no teacher for {', '.join(lacking)}")
-        return not lacking
-
-    def _graded(self, store: Store, pairs: JudgedPairs, labels: Sequence[Label], patch: BoundPatch | None) -> None:
-        found = [_Values(*_named(label), _values(store, label, pairs)) for label in labels]
-        counted = np.ones(len(pairs), bool)
-        if patch is not None:
-            decisions = decision_of(pairs, patch)
-            counted = decisions.where
-            for label, (name, _) in zip(labels, map(_named, labels), strict=True):
-                values = _values(store, label, pairs, without=patch.removed_captions)
-                top = max(1.0, float(np.nanmax(values, initial=1.0)))
-                found.append(_Values(f"{name} + patch", "patched", np.where(decisions.positive, top, values)))
-            self.notes.append(
-                f"{pairs.judgements.name}: of {len(pairs):,} judged pairs the patch adds {decisions.positive.sum():,} "
-                f"and leaves out {(~counted).sum():,}"
-            )
-        used = [one for one in found if one.known.mean() >= 1 - _MISSING]
-        for one in found:
-            if one not in used:
-                self.notes.append(f"{one.name} knows {one.known.mean():.0%} of {pairs.judgements.name}: left out")
-        if not used:
-            return
-        common = np.logical_and.reduce([counted, *(one.known for one in used)])
-        if not common.any():
-            self.notes.append(f"{pairs.judgements.name}: no judged pair counts for every label")
-        subsets = {"all": common} | ({"unannotated": common & ~pairs.annotated} if pairs.annotated.any() else {})
-        for subset, chosen in ((name, mask) for name, mask in subsets.items() if mask.any()):
-            part = pairs.take(chosen)
-            counts = draw_images(part.n_groups, self.replicates, self.seed)
-            both = part.positive is not None and bool(part.positive.any()) and not bool(part.positive.all())
-            right = part.positive if both else None
-            for one in used:
-                figures = agreement_figures(one.values[chosen], part.ratings, part.groups, counts, right=right)
-                self._line(store, part, (one.name, one.kind), subset, (len(part), part.n_groups), figures)
-
-    def _retrieval(self, store: Store, pairs: JudgedPairs, labels: Sequence[Label]) -> None:
-        answers = answers_of(store, pairs)
-        for label in labels:
-            found = retrieval_values(store, label, pairs, answers)
-            for subset in SUBSETS:
-                answered = found[subset, RETRIEVAL_MEASURES[0]][1]
-                count = int(answered.sum())
-                if count:
-                    counts = draw_images(count, self.replicates, self.seed)
-                    figures = {
-                        name: Figure.of(counts @ found[subset, name][0][answered] / count)
-                        for name in RETRIEVAL_MEASURES
-                    }
-                    self._line(store, pairs, _named(label), subset, (count, count), figures)
-
-    def _line(
-        self,
-        store: Store,
-        pairs: JudgedPairs,
-        label: tuple[str, LineKind],
-        subset: str,
-        counts: tuple[int, int],
-        figures: Mapping[str, Figure],
-    ) -> None:
-        about = pairs.judgements
-        row = CardRow(store.path.name, about.name, about.source, str(about.relation), *label, subset, *counts, figures)
-        self.rows.append(row)
+    with given.giving(sealed_objects(specs, teachers)):
+        lines = CardLines(replicates, seed, tuple(aggregations), "second" if fit else half, strict=len(opened) == 1)
+        try:
+            work = _compared(opened, files, lines.notes)
+            _fit_and_compare(work, [fusion(text) for text in fusions], fit, bound_to, lines, progress)
+        except KeyboardInterrupt as stop:
+            raise CardInterrupted(_card(lines, settings, complete=False)) from stop
+    return _card(lines, settings, complete=True)
 
 
 @dataclass(frozen=True, eq=False)
-class _Values:
-    """Values of one line: the label of every pair, NaN where it has none."""
+class _Part:
+    """A file in a store."""
 
-    name: str
-    kind: LineKind
-    values: Float64
+    store: str
+    labels: PairLabels
 
     @property
-    def known(self) -> Bool:
-        return np.isfinite(self.values)
+    def kind(self) -> tuple[str, frozenset[Modality]]:
+        """The store, and the modalities that are compared: `t2i` is `i2t`."""
+        relation = self.labels.pairs.relation
+        return self.store, frozenset({relation.query, relation.candidate})
 
 
-def decision_of(pairs: JudgedPairs, patch: BoundPatch) -> PatchMasks:
-    """Return what the patch decides for every pair, [n]; nothing for sentences that are no captions of the store."""
-    images, captions = (pairs.left, pairs.right) if pairs.relation is Relation.I2T else (pairs.right, pairs.left)
-    decisions = patch.pairs(images, np.maximum(captions, 0))
-    sentences = captions < 0
-    return PatchMasks(decisions.positive & ~sentences, decisions.where | sentences)
+def _compared(stores: Sequence[Store], files: Sequence[Judgements], notes: list[str]) -> list[_Part]:
+    """Return the files in every store that holds any of their pairs, store after store.
+
+    Raises:
+        UnknownIdError: there is none.
+    """
+    found, absent = list[_Part](), list[UnknownIdError]()
+    for name, store in zip(_distinct([store.path.name for store in stores]), stores, strict=True):
+        for file in files:
+            try:
+                found.append(_Part(name, PairLabels(store, resolve(store, file))))
+            except UnknownIdError as error:
+                absent.append(error)
+                notes.append(f"{file.name} in {name}: skipped, none of its judged pairs is in the store")
+    if not found:
+        raise absent[0]
+    return found
 
 
-def _values(store: Store, label: Label, pairs: JudgedPairs, *, without: Int64 = NO_CAPTIONS) -> Float64:
-    if isinstance(label, Fusion):
-        inputs = [label_values(store, need, pairs, without=without).astype(np.float64) for need in label.inputs]
-        return fused_values(label, inputs, pairs)
-    return label_values(store, label, pairs, without=without).astype(np.float64)
+def _fit_and_compare(
+    work: Sequence[_Part],
+    fusions: Sequence[Fusion],
+    fit: bool,
+    bound_to: Mapping[Path, BoundPatch],
+    lines: CardLines,
+    progress: Listener,
+) -> None:
+    fitted = dict[tuple[str, frozenset[Modality]], list[Fusion]]()
+    if fit:
+        progress(Event("start", "fit"))
+        for kind in dict.fromkeys(part.kind for part in work):
+            fitted[kind] = _fitted([part for part in work if part.kind == kind], lines.notes)
+        progress(Event("end", "fit"))
+    planned = [lines.plan(part.store, part.labels, [*fusions, *fitted.get(part.kind, ())]) for part in work]
+    patches = [bound_to.get(part.labels.store.path) for part in work]
+    progress(Event("start", "card", 0, total := sum(map(len, planned))))
+    done = 0
+    for part, labels, patch in zip(work, planned, patches, strict=True):
+        for more in lines.add(part.store, part.labels, labels, patch):
+            progress(Event("task", "card", done + more, total))
+        done += len(labels)
+    progress(Event("end", "card", total, total))
+
+
+def _fitted(parts: Sequence[_Part], notes: list[str]) -> list[Fusion]:
+    graded = [part.labels for part in parts if part.labels.pairs.judgements.form == "graded"]
+    names = ", ".join(part.labels.pairs.judgements.name for part in parts)
+    if not graded:
+        notes.append(f"{names} in {parts[0].store}: no fusion is fitted, there are no ratings")
+        return []
+    try:
+        return fitted_fusions(graded)
+    except ConfigError as error:
+        reason = f"{error.what} ({error.found})" if error.found else error.what
+        notes.append(f"{names} in {parts[0].store}: no fusion is fitted, {reason}")
+        return []
+
+
+def _card(lines: CardLines, settings: Mapping[str, Any], *, complete: bool) -> AgreementCard:
+    notes = list(dict.fromkeys(lines.notes))
+    if not complete:
+        notes.append(f"stopped: {lines.done} of {lines.planned or 'all'} labels are compared, the others are missing")
+    whole = [row for row in lines.rows if row.judgements not in lines.unfinished]
+    return AgreementCard(tuple(lines.rows), tuple(notes), tuple(advice(whole)), settings, complete)
 
 
 def _bound(patch: Patch | str | Path, stores: Sequence[Store]) -> dict[Path, BoundPatch]:
@@ -227,17 +181,18 @@ def _bound(patch: Patch | str | Path, stores: Sequence[Store]) -> dict[Path, Bou
     return {store.path: bind(read_one, store) for store in mine or stores[:1]}  # bind refuses another store
 
 
-def _named(label: Label) -> tuple[str, LineKind]:
-    return (str(label.spec), "fusion") if isinstance(label, Fusion) else (str(label), "teacher")
-
-
-def _kind(pairs: JudgedPairs) -> set[str]:
-    """Return the modalities that are compared: `t2i` is `i2t`."""
-    return {pairs.relation.query, pairs.relation.candidate}
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Return the names; the second of equal ones as `name (2)`."""
+    seen = Counter[str]()
+    found = list[str]()
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return found
 
 
 def _listed(stores: Store | str | Path | Sequence[Store | str | Path]) -> list[Store | str | Path]:
     return [stores] if isinstance(stores, (Store, str, Path)) else list(stores)
 
 
-__all__ = ["MEASURES", "AgreementCard", "CardRow", "agreement_card"]
+__all__ = ["MEASURES", "AgreementCard", "CardInterrupted", "CardRow", "agreement_card"]

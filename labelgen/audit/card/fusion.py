@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from labelgen.audit.card.labels import label_values, labels_of
+from labelgen.audit.card.labels import PairLabels, labels_of
 from labelgen.audit.card.pairs import JudgedPairs
 from labelgen.audit.checks.logistic import logistic
 from labelgen.errors import ConfigError
@@ -16,6 +16,8 @@ from labelgen.store.reader import Store
 from labelgen.types import Float64, Int64, Relation
 
 _RIDGE = 1e-6
+#: Share of the pairs for which a label must be known to be an input.
+_KNOWN = 0.5
 
 
 def fused_values(by: Fusion, values: Sequence[Float64], pairs: JudgedPairs) -> Float64:
@@ -61,35 +63,45 @@ def fit_logistic(of: Sequence[BlockRequest], values: Sequence[Float64], targets:
     return Logistic(_names(of), tuple(round(slope, 4) for slope in slopes), round(bias, 4))
 
 
-def fitted_fusions(store: Store, judged: Sequence[JudgedPairs]) -> list[Fusion]:
+def fitted_fusions(judged: Sequence[PairLabels]) -> list[Fusion]:
     """Return every kind of fusion with parameters from the first half of the judged images, files weighted equally.
 
     Ratings are the targets of the logistic fusion, mapped to [0, 1] by the ends of their scale; the others take the
-    mean and the deviation of their inputs. All labels of the store are inputs.
+    mean and the deviation of their inputs. All labels of the store are inputs, except those that are unknown for most
+    pairs.
+
+    Args:
+        judged: files of one store that judge pairs of the same two modalities.
 
     Raises:
-        ConfigError: the files judge pairs of different relations, or the store has fewer than two labels for them.
+        ConfigError: no unannotated pair in the first half, fewer than two labels, or equal ratings only.
     """
-    relations = {pairs.relation for pairs in judged}
-    if len(relations) != 1:
-        raise ConfigError("a fusion is fitted to pairs of one relation", found=", ".join(sorted(relations)))
-    halves = [pairs.take(pairs.first_half & ~pairs.annotated) for pairs in judged]
-    of = labels_of(store, relations.pop())
+    halves = [(file, file.pairs.first_half & ~file.pairs.annotated) for file in judged]
+    halves = [(file, half) for file, half in halves if half.any()]
+    if not halves:
+        raise ConfigError("the first half of the judged images has no unannotated pair")
+    every = {need: [file.values(need)[half] for file, half in halves] for need in labels_of(*_of(halves[0][0]))}
+    found = {need: np.concatenate(parts) for need, parts in every.items()}
+    found = {need: values for need, values in found.items() if np.isfinite(values).mean() >= _KNOWN}
+    of, values = list(found), list(found.values())
     if len(of) < 2:
         raise ConfigError("a fusion needs two labels", found=", ".join(map(str, of)) or "none")
-    values = [np.concatenate([label_values(store, need, half) for half in halves]).astype(np.float64) for need in of]
-    weights = np.concatenate([np.full(len(half), 1 / max(1, len(half))) for half in halves])
-    targets = np.concatenate([_share(half.ratings) for half in halves])
+    weights = np.concatenate([np.full(int(half.sum()), 1 / half.sum()) for _, half in halves])
+    targets = np.concatenate([_share(file.pairs.ratings[half]) for file, half in halves])
     names = _names(of)
     centre, scale = _scales(values)
-    found: list[Fusion] = [
+    made: list[Fusion] = [
         Mean(names, centre=centre, scale=scale),
         Maximum(names, centre=centre, scale=scale),
         Agreement(names, centre=centre, scale=scale),
         ReciprocalRank(names),
         fit_logistic(of, values, targets, weights),
     ]
-    return found + _text_image_cross(of)
+    return made + _text_image_cross(of)
+
+
+def _of(file: PairLabels) -> tuple[Store, Relation]:
+    return file.store, file.pairs.relation
 
 
 def _text_image_cross(of: Sequence[BlockRequest]) -> list[Fusion]:

@@ -7,7 +7,7 @@ construction; this is why a card shows unannotated pairs separately.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from labelgen.similarity.exact import aggregate_groups, pair_similarities
 from labelgen.similarity.groups import rows_of
 from labelgen.specs import Spec
 from labelgen.store.reader import Store
-from labelgen.types import PAD_SCORE, Aggregation, Float16, Float32, Int64, Modality, Relation
+from labelgen.types import PAD_SCORE, Aggregation, Float16, Float32, Float64, Int64, Modality, Relation
 
 #: Numbers of gathered embedding rows at once.
 _PIECE = 8_000_000
@@ -48,8 +48,46 @@ def labels_of(
 NO_CAPTIONS = np.empty(0, np.int64)
 
 
-def label_values(store: Store, need: BlockRequest, pairs: JudgedPairs, *, without: Int64 = NO_CAPTIONS) -> Float32:
-    """Return the label of every pair, float32 [n]; NaN where an item has no embedding or an image no other caption.
+class PairLabels:
+    """Labels of the judged pairs of a file. Each is computed once, and sentences are encoded once a teacher."""
+
+    def __init__(self, store: Store, pairs: JudgedPairs) -> None:
+        self.store, self.pairs = store, pairs
+        self._rows: dict[tuple[str, Modality], _Rows] = {}
+        self._found: dict[BlockRequest, Float64] = {}
+
+    def values(self, need: BlockRequest, *, without: Int64 = NO_CAPTIONS) -> Float64:
+        """Return `label_values` as float64, [n]."""
+        if without.size:
+            return self._values(need, without)
+        if need not in self._found:
+            self._found[need] = self._values(need, without)
+        return self._found[need]
+
+    def _values(self, need: BlockRequest, without: Int64) -> Float64:
+        pairs = self.pairs
+        if pairs.relation in (Relation.I2T, Relation.T2I):
+            images, captions = (
+                (pairs.left, pairs.right) if pairs.relation is Relation.I2T else (pairs.right, pairs.left)
+            )
+            return _image_caption(self.store, need, images, captions, without, self.rows).astype(np.float64)
+        if need.relation is not pairs.relation:
+            raise ConfigError(f"{need} is not a label of pairs of {pairs.relation}", expected=str(pairs.relation))
+        rows = self.rows(_alias(need), "text" if need.relation is Relation.T2T else "image")
+        return _pairwise(rows, pairs.left, rows, pairs.right).astype(np.float64)
+
+    def rows(self, alias: str, modality: Modality) -> _Rows:
+        """Return the rows of a teacher; of texts with those of the file's sentences."""
+        if (alias, modality) not in self._rows:
+            sentences = self.pairs.sentences if modality == "text" else ()
+            self._rows[alias, modality] = _Rows(self.store, alias, modality, sentences)
+        return self._rows[alias, modality]
+
+
+def label_values(store: Store, need: BlockRequest, pairs: JudgedPairs, *, without: Int64 = NO_CAPTIONS) -> Float64:
+    """Return the label of every pair, float64 [n]; NaN where an item has no embedding or an image no other caption.
+
+    A sentence that is no caption of the store has no photograph: NaN for `i2i`.
 
     Args:
         without: captions that are in no image's set: those that a patch removes.
@@ -58,37 +96,33 @@ def label_values(store: Store, need: BlockRequest, pairs: JudgedPairs, *, withou
         ConfigError: the relation of the label does not fit the pairs.
         UnknownNameError: no such teacher.
     """
-    if pairs.relation in (Relation.I2T, Relation.T2I):
-        images, captions = (pairs.left, pairs.right) if pairs.relation is Relation.I2T else (pairs.right, pairs.left)
-        return image_caption_values(store, need, images, captions, sentences=pairs.sentences, without=without)
-    if need.relation is not pairs.relation:
-        raise ConfigError(f"{need} is not a label of pairs of {pairs.relation}", expected=str(pairs.relation))
-    side: Modality = "text" if need.relation is Relation.T2T else "image"
-    rows = _Rows(store, _alias(need), side, pairs.sentences)
-    return _pairwise(rows, pairs.left, rows, pairs.right)
+    return PairLabels(store, pairs).values(need, without=without)
 
 
-def image_caption_values(
+def image_caption_values(store: Store, need: BlockRequest, images: Int64, captions: Int64) -> Float32:
+    """Return `label_values` of pairs of an image and a caption, float32 [n]."""
+    return _image_caption(store, need, images, captions, NO_CAPTIONS, lambda *key: _Rows(store, *key))
+
+
+def _image_caption(
     store: Store,
     need: BlockRequest,
     images: Int64,
     captions: Int64,
-    *,
-    sentences: tuple[str, ...] = (),
-    without: Int64 = NO_CAPTIONS,
+    without: Int64,
+    rows_of_teacher: Callable[[str, Modality], _Rows],
 ) -> Float32:
-    """Return `label_values` of pairs of an image and a caption (-1 - i for sentence i)."""
     alias = _alias(need)
     if need.relation is Relation.I2I:
-        if (captions < 0).any():
-            raise ConfigError("a sentence that is not a caption of the store has no photograph", found=str(need))
-        rows = _Rows(store, alias, "image")
-        return _pairwise(rows, images, rows, store.image_of(captions))
-    if need.relation is not Relation.I2T:
-        raise ConfigError(f"{need} is not a label of an image and a caption", expected="i2t or i2i")
-    texts = _Rows(store, alias, "text", sentences)
+        rows, known = rows_of_teacher(alias, "image"), captions >= 0
+        result = np.full(len(images), np.nan, np.float32)
+        result[known] = _pairwise(rows, images[known], rows, store.image_of(captions[known]))
+        return result
+    if need.relation is not Relation.I2T or need.aggregation not in ("max", "mean"):
+        raise ConfigError(f"{need} is not a label of an image and a caption", expected="i2t (max or mean), or i2i")
+    texts = rows_of_teacher(alias, "text")
     if "image" in _modalities(store)[alias]:
-        return _pairwise(_Rows(store, alias, "image"), images, texts, captions)
+        return _pairwise(rows_of_teacher(alias, "image"), images, texts, captions)
     return _sets(store, texts, images, captions, need.aggregation, without)
 
 

@@ -56,6 +56,12 @@ class JudgedPairs:
         return int(self.groups.max()) + 1 if len(self) else 0
 
     @property
+    def n_sentences(self) -> int:
+        """Number of groups that are sentences, not images."""
+        alone = self.left < 0 if self.judgements.kinds[0] == "text" else np.zeros(len(self), bool)
+        return len(np.unique(self.groups[alone]))
+
+    @property
     def positive(self) -> Bool | None:
         """Pairs that people call right, [n]; None where the file does not say."""
         threshold = self.judgements.positive_from

@@ -6,6 +6,8 @@ the k-th is right::
     mAP@R = mean over queries of  1/R sum_{k <= R} rel(k) * (right ones among the first k) / k
     R-Precision = mean of  1/R sum_{k <= R} rel(k)          R@1 = mean of  rel(1)
 
+Intervals draw images with all their queries: captions of one image are not independent.
+
 `with annotated` includes the query's annotated captions (or image) as the file does; a caption is left out of its own
 image's set. `without annotated` removes them from the answers and from the candidates, which leaves the pairs that COCO
 does not annotate.
@@ -13,8 +15,9 @@ does not annotate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -22,14 +25,16 @@ from labelgen.audit.card.labels import image_caption_values
 from labelgen.audit.card.pairs import JudgedPairs
 from labelgen.relevance.base import BlockRequest
 from labelgen.relevance.fusion import Fusion, row_ranks
-from labelgen.similarity.exact import block_similarity
+from labelgen.similarity.exact import aggregate_groups, block_similarity
 from labelgen.store.reader import Store
 from labelgen.store.splits import split_numbers
-from labelgen.types import Aggregation, Bool, Float64, Int64, Relation
+from labelgen.types import Aggregation, Bool, Float32, Float64, Int64, Relation
 
 RETRIEVAL_MEASURES = ("map_at_r", "r_precision", "r_at_1")
 SUBSETS = ("with annotated", "without annotated")
-_PIECE = 4_000_000
+_PIECE = 1_000_000
+
+Label: TypeAlias = "BlockRequest | Fusion"
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,14 @@ class Answers:
         candidates: rows of the items that are ranked, int64 [c].
         right: columns of the right answers of every query.
         annotated: columns of every query's annotated partners.
+        images: number of every query's image, from 0, int64 [q].
     """
 
     queries: Int64
     candidates: Int64
     right: tuple[Int64, ...]
     annotated: tuple[Int64, ...]
+    images: Int64
 
 
 def answers_of(store: Store, pairs: JudgedPairs) -> Answers:
@@ -62,7 +69,7 @@ def answers_of(store: Store, pairs: JudgedPairs) -> Answers:
     place[pool] = np.arange(len(pool))
     order = np.argsort(pairs.left, kind="stable")
     borders = np.searchsorted(pairs.left[order], queries)
-    right = [place[rows] for rows in np.split(pairs.right[order], borders[1:])]
+    right = [np.unique(place[rows]) for rows in np.split(pairs.right[order], borders[1:])]
     partners = (
         [store.captions_of(int(query)) for query in queries]
         if forward
@@ -74,72 +81,137 @@ def answers_of(store: Store, pairs: JudgedPairs) -> Answers:
         pool,
         tuple(right[n][right[n] >= 0] for n in answered),
         tuple(place[partners[n]] for n in answered),
+        np.unique(images[answered], return_inverse=True)[1].astype(np.int64),
     )
 
 
+#: (subset, measure) -> the measure of every query [q], and which queries have an answer in this subset [q].
+Measured: TypeAlias = Mapping[tuple[str, str], tuple[Float64, Bool]]
+
+
 def retrieval_values(
-    store: Store, label: BlockRequest | Fusion, pairs: JudgedPairs, answers: Answers
-) -> Mapping[tuple[str, str], tuple[Float64, Bool]]:
-    """Return (subset, measure) -> the measure of every query [q], and which queries have an answer in this subset."""
-    found = {(subset, name): np.zeros(len(answers.queries)) for subset in SUBSETS for name in RETRIEVAL_MEASURES}
-    counts = {subset: np.zeros(len(answers.queries), bool) for subset in SUBSETS}
-    for here, scores in _scored(store, label, pairs.relation, answers):
-        for row, query in enumerate(range(here.start, here.stop)):
-            right, annotated = answers.right[query], answers.annotated[query]
-            left = scores[row].copy()
-            left[annotated] = -np.inf
-            lines = ((scores[row], right), (left, np.setdiff1d(right, annotated)))
-            for subset, (line, wanted) in zip(SUBSETS, lines, strict=True):
-                if wanted.size:
-                    counts[subset][query] = True
-                    for name, value in zip(RETRIEVAL_MEASURES, ranked(line, wanted), strict=True):
-                        found[subset, name][query] = value
-    return {key: (values, counts[key[0]]) for key, values in found.items()}
+    store: Store,
+    labels: Sequence[Label],
+    relation: Relation,
+    answers: Answers,
+) -> Iterator[int | list[Measured]]:
+    """Yield the number of queries that are done, and at the end the measures of every label.
+
+    Similarities that several labels use are computed once.
+    """
+    count = len(answers.queries)
+    answered = {
+        "with annotated": np.ones(count, bool),
+        "without annotated": np.array(
+            [np.setdiff1d(*both).size > 0 for both in zip(answers.right, answers.annotated, strict=True)], bool
+        ),
+    }
+    values = np.zeros((len(labels), len(SUBSETS), len(RETRIEVAL_MEASURES), count))
+    for here, scored in _scored(store, labels, relation, answers):
+        for number, scores in enumerate(scored):
+            for row, query in enumerate(here):
+                found = ranked_twice(scores[row], answers.right[query], answers.annotated[query])
+                values[number, :, :, query] = found
+        yield here.stop
+    yield [
+        {
+            (subset, measure): (values[number, place, column], answered[subset])
+            for place, subset in enumerate(SUBSETS)
+            for column, measure in enumerate(RETRIEVAL_MEASURES)
+        }
+        for number in range(len(labels))
+    ]
 
 
 def ranked(scores: Float64, right: Int64) -> tuple[float, float, float]:
     """Return AP@R, R-Precision and R@1 of one query, from the scores of all candidates and the right columns."""
-    count = len(right)
+    return ranked_twice(scores, right, np.empty(0, np.int64))[0]
+
+
+def ranked_twice(scores: Float64, right: Int64, annotated: Int64) -> tuple[tuple[float, float, float], ...]:
+    """Return `ranked` with the annotated columns and, zeros where no answer is left, without them."""
+    near = _best(scores, len(right) + len(annotated))
+    kind = np.zeros(len(scores), np.int8)
+    kind[right] = 1
+    hits = kind[near[: len(right)]] == 1
+    kind[annotated] = 2
+    others = kind[near]
+    others = others[others != 2]
+    count = int((kind[right] == 1).sum())
+    return _measures(hits, len(right)), _measures(others[:count] == 1, count)
+
+
+def _best(scores: Float64, count: int) -> Int64:
+    """Return the columns of the largest scores, best first, equal scores by column."""
+    count = min(count, len(scores))
     border = np.partition(scores, len(scores) - count)[len(scores) - count]
-    near = np.flatnonzero(scores >= border)  # every candidate that could be among the first R, ties included
-    order = near[np.lexsort((near, -scores[near]))][:count]
-    hit = np.isin(order, right)
+    near = np.flatnonzero(scores >= border)  # every candidate that could be among them, ties included
+    return near[np.lexsort((near, -scores[near]))][:count]
+
+
+def _measures(hit: Bool, count: int) -> tuple[float, float, float]:
+    if not count:
+        return 0.0, 0.0, 0.0
     precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
     return float((precision * hit).sum() / count), float(hit.sum() / count), float(hit[0])
 
 
 def _scored(
-    store: Store, label: BlockRequest | Fusion, relation: Relation, answers: Answers
-) -> Iterator[tuple[range, Float64]]:
-    """Yield scores of the candidates for pieces of the queries, [piece, c]; -inf where an item has no embedding."""
+    store: Store, labels: Sequence[Label], relation: Relation, answers: Answers
+) -> Iterator[tuple[range, Iterator[Float64]]]:
+    """Yield scores of the candidates for pieces of the queries, [piece, c] a label; -inf where one is unknown."""
     step = max(1, _PIECE // max(1, len(answers.candidates)))
     for start in range(0, len(answers.queries), step):
         here = range(start, min(start + step, len(answers.queries)))
+        yield here, _labels_of_piece(store, labels, relation, answers, here)
+
+
+def _labels_of_piece(
+    store: Store, labels: Sequence[Label], relation: Relation, answers: Answers, here: range
+) -> Iterator[Float64]:
+    blocks: dict[BlockRequest, Float64] = {}
+    members: dict[str | None, _Members] = {}
+    for label in labels:
+        needs = label.inputs if isinstance(label, Fusion) else (label,)
+        for need in needs:
+            if need not in blocks:
+                blocks[need] = _need_block(store, need, relation, answers, here, members)
+        parts = [blocks[need] for need in needs]
         if isinstance(label, Fusion):
-            parts = [_need_block(store, need, relation, answers, here) for need in label.inputs]
-            fused = label.combine([row_ranks(part) for part in parts] if label.uses_ranks else parts)
-            known = np.isfinite(np.stack(parts)).all(axis=0)
-            yield here, np.where(known, np.nan_to_num(fused, nan=-np.inf), -np.inf)
+            known = np.logical_and.reduce([np.isfinite(part) for part in parts])
+            with np.errstate(invalid="ignore"):  # what is unknown is set below
+                fused = label.combine([row_ranks(part) for part in parts] if label.uses_ranks else parts)
+            yield np.where(known, np.nan_to_num(fused, nan=-np.inf), -np.inf)
         else:
-            yield here, _need_block(store, label, relation, answers, here)
+            yield parts[0]
 
 
-def _need_block(store: Store, need: BlockRequest, relation: Relation, answers: Answers, here: range) -> Float64:
+#: Similarities of the rows of images with captions, and how many rows each image has; None where it is one.
+_Members: TypeAlias = tuple[Float32, Int64 | None]
+
+
+def _need_block(
+    store: Store,
+    need: BlockRequest,
+    relation: Relation,
+    answers: Answers,
+    here: range,
+    members: dict[str | None, _Members],
+) -> Float64:
+    """Return a label of queries and candidates; maximum and mean of a teacher share their `members`, by alias."""
     queries = answers.queries[here.start : here.stop]
     forward = relation is Relation.I2T
     if need.relation is Relation.I2I:
         return _photographs(store, need, forward, queries, answers.candidates)
-    images, captions = (queries, answers.candidates) if forward else (answers.candidates, queries)
+    if need.alias not in members:
+        reader = store.block_reader(Relation.I2T, need.alias)
+        rows, sizes = reader.members(queries if forward else answers.candidates)
+        captions = reader.captions.take(answers.candidates if forward else queries)
+        members[need.alias] = block_similarity(reader.images.take(rows), captions), sizes
+    similar, sizes = members[need.alias]
     how: Aggregation = "mean" if need.aggregation == "mean" else "max"
-    block, where = store.block(
-        relation.value,
-        image_rows=images.tolist(),
-        caption_rows=captions.tolist(),
-        alias=need.alias,
-        aggregation=how,
-        missing="mask",
-    )
-    scores = np.where(where, block, -np.inf).astype(np.float64)
+    block = similar if sizes is None else aggregate_groups(similar, sizes, how)
+    scores = (block if forward else block.T).astype(np.float64, order="C")
     # annotated pairs are recomputed without the caption in its image's set
     rows = np.repeat(np.arange(len(queries)), [len(answers.annotated[query]) for query in here])
     columns = np.concatenate([answers.annotated[query] for query in here])

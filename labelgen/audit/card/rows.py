@@ -23,7 +23,9 @@ class CardRow:
         label: a `BlockRequest` or the spec of a fusion.
         kind: `teacher` or `fusion`; `patched` for either with a patch, whose label ends in ` + patch`.
         subset: `all` or `unannotated` pairs; of retrieval `with annotated` or `without annotated` partners.
-        pairs: number of pairs compared (of retrieval: queries); `images`: number of images of the bootstrap.
+        pairs: number of pairs compared (of retrieval: queries).
+        images: number of images that the bootstrap draws: those of the left items (of retrieval: of the queries).
+        sentences: number of sentences that it draws beside them: left items that are no captions of the store.
         figures: by measure.
     """
 
@@ -36,6 +38,7 @@ class CardRow:
     subset: str
     pairs: int
     images: int
+    sentences: int
     figures: Mapping[str, Figure]
 
     def to_json(self) -> dict[str, Any]:
@@ -46,12 +49,16 @@ class CardRow:
 
 @dataclass(frozen=True)
 class AgreementCard:
-    """Lines of a card, notes on what was left out, and which label agrees best."""
+    """Lines of a card, notes on what was left out, and which label agrees best.
+
+    `complete` is False where the comparison was stopped before all lines were done.
+    """
 
     rows: tuple[CardRow, ...]
     notes: tuple[str, ...] = ()
     recommendation: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    complete: bool = True
 
     @property
     def frame(self) -> pl.DataFrame:
@@ -76,4 +83,13 @@ class AgreementCard:
             "rows": [row.to_json() for row in self.rows],
             "notes": list(self.notes),
             "recommendation": list(self.recommendation),
+            "complete": self.complete,
         }
+
+
+class CardInterrupted(KeyboardInterrupt):
+    """The comparison was stopped (Ctrl-C); `card` has the lines that are done."""
+
+    def __init__(self, card: AgreementCard) -> None:
+        super().__init__()
+        self.card = card

@@ -8,7 +8,7 @@ image `COCO_val2014_000000545309.jpg`; the numbers at the end are COCO's annotat
 
 from __future__ import annotations
 
-from labelgen.audit.judgements.judgements import Judgements, Kind, Sample, graded, numbers, read_table
+from labelgen.audit.judgements.judgements import Judgements, Kind, Sample, graded, ids, numbers, read_table
 from labelgen.errors import DatasetError
 
 _TASKS: dict[tuple[str, ...], tuple[tuple[Kind, Kind], str]] = {
@@ -24,7 +24,7 @@ class Cxc:
     expects = "CxC: csv with caption1,caption2 or image1,image2 or caption,image and a score"
 
     def sniff(self, sample: Sample) -> bool:
-        return not sample.is_parquet and sample.separator == "," and sample.columns[:2] in _TASKS
+        return (sample.is_parquet or sample.separator == ",") and sample.columns[:2] in _TASKS
 
     def read(self, sample: Sample) -> Judgements:
         """Read the file; another form is a DatasetError."""
@@ -36,17 +36,19 @@ class Cxc:
             )
         kinds, word = task
         frame = read_table(sample)
-        first, second = (_ids(frame[column].to_list(), sample.path.name) for column in sample.columns[:2])
+        first, second = (
+            _numbers_at_the_end(ids(frame, column, sample.path.name), sample.path.name) for column in sample.columns[:2]
+        )
         left, right = (second, first) if word == "SITS" else (first, second)
         columns = (left, right, numbers(frame, score, sample.path.name))
         return graded(sample, f"CxC {word}", kinds, columns, 3.0, "0 (unrelated) to 5 (the same)")
 
 
-def _ids(values: list[str | None], name: str) -> list[str]:
+def _numbers_at_the_end(values: list[str], name: str) -> list[str]:
     """`COCO_val2014:sentid:190268` -> `190268`, `COCO_val2014_000000545309.jpg` -> `545309`."""
     found = []
     for value in values:
-        last = (value or "").rpartition(":")[2].partition(".")[0].rpartition("_")[2]
+        last = value.rpartition(":")[2].partition(".")[0].rpartition("_")[2]
         if not last.isdecimal():
             raise DatasetError(f"{name} has an id of an unknown form", found=repr(value), expected="one of COCO")
         found.append(str(int(last)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from labelgen.audit.judgements.judgements import Judgements, Sample, graded, numbers, read_table
+from labelgen.audit.judgements.judgements import Judgements, Sample, graded, ids, numbers, read_table
 from labelgen.corpus.text.names import file_stem
 from labelgen.errors import DatasetError
 
@@ -40,7 +40,7 @@ class Flickr8kExperts:
         else:
             columns = [numbers(frame, grade, name) for grade in grades[:3]]
             rating = [None if None in row else sum(row) / 3 for row in zip(*columns, strict=True)]
-        return _judgements(sample, frame[images].to_list(), frame[captions].to_list(), rating, 3.0, "1 to 4, experts")
+        return _judgements(sample, ids(frame, images, name), ids(frame, captions, name), rating, 3.0, "1 to 4, experts")
 
 
 class Flickr8kCrowd:
@@ -61,9 +61,9 @@ class Flickr8kCrowd:
         images, captions, fraction = frame.columns[:3]
         if sample.is_parquet:
             images, captions, fraction = "file_name", "caption_id", "yes_fraction"
-        rating = numbers(frame, fraction, sample.path.name)
-        scale = "fraction of yes, crowd"
-        return _judgements(sample, frame[images].to_list(), frame[captions].to_list(), rating, 0.5, scale)
+        name, scale = sample.path.name, "fraction of yes, crowd"
+        rating = numbers(frame, fraction, name)
+        return _judgements(sample, ids(frame, images, name), ids(frame, captions, name), rating, 0.5, scale)
 
 
 def _is_fraction(line: str) -> bool:

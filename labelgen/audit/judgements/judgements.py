@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from labelgen import foreign, registry
+from labelgen.corpus.text.names import text_id
 from labelgen.errors import DatasetError, some
 from labelgen.types import Relation
 
@@ -69,14 +70,23 @@ class Judgements:
 
 @dataclass(frozen=True)
 class Sample:
-    """The path and the beginning of a file, for the detection of its format."""
+    """The path and the beginning of a file, for the detection of its format; or a table in memory.
+
+    Attributes:
+        path: the file; of a table in memory its name.
+        head: the first bytes; none of a table in memory.
+        table: the table in memory, with typed columns like those of a parquet file.
+    """
 
     path: Path
     head: bytes
+    table: pl.DataFrame | None = None
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Columns of a parquet file, or fields of the first line of a text file."""
+        """Columns of a table or a parquet file, or fields of the first line of a text file."""
+        if self.table is not None:
+            return tuple(self.table.columns)
         if self.head[:4] == b"PAR1":
             try:
                 return tuple(foreign.parquet_schema(self.path))
@@ -100,7 +110,8 @@ class Sample:
 
     @property
     def is_parquet(self) -> bool:
-        return self.head[:4] == b"PAR1"
+        """Whether columns are typed: parquet, or a table in memory."""
+        return self.table is not None or self.head[:4] == b"PAR1"
 
 
 @runtime_checkable
@@ -138,11 +149,15 @@ def read_judgements(path: str | Path, reader: str | None = None) -> Judgements:
         UnknownNameError: no such reader.
     """
     reader, file = _named(path, reader)
-    sample = _sample(file)
+    return read_sample(_sample(file), reader)
+
+
+def read_sample(sample: Sample, reader: str | None = None) -> Judgements:
+    """Read a file or a table in memory with the reader of its format; see `read_judgements`."""
     if reader is None:
         able = [name for name in registry.names("judgement") if registry.load("judgement", name)().sniff(sample)]
         if len(able) != 1:
-            raise _unclear(file, able)
+            raise _unclear(sample, able)
         reader = able[0]
     made: JudgementReader = registry.load("judgement", reader)()
     return made.read(sample)
@@ -183,6 +198,8 @@ def read_table(sample: Sample, *, header: bool = True) -> pl.DataFrame:
     """
     import polars as pl
 
+    if sample.table is not None:
+        return sample.table
     try:
         if sample.is_parquet:
             return foreign.read_parquet(sample.path)
@@ -196,6 +213,17 @@ def read_table(sample: Sample, *, header: bool = True) -> pl.DataFrame:
         )
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
         raise DatasetError(f"{sample.path.name} cannot be read as a table", found=str(error)[:300]) from error
+
+
+def ids(frame: pl.DataFrame, column: str, name: str) -> list[str]:
+    """Return a column of ids, file names or sentences as text.
+
+    Raises:
+        DatasetError: no such column, a missing value, or one that is neither text nor a whole number.
+    """
+    if column not in frame.columns:
+        raise DatasetError(f"{name} has no column {column!r}", found=", ".join(frame.columns))
+    return [text_id(value, f"row {row} of {name}, column {column!r},") for row, value in enumerate(frame[column])]
 
 
 def numbers(frame: pl.DataFrame, column: str, name: str) -> list[float | None]:
@@ -226,11 +254,14 @@ def _sample(path: Path) -> Sample:
         ) from error
 
 
-def _unclear(path: Path, able: Sequence[str]) -> DatasetError:
+def _unclear(sample: Sample, able: Sequence[str]) -> DatasetError:
+    path = sample.path
     known = [f"{name} ({registry.load('judgement', name)().expects})" for name in registry.names("judgement")]
     return DatasetError(
         f"the format of {path.name} is unclear",
         found=f"readers that accept it: {', '.join(able)}" if able else "no reader accepts it",
         expected="; ".join(known),
-        todo=f"name a reader: {(able or registry.names('judgement'))[0]}={path}",
+        todo="rename its columns, see docs/card.md"
+        if sample.table is not None
+        else f"name a reader: {(able or registry.names('judgement'))[0]}={path}",
     )

@@ -7,7 +7,7 @@ captions of the store: its text teachers encode the others.
 
 from __future__ import annotations
 
-from labelgen.audit.judgements.judgements import Judgements, Sample, graded, numbers, read_table
+from labelgen.audit.judgements.judgements import Judgements, Sample, graded, ids, numbers, read_table
 from labelgen.errors import DatasetError
 
 _NAMED = {"sentence1", "sentence2", "score"}
@@ -31,7 +31,8 @@ class Sts:
         first, second, score = ("sentence1", "sentence2", "score")
         if headless:
             first, second, score = (frame.columns[place] for place in (_FIRST, _SECOND, _SCORE))
-        columns = (frame[first].to_list(), frame[second].to_list(), numbers(frame, score, sample.path.name))
+        name = sample.path.name
+        columns = (ids(frame, first, name), ids(frame, second, name), numbers(frame, score, name))
         return graded(sample, "sentence pairs", ("text", "text"), columns, 4.0, "0 (unrelated) to 5 (the same)")
 
 

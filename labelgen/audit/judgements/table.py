@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from labelgen.audit.judgements.judgements import Judgements, Kind, Sample, graded, numbers, read_table
+from labelgen.audit.judgements.judgements import Judgements, Kind, Sample, graded, ids, numbers, read_table
 from labelgen.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Ratings:
             )
         frame = read_table(sample)
         rating = numbers(frame, "rating", sample.path.name)
-        left, right = (frame[column].cast(str).to_list() for column in sides)
+        left, right = (ids(frame, column, sample.path.name) for column in sides)
         kinds = _KINDS[sides[0]], _KINDS[sides[1]]
         threshold = _threshold(frame, sample.path.name) if "positive" in frame.columns else None
         return graded(sample, "ratings", kinds, (left, right, rating), threshold, "higher is more similar")

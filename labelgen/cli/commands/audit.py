@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from labelgen import units
 from labelgen.cli import completions, show
 from labelgen.cli.options import common, progress_option, refuse_beside
 from labelgen.cli.options import names as kind_names
@@ -194,9 +195,9 @@ def _check(store: Store, path: str, clean: str | None, as_json: bool) -> None:
         return
     console = show.console()
     show.title(console, show.shell_path(path), "fits the store", "green")
-    console.print(show.facts([(name, show.count(count)) for name, count in counts.items()]))
+    console.print(show.facts([(name, units.count(count)) for name, count in counts.items()]))
     if clean is not None:
-        numbers = f"{show.count(done.kept)} captions kept, {show.count(done.removed)} removed"
+        numbers = f"{units.count(done.kept)} captions kept, {units.count(done.removed)} removed"
         console.print(show.plain(f"written to {show.shell_path(clean)}: {numbers}"))
 
 
@@ -214,7 +215,7 @@ def _as_json(section: Section, top: int) -> dict[str, Any]:
 
 
 def _print(console: Console, section: Section, top: int) -> None:
-    show.title(console, section.title, f"{section.meaning}  ({section.name}, {show.duration(section.seconds)})", "dim")
+    show.title(console, section.title, f"{section.meaning}  ({section.name}, {units.duration(section.seconds)})", "dim")
     if section.frame is None:
         console.print(show.plain(f"  not available: {section.note}", "yellow"), soft_wrap=True)
         return

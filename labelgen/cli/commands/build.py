@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from labelgen import units
 from labelgen.cli import completions, exits, show
 from labelgen.cli.flags import dataset_of, in_flags, refuse_other_adapters
 from labelgen.cli.options import (
@@ -194,7 +195,7 @@ def _print(report: BuildReport) -> None:
     path = show.shell_path(report.path)
     state = "sealed" if report.changed else "was sealed already, nothing to do"
     if report.changed and report.appended:
-        state = f"sealed, {show.count(report.appended)} images appended"
+        state = f"sealed, {units.count(report.appended)} images appended"
     show.title(console, path, state, "green")
     console.print(show.facts(_facts(report)))
     if report.quarantined:
@@ -210,24 +211,24 @@ def _print(report: BuildReport) -> None:
 def _facts(report: BuildReport) -> list[tuple[str, Any]]:
     from labelgen.store.describe import training_text
 
-    splits = ", ".join(f"{name} {show.count(rows)}" for name, rows in report.splits.items())
+    splits = ", ".join(f"{name} {units.count(rows)}" for name, rows in report.splits.items())
     teachers = "\n".join(f"{alias} = {spec}" for alias, spec in report.teachers.items())
     facts = [
-        ("images", f"{show.count(report.images)} ({splits})"),
-        ("captions", f"{show.count(report.captions)}, {show.count(report.texts)} different texts"),
+        ("images", f"{units.count(report.images)} ({splits})"),
+        ("captions", f"{units.count(report.captions)}, {units.count(report.texts)} different texts"),
         *([("read", show.ledger(report.ledger))] if report.ledger else []),
         ("teachers", teachers),
         ("neighbours", show.lists(report.lists, report.list_notes)),
         *([("removed", "\n".join(report.removed))] if report.removed else []),
-        ("quarantined", show.count(sum(report.quarantined.values()))),
-        ("size", show.size(report.bytes)),
+        ("quarantined", units.count(sum(report.quarantined.values()))),
+        ("size", units.size(report.bytes)),
     ]
     facts += [(f"trained {alias}", training_text(facts_of)) for alias, facts_of in report.trained.items()]
     if report.changed:
         facts += [
-            ("time", show.duration(report.seconds)),
+            ("time", units.duration(report.seconds)),
             ("stages", _stages(report.stages)),
-            ("peak memory", show.size(report.peak_bytes)),
+            ("peak memory", units.size(report.peak_bytes)),
         ]
     return [*facts, ("content digest", report.content_digest)]
 
@@ -235,12 +236,12 @@ def _facts(report: BuildReport) -> list[tuple[str, Any]]:
 def _stages(stages: Mapping[str, Mapping[str, Any]]) -> str:
     """The stages that took time, in the order they ran."""
     seconds = {name: facts.get("seconds", 0.0) for name, facts in stages.items()}
-    return ", ".join(f"{name} {show.duration(took)}" for name, took in seconds.items() if took >= 0.05)
+    return ", ".join(f"{name} {units.duration(took)}" for name, took in seconds.items() if took >= 0.05)
 
 
 def _quarantine(report: BuildReport) -> Any:
     table = show.table("quarantined", "stage", "reason", right=["quarantined"])
     for key, number in sorted(report.quarantined.items()):
         stage, _, reason = key.partition(": ")
-        table.add_row(show.count(number), show.plain(stage), show.plain(reason))
+        table.add_row(units.count(number), show.plain(stage), show.plain(reason))
     return table

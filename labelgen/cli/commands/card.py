@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from labelgen import units
 from labelgen.cli import show
-from labelgen.cli.options import common, progress_option
-from labelgen.cli.progress import listening, stage
+from labelgen.cli.options import common, progress_option, teacher_pairs, with_objects
+from labelgen.cli.progress import listening
 
 if TYPE_CHECKING:
     from labelgen.audit.card.rows import AgreementCard, CardRow
@@ -45,6 +46,13 @@ _HEADS = {
 )
 @click.option("--patch", metavar="FILE", type=click.Path(), help="Show every label without and with a patch.")
 @click.option(
+    "--teacher",
+    "teachers",
+    metavar="ALIAS=MODULE:FACTORY",
+    multiple=True,
+    help="The Python object that a teacher of a store was made of, to encode sentences. Repeatable.",
+)
+@click.option(
     "--bootstrap",
     metavar="N",
     type=click.IntRange(min=1),
@@ -57,7 +65,9 @@ _HEADS = {
 )
 @progress_option
 @common
+@click.pass_context
 def command(
+    ctx: click.Context,
     stores: tuple[str, ...],
     against: tuple[str, ...],
     fusions: tuple[str, ...],
@@ -65,6 +75,7 @@ def command(
     half: Any,
     aggregation: tuple[Any, ...],
     patch: str | None,
+    teachers: tuple[str, ...],
     bootstrap: int,
     seed: int,
     progress: str,
@@ -72,7 +83,7 @@ def command(
 ) -> None:
     """Compare the labels of stores with human judgements: rank correlation, AUC and average precision, by relation,
     teacher, aggregation and fusion, with 95 % intervals over images. A judged caption is excluded from the caption
-    set of its image.
+    set of its image. Ctrl-C prints the lines that are done.
 
     \b
     Examples:
@@ -81,29 +92,40 @@ def command(
       labelgen card stores/flickr8k --against ExpertAnnotations.txt --patch patch.json
       labelgen card stores/coco stores/coco-mpnet --against sits_val.csv --against eccv_image_to_caption.json
     """
-    from labelgen.audit.card.card import agreement_card
+    from labelgen.audit.card.card import CardInterrupted, agreement_card
 
-    with listening(progress, as_json=as_json) as listener, stage(listener, "card"):
-        made = agreement_card(
-            stores,
-            against,
-            fusions=fusions,
-            fit=fit,
-            half=half,
-            aggregations=aggregation or ("max", "mean"),
-            patch=patch,
-            replicates=bootstrap,
-            seed=seed,
-        )
-    show.emit_json(made.to_json()) if as_json else _print(made, several=len(stores) > 1)
+    given = {**teacher_pairs(teachers), **with_objects({"teachers": teachers})["objects"]}
+    try:
+        with listening(progress, as_json=as_json) as listener:
+            made = agreement_card(
+                stores,
+                against,
+                fusions=fusions,
+                fit=fit,
+                half=half,
+                aggregations=aggregation or ("max", "mean"),
+                patch=patch,
+                teachers=given,
+                replicates=bootstrap,
+                seed=seed,
+                progress=listener,
+            )
+    except CardInterrupted as stop:
+        _show(stop.card, as_json, several=len(stores) > 1)
+        ctx.meta["labelgen.resume"] = stop.card.notes[-1]
+        raise
+    _show(made, as_json, several=len(stores) > 1)
+
+
+def _show(made: AgreementCard, as_json: bool, *, several: bool) -> None:
+    show.emit_json(made.to_json()) if as_json else _print(made, several=several)
 
 
 def _print(made: AgreementCard, *, several: bool) -> None:
     console = show.console()
     for name, subset in dict.fromkeys((row.judgements, row.subset) for row in made.rows):
         rows = [row for row in made.rows if (row.judgements, row.subset) == (name, subset)]
-        counts = f"{show.count(rows[0].pairs)} pairs of {show.count(rows[0].images)} images"
-        about = f"{rows[0].source}, {rows[0].relation}, {counts}"
+        about = f"{rows[0].source}, {rows[0].relation}, {_counts(rows[0])}"
         show.title(console, f"{name}: {subset}", about, "dim")
         console.print(_table(rows, several=several))
     for spec in dict.fromkeys(row.label for row in made.rows if row.kind == "fusion"):
@@ -112,6 +134,14 @@ def _print(made: AgreementCard, *, several: bool) -> None:
         console.print(show.plain(f"note: {note}", "yellow"))
     for sentence in made.recommendation:
         console.print(show.plain(sentence, "bold"), soft_wrap=True)
+
+
+def _counts(row: CardRow) -> str:
+    """`47,830 pairs of 1,000 images`; what the bootstrap draws stands behind `of`."""
+    drawn = [(row.images, "image"), (row.sentences, "sentence")]
+    words = [f"{units.count(number)} {word}{'' if number == 1 else 's'}" for number, word in drawn if number]
+    kind = ("query", "queries") if "map_at_r" in row.figures else ("pair", "pairs")
+    return f"{units.count(row.pairs)} {kind[row.pairs != 1]} of {' and '.join(words)}"
 
 
 def _table(rows: list[CardRow], *, several: bool) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from labelgen import units
 from labelgen.cli import exits, show
 from labelgen.cli.options import common, progress_option
 from labelgen.cli.progress import listening, stage
@@ -80,7 +81,7 @@ def _corpus_lines(corpus: CorpusDiff) -> Iterable[str]:
         ("images whose group changed", corpus.changed_groups),
     ):
         if named.count:
-            yield f"{show.count(named.count)} {words}: {_first(named)}"
+            yield f"{units.count(named.count)} {words}: {_first(named)}"
     if not corpus.same_rows and corpus.equal_items:
         yield "the same items in another order of rows"
 
@@ -94,7 +95,7 @@ def _arrays(console: Console, arrays: list[ArrayDiff]) -> None:
         differ = array.differing
         change = f"{array.largest:.2g}" if differ.count else ""
         rows = show.plain("; ".join(text for text in (array.note, _first(differ)) if text))
-        table.add_row(show.plain(array.name), show.count(array.compared), show.count(differ.count), change, rows)
+        table.add_row(show.plain(array.name), units.count(array.compared), units.count(differ.count), change, rows)
     console.print(table)
 
 

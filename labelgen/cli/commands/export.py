@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from labelgen import units
 from labelgen.cli import completions, show
 from labelgen.cli.options import common, progress_option, refuse_beside
 from labelgen.cli.progress import listening, stage
@@ -102,7 +103,7 @@ def command(
     console = show.console()
     table = show.table("file", "size", right=["size"])
     for name, fact in sorted(written.files.items()):
-        table.add_row(show.plain(name), show.size(fact.bytes))
+        table.add_row(show.plain(name), units.size(fact.bytes))
     console.print(table)
     for note in written.notes:
         console.print(show.plain(note), soft_wrap=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from labelgen import units
 from labelgen.cli import completions, show
 from labelgen.cli.options import common, refuse_beside
 from labelgen.errors import ConfigError
@@ -98,28 +99,28 @@ def _overview(store: Store, items: list[Item], as_json: bool) -> None:
 def _overview_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
     from labelgen.store.describe import training_text
 
-    splits = ", ".join(f"{name} {show.count(rows)}" for name, rows in facts["splits"].items())
+    splits = ", ".join(f"{name} {units.count(rows)}" for name, rows in facts["splits"].items())
     teachers = (
         f"{alias} = {entry['spec']}  {' and '.join(entry['modalities'])}, {entry['dim']} numbers"
         for alias, entry in facts["teachers"].items()
     )
-    reasons = "\n".join(f"{show.count(row['count'])} {row['reason']} ({row['stage']})" for row in facts["quarantined"])
+    reasons = "\n".join(f"{units.count(row['count'])} {row['reason']} ({row['stage']})" for row in facts["quarantined"])
     return [
         ("data set", facts["dataset"]),
-        ("images", f"{show.count(facts['images'])} ({splits})"),
-        ("captions", f"{show.count(facts['captions'])}, {show.count(facts['texts'])} different texts"),
+        ("images", f"{units.count(facts['images'])} ({splits})"),
+        ("captions", f"{units.count(facts['captions'])}, {units.count(facts['texts'])} different texts"),
         *(
-            [("kinds", ", ".join(f"{kind} {show.count(n)}" for kind, n in facts["kinds"].items()))]
+            [("kinds", ", ".join(f"{kind} {units.count(n)}" for kind, n in facts["kinds"].items()))]
             if "kinds" in facts
             else []
         ),
-        *([("groups of images", show.count(facts["groups"]))] if "groups" in facts else []),
+        *([("groups of images", units.count(facts["groups"]))] if "groups" in facts else []),
         *([("read", show.ledger(facts["ledger"]))] if facts["ledger"] else []),
         ("teachers", "\n".join(teachers)),
         *((f"trained {alias}", training_text(facts_of)) for alias, facts_of in facts["trained"].items()),
         ("neighbours", show.lists(facts["neighbors"], facts["notes"])),
         ("quarantined", reasons or "none"),
-        ("size", show.size(facts["bytes"])),
+        ("size", units.size(facts["bytes"])),
         ("sealed", f"{facts['created']} by labelgen {facts['labelgen']}"),
         ("content digest", facts["content_digest"]),
     ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from labelgen import units
 from labelgen.cli import show
 from labelgen.cli.flags import in_flags
 from labelgen.cli.options import RecipeCommand, common, config_of, progress_option, recipe_options, with_objects
@@ -43,12 +44,14 @@ def command(calibrate: bool, as_json: bool, progress: str, **options: Any) -> No
 
 
 def _memory(peak_bytes: int) -> str:
-    return show.size(peak_bytes) if peak_bytes else "?"
+    return units.size(peak_bytes) if peak_bytes else "?"
 
 
 def _print(cost: CostPlan) -> None:
     console = show.console()
-    numbers = f"{show.count(cost.images)} images, {show.count(cost.captions)} captions, {show.count(cost.texts)} texts"
+    numbers = (
+        f"{units.count(cost.images)} images, {units.count(cost.captions)} captions, {units.count(cost.texts)} texts"
+    )
     show.title(console, numbers)
     console.print(show.facts([("read", show.ledger(account.to_json() for account in cost.ledger))]))
     console.print()
@@ -59,14 +62,14 @@ def _print(cost: CostPlan) -> None:
         table.add_row(
             show.plain(stage.stage),
             show.plain(stage.what),
-            show.count(stage.rows),
-            show.size(stage.bytes),
-            show.duration(stage.seconds),
+            units.count(stage.rows),
+            units.size(stage.bytes),
+            units.duration(stage.seconds),
             _memory(stage.peak_bytes),
         )
     table.add_section()
     table.add_row(
-        "total", "", "", show.size(cost.bytes), show.duration(cost.seconds), _memory(cost.peak_bytes), style="bold"
+        "total", "", "", units.size(cost.bytes), units.duration(cost.seconds), _memory(cost.peak_bytes), style="bold"
     )
     console.print(table)
     for note in cost.notes:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from labelgen import units
 from labelgen.cli import show
 from labelgen.cli.options import common
 
@@ -56,7 +57,7 @@ def _print(status: Status) -> None:
     console.print()
     table = show.table("stage", "tasks done", "of", "rows done", right=["tasks done", "of", "rows done"])
     for stage in stages:
-        total = show.count(status.totals[stage]) if stage in status.totals else ""
+        total = units.count(status.totals[stage]) if stage in status.totals else ""
         done, rows = status.done.get(stage, 0), status.rows.get(stage, 0)
-        table.add_row(show.plain(stage), show.count(done), total, show.count(rows))
+        table.add_row(show.plain(stage), units.count(done), total, units.count(rows))
     console.print(table)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from labelgen import units
 from labelgen.cli import exits, show
 from labelgen.cli.options import common, progress_option, refuse_beside, with_objects
 from labelgen.cli.progress import listening
@@ -89,7 +90,7 @@ def _print(report: Report) -> None:
         console.print(table)
     for note in report.notes:
         console.print(show.plain(f"note: {note}", "yellow"))
-    facts = [("files", f"{show.count(report.files)}, {show.size(report.bytes)} in {show.duration(report.seconds)}")]
+    facts = [("files", f"{units.count(report.files)}, {units.size(report.bytes)} in {units.duration(report.seconds)}")]
     console.print(show.facts([*facts, ("content digest", report.content_digest or "unknown")]))
 
 

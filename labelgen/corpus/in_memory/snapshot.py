@@ -15,7 +15,7 @@ from labelgen.corpus.in_memory.pictures import Pictures
 from labelgen.corpus.in_memory.rows import Row, rows_of
 from labelgen.corpus.text.columns import USUAL, usual_column
 from labelgen.corpus.text.names import is_utf8, text_id, text_of
-from labelgen.errors import DatasetError, some
+from labelgen.errors import DatasetError, shown, some
 from labelgen.fingerprint import digest
 from labelgen.registry import unknown
 
@@ -67,6 +67,9 @@ def take(data: Any, folder: Path, *, columns: Mapping[str, Any] | None = None, p
         table = _Table(pictures, dict(columns or {}))
         for number, row in enumerate(rows_of(data)):
             table.add(row, f"row {number}")
+        if not table.columns["image_id"]:
+            once = "it was read to its end before: make it again, or give a list" if isinstance(data, Iterator) else ""
+            raise DatasetError("the data set has no rows", todo=once)
         snapshot = _written(table, folder, photos)
     except BaseException:
         Snapshot(folder / "none", "", pictures.new).remove()
@@ -76,13 +79,20 @@ def take(data: Any, folder: Path, *, columns: Mapping[str, Any] | None = None, p
 
 @dataclass
 class _Table:
-    """Columns of the table, filled row by row."""
+    """Columns of the table, filled row by row.
+
+    Attributes:
+        named: name of an image that has no id -> path of its picture -> rows of the table.
+        without: rows that have no caption.
+    """
 
     pictures: Pictures
     requested: dict[str, Any]
     columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in MEANINGS})
     chosen: dict[str, list[str]] = field(default_factory=dict)
     seen: dict[str, None] = field(default_factory=dict)
+    named: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    without: int = 0
 
     def add(self, row: Row, where: str) -> None:
         """Add the captions of a row; raises `DatasetError` for values of wrong types."""
@@ -94,13 +104,33 @@ class _Table:
         given = entry.get("image_id", [None])[0]
         image_id = name if given is None else text_id(given, where)
         if not image_id:
-            raise DatasetError(f"{where} has neither an image id nor a picture", found=some(row))
+            raise DatasetError(
+                f"{where} has neither an image id nor a picture",
+                found=shown(dict(row)),
+                todo="give one, or leave such rows out: in pandas frame.dropna(subset=[...])",
+            )
         facts = {meaning: _text(entry.get(meaning, [None])[0], where) for meaning in ("split", "category", "group")}
         for caption, caption_id, kind in _captions(entry, where):
             written = {**facts, "image_id": image_id, "image": path or None, "caption": caption}
             written |= {"caption_id": caption_id, "kind": kind}
+            if given is None:
+                self.named.setdefault(name, {}).setdefault(path, []).append(len(self.columns["image_id"]))
+            self.without += caption is None
             for meaning, values in self.columns.items():
                 values.append(written.get(meaning))
+
+    def tell_apart(self) -> list[str]:
+        """Name different pictures of one file name by their content, too; returns a note on them, if there are any.
+
+        Hugging Face data sets on disk keep the names of files without their folders.
+        """
+        shared = [name for name, by_path in self.named.items() if len(by_path) > 1]
+        for name in shared:
+            for path, rows in self.named[name].items():
+                for row in rows:
+                    self.columns["image_id"][row] = f"{name}-{Path(path).stem}"
+        note = f"different pictures have one file name, so their content is part of their ids: {some(shared)}"
+        return [note] if shared else []
 
 
 def _chosen(present: Mapping[str, None], requested: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -127,7 +157,7 @@ def _chosen(present: Mapping[str, None], requested: Mapping[str, Any]) -> dict[s
             "the data has no column of captions",
             found=f"columns {some(present)}",
             expected=f"one of {', '.join(USUAL['caption'])}",
-            todo='name it: columns={"caption": "..."}',
+            todo=f'name it: columns={{"caption": {_like_captions(present)}}}',
         )
     if "image" not in chosen and "image_id" not in chosen:
         raise DatasetError(
@@ -137,6 +167,12 @@ def _chosen(present: Mapping[str, None], requested: Mapping[str, Any]) -> dict[s
             todo='name it: columns={"image": "..."} or columns={"image_id": "..."}',
         )
     return chosen
+
+
+def _like_captions(present: Mapping[str, None]) -> str:
+    """What could be named as the captions: all columns whose names resemble the usual one, else a blank."""
+    near = [name for name in present if any(usual in name.lower() for usual in USUAL["caption"])]
+    return json.dumps(near if len(near) > 1 else "".join(near) or "...", ensure_ascii=False)
 
 
 def _captions(entry: Mapping[str, list[Any]], where: str) -> Iterator[tuple[str | None, str | None, str | None]]:
@@ -166,8 +202,7 @@ def _text(value: Any, where: str) -> str | None:
 
 def _written(table: _Table, folder: Path, photos: str) -> Snapshot:
     columns = table.columns
-    if not columns["image_id"]:
-        raise DatasetError("the data set has no rows")
+    notes = table.tell_apart()
     base = _relative(columns["image"], table.pictures, photos)
     named = {_WRITTEN.get(name, name): values for name, values in columns.items() if any(v is not None for v in values)}
     named.setdefault("caption", columns["caption"])
@@ -181,7 +216,8 @@ def _written(table: _Table, folder: Path, photos: str) -> Snapshot:
         new.append(path)
     used = {name for names in table.chosen.values() for name in names}
     unused = [name for name in table.seen if name not in used]
-    notes = [f"columns without a meaning are not used: {some(unused)}"] if unused else []
+    notes += [f"columns without a meaning are not used: {some(unused)}"] if unused else []
+    notes += [f"{table.without:,} rows have no caption: they only say that there is an image"] if table.without else []
     return Snapshot(path, base, new, notes)
 
 

@@ -35,8 +35,9 @@ class BlockRanges:
     stop: int
 
     def spans(self) -> Iterator[tuple[int, int, int]]:
-        """(number of the group, start, stop) of every block, in order."""
-        for group, (first, last) in enumerate(zip(self.firsts, [*self.firsts[1:], self.stop], strict=True)):
+        """(number of the group, start, stop) of every block, in order; none where all items were known before."""
+        for group, first in enumerate(self.firsts):
+            last = (*self.firsts, self.stop)[group + 1]
             for start in range(first, last, self.size):
                 yield group, start, min(start + self.size, last)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import multiprocessing
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,15 +39,22 @@ def changed_fields(manifest: Manifest, config: BuildConfig) -> list[str]:
     return configs.changes(configs.from_dict(manifest.recipe).identity(), config.identity())
 
 
+#: Worker processes import the script that started them (`spawn`), and would begin its build again.
+UNGUARDED = "worker processes import your script: put what it does below `if __name__ == '__main__':`"
+
+
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
     """Hold the lock of a folder; the system releases it when this process ends, however it ends.
 
     Raises:
+        SystemExit: this is a new process that is still importing the script of its parent.
         StoreBusyError: another live build holds it.
         CorruptStoreError: something in the folder is a link, a pipe or a device; nothing was written.
         DiskError: the folder cannot be made or written.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # set while a new process imports the script
+        sys.exit(f"labelgen: {UNGUARDED}")
     handle = _held(root)
     try:
         refuse_links(root)

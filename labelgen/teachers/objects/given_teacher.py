@@ -139,9 +139,11 @@ def as_teacher(
     """
     if isinstance(model, GivenTeacher):
         return model
-    if isinstance(model, str | Spec | type):
+    if model is None or isinstance(model, str | Spec | type):
+        made = isinstance(model, type) and "give an object of the class: " + model.__name__ + "(...)"
         raise ConfigError(
-            f"{shown(model)} is not a model", todo="give an object; specs and 'module:factory' go into teachers="
+            f"{shown(model)} is not a model",
+            todo=made or "give an object, or leave the alias out; specs and 'module:factory' go into teachers=",
         )
     own = getattr(model, "identity", "")
     given_identity = identity or (own() if callable(own) else own)
@@ -170,6 +172,12 @@ def resolve_teachers(teachers: Mapping[str, Any]) -> tuple[dict[str, Spec], dict
     Raises:
         SpecError, ConfigError: not a spec; a module or factory that does not exist; an object without an identity.
     """
+    if not isinstance(teachers, Mapping):
+        raise ConfigError(
+            "teachers are not named",
+            found=shown(teachers),
+            expected='a mapping from aliases, for example {"text": "minilm()", "image": model}',
+        )
     specs, objects = dict[str, Spec](), dict[str, given.Given]()
     for alias, teacher in teachers.items():
         if isinstance(teacher, str) and not is_reference(teacher):
