@@ -108,10 +108,12 @@ def _aliases(
     ]
     if one and names[0] == names[1]:
         raise ConfigError(
-            f"agreement of teacher {names[0]!r} with itself",
+            f"the agreement of teachers needs two of them, and {names[0]!r} is one",
             found=f"lists {relation} of {', '.join(able)}",
             expected="two teachers, or two stores",
-            todo="name them: alias_a=, alias_b=",
+            todo="name them: alias_a=, alias_b="
+            if len(able) > 1
+            else "add a second teacher with these lists to the store, or compare with another store",
         )
     return names[0], names[1]
 
