@@ -74,14 +74,19 @@ def _set_threads(threads: int) -> int:
 
 
 def teacher(spec: str) -> Any:
-    """The teacher of a spec on this worker's device, loaded once a process; or the object that the caller gives."""
+    """The teacher of a spec on this worker's device; see `teacher_on`."""
+    return teacher_on(spec, _settings.device)
+
+
+def teacher_on(spec: str, device: str) -> Any:
+    """The teacher of a spec, loaded once a process and device; or the object that the caller gives."""
     found = given.find(spec)
-    return _loaded(spec) if found is None else found.make(_settings.device)
+    return _loaded(spec, device) if found is None else found.make(device)
 
 
 @lru_cache(maxsize=4)
-def _loaded(spec: str) -> Any:
-    return registry.create("teacher", Spec.parse(spec), device=_settings.device)
+def _loaded(spec: str, device: str) -> Any:
+    return registry.create("teacher", Spec.parse(spec), device=device)
 
 
 def engine() -> Any:
