@@ -162,10 +162,10 @@ class MissingExtraError(LabelgenError, ImportError):
 
 
 def missing_extra(package: str, extra: str, needed_for: str) -> MissingExtraError:
-    """The one way to say that an optional package is absent."""
+    """The one way to say that an optional package is absent; no extra holds the package where `extra` is empty."""
     return MissingExtraError(
         f"{needed_for} needs the package {package!r}, which is not installed",
-        todo=f'pip install "labelgen[{extra}]"',
+        todo=f'pip install "labelgen[{extra}]"' if extra else f"pip install {package}",
     )
 
 

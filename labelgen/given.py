@@ -59,13 +59,13 @@ def packed() -> bytes:
     Raises:
         ConfigError: one of them does not pickle, or its module cannot be imported by another process.
     """
-    objects = {spec: item for table in _tables for spec, item in table.items()}
-    for spec, item in objects.items():
+    pickles = dict[str, bytes]()
+    for spec, item in {spec: item for table in _tables for spec, item in table.items()}.items():
         interactive = item.module == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
         try:
             if interactive:
                 raise pickle.PicklingError("it is defined in a notebook or an interactive session")
-            pickle.dumps(item)
+            pickles[spec] = pickle.dumps(item)
         except Exception as error:  # objects raise anything when they are pickled
             raise ConfigError(
                 f"{spec} cannot be sent to worker processes",
@@ -74,10 +74,11 @@ def packed() -> bytes:
                 todo="define it at the top level of a module that workers can import (no lambda, no inner function), "
                 "give 'module:factory' instead of the object, or build in this process (workers=1)",
             ) from error
-    return pickle.dumps(objects) if objects else b""
+    return pickle.dumps(pickles) if pickles else b""
 
 
 def install(data: bytes) -> None:
     """Take over the objects that the parent of this worker process packed."""
-    if data:
-        _tables.append(pickle.loads(data))  # noqa: S301 - written by the parent process, never read from a file
+    if data:  # written by the parent process, never read from a file
+        pickles: dict[str, bytes] = pickle.loads(data)  # noqa: S301
+        _tables.append({spec: pickle.loads(item) for spec, item in pickles.items()})  # noqa: S301

@@ -30,7 +30,8 @@ DEPENDENCIES: dict[str, set[str]] = {
     "similarity": set(),
     # similarity is defined by the store, and its arithmetic is pure: reading a block needs it, engines need no store
     "store": {"similarity.base", "similarity.exact", "similarity.groups", "similarity.single_precision"},
-    "corpus": set(),
+    # a data set in memory is written as every other file: whole or not at all
+    "corpus": {"store.disk.atomic"},
     "teachers": set(),
     "relevance": set(),
     "losses": set(),
@@ -66,7 +67,16 @@ DEPENDENCIES: dict[str, set[str]] = {
     },
     # queries are encoded by teachers, compared as the store compares, and shown with the photographs of the audit
     "queries": {
-        *("store", "corpus", "teachers", "stages", "similarity.exact", "similarity.groups", "similarity.sort_keys"),
+        *(
+            "store",
+            "corpus",
+            "teachers",
+            "stages",
+            "tasks",
+            "similarity.exact",
+            "similarity.groups",
+            "similarity.sort_keys",
+        ),
         *("audit.report.photos",),
     },
     "cli": {"pipeline", "store", "export", "audit", "queries", "patches", "labelgen"},

@@ -31,6 +31,17 @@ def common(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")(command)
 
 
+def objects_option(purpose: str) -> Callable[[Command], Command]:
+    """`--teacher ALIAS=MODULE:FACTORY` of commands that read a store; see `with_objects`."""
+    return click.option(
+        "--teacher",
+        "teachers",
+        metavar="ALIAS=MODULE:FACTORY",
+        multiple=True,
+        help=f"The Python object that a teacher of a store was made of, {purpose}. Repeatable.",
+    )
+
+
 def progress_option(command: Command) -> Command:
     """`--progress`, which every command that may take long takes."""
     return click.option(

@@ -127,20 +127,23 @@ def build(
     Raises:
         LabelgenError: see the tree in `labelgen.errors`. Finished tasks are kept.
     """
-    settings = {
-        "dataset.root": root,
-        "dataset.splits": splits,
-        "dataset.limit": limit,
-        "search.k": k,
-        "search.relations": relations,
-        "search.kinds": kinds,
-        "run.workers": workers,
-        "run.memory": memory,
-        "run.device": device,
-        "run.executor": executor,
-    }
     inputs = recipe_of(
-        data, out, teachers=teachers, columns=columns, photos=fspath(photos), settings=settings, overrides=overrides
+        data,
+        out,
+        teachers=teachers,
+        columns=columns,
+        photos=fspath(photos),
+        overrides=overrides,
+        root=root,
+        splits=splits,
+        limit=limit,
+        k=k,
+        relations=relations,
+        kinds=kinds,
+        workers=workers,
+        memory=memory,
+        device=device,
+        executor=executor,
     )
     with inputs as (config, notes):
         if not out and not isinstance(data, str):

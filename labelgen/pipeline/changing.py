@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -107,18 +108,18 @@ def append(
         StoreMismatchError: a teacher of the store has other weights, or there is another unfinished change.
     """
     path, sealed = Path(out), load_manifest(Path(out))
-    settings = {"dataset.root": fspath(root), "dataset.splits": splits, "dataset.limit": limit}
-    settings |= {f"dataset.options.{name}": value for name, value in table_options(columns, photos).items()}
+    texts = setting_texts(root=root, splits=splits, limit=limit)
     with given.giving(sealed_objects([sealed.teacher_specs], teachers)), ExitStack() as stack:
         given_table: Mapping[str, Any] = {}
         notes: Sequence[str] = ()
+        in_table = table_options(columns, photos)
         if isinstance(data, str) and data in registry.names("dataset"):
             dataset = data
         elif data is not None:
             source = stack.enter_context(data_source(data, out, columns=columns, photos=fspath(photos)))
-            given_table, notes = source.table, source.notes
-            settings = {place: value for place, value in settings.items() if "options" not in place}
-        texts = [*setting_texts(settings), *overrides]
+            given_table, notes, in_table = source.table, source.notes, {}  # the source has its options
+        texts += [f"dataset.options.{name}={json.dumps(value)}" for name, value in in_table.items()]
+        texts += overrides
         report = _append(
             path,
             sealed,

@@ -46,19 +46,22 @@ def plan(
     """
     from labelgen.stages.estimate.cost import estimate
 
-    settings = {
-        "dataset.root": root,
-        "dataset.splits": splits,
-        "dataset.limit": limit,
-        "search.k": k,
-        "search.relations": relations,
-        "search.kinds": kinds,
-        "run.workers": workers,
-        "run.memory": memory,
-        "run.device": device,
-    }
     inputs = recipe_of(
-        data, "", teachers=teachers, columns=columns, photos=fspath(photos), settings=settings, overrides=overrides
+        data,
+        "",
+        teachers=teachers,
+        columns=columns,
+        photos=fspath(photos),
+        overrides=overrides,
+        root=root,
+        splits=splits,
+        limit=limit,
+        k=k,
+        relations=relations,
+        kinds=kinds,
+        workers=workers,
+        memory=memory,
+        device=device,
     )
     with inputs as (config, _):
         return estimate(checked(config), calibrate=calibrate, progress=listener_of(progress))

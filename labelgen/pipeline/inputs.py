@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -22,6 +22,20 @@ from labelgen.store import layout
 from labelgen.teachers.objects.given_teacher import is_reference, resolve_teachers, teacher_of_reference
 
 __all__ = ["data_source", "is_reference", "recipe_of", "teacher_of_reference"]
+
+#: Argument of `build`, `plan` and `append` -> the field of a recipe that it sets.
+FIELDS: Mapping[str, str] = {
+    "root": "dataset.root",
+    "splits": "dataset.splits",
+    "limit": "dataset.limit",
+    "k": "search.k",
+    "relations": "search.relations",
+    "kinds": "search.kinds",
+    "workers": "run.workers",
+    "memory": "run.memory",
+    "device": "run.device",
+    "executor": "run.executor",
+}
 
 
 @dataclass(frozen=True)
@@ -72,8 +86,9 @@ def data_source(
             yield DataSource(_on_disk(path, columns, photos))
             return
         data = rows.load_saved(path)
-    with tempfile.TemporaryDirectory(prefix="labelgen-") as scratch:
-        folder = Path(f"{out}.data") if out else Path(scratch)
+    place = nullcontext(f"{out}.data") if out else tempfile.TemporaryDirectory(prefix="labelgen-")
+    with place as name:
+        folder = Path(name)
         taken = snapshot.take(data, folder, columns=columns, photos=photos)
         table: dict[str, Any] = {"name": "table", "root": str(taken.table.absolute())}
         notes = [*taken.notes]
@@ -125,9 +140,9 @@ def table_options(
     return {**options, **({"photos": fspath(photos)} if photos else {})}
 
 
-def setting_texts(settings: Mapping[str, Any]) -> list[str]:
-    """`table.field=value` texts of settings that are not empty."""
-    return [f"{place}={json.dumps(_setting(value))}" for place, value in settings.items() if _is_set(value)]
+def setting_texts(**settings: Any) -> list[str]:
+    """`table.field=value` texts of the arguments (`FIELDS`) that are not empty."""
+    return [f"{FIELDS[name]}={json.dumps(_setting(value))}" for name, value in settings.items() if _is_set(value)]
 
 
 @contextmanager
@@ -138,16 +153,16 @@ def recipe_of(
     teachers: Mapping[str, Any] | None = None,
     columns: Mapping[str, Any] | None = None,
     photos: str = "",
-    settings: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
+    **settings: Any,
 ) -> Iterator[tuple[BuildConfig, Sequence[str]]]:
     """The recipe of what a caller gives, and notes on it; its objects are known to teachers in the block.
 
     Args:
         data: a `BuildConfig`, the name of a data set, or see `data_source`.
         teachers: all teachers of the recipe; of a `BuildConfig` those that replace or complete its own.
-        settings: `table.field` -> value; None and empty ones leave the recipe as it is.
         overrides: `table.field=value` texts, as those of `--set`.
+        settings: the arguments in `FIELDS`; None and empty ones leave the recipe as it is.
 
     Raises:
         LabelgenError: see `resolve_teachers`, `data_source` and `labelgen.config.from_dict`.
@@ -161,9 +176,9 @@ def recipe_of(
         elif text_only and not found.get("teachers"):
             found["teachers"] = {"text": configs.DEFAULT_TEACHERS["text"]}
             said.append("the data has no photographs: there is no image teacher")
-        for place, value in (settings or {}).items():
+        for argument, value in settings.items():
             if _is_set(value):
-                table, _, name = place.partition(".")
+                table, _, name = FIELDS[argument].partition(".")
                 found[table] = {**found.get(table, {}), name: _setting(value)}
         yield configs.from_dict(configs.override(found, overrides)), said
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from labelgen import given, registry
+from labelgen import given
 from labelgen.errors import TeacherError, shortened
 from labelgen.fingerprint import canonical
 from labelgen.queries.photo_queries import PhotoQuery
-from labelgen.specs import Spec
 from labelgen.stages.model.facts import TeacherFacts
+from labelgen.stages.running import worker
 from labelgen.stages.running.lock import refuse_changed_teachers
 from labelgen.stages.work.train import refined_again
 from labelgen.store.manifest import TeacherEntry
@@ -77,7 +76,7 @@ class QueryEncoder:
         if entry.kind == "keyed" and alias not in self._specs:
             raise self._precomputed(alias, entry)
         with given.giving(self._objects):
-            teacher = self._made(spec)
+            teacher = worker.teacher_on(spec, self._device)
         if not isinstance(teacher, TextTeacher if modality == "text" else ImageTeacher):
             raise TeacherError(
                 f"teacher {alias!r} cannot encode {modality}s", found=spec, todo="give one that does, or ask another"
@@ -87,10 +86,6 @@ class QueryEncoder:
         refuse_changed_teachers(self.store.path, {alias: entry}, {alias: facts})
         return teacher
 
-    def _made(self, spec: str) -> Any:
-        found = given.find(spec)
-        return _loaded(spec, self._device) if found is None else found.make(self._device)
-
     def _precomputed(self, alias: str, entry: TeacherEntry) -> TeacherError:
         return TeacherError(
             f"the rows of teacher {alias!r} are precomputed: it cannot encode a query",
@@ -98,8 +93,3 @@ class QueryEncoder:
             expected="the network that made the features",
             todo=f"give it: store.query(..., teachers={{{alias!r}: model}}), or --teacher {alias}=module:factory",
         )
-
-
-@lru_cache(maxsize=4)
-def _loaded(spec: str, device: str) -> Any:
-    return registry.create("teacher", Spec.parse(spec), device=device)

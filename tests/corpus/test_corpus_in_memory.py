@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -19,7 +20,7 @@ from labelgen.corpus.frames import Corpus
 from labelgen.corpus.in_memory.rows import is_saved_dataset, load_saved
 from labelgen.corpus.in_memory.snapshot import take
 from labelgen.corpus.photos.photos import decode_photo, read_photo
-from labelgen.errors import DatasetError, LabelgenError, UnknownNameError
+from labelgen.errors import DatasetError, DiskError, LabelgenError, UnknownNameError
 from labelgen.fingerprint import digest
 
 ROWS: list[dict[str, Any]] = [
@@ -278,3 +279,19 @@ def test_equal_data_is_written_once_and_changed_data_beside_it(tmp_path: Path) -
     changed.remove()
     assert first.table.is_file()
     assert json.loads(pl.read_parquet(first.table).write_json())[0]["image_id"] == "b"
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both for the first picture and for the table behind it."""
+    rows = [{"image": Image.new("RGB", (8, 8)), "caption": "x"}]
+    for suffix in (".png", ".parquet"):
+
+        def full(source: Path, target: Path, wanted: str = suffix) -> Path:
+            if target.suffix == wanted:
+                raise OSError(errno.ENOSPC, "full")
+            return source.replace(target)
+
+        monkeypatch.setattr("labelgen.store.disk.atomic.rename", full)
+        with pytest.raises(DiskError, match="cannot write"):
+            read(tmp_path, rows)
+        assert [path for path in (tmp_path / "data").rglob("*") if path.is_file()] == []

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from labelgen import errors
 from labelgen.cli.main import Commands
-from labelgen.errors import DatasetError, LabelgenError, UnknownIdError, shortened, some
+from labelgen.errors import DatasetError, LabelgenError, UnknownIdError, missing_extra, shortened, some
 
 LONG = "\x00\xff picture " * 80_000  # 861 thousand characters and more, as the bytes of a photograph read as text
 
@@ -138,3 +138,8 @@ def test_the_exit_code_of_what_the_system_says(number: int, code: int) -> None:
     result = CliRunner().invoke(_group(OSError(number, "said", "a\nplace")), ["verify"])
     assert result.exit_code == code
     assert "said" in result.stderr
+
+
+def test_a_package_that_no_extra_holds_is_installed_by_its_name() -> None:
+    assert missing_extra("datasets", "", "a saved data set").todo == "pip install datasets"
+    assert missing_extra("torch", "build", "a teacher").todo == 'pip install "labelgen[build]"'

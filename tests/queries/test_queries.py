@@ -20,7 +20,7 @@ from PIL import Image
 import labelgen
 from labelgen.cli.main import cli
 from labelgen.errors import ConfigError, StoreMismatchError, TeacherError, UnknownNameError
-from labelgen.queries import encode, rank
+from labelgen.queries import rank
 from labelgen.queries.query import query
 from labelgen.resources import demo_root
 from labelgen.store.reader import Store
@@ -259,7 +259,7 @@ def test_a_teacher_with_other_weights_is_refused(demo_store: Path, monkeypatch: 
         def encode_texts(self, texts: Sequence[str]) -> Any:
             raise AssertionError("compared before anything is encoded")
 
-    monkeypatch.setattr(encode, "_loaded", lambda _spec, _device: Changed())
+    monkeypatch.setattr("labelgen.stages.running.worker._loaded", lambda _spec, _device: Changed())
     with pytest.raises(StoreMismatchError, match="is not the one"):
         store.query("a dog")
 

@@ -228,7 +228,7 @@ def test_factories_by_reference() -> None:
     assert specs["text"].arguments["identity"] == as_teacher(HashedTexts()).spec.arguments["identity"]
     with given.giving(objects):
         sent = pickle.loads(given.packed())
-    assert sent[str(specs["wide"])].make("cpu").dim == 32
+    assert pickle.loads(sent[str(specs["wide"])]).make("cpu").dim == 32
 
 
 @pytest.mark.parametrize(

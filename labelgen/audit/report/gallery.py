@@ -20,7 +20,7 @@ from labelgen.store.reader import Store, as_store
 if TYPE_CHECKING:
     import polars as pl
 
-#: Longest side of a picture in pixels: about 8 kB each, since notebooks keep them.
+#: Longest side of a picture in pixels; small, since notebooks keep them.
 SIDE = 256
 _CARD = "display:flex;flex-wrap:wrap;gap:12px;border-bottom:1px solid #8886;padding:10px 0;overflow-wrap:anywhere"
 _FIGURE = "margin:0;width:{width}px;max-width:100%;font-size:.8em;opacity:.85"

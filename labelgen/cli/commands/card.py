@@ -8,7 +8,7 @@ import click
 
 from labelgen import units
 from labelgen.cli import show
-from labelgen.cli.options import common, progress_option, teacher_pairs, with_objects
+from labelgen.cli.options import common, objects_option, progress_option, teacher_pairs, with_objects
 from labelgen.cli.progress import listening
 
 if TYPE_CHECKING:
@@ -45,13 +45,7 @@ _HEADS = {
     help="Aggregation over captions; both by default.",
 )
 @click.option("--patch", metavar="FILE", type=click.Path(), help="Show every label without and with a patch.")
-@click.option(
-    "--teacher",
-    "teachers",
-    metavar="ALIAS=MODULE:FACTORY",
-    multiple=True,
-    help="The Python object that a teacher of a store was made of, to encode sentences. Repeatable.",
-)
+@objects_option("to encode sentences")
 @click.option(
     "--bootstrap",
     metavar="N",

@@ -8,7 +8,7 @@ import click
 
 from labelgen import units
 from labelgen.cli import exits, show
-from labelgen.cli.options import common, progress_option, refuse_beside, with_objects
+from labelgen.cli.options import common, objects_option, progress_option, refuse_beside, with_objects
 from labelgen.cli.progress import listening
 
 if TYPE_CHECKING:
@@ -30,13 +30,7 @@ if TYPE_CHECKING:
     "--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the sample."
 )
 @click.option("--root", metavar="FOLDER", type=click.Path(), help="The data set, if it moved (for --deep).")
-@click.option(
-    "--teacher",
-    "teachers",
-    metavar="ALIAS=MODULE:FACTORY",
-    multiple=True,
-    help="The Python object that a teacher of the store was made of (for --deep). Repeatable.",
-)
+@objects_option("for --deep")
 @progress_option
 @common
 @click.pass_context

@@ -14,6 +14,7 @@ from PIL import Image
 
 from labelgen.errors import DatasetError, shown
 from labelgen.fingerprint import digest, digest_many
+from labelgen.store.disk.atomic import write_atomic
 
 #: Modes that PNG holds; others are converted to RGB.
 _PNG_MODES = frozenset({"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"})
@@ -40,6 +41,7 @@ class Pictures:
 
         Raises:
             DatasetError: not a picture.
+            DiskError: the disk is full or read-only.
         """
         if isinstance(value, Mapping) and ("bytes" in value or "path" in value):  # of Hugging Face
             data, path = value.get("bytes"), value.get("path") or ""
@@ -84,10 +86,7 @@ class Pictures:
     def _saved(self, name: str, suffix: str, data: bytes) -> tuple[str, str]:
         path = self.folder / f"{name}{suffix}"
         if not path.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(f".{os.getpid()}.part")
-            part.write_bytes(data)
-            part.replace(path)
+            write_atomic(path, data)
             self.new.append(path)
         return str(path), name
 

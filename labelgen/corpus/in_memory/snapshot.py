@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from labelgen.corpus.text.names import is_utf8, text_id, text_of
 from labelgen.errors import DatasetError, shown, some
 from labelgen.fingerprint import digest
 from labelgen.registry import unknown
+from labelgen.store.disk.atomic import write_atomic
 
 #: Meanings of columns, in the order of the table that is written.
 MEANINGS = ("image_id", "image", "caption", "caption_id", "split", "category", "kind", "group")
@@ -61,6 +63,7 @@ def take(data: Any, folder: Path, *, columns: Mapping[str, Any] | None = None, p
 
     Raises:
         DatasetError: not a data set, no captions, columns that do not exist, values of wrong types.
+        DiskError: the disk is full or read-only.
     """
     pictures = Pictures(folder / "pictures")
     try:
@@ -209,10 +212,9 @@ def _written(table: _Table, folder: Path, photos: str) -> Snapshot:
     path = folder / f"captions-{digest(json.dumps(named).encode())[:16]}.parquet"
     new = list(table.pictures.new)
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        pl.DataFrame({name: _series(name, values) for name, values in named.items()}).write_parquet(part)
-        part.replace(path)
+        stream = BytesIO()
+        pl.DataFrame({name: _series(name, values) for name, values in named.items()}).write_parquet(stream)
+        write_atomic(path, stream.getvalue())
         new.append(path)
     used = {name for names in table.chosen.values() for name in names}
     unused = [name for name in table.seen if name not in used]

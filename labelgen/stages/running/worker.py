@@ -36,8 +36,8 @@ LARGE_BATCH_BYTES = 10**9
 _settings = WorkerSettings()
 #: Teachers whose batches were measured, with the highest memory of this process and the memory of a batch.
 _batches: dict[tuple[int, Modality], tuple[Any, int, int]] = {}
-#: Teachers by a spec that was found when they were loaded: `auto` became one of the runtimes.
-_remembered: dict[str, Any] = {}
+#: Teachers by device and a spec that was found when they were loaded: `auto` became one of the runtimes.
+_remembered: dict[tuple[str, str], Any] = {}
 
 
 def settings() -> WorkerSettings:
@@ -77,21 +77,27 @@ def _set_threads(threads: int) -> int:
 
 
 def teacher(spec: str) -> Any:
-    """The teacher of a spec on this worker's device, loaded once a process; or the object that the caller gives."""
+    """The teacher of a spec on this worker's device; see `teacher_on`."""
+    return teacher_on(spec, _settings.device)
+
+
+def teacher_on(spec: str, device: str) -> Any:
+    """The teacher of a spec, loaded once a process and device; or the object that the caller gives."""
     found = given.find(spec)
     if found is not None:
-        return found.make(_settings.device)
-    return _remembered[spec] if spec in _remembered else _loaded(spec)
+        return found.make(device)
+    key = spec, device
+    return _remembered[key] if key in _remembered else _loaded(spec, device)
 
 
 def remember(spec: str, teacher: Any) -> None:
     """Use a loaded teacher for another spec of the same meaning."""
-    _remembered[spec] = teacher
+    _remembered[spec, _settings.device] = teacher
 
 
 @lru_cache(maxsize=4)
-def _loaded(spec: str) -> Any:
-    return registry.create("teacher", Spec.parse(spec), device=_settings.device)
+def _loaded(spec: str, device: str) -> Any:
+    return registry.create("teacher", Spec.parse(spec), device=device)
 
 
 def engine() -> Any:
