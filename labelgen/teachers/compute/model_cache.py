@@ -42,15 +42,22 @@ def key_of(call: Any, example: Sequence[torch.Tensor], dynamic: Sequence[int], r
 
 
 def read_or_convert(core: Any, key: str, convert: Callable[[], Any]) -> Any:
-    """The `openvino.Model` of a key from the cache, else the converted one, which is kept."""
+    """The `openvino.Model` of a key from the cache, else the converted one, which is kept.
+
+    The model is read from a file even where it cannot be kept: one in memory is compiled to other kernels, which gave
+    other bits.
+
+    Raises:
+        OSError: there is no place for a temporary file.
+    """
     folder = cache_folder() / "openvino" / key
-    if not key:
-        return convert()
-    if not _is_whole(folder):
-        model = convert()
-        if not _kept(model, folder):
-            return model
-    return core.read_model(folder / _FILES[0])
+    if key and _is_whole(folder):
+        return core.read_model(folder / _FILES[0])
+    model = convert()
+    if key and _kept(model, folder):
+        return core.read_model(folder / _FILES[0])
+    with tempfile.TemporaryDirectory(prefix="labelgen.", ignore_cleanup_errors=True) as work:
+        return core.read_model(_saved(model, Path(work)))
 
 
 def verdict_key(identity: Any) -> str:
@@ -103,16 +110,21 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _kept(model: Any, folder: Path) -> bool:
-    """Write beside `folder`, then rename: another process sees all of it or nothing. False where that fails."""
+def _saved(model: Any, folder: Path) -> Path:
     import openvino
 
+    openvino.save_model(model, folder / _FILES[0], compress_to_fp16=False)
+    return folder / _FILES[0]
+
+
+def _kept(model: Any, folder: Path) -> bool:
+    """Write beside `folder`, then rename: another process sees all of it or nothing. False where that fails."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing.", ignore_cleanup_errors=True) as work:
             fresh = Path(work) / "fresh"
             fresh.mkdir()
-            openvino.save_model(model, fresh / _FILES[0], compress_to_fp16=False)
+            _saved(model, fresh)
             digests = [digest_file(fresh / name) for name in _FILES]
             (fresh / "digests.json").write_text(json.dumps(digests), encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)  # a damaged one
