@@ -21,7 +21,7 @@ from labelgen.errors import ConfigError, LabelgenError, printed, visible
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Make a store": ("plan", "build", "status"),
     "Look at a store": ("verify", "inspect", "query", "diff", "audit", "card"),
-    "Use a store": ("export",),
+    "Use a store": ("export", "push", "pull"),
     "Find out": ("datasets", "teachers", "recipes", "doctor", "completion"),
 }
 

@@ -90,7 +90,7 @@ def quantile_table(store: Store, request: BlockRequest, kinds: Sequence[str] = (
             + (f": {update_command(store.path, over)}" if over else ""),
         )
     try:
-        levels = json.loads((store.path / path).read_bytes())["quantiles"]
+        levels = json.loads(store.file(path).read_bytes())["quantiles"]
         return {float(level): float(value) for level, value in levels.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptStoreError(
