@@ -164,7 +164,7 @@ class SoftLabeler:
         _ = self._sets  # before workers are forked, which then share it
 
     def __repr__(self) -> str:
-        return f"SoftLabeler({str(self.store.path)!r}, {str(self.scheme.spec)!r}, missing={self.missing!r})"
+        return f"SoftLabeler({self.store.storage.name!r}, {str(self.scheme.spec)!r}, missing={self.missing!r})"
 
     def __call__(self, image_ids: Ids, caption_ids: Ids) -> SoftLabels:
         """Soft labels of a batch."""

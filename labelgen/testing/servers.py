@@ -37,11 +37,11 @@ class FolderServer:
         requests: the log.
         fault: called with (method, path, number of the request) before a request is answered; a status that it returns
             is the answer, `"cut"` ends the answer in its middle, `"drop"` closes the connection.
-        token: where set, requests need it as a bearer or in the query.
+        key: where set, requests need it as a bearer or in the query.
     """
 
-    def __init__(self, folder: Path, *, latency: float = 0.0, token: str = "") -> None:
-        self.folder, self.latency, self.token = folder, latency, token
+    def __init__(self, folder: Path, *, latency: float = 0.0, key: str = "") -> None:
+        self.folder, self.latency, self.key = folder, latency, key
         self.requests: list[Request] = []
         self.fault: Callable[[str, str, int], int | str | None] = lambda _method, _path, _number: None
         self._number, self._lock, self._begun = 0, threading.Lock(), time.perf_counter()
@@ -136,7 +136,7 @@ def _handler(server: FolderServer) -> type[BaseHTTPRequestHandler]:
         def _fault(self) -> int | str | None:
             number = server.next_number()
             given = (self.headers.get("Authorization", ""), urlsplit(self.path).query)
-            if server.token and not any(server.token in item for item in given):
+            if server.key and not any(server.key in item for item in given):
                 return 401
             return server.fault(self.command, urlsplit(self.path).path, number)
 

@@ -197,8 +197,8 @@ def send(method: str, source: Source, path: str, headers: Mapping[str, str], bod
 
 
 def gap() -> int:
-    """Bytes that are better read than skipped: what arrives while a request waits for its answer."""
-    return min(1 << 20, int(_here().latency * _here().rate))
+    """Bytes that are better read than skipped: what arrives while a request waits for its answer, some kB at least."""
+    return min(1 << 20, max(4096, int(_here().latency * _here().rate)))
 
 
 class _Cut(Exception):  # noqa: N818 - not an error yet: the request is repeated

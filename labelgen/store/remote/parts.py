@@ -87,6 +87,11 @@ class Part:
         ones first, as long as the bytes between them are few against those that are needed."""
         if not granules.size:
             return []
+        tail, total = (self._n_chunks - 1) * self._per_chunk, self._n_chunks * self._per_chunk
+        rows = self.spec.shard_range(self.shard)
+        live = -(-(rows[1] - rows[0]) >> self._bits)
+        if granules[-1] == live - 1 and len(granules) - np.searchsorted(granules, tail) == live - tail:
+            granules = np.concatenate([granules, np.arange(live, total)])  # with its filling the last chunk is whole
         starts = self._offset(granules)
         between = starts[1:] - starts[:-1] - self._bytes
         order = np.argsort(between, kind="stable")
