@@ -62,6 +62,11 @@ class Items:
         self._index_specs = manifest.corpus.arrays()
 
     @property
+    def name(self) -> str:
+        """The last part of the path or address of the store."""
+        return self.storage.name.rpartition("/")[2]
+
+    @property
     def images(self) -> pl.DataFrame:
         """One row an image, in row order; see `layout.TABLES` for the columns."""
         return self._frame(f"{self.manifest.corpus.path}/{layout.IMAGES}")

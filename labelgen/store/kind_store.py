@@ -115,7 +115,7 @@ class KindStore(Store):
             raise ConfigError(
                 f"this store has no list {relation} over captions of kinds {', '.join(self.chosen)}",
                 found=choose.stored_lists(self._all.manifest),
-                todo=f"build them into the store: {update_command(self.path, self.chosen)}",
+                todo=f"build them into the store: {update_command(self.storage.name, self.chosen)}",
             )
         how: Any = {"k": k, "alias": alias, "scope": scope, "aggregation": aggregation, "same_group": same_group}
         return super().neighbors(relation, ids, rows=rows, **how)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
@@ -66,11 +67,12 @@ class Neighbors(_Lists):
 
 def open_store(path: str | Path | Source, *, check: bool = False) -> Store:
     """Open a sealed store with all its captions; see `labelgen.open`."""
-    if not isinstance(path, (str, Path)) or is_address(path):
+    if not isinstance(path, PathLike) and (not isinstance(path, str) or is_address(path)):
         from labelgen.store.remote.storage import open_remote
 
         storage, manifest = open_remote(path)
         return Store(storage, manifest, stamp=stamp_of(storage.root), check=check)
+    is_address(path)  # an address that was made a path is refused
     root = Path(path).expanduser().absolute()
     stamp = stamp_of(root)  # before the manifest is read: a change in between is then noticed
     return Store(root, load_manifest(root), stamp=stamp, check=check)

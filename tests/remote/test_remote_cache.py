@@ -31,7 +31,7 @@ def test_two_processes_share_it(small: Path, serve: Serve, processes: BaseContex
     url = server.url + "/store"
     results: Any = processes.Queue()
     near = labelgen.open(small / "store").embeddings("text")
-    choices = [list(range(0, 120)), list(range(60, 200))]
+    choices = [list(range(120)), list(range(60, 200))]
     workers = [processes.Process(target=read_rows, args=(url, rows, results)) for rows in choices]
     for worker in workers:
         worker.start()

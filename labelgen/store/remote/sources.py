@@ -187,11 +187,14 @@ def hub_api() -> Any:
 
 def pinned(address: Address) -> Address:
     """The address with the commit that its revision is now."""
-    if re.fullmatch(r"[0-9a-f]{40}", address.revision):
-        return address
     api = hub_api()
+    from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
+    if constants.HF_HUB_OFFLINE:
+        raise StoreError(f"cannot reach {address.name}", found="HF_HUB_OFFLINE=1, which forbids every request")
+    if re.fullmatch(r"[0-9a-f]{40}", address.revision):
+        return address
     try:
         found = api.repo_info(address.place, repo_type="dataset", revision=address.revision or None).sha
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
@@ -204,6 +207,6 @@ def pinned(address: Address) -> Address:
         raise StoreError(
             f"cannot reach {address.name}",
             found=type(error).__name__,
-            todo="check the network; HF_HUB_OFFLINE=1 forbids every request to the hub",
+            todo="check the network and the token",
         ) from error
     return address.at(str(found))
