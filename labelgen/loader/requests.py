@@ -89,8 +89,9 @@ def quantile_table(store: Store, request: BlockRequest, kinds: Sequence[str] = (
             todo="use a threshold that is a similarity, or build the relation into the store"
             + (f": {update_command(store.storage.name, over)}" if over else ""),
         )
+    file = store.file(path)
     try:
-        levels = json.loads(store.file(path).read_bytes())["quantiles"]
+        levels = json.loads(file.read_bytes())["quantiles"]
         return {float(level): float(value) for level, value in levels.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptStoreError(

@@ -17,7 +17,7 @@ from labelgen.store.layout import ArraySpec
 from labelgen.types import Int64
 
 if TYPE_CHECKING:
-    from labelgen.store.remote.client import Source
+    from labelgen.store.remote.answers import Source
 
 
 class Storage(Protocol):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from labelgen.store.disk.parquet import StringColumn
-    from labelgen.store.remote.client import Source
+    from labelgen.store.remote.answers import Source
 
 
 def open_store(path: str | Path, *, check: bool = False, kinds: Iterable[str] | str | None = None) -> Store:

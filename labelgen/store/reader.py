@@ -25,7 +25,7 @@ from labelgen.types import PAD_ROW, PAD_SCORE, Aggregation, Bool, Float32, Int64
 
 if TYPE_CHECKING:
     from labelgen.queries.result import QueryResult
-    from labelgen.store.remote.client import Source
+    from labelgen.store.remote.answers import Source
 
 
 class _Lists(NamedTuple):

@@ -14,6 +14,7 @@ import pytest
 import labelgen
 from labelgen.errors import CorruptStoreError, StoreError, StoreMismatchError
 from labelgen.store.remote import client
+from labelgen.store.remote.answers import redirected
 from labelgen.testing.servers import FolderServer
 
 Serve = Callable[..., FolderServer]
@@ -177,7 +178,7 @@ def test_a_redirect_elsewhere_is_refused(target: str) -> None:
 )
 def test_redirects_lead_outward(at: str, to: str, allowed: bool) -> None:
     if allowed:
-        assert client._redirected(at, to, "name").startswith("http")
+        assert redirected(at, to, "name").startswith("http")
     else:
         with pytest.raises(StoreError, match="a redirect to"):
-            client._redirected(at, to, "name")
+            redirected(at, to, "name")

@@ -73,8 +73,8 @@ def test_a_store_comes_back_as_it_was(small: Path, place: str, tmp_path: Path) -
 def test_secrets_of_a_bucket_are_nowhere(
     small: Path, bucket: str, caplog: pytest.LogCaptureFixture, cache_folder: Path
 ) -> None:
+    caplog.set_level("DEBUG")
     labelgen.push(small / "store", bucket)
-    caplog.set_level("DEBUG", "urllib3")
     store = labelgen.open(bucket)
     store.neighbors("t2t", rows=[1])
     texts = [repr(store), repr(store.storage.place), caplog.text]

@@ -12,7 +12,7 @@ from labelgen.progress import Listener, silent
 from labelgen.store import layout
 from labelgen.store.disk.atomic import FileFact, write_atomic
 from labelgen.store.remote import cache, client
-from labelgen.store.remote.client import Source, Wanted
+from labelgen.store.remote.answers import Source, Wanted
 from labelgen.store.remote.pull import copy_all, refuse_foreign_paths
 from labelgen.store.remote.storage import remote_manifest
 from labelgen.store.verify.findings import Problem, Report

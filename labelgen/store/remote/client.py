@@ -15,11 +15,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
-from urllib.parse import urljoin, urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
-from labelgen.errors import StoreError, StoreMismatchError, StoreNotFoundError, requires
-from labelgen.store.remote.address import hidden, is_private
+from labelgen.errors import StoreError, requires
+from labelgen.store.remote.address import is_private
+from labelgen.store.remote.answers import (
+    BUSY,
+    Answer,
+    CutError,
+    Source,
+    Wanted,
+    changed,
+    checked,
+    redirected,
+    refused,
+    validator_of,
+)
 
 if TYPE_CHECKING:
     import urllib3
@@ -28,56 +40,12 @@ if TYPE_CHECKING:
 CONNECTIONS, TRIES, CONNECT_SECONDS, READ_SECONDS = 128, 6, 10.0, 30.0
 #: Bytes of answers that are on their way at once.
 _FLYING_BYTES = 64 << 20
-_BUSY = {408, 425, 429, 500, 502, 503, 504}
 _MOVED = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS, _REDIRECT_SECONDS, _LONGEST_WAIT = 5, 300.0, 30.0
 _PIECE = 1 << 20
 
 
 Result = TypeVar("Result")
-
-
-class Source(Protocol):
-    """Where the files of a store are."""
-
-    def url(self, path: str) -> str:
-        """The address of a file, with what it takes to read it."""
-        ...
-
-    def headers(self) -> Mapping[str, str]:
-        """Headers of every request; they go to the host of `url` only."""
-        ...
-
-    def name(self, path: str) -> str:
-        """The file as messages call it."""
-        ...
-
-    def region(self, headers: Mapping[str, str]) -> bool:
-        """Whether an answer says that the store is elsewhere, and `url` gives another address from now on."""
-        ...
-
-
-class Wanted(NamedTuple):
-    """A file, or bytes [start, stop) of it.
-
-    Attributes:
-        size: of the whole file, by the manifest; at most so much where `stop` is None.
-        key: for the caller.
-    """
-
-    source: Source
-    path: str
-    size: int
-    start: int = 0
-    stop: int | None = None
-    key: Any = None
-
-
-class Answer(NamedTuple):
-    """Bytes, and the ETag of the object that they are of (the time of its change where it has none, or nothing)."""
-
-    data: bytes
-    validator: str
 
 
 @dataclass
@@ -153,20 +121,22 @@ def stream(wanted: Wanted, take: Callable[[bytes], object]) -> str:
         nonlocal at, seen
         rest = wanted._replace(start=at, stop=wanted.size)
         answer = _answer(rest)
+        known = at if answer.status == 200 else 0  # of a server without ranges, which begins again
         try:
-            validator = _checked(answer, rest)
+            validator = checked(answer, rest._replace(start=0) if known else rest)
             if seen not in ("", validator):
-                raise _changed(wanted)
+                raise changed(wanted)
             seen = validator
             for piece in answer.stream(_PIECE, decode_content=False):
-                at += len(piece)
+                new, known = piece[known:], max(0, known - len(piece))
+                at += len(new)
                 if at > wanted.size:
-                    raise _changed(wanted)
-                take(piece)
+                    raise changed(wanted)
+                take(new)
         finally:
             answer.close() if at < wanted.size else answer.release_conn()
         if at < wanted.size:
-            raise _Cut
+            raise CutError
 
     if wanted.size > wanted.start:
         _tried(wanted, once)
@@ -189,9 +159,9 @@ def send(method: str, source: Source, path: str, headers: Mapping[str, str], bod
                 opened.close()
         answer.drain_conn()
         answer.release_conn()
-        if answer.status in _BUSY:
-            raise _Cut
-        return answer.status, _validator(answer)
+        if answer.status in BUSY:
+            raise CutError
+        return answer.status, validator_of(answer)
 
     return _tried(wanted, once)
 
@@ -199,12 +169,6 @@ def send(method: str, source: Source, path: str, headers: Mapping[str, str], bod
 def gap() -> int:
     """Bytes that are better read than skipped: what arrives while a request waits for its answer, some kB at least."""
     return min(1 << 20, max(4096, int(_here().latency * _here().rate)))
-
-
-class _Cut(Exception):  # noqa: N818 - not an error yet: the request is repeated
-    """An answer that ended early, or that says to come back later, in so many seconds."""
-
-    wait = 0.0
 
 
 _HOW: dict[str, Any] = {"preload_content": False, "redirect": False, "retries": False, "decode_content": False}
@@ -254,9 +218,13 @@ def _tried(wanted: Wanted, once: Callable[[], Result]) -> Result:
             raise StoreError(
                 f"cannot read {wanted.source.name(wanted.path)}", found="a certificate that is not trusted, or no TLS"
             ) from error
-        except (_Cut, HTTPError, ConnectionError, TimeoutError) as error:
+        except (CutError, HTTPError, ConnectionError, TimeoutError) as error:
             wait = min(_LONGEST_WAIT, max(getattr(error, "wait", 0.0), 0.1 * 2**number))
-            why = "an answer that ends early or says to try later" if isinstance(error, _Cut) else type(error).__name__
+            why = (
+                "an answer that ends early or says to try later"
+                if isinstance(error, CutError)
+                else type(error).__name__
+            )
         if number + 1 < TRIES:
             time.sleep(wait * (1 + secrets.randbelow(100) / 200))
     raise StoreError(
@@ -271,20 +239,22 @@ def _read_once(wanted: Wanted) -> Answer:
     answer = _answer(wanted)
     there = time.perf_counter()
     try:
-        validator = _checked(answer, wanted)
+        validator = checked(answer, wanted)
         most = _length(wanted)
-        data: bytes = answer.read(most + 1, decode_content=False)
-        if len(data) < most and wanted.stop is None:
-            data += answer.read(most + 1 - len(data), decode_content=False)
+        pieces, left = [], most + 1
+        while left and (piece := answer.read(left, decode_content=False)):
+            pieces.append(piece)
+            left -= len(piece)
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     except BaseException:
         answer.close()
         raise
     if len(data) > most:
         answer.close()
-        raise _changed(wanted)
+        raise changed(wanted)
     answer.release_conn()
     if wanted.stop is not None and len(data) < most:
-        raise _Cut
+        raise CutError
     network = _here()
     network.latency = min(network.latency * 1.05, there - begun)
     if len(data) > _PIECE // 4:
@@ -315,9 +285,9 @@ def _answer(wanted: Wanted) -> Any:
         answer.drain_conn()
         answer.release_conn()
         if source.region(answer.headers):
-            raise _Cut
+            raise CutError
         if answer.status in _MOVED and answer.headers.get("Location"):
-            url = _redirected(url, answer.headers["Location"], source.name(wanted.path))
+            url = redirected(url, answer.headers["Location"], source.name(wanted.path))
             network.targets[first] = (url, time.monotonic() + _REDIRECT_SECONDS)
             continue
         if url != first:  # a link that has expired
@@ -325,76 +295,5 @@ def _answer(wanted: Wanted) -> Any:
             if url == target:
                 target, url = "", first
                 continue
-        raise _refused(answer, wanted)
+        raise refused(answer, wanted)
     raise StoreError(f"cannot read {source.name(wanted.path)}", found=f"more than {_MAX_REDIRECTS} redirects")
-
-
-def _redirected(url: str, location: str, name: str) -> str:
-    """Where a redirect leads: never to a file or to less protection, nor from outside into this network."""
-    new, old = urlsplit(urljoin(url, location)), urlsplit(url)
-    inward = is_private(new.hostname or "") and not is_private(old.hostname or "")
-    if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme == "http") or inward:
-        raise StoreError(
-            f"cannot read {name}",
-            found=f"a redirect to {hidden(new.geturl())}",
-            expected="one to https, outside of this network",
-            todo="ask the owner of the address",
-        )
-    return new.geturl()
-
-
-def _refused(answer: Any, wanted: Wanted) -> Exception:
-    """The error for a status, or a `_Cut` where it will pass."""
-    name, status = wanted.source.name(wanted.path), answer.status
-    if status in _BUSY:
-        cut = _Cut()
-        after = answer.headers.get("Retry-After", "")
-        cut.wait = float(after) if after.isdecimal() else 0.0
-        return cut
-    if status in (404, 410):
-        return StoreNotFoundError(f"{name} is not there", found=f"status {status}", todo="check the address")
-    if status in (401, 403):
-        return StoreError(
-            f"{name} may not be read",
-            found=f"status {status}",
-            todo="check the address, and the credentials where its client looks for them: see docs/remote.md",
-        )
-    if status in (412, 416):
-        return _changed(wanted)
-    return StoreError(f"cannot read {name}", found=f"status {status}")
-
-
-def _checked(answer: Any, wanted: Wanted) -> str:
-    """The validator of an answer that is what was requested: the right range of an object of the right size."""
-    name, headers = wanted.source.name(wanted.path), answer.headers
-    if headers.get("Content-Encoding", "identity") != "identity":
-        raise StoreError(f"cannot read {name}", found=f"content encoded as {headers['Content-Encoding'][:20]!r}")
-    length = headers.get("Content-Length", "")
-    if wanted.stop is not None:
-        whole = wanted.start == 0 and wanted.stop == wanted.size
-        if answer.status == 200 and not whole:
-            raise StoreError(
-                f"{name} is on a server that gives no ranges",
-                todo=f"copy the store: labelgen pull {wanted.source.name('').rstrip('/')}",
-            )
-        ranged = f"bytes {wanted.start}-{wanted.stop - 1}/{wanted.size}"
-        if answer.status == 206 and headers.get("Content-Range", "") != ranged:
-            raise _changed(wanted)
-        if answer.status == 200 and length and int(length) != wanted.size:
-            raise _changed(wanted)
-    elif length.isdecimal() and int(length) > wanted.size:
-        raise _changed(wanted)
-    return _validator(answer)
-
-
-def _validator(answer: Any) -> str:
-    return str(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
-
-
-def _changed(wanted: Wanted) -> StoreMismatchError:
-    return StoreMismatchError(
-        f"{wanted.source.name(wanted.path)} is not what the manifest describes",
-        found="an object of another size",
-        expected=f"{wanted.size:,} bytes",
-        todo="open the store again; if it is the same then, its owner has to upload it again",
-    )

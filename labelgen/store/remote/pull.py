@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from labelgen.errors import ConfigError, CorruptStoreError, StoreError, StoreFormatError, StoreMismatchError, shown
+from labelgen.errors import ConfigError, StoreFormatError, StoreMismatchError, shown
 from labelgen.fingerprint import digest_stream, fingerprint
 from labelgen.progress import Event, Listener, silent
 from labelgen.store import layout
@@ -19,7 +19,7 @@ from labelgen.store.disk.files import digest_below, is_regular, refuse_links, st
 from labelgen.store.folder import pulled
 from labelgen.store.manifest import Manifest, load_manifest
 from labelgen.store.remote import client
-from labelgen.store.remote.client import Source, Wanted
+from labelgen.store.remote.answers import Source, Wanted
 from labelgen.store.remote.storage import damaged, remote_manifest
 
 #: Files on their way at once.
@@ -198,6 +198,3 @@ def _lacking(manifest: Manifest, only: Sequence[str], lacked: tuple[str, ...] | 
     if lacked is None:
         return tuple(sorted(every - chosen)) if only else ()
     return tuple(sorted(set(lacked) & every - chosen)) if only else ()
-
-
-__all__ = ["CorruptStoreError", "StoreError", "Transfer", "copy_all", "pull", "refuse_foreign_paths"]

@@ -4,6 +4,7 @@ looks for them."""
 from __future__ import annotations
 
 import base64
+import logging
 import netrc
 import os
 import re
@@ -16,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from labelgen.errors import ConfigError, StoreError, StoreNotFoundError, requires
 from labelgen.store.remote.address import Address, is_loopback, parse
-from labelgen.store.remote.client import Source
+from labelgen.store.remote.answers import Source
 
 #: Seconds that a signed address is good for, and after which another one is made.
 _SIGNED, _USED = 3600, 900
@@ -123,6 +124,10 @@ class BucketSource:
                 import botocore.session
                 from botocore.config import Config
                 from botocore.exceptions import BotoCoreError
+            for logger in ("auth", "endpoint"):  # their debug log has whole requests, with session tokens
+                log = logging.getLogger(f"botocore.{logger}")
+                if _above_debug not in log.filters:
+                    log.addFilter(_above_debug)
             session = botocore.session.Session()
             try:
                 region = self._held.get("region") or session.get_config_variable("region") or "us-east-1"
@@ -160,6 +165,10 @@ class HubSource:
     def region(self, headers: Mapping[str, str]) -> bool:
         """See `Source`."""
         return False
+
+
+def _above_debug(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
 
 
 @lru_cache

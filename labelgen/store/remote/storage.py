@@ -16,7 +16,7 @@ from labelgen.store.guard import Guard
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import Manifest, manifest_of
 from labelgen.store.remote import arrays, cache, client
-from labelgen.store.remote.client import Source, Wanted
+from labelgen.store.remote.answers import Source, Wanted
 from labelgen.store.remote.parts import Part, Span
 from labelgen.store.remote.sources import source_of
 from labelgen.types import Int64
