@@ -83,7 +83,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 asked = json.loads(sent)
                 name = f"{asked.get('organization') or 'me'}/{asked['name']}"
                 if name in hub.branches:
-                    self._json({"error": "You already created this dataset repo"}, 409)
+                    repository = f"{hub.url}/datasets/{name}"
+                    self._json({"error": "You already created this dataset repo", "url": repository}, 409)
                     return
                 hub.commits["0" * 40] = {}
                 hub.branches[name] = {"main": "0" * 40}

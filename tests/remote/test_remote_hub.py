@@ -14,6 +14,7 @@ import labelgen
 from labelgen.errors import ConfigError, CorruptStoreError, StoreError, StoreNotFoundError
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the hub's client and its own
 
 
 @pytest.fixture
@@ -21,6 +22,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with Hub() as server:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # git LFS is what is documented
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         huggingface_hub.close_session()
         yield server

@@ -77,7 +77,8 @@ def test_secrets_of_a_bucket_are_nowhere(
     labelgen.push(small / "store", bucket)
     store = labelgen.open(bucket)
     store.neighbors("t2t", rows=[1])
-    texts = [repr(store), repr(store.storage.place), caplog.text]
+    texts = [repr(store), repr(store.storage.place)]
+    texts += [record.getMessage() for record in caplog.records if record.name != "werkzeug"]  # the server itself
     texts += [path.read_text(errors="replace") for path in cache_folder.rglob("*") if path.is_file()]
     assert not [text for text in texts if "s3cret" in text or "t0ken" in text or "Signature" in text]
     with pytest.raises(StoreNotFoundError, match=r"there is no store at s3://labels/nothing") as error:

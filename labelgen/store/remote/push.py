@@ -185,13 +185,16 @@ def _push_to_hub(root: Path, manifest: Manifest, address: Address, progress: Lis
     api, total = hub_api(), manifest.total_bytes
     from huggingface_hub import CommitOperationAdd
     from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import disable_progress_bars
 
+    disable_progress_bars()  # they would be between our lines
     progress(Event("start", "push", 0, total))
     done = 0
     for path, fact in sorted(manifest.files.items()):
         _refuse_damaged(root, path, fact)
         done += fact.bytes
         progress(Event("task", "push", done, total, text=path))
+    progress(Event("note", "push", text=f"{address.name}: what it lacks is sent, as one commit"))
     added = [CommitOperationAdd(path, str(root / path)) for path in (*sorted(manifest.files), layout.MANIFEST)]
     how: dict[str, Any] = {"repo_type": "dataset"}
     try:
@@ -205,7 +208,7 @@ def _push_to_hub(root: Path, manifest: Manifest, address: Address, progress: Lis
             revision=address.revision or None,
             **how,
         )
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
         raise _refused(address.name, type(error).__name__) from None
     progress(Event("end", "push", total, total))
     return Transfer(str(root), address.at(made.oid).name, manifest.content_digest, len(added), total)
