@@ -25,6 +25,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Find out": ("datasets", "teachers", "recipes", "doctor", "completion"),
 }
 
+#: Commands in a folder of their own.
+_FOLDERS = {"push": "remote.", "pull": "remote."}
+
 
 class Commands(click.Group):
     """A group that imports a command when it is used and turns every error into a message and an exit code."""
@@ -45,7 +48,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = importlib.import_module(f"labelgen.cli.commands.{cmd_name}").command
+        module = f"{_FOLDERS.get(cmd_name, '')}{cmd_name}"
+        command: click.Command = importlib.import_module(f"labelgen.cli.commands.{module}").command
         return command
 
     def resolve_command(

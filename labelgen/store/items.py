@@ -13,8 +13,8 @@ import numpy as np
 from labelgen.errors import StoreError
 from labelgen.similarity.groups import rows_of
 from labelgen.store import layout
+from labelgen.store.disk.folder import Folder, Storage
 from labelgen.store.disk.mapped import MappedArray
-from labelgen.store.folder import Folder, Storage
 from labelgen.store.guard import Guard, Stamp
 from labelgen.store.index import IdIndex
 from labelgen.store.kinds import chosen_kinds

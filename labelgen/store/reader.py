@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from labelgen.errors import ConfigError, MissingItemError, StoreMismatchError, some
 from labelgen.store import choose, describe
 from labelgen.store.blocks import BlockReader, has_embedding
+from labelgen.store.disk.folder import Storage
 from labelgen.store.disk.mapped import MappedArray
-from labelgen.store.folder import Storage
 from labelgen.store.guard import Stamp, stamp_of
 from labelgen.store.items import KINDS, Ids, Items, RowNumbers
 from labelgen.store.kinds import chosen_kinds

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,28 +12,27 @@ from labelgen.store.disk.mapped import Array, MappedArray, shard_view
 from labelgen.store.disk.shards import live_chunks
 from labelgen.store.layout import ArraySpec
 from labelgen.store.remote import client
+from labelgen.store.remote.answers import Source, Wanted
 from labelgen.store.remote.parts import Part, Span
 from labelgen.types import Int64
-
-if TYPE_CHECKING:
-    from labelgen.store.remote.storage import RemoteStorage
 
 
 class RemoteArray(MappedArray):
     """An array whose shards are at a distance; `slice` and `take` fetch the rows that are not in the cache.
 
     Args:
-        storage: where the shards are.
+        source: where the shards are.
+        ranges: folder of the cache with parts of shards.
         checked: fetch whole chunks, and compare each with its checksum once a process.
     """
 
-    def __init__(self, storage: RemoteStorage, spec: ArraySpec, checked: bool) -> None:
-        super().__init__(storage.ranges, spec)
-        self.storage, self._checked = storage, checked
+    def __init__(self, source: Source, ranges: Path, spec: ArraySpec, checked: bool) -> None:
+        super().__init__(ranges, spec)
+        self.source, self._checked = source, checked
         self._parts: dict[int, Part] = {}
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return type(self), (self.storage, self.spec, self._checked)
+        return type(self), (self.source, self._root, self.spec, self._checked)
 
     def slice(self, start: int, stop: int) -> Array:
         """Rows [start, stop): a read-only view where they are in one chunk, else a copy."""
@@ -62,8 +62,8 @@ class RemoteArray(MappedArray):
     def _part(self, shard: int) -> Part:
         part = self._parts.get(shard)
         if part is None:
-            name = self.storage.source.name(self.spec.shard_path(shard))
-            part = self._parts[shard] = Part(self.storage.ranges, self.spec, shard, name)
+            name = self.source.name(self.spec.shard_path(shard))
+            part = self._parts[shard] = Part(self._root, self.spec, shard, name)
         return part
 
     def _mapped(self, shard: int) -> Array:
@@ -86,7 +86,7 @@ def fetch(wanted: Iterable[tuple[MappedArray, Int64]]) -> None:
         if isinstance(array, RemoteArray):
             rows_of.setdefault(array, []).append(np.asarray(rows, np.int64).ravel())
     ranges = [
-        array.storage.range_of(part, span)
+        Wanted(array.source, part.inner, part.size, span.start, span.stop, (part, span))
         for array, rows in rows_of.items()
         for part, span in array.missing(np.concatenate(rows) if len(rows) > 1 else rows[0])
     ]

@@ -16,7 +16,7 @@ from labelgen.progress import Event, Listener, silent
 from labelgen.store import layout
 from labelgen.store.disk.atomic import FileFact, write_atomic
 from labelgen.store.disk.files import digest_below, is_regular, refuse_links, status_below
-from labelgen.store.folder import pulled
+from labelgen.store.disk.folder import pulled
 from labelgen.store.manifest import Manifest, load_manifest
 from labelgen.store.remote import client
 from labelgen.store.remote.answers import Source, Wanted

@@ -14,7 +14,7 @@ from labelgen.progress import Event, Listener, silent
 from labelgen.store import layout
 from labelgen.store.disk.atomic import FileFact
 from labelgen.store.disk.files import digest_below, open_below, read_below
-from labelgen.store.folder import pulled
+from labelgen.store.disk.folder import pulled
 from labelgen.store.manifest import Manifest, load_manifest
 from labelgen.store.remote import cache, client
 from labelgen.store.remote.address import Address, parse
@@ -185,7 +185,7 @@ def _push_to_hub(root: Path, manifest: Manifest, address: Address, progress: Lis
     api, total = hub_api(), manifest.total_bytes
     from huggingface_hub import CommitOperationAdd
     from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     disable_progress_bars()  # they would be between our lines
     progress(Event("start", "push", 0, total))

@@ -17,7 +17,6 @@ from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import Manifest, manifest_of
 from labelgen.store.remote import arrays, cache, client
 from labelgen.store.remote.answers import Source, Wanted
-from labelgen.store.remote.parts import Part, Span
 from labelgen.store.remote.sources import source_of
 from labelgen.types import Int64
 
@@ -73,17 +72,13 @@ class RemoteStorage:
     def array(self, spec: ArraySpec, guard: Guard) -> MappedArray:
         """An array of the store. Those of the index are fetched whole, all of them at once."""
         if spec.path not in {item.path for item in self._index.values()}:
-            return arrays.RemoteArray(self, spec, guard.hashed)
+            return arrays.RemoteArray(self.source, self.ranges, spec, guard.hashed)
         self.need(self._index)
         return (CheckedArray if guard.hashed else MappedArray)(self.root, spec, guard)
 
     def fetch(self, wanted: Iterable[tuple[MappedArray, Int64]]) -> None:
         """See `labelgen.store.remote.arrays.fetch`."""
         arrays.fetch(wanted)
-
-    def range_of(self, part: Part, span: Span) -> Wanted:
-        """The request for a span of a shard."""
-        return Wanted(self.source, part.inner, part.size, span.start, span.stop, (part, span))
 
     def _is_here(self, path: str) -> bool:
         kept = self.root / path

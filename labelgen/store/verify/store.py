@@ -22,8 +22,8 @@ from labelgen.store import layout
 from labelgen.store.describe import recall_text
 from labelgen.store.disk.atomic import FileFact, is_temporary
 from labelgen.store.disk.files import digest_below, is_regular, kind_of, open_below, read_below, walk
+from labelgen.store.disk.folder import pulled
 from labelgen.store.disk.shards import CRC_BYTES, crc32c, live_chunks, shard_bytes
-from labelgen.store.folder import pulled
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import Manifest, content_digest, digest_matches, manifest_problems, read_document
 from labelgen.store.schema.contradictions import are_arrays_sound, contradictions
