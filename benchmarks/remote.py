@@ -2,9 +2,9 @@
 
     python benchmarks/remote.py --latency 0.05 --batches 200
 
-Prints requests, round trips (the longest chain of requests of which each began after the one before had ended), bytes
-and seconds of opening and a first batch of `rsc()` labels, of a second batch, and the time of warm batches beside those
-of the same store in a folder, in turn.
+Prints requests, round trips (sets of requests of which each began when all of the one before had ended), bytes and
+seconds of opening and a first batch of `rsc()` labels, of a second batch, and the time of warm batches beside those of
+the same store in a folder, in turn.
 """
 
 from __future__ import annotations

@@ -58,11 +58,11 @@ class FolderServer:
         self._server.server_close()
 
     def round_trips(self) -> int:
-        """How many requests follow each other: the longest chain in which each began after the one before had ended."""
+        """How many sets of requests followed each other: one begins when all requests before it have ended."""
         trips, end = 0, -1.0
-        for request in sorted(self.requests, key=lambda item: item.ended):
-            if request.begun >= end:
-                trips, end = trips + 1, request.ended
+        for request in sorted(self.requests, key=lambda item: item.begun):
+            trips += request.begun >= end
+            end = max(end, request.ended)
         return trips
 
     def bytes_sent(self) -> int:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import urllib3
 
 #: Requests at once; TRIES of each, the first included; seconds for a connection, and between two pieces of an answer.
-CONNECTIONS, TRIES, CONNECT_SECONDS, READ_SECONDS = 128, 6, 10.0, 30.0
+CONNECTIONS, TRIES, CONNECT_SECONDS, READ_SECONDS = 256, 6, 10.0, 30.0
 #: Bytes of answers that are on their way at once.
 _FLYING_BYTES = 64 << 20
 _MOVED = {301, 302, 303, 307, 308}
