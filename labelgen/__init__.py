@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from labelgen.store.diff import diff
     from labelgen.store.kind_store import open_store as open  # noqa: A004 - `labelgen.open` is the name users see
     from labelgen.store.reader import Store
+    from labelgen.store.remote.pull import pull
+    from labelgen.store.remote.push import push
     from labelgen.teachers.objects.given_teacher import as_teacher
 
     __version__: str
@@ -41,6 +43,8 @@ __all__ = [
     "open",
     "patches",
     "plan",
+    "pull",
+    "push",
     "query",
     "registry",
     "relevance",
@@ -64,6 +68,8 @@ _PLACES = {
     "diff": "labelgen.store.diff:diff",
     "open": "labelgen.store.kind_store:open_store",
     "plan": "labelgen.pipeline:plan",
+    "pull": "labelgen.store.remote.pull:pull",
+    "push": "labelgen.store.remote.push:push",
     "query": "labelgen.queries.query:query",
     "resolve": "labelgen.pipeline:resolve",
     "soft_labels": "labelgen.loader.blocks:soft_labels",

@@ -12,7 +12,7 @@ from labelgen.errors import visible
 from labelgen.units import count, duration, rate, size
 
 #: Stages whose rows are bytes.
-BYTE_STAGES = frozenset({"verify"})
+BYTE_STAGES = frozenset({"verify", "pull", "push"})
 #: Events that only move a bar are written at most this often; all others always.
 PLAIN_SECONDS = 10.0
 
@@ -28,7 +28,7 @@ class Event:
         rows_per_second: rate of this run so far, 0.0 while unknown.
         eta_seconds: rest of the stage at this rate, -1.0 while unknown.
         task: key of the task that ended.
-        text: the note; the file that `verify` has checked.
+        text: the note; the file that `verify` has checked, or `push` or `pull` copied.
     """
 
     kind: Literal["start", "task", "end", "note"]

@@ -120,13 +120,14 @@ ADAPTER_SIBLINGS = {
 #: Third-party package -> the only files of labelgen/ that may import it (numpy may be used everywhere).
 LIBRARIES: dict[str, set[str]] = {
     "array_api_compat": {"losses/_namespace.py", "losses/_by_query.py"},
+    "botocore": {"store/remote/sources.py", "store/remote/push.py"},
     "blake3": {"fingerprint.py", "store/disk/atomic.py", "teachers/weights.py"},
     "click": {"cli/*"},
     "datasets": {"corpus/in_memory/rows.py"},
     "distributed": {"executors/dask_executor.py"},
     "faiss": {"similarity/ann/faiss_engine.py"},
     "google_crc32c": {"store/disk/shards.py"},
-    "huggingface_hub": {"teachers/weights.py"},
+    "huggingface_hub": {"teachers/weights.py", "store/remote/sources.py", "store/remote/push.py"},
     "jax": {"losses/_jax.py", "loader/frameworks/jax_arrays.py"},
     "jsonschema": {"store/schema/validation.py"},
     "narwhals": {"corpus/in_memory/rows.py"},
@@ -196,6 +197,7 @@ LIBRARIES: dict[str, set[str]] = {
         "similarity/ann/faiss_engine.py",
         "loader/collate.py",
     },
+    "urllib3": {"store/remote/client.py"},
     "torchvision": {"teachers/adapters/vision.py"},
     "transformers": {"teachers/adapters/transformers_teacher.py", "teachers/weights.py"},
     "zarr": {"store/zarr_access.py"},

@@ -21,9 +21,12 @@ from labelgen.errors import ConfigError, LabelgenError, printed, visible
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Make a store": ("plan", "build", "status"),
     "Look at a store": ("verify", "inspect", "query", "diff", "audit", "card"),
-    "Use a store": ("export",),
+    "Use a store": ("export", "push", "pull"),
     "Find out": ("datasets", "teachers", "recipes", "doctor", "completion"),
 }
+
+#: Commands in a folder of their own.
+_FOLDERS = {"push": "remote.", "pull": "remote."}
 
 
 class Commands(click.Group):
@@ -45,7 +48,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = importlib.import_module(f"labelgen.cli.commands.{cmd_name}").command
+        module = f"{_FOLDERS.get(cmd_name, '')}{cmd_name}"
+        command: click.Command = importlib.import_module(f"labelgen.cli.commands.{module}").command
         return command
 
     def resolve_command(

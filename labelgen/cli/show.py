@@ -123,9 +123,11 @@ def lists(paths: Iterable[str], notes: Mapping[str, str]) -> str:
 
 
 def shell_path(path: Any) -> str:
-    """A path as one types it: relative where that is shorter, quoted where it must be."""
+    """A path as one types it: relative where that is shorter, quoted where it must be; an address as it is."""
     import shlex
 
+    if "://" in str(path):
+        return shlex.quote(str(path))
     absolute = os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links that the user named
     relative = os.path.relpath(absolute)
     return shlex.quote(min(relative, absolute, key=len))

@@ -92,6 +92,7 @@ def write_batches(path: Path, schema: Any, batches: Iterator[dict[str, Any]]) ->
 
 
 def _copy(store: Store, source: str, target: Path) -> FileFact:
+    store.file(source)
     with open_below(store.path, source) as read, atomic_file(target) as file:
         while data := read.read(1 << 20):
             file.write(data)

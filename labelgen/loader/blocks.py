@@ -164,7 +164,7 @@ class SoftLabeler:
         _ = self._sets  # before workers are forked, which then share it
 
     def __repr__(self) -> str:
-        return f"SoftLabeler({str(self.store.path)!r}, {str(self.scheme.spec)!r}, missing={self.missing!r})"
+        return f"SoftLabeler({self.store.storage.name!r}, {str(self.scheme.spec)!r}, missing={self.missing!r})"
 
     def __call__(self, image_ids: Ids, caption_ids: Ids) -> SoftLabels:
         """Soft labels of a batch."""
@@ -240,9 +240,11 @@ class SoftLabeler:
         """The blocks that the scheme requests."""
         where = None if batch.all_known else batch.known
         similarities = {}
+        self.store.storage.fetch(
+            pair for request in self.readers for pair in self._reader(request).wanted(*_sides(request, batch))
+        )
         for request, reader in self.readers.items():
-            images = None if request.relation is Relation.T2T else batch.images
-            captions = None if request.relation is Relation.I2I else batch.captions
+            images, captions = _sides(request, batch)
             block = reader.similarities(images, captions, exact=self.exact)
             alive = block > PAD_SCORE
             if self.missing == "raise" and not alive.all():
@@ -267,6 +269,12 @@ class SoftLabeler:
             return first(sets, reader.captions, batch.images, batch.captions, exact=self.exact)
         same = batch.image_rows[:, None] == batch.caption_images[None, :]
         return max_other(reader, sets, block, batch.images, batch.captions, same)
+
+
+def _sides(request: BlockRequest, batch: Batch) -> tuple[Int64 | None, Int64 | None]:
+    """The image rows and caption rows that the block of a request takes."""
+    images = None if request.relation is Relation.T2T else batch.images
+    return images, None if request.relation is Relation.I2I else batch.captions
 
 
 def _blank_unknown(block: Float32, relation: Relation, batch: Batch) -> None:

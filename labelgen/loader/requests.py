@@ -87,14 +87,15 @@ def quantile_table(store: Store, request: BlockRequest, kinds: Sequence[str] = (
             + (f" over captions of kinds {', '.join(over)}" if over else ""),
             found=", ".join(listed) or "no tables",
             todo="use a threshold that is a similarity, or build the relation into the store"
-            + (f": {update_command(store.path, over)}" if over else ""),
+            + (f": {update_command(store.storage.name, over)}" if over else ""),
         )
+    file = store.file(path)
     try:
-        levels = json.loads((store.path / path).read_bytes())["quantiles"]
+        levels = json.loads(file.read_bytes())["quantiles"]
         return {float(level): float(value) for level, value in levels.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptStoreError(
-            f"{path} of the store at {store.path} cannot be read",
+            f"{path} of the store at {store.storage.name} cannot be read",
             found=str(error),
             todo="run `labelgen verify` on the store",
         ) from error

@@ -173,7 +173,7 @@ def validate(patch: Patch, store: Store) -> None:
         raise StoreMismatchError(
             "the patch belongs to another store",
             found=f"store_id {patch.store_id}",
-            expected=f"{store.manifest.store_id} of {store.path}",
+            expected=f"{store.manifest.store_id} of {store.storage.name}",
             todo="open the store that was reviewed; ids of another store may mean other items",
         )
     for kind in KINDS:
@@ -182,7 +182,7 @@ def validate(patch: Patch, store: Store) -> None:
             raise UnknownIdError(
                 f"the patch names {len(absent)} {kind}s that are not in the store",
                 found=some(absent),
-                expected=f"ids of {store.path}",
+                expected=f"ids of {store.storage.name}",
                 todo="correct or remove these decisions",
             )
     added = [row for row in patch.frame.select(KEY).rows() if row[0] == "add_positive"]

@@ -86,7 +86,7 @@ def remaining(patch: Patch, store: Store) -> Patch:
     if built_with != patch.digest:
         raise StoreMismatchError(
             "the store was not built with this patch",
-            found=f"{store.path} with {built_with or 'no patch'}",
+            found=f"{store.storage.name} with {built_with or 'no patch'}",
             expected=f"patch digest {patch.digest}",
             todo="build it with --patch, or use the patch with the store that was reviewed",
         )

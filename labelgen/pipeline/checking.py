@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelgen import given
+from labelgen.errors import ConfigError
 from labelgen.pipeline.building import checked
 from labelgen.pipeline.inputs import recipe_of
 from labelgen.progress import Listener, listener_of, silent
 from labelgen.stages.plan.runtimes import with_auto
 from labelgen.store.manifest import load_manifest
+from labelgen.store.remote.address import is_address
 from labelgen.teachers.objects.sealed_objects import sealed_objects
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ def verify(
     """Check a sealed store: every byte against the manifest, and the tables and arrays against each other.
 
     Args:
+        path: its folder, or the address of a store at a distance: it is copied into a folder that is deleted again.
         deep: also search `sample` images again by brute force (equal bits), and embed a sample again where the
             teacher and the data are available (within a tolerance).
         seed: of the sample.
@@ -89,6 +92,12 @@ def verify(
     """
     from labelgen.store.verify.store import verify as verify_files
 
+    if is_address(path):
+        if deep:
+            raise ConfigError("deep=True needs the store on this machine", todo="copy it first: labelgen pull")
+        from labelgen.store.remote.check import verify_remote
+
+        return verify_remote(fspath(path), progress=progress)
     shallow = verify_files(Path(path), progress=progress)
     if not deep or not shallow.ok:
         return shallow

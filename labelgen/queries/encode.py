@@ -16,6 +16,7 @@ from labelgen.stages.model.facts import TeacherFacts
 from labelgen.stages.running import worker
 from labelgen.stages.running.lock import refuse_changed_teachers
 from labelgen.stages.work.train import refined_again
+from labelgen.store import layout
 from labelgen.store.manifest import TeacherEntry
 from labelgen.store.reader import Store
 from labelgen.teachers.base import ImageTeacher, TextTeacher
@@ -49,6 +50,7 @@ class QueryEncoder:
         entry = self.store.manifest.teachers[alias]
         if entry.kind == "trained" and alias not in self._specs:
             source = self.texts(str(entry.identity["of"]), texts)
+            self.store.file(layout.model_path(alias))
             return refined_again(self.store.path, self.store.manifest, alias, source)
         teacher = self._teacher(alias, "text")
         with foreign(f"teacher {alias!r} fails on the query"):

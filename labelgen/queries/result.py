@@ -66,7 +66,7 @@ class QueryResult:
             yield f"{query}: {TITLES[str(relation)]} by {alias} ({relation})", rows.to_dicts()
 
     def to_json(self) -> dict[str, Any]:
-        return {"store": str(self.store.path), "notes": list(self.notes), "results": self.frame.to_dicts()}
+        return {"store": self.store.storage.name, "notes": list(self.notes), "results": self.frame.to_dicts()}
 
     @cached_property
     def _pictures(self) -> dict[str, str]:

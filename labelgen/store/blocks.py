@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,13 @@ class BlockReader:
         starts = self.offsets.take(images)
         sizes = self.offsets.take(images + 1) - starts
         return rows_of(starts, sizes), sizes
+
+    def wanted(self, images: Int64 | None, captions: Int64 | None) -> Iterator[tuple[MappedArray, Int64]]:
+        """The rows that the block of the given ones reads, by array."""
+        if captions is not None:
+            yield self.captions, captions
+        if images is not None:
+            yield self.images, self.members(images)[0]
 
     def similarities(self, images: Int64 | None, captions: Int64 | None, *, exact: bool) -> Float32:
         """The block of the given rows as in `Store.block`, -inf where an item has no embedding.

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from labelgen.errors import visible
 from labelgen.store.manifest import Manifest, NeighborEntry
 
 
-def as_text(path: Path, manifest: Manifest) -> str:
+def as_text(name: str, manifest: Manifest) -> str:
     """One paragraph."""
     facts = "; ".join(f"{name} {visible(value)}" for name, value in _facts(manifest))
-    return f"labelgen store {str(path)!r}: {facts}."
+    return f"labelgen store {name!r}: {facts}."
 
 
-def as_html(path: Path, manifest: Manifest) -> str:
+def as_html(name: str, manifest: Manifest) -> str:
     """A table; every text from the store is escaped."""
     cell = "style='text-align:left'"
     rows = "".join(
         f"<tr><th {cell}>{escape(name)}</th><td {cell}>{escape(visible(value))}</td></tr>"
         for name, value in _facts(manifest)
     )
-    return f"<div><b>labelgen store</b> <code>{escape(visible(str(path)))}</code><table>{rows}</table></div>"
+    return f"<div><b>labelgen store</b> <code>{escape(visible(name))}</code><table>{rows}</table></div>"
 
 
 def list_text(entry: NeighborEntry) -> str:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from labelgen.config import changes
-from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.layout import ArraySpec, is_content
 from labelgen.store.manifest import NeighborEntry
 from labelgen.store.reader import Store, open_store
@@ -215,7 +214,7 @@ def _embeddings(left: Store, right: Store, matched: Mapping[Modality, _Matched])
 
 
 def _compare_rows(name: str, left: Store, right: Store, a: ArraySpec, b: ArraySpec, items: _Matched) -> ArrayDiff:
-    old, new = MappedArray(left.path, a), MappedArray(right.path, b)
+    old, new = left.array(a), right.array(b)
     differing: list[int] = []
     largest = 0.0
     for rows_a, rows_b in _pieces(items, a.row_bytes):
@@ -247,7 +246,7 @@ def _compare_lists(
     if queries.same and candidates.same and _same_files(left, right, pairs):
         return ArrayDiff(name, compared=len(queries.a))
     (ids_a, scores_a), (ids_b, scores_b) = (
-        [MappedArray(store.path, pair[side]) for pair in pairs] for side, store in enumerate((left, right))
+        [store.array(pair[side]) for pair in pairs] for side, store in enumerate((left, right))
     )
     width = min(a.k, b.k)
     differing: list[int] = []

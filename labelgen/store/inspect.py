@@ -87,7 +87,7 @@ def overview(store: Store) -> dict[str, Any]:
     manifest = store.manifest
     corpus = manifest.corpus
     return {
-        "path": str(store.path),
+        "path": store.storage.name,
         "dataset": corpus.about.get("name") or manifest.recipe["dataset"]["name"],
         "images": corpus.n_images,
         "captions": corpus.n_captions,

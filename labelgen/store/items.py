@@ -13,7 +13,8 @@ import numpy as np
 from labelgen.errors import StoreError
 from labelgen.similarity.groups import rows_of
 from labelgen.store import layout
-from labelgen.store.disk.mapped import CheckedArray, MappedArray
+from labelgen.store.disk.folder import Folder, Storage
+from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.guard import Guard, Stamp
 from labelgen.store.index import IdIndex
 from labelgen.store.kinds import chosen_kinds
@@ -33,23 +34,37 @@ KINDS: Mapping[Modality, str] = {"image": "image", "text": "caption"}
 
 
 class Items:
-    """The corpus of the store at `path`.
+    """The corpus of a store.
 
     Attributes:
+        path: its folder; of a store at a distance the one in the cache that its whole files are kept in.
         chosen: the kinds of captions that a reader knows, empty where it knows all.
     """
 
     chosen: tuple[str, ...] = ()
 
-    def __init__(self, path: Path, manifest: Manifest, *, stamp: Stamp | None = None, check: bool = False) -> None:
-        self.path = path
+    def __init__(
+        self,
+        storage: Storage | Path,
+        manifest: Manifest,
+        *,
+        stamp: Stamp | None = None,
+        check: bool = False,
+    ) -> None:
+        self.storage = Folder(storage) if isinstance(storage, Path) else storage
+        self.path = self.storage.root
         self.manifest = manifest
-        self._guard = Guard(path, stamp, manifest.files, check)
+        self._guard = Guard(self.path, stamp, manifest.files, check)
         self._process = os.getpid()
         self._arrays: dict[str, MappedArray] = {}
         self._frames: dict[str, pl.DataFrame] = {}
         self._ids: dict[Modality, StringColumn] = {}
         self._index_specs = manifest.corpus.arrays()
+
+    @property
+    def name(self) -> str:
+        """The last part of the path or address of the store."""
+        return self.storage.name.rpartition("/")[2]
 
     @property
     def images(self) -> pl.DataFrame:
@@ -165,9 +180,17 @@ class Items:
         """Any array that the manifest names, mapped."""
         array = self._arrays.get(spec.path)
         if array is None:
-            kind = CheckedArray if self._guard.hashed else MappedArray
-            array = self._arrays[spec.path] = kind(self.path, spec, self._guard)
+            array = self._arrays[spec.path] = self.storage.array(spec, self._guard)
         return array
+
+    def file(self, path: str) -> Path:
+        """A file that the manifest names, on this machine.
+
+        Raises:
+            StoreError: it is at a distance and cannot be read, or the store is a partial one without it.
+        """
+        self.storage.need([path])
+        return self.path / path
 
     def _frame(self, path: str) -> pl.DataFrame:
         if path not in self._frames:
@@ -178,6 +201,7 @@ class Items:
                 )
             from labelgen.store.disk.parquet import read_frame
 
+            self.storage.need([path])
             self._frames[path] = self._guard.read(
                 path, lambda: read_frame(self.path / path, below=self.path, rows=self._rows_of(path))
             )
@@ -188,6 +212,7 @@ class Items:
         from labelgen.store.disk.parquet import read_strings
 
         path = f"{self.manifest.corpus.path}/{table}"
+        self.storage.need([path])
         return self._guard.read(
             path, lambda: read_strings(self.path / path, column, below=self.path, rows=self._rows_of(path))
         )

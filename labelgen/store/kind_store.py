@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from labelgen.store.disk.parquet import StringColumn
+    from labelgen.store.remote.answers import Source
 
 
 def open_store(path: str | Path, *, check: bool = False, kinds: Iterable[str] | str | None = None) -> Store:
@@ -72,12 +73,12 @@ class KindStore(Store):
         self._all = store
         self._captions = CaptionKinds.of(store.has_kind(self.chosen), store.offsets)
         self._sources = {spec.path: spec for spec in store.manifest.arrays()}
-        super().__init__(store.path, self._manifest(store.manifest))
+        super().__init__(store.storage, self._manifest(store.manifest))
         self._guard = store._guard
 
     def __reduce__(self) -> tuple[object, tuple[Any, ...]]:
         manifest = self._all.manifest
-        return _reopen, (str(self.path), manifest.content_digest, self._guard.hashed, self.chosen)
+        return _reopen, (self.storage.place, manifest.content_digest, self._guard.hashed, self.chosen)
 
     @property
     def whole(self) -> Store:
@@ -114,7 +115,7 @@ class KindStore(Store):
             raise ConfigError(
                 f"this store has no list {relation} over captions of kinds {', '.join(self.chosen)}",
                 found=choose.stored_lists(self._all.manifest),
-                todo=f"build them into the store: {update_command(self.path, self.chosen)}",
+                todo=f"build them into the store: {update_command(self.storage.name, self.chosen)}",
             )
         how: Any = {"k": k, "alias": alias, "scope": scope, "aggregation": aggregation, "same_group": same_group}
         return super().neighbors(relation, ids, rows=rows, **how)
@@ -229,6 +230,6 @@ class SelectedArray(MappedArray):
         return self._source.take(there) if isinstance(self._source, MappedArray) else self._source[there]
 
 
-def _reopen(path: str, content_digest: str, check: bool, kinds: tuple[str, ...]) -> KindStore:
+def _reopen(path: str | Source, content_digest: str, check: bool, kinds: tuple[str, ...]) -> KindStore:
     """Unpickle: open the same store again, and only that."""
     return KindStore(reopen(path, content_digest, check), kinds)

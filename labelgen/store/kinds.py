@@ -59,7 +59,7 @@ class AllCaptions:
 CaptionSets: TypeAlias = CaptionKinds | AllCaptions
 
 
-def update_command(path: Path, kinds: Iterable[str]) -> str:
+def update_command(path: str | Path, kinds: Iterable[str]) -> str:
     """The command that adds lists over some kinds to a store."""
     return f"labelgen build --out {shlex.quote(str(path))} --update --kinds {shlex.quote(','.join(kinds))}"
 

@@ -21,6 +21,8 @@ CROISSANT = "croissant.json"
 WORK = ".labelgen"
 LOCK = f"{WORK}/lock"
 PENDING = f"{WORK}/pending.json"
+#: Which arrays a partial store lacks, and where it was pulled from.
+PULLED = f"{WORK}/pulled.json"
 INGEST = f"{WORK}/ingest"
 PARTS = f"{WORK}/parts"
 #: Files of a seal before they are moved into place; the manifest that it will commit; the one that it replaces.

@@ -42,6 +42,7 @@ __all__ = [
     "content_digest",
     "digest_matches",
     "load_manifest",
+    "manifest_of",
     "manifest_problems",
     "read_document",
     "save_manifest",
@@ -81,21 +82,30 @@ def load_manifest(root: Path) -> Manifest:
         StoreFormatError: another format, not a manifest, or one that contradicts itself.
         CorruptStoreError: the manifest was edited, or it is a link or a pipe.
     """
-    document = read_document(root)
+    return _manifest_of(read_document(root), str(root))
+
+
+def manifest_of(raw: bytes, name: str) -> Manifest:
+    """The manifest in some bytes; `name` is how messages call the store. Raises as `load_manifest` does."""
+    return _manifest_of(_document_of(raw, name), name)
+
+
+def _manifest_of(document: dict[str, Any], name: str) -> Manifest:
+    path = f"{name}/{layout.MANIFEST}"
     if not digest_matches(document):
         raise CorruptStoreError(
-            f"{root / layout.MANIFEST} was edited after it was sealed",
+            f"{path} was edited after it was sealed",
             found=f"content whose digest is not {str(document.get(DIGEST))[:64]!r}",
             todo="restore it from a copy, or seal the store again with `labelgen build`",
         )
     manifest = Manifest.from_json(document)
     if not (conforms("manifest.v1")(document) and conforms("recipe.v1")(document["recipe"])):
         problems = manifest_problems(document) or ["a whole number is written with a decimal point"]
-        raise StoreFormatError(f"{root / layout.MANIFEST} does not follow its schema", found="; ".join(problems[:5]))
+        raise StoreFormatError(f"{path} does not follow its schema", found="; ".join(problems[:5]))
     against = contradictions(manifest)
     if against:
         raise StoreFormatError(
-            f"{root / layout.MANIFEST} contradicts itself",
+            f"{path} contradicts itself",
             found="; ".join(against[:5]),
             todo="do not use this store: copy it again, or build it again",
         )
@@ -104,22 +114,28 @@ def load_manifest(root: Path) -> Manifest:
 
 def read_document(root: Path) -> dict[str, Any]:
     """The manifest as plain data, its format version checked and nothing else; raises as `load_manifest` does."""
-    path = root / layout.MANIFEST
     try:
-        document = json.loads(read_below(root, layout.MANIFEST), object_pairs_hook=_no_repeats)
+        return _document_of(read_below(root, layout.MANIFEST), str(root))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _not_found(root) from error
     except StoreError:
         raise
     except OSError as error:
-        raise StoreError(f"cannot read {path}", found=str(error)) from error
+        raise StoreError(f"cannot read {root / layout.MANIFEST}", found=str(error)) from error
+
+
+def _document_of(raw: bytes, name: str) -> dict[str, Any]:
+    try:
+        document = json.loads(raw, object_pairs_hook=_no_repeats)
     except (ValueError, RecursionError) as error:
         found = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise StoreFormatError(f"{path} is not JSON", found=found, expected="the manifest of a store") from error
+        raise StoreFormatError(
+            f"{name}/{layout.MANIFEST} is not JSON", found=found, expected="the manifest of a store"
+        ) from error
     version = document.get("format") if isinstance(document, dict) else None
     if version != layout.FORMAT_VERSION or isinstance(version, bool):
         raise StoreFormatError(
-            f"{root} is not a store that this version of labelgen reads",
+            f"{name} is not a store that this version of labelgen reads",
             found="no format version" if version is None else f"format {str(version)[:40]!r}",
             expected=f"format {layout.FORMAT_VERSION}",
             todo="install the version of labelgen that wrote it, or a newer one" if version else "check the path",
@@ -147,6 +163,12 @@ def digest_matches(document: Mapping[str, Any]) -> bool:
 
 
 def _not_found(root: Path) -> StoreNotFoundError:
+    if (root / layout.PULLED).is_file():
+        return StoreNotFoundError(
+            f"the store at {root} is not finished",
+            found=f"a pull that was interrupted and no {layout.MANIFEST}",
+            todo="run the same `labelgen pull` again: it resumes",
+        )
     if (root / layout.WORK).is_dir():
         return StoreNotFoundError(
             f"the store at {root} is not finished",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
@@ -13,15 +14,18 @@ from numpy.typing import NDArray
 from labelgen.errors import ConfigError, MissingItemError, StoreMismatchError, some
 from labelgen.store import choose, describe
 from labelgen.store.blocks import BlockReader, has_embedding
+from labelgen.store.disk.folder import Storage
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.guard import Stamp, stamp_of
 from labelgen.store.items import KINDS, Ids, Items, RowNumbers
 from labelgen.store.kinds import chosen_kinds
 from labelgen.store.manifest import Manifest, NeighborEntry, load_manifest
+from labelgen.store.remote.address import is_address
 from labelgen.types import PAD_ROW, PAD_SCORE, Aggregation, Bool, Float32, Int64, Modality, Relation, Scope, UInt32
 
 if TYPE_CHECKING:
     from labelgen.queries.result import QueryResult
+    from labelgen.store.remote.answers import Source
 
 
 class _Lists(NamedTuple):
@@ -61,8 +65,14 @@ class Neighbors(_Lists):
         return names[np.minimum(places, len(real))].reshape(self.rows.shape)
 
 
-def open_store(path: str | Path, *, check: bool = False) -> Store:
+def open_store(path: str | Path | Source, *, check: bool = False) -> Store:
     """Open a sealed store with all its captions; see `labelgen.open`."""
+    if not isinstance(path, PathLike) and (not isinstance(path, str) or is_address(path)):
+        from labelgen.store.remote.storage import open_remote
+
+        storage, manifest = open_remote(path)
+        return Store(storage, manifest, stamp=stamp_of(storage.root), check=check)
+    is_address(path)  # an address that was made a path is refused
     root = Path(path).expanduser().absolute()
     stamp = stamp_of(root)  # before the manifest is read: a change in between is then noticed
     return Store(root, load_manifest(root), stamp=stamp, check=check)
@@ -81,18 +91,25 @@ class Store(Items):
     before workers are forked.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, *, stamp: Stamp | None = None, check: bool = False) -> None:
-        super().__init__(path, manifest, stamp=stamp, check=check)
+    def __init__(
+        self,
+        storage: Storage | Path,
+        manifest: Manifest,
+        *,
+        stamp: Stamp | None = None,
+        check: bool = False,
+    ) -> None:
+        super().__init__(storage, manifest, stamp=stamp, check=check)
         self._readers: dict[tuple[Relation, str | None, Aggregation], BlockReader] = {}
 
-    def __reduce__(self) -> tuple[object, tuple[str, str, bool]]:
-        return reopen, (str(self.path), self.manifest.content_digest, self._guard.hashed)
+    def __reduce__(self) -> tuple[object, tuple[str | Source, str, bool]]:
+        return reopen, (self.storage.place, self.manifest.content_digest, self._guard.hashed)
 
     def __repr__(self) -> str:
-        return describe.as_text(self.path, self.manifest)
+        return describe.as_text(self.storage.name, self.manifest)
 
     def _repr_html_(self) -> str:
-        return describe.as_html(self.path, self.manifest)
+        return describe.as_html(self.storage.name, self.manifest)
 
     def embeddings(self, alias: str, modality: Modality | None = None) -> MappedArray:
         """Rows of a teacher, float16 [n, dim], mapped. `modality` may be left out where the teacher has only one."""
@@ -102,7 +119,9 @@ class Store(Items):
         """A `zarr.Array` or `zarr.Group` of this store, read-only, for whatever zarr offers."""
         from labelgen.store.zarr_access import open_node
 
-        self._guard.check_below(f"{path}/" if path else "")
+        below = f"{path}/" if path else ""
+        self.storage.need(name for name in self.manifest.files if name.startswith(below))
+        self._guard.check_below(below)
         return open_node(self.path, path)
 
     @overload
@@ -180,6 +199,7 @@ class Store(Items):
             raise ConfigError(f"missing={missing!r} is unknown", expected="raise or mask")
         images = self._batch(named, "image", image_ids, image_rows)
         captions = self._batch(named, "text", caption_ids, caption_rows)
+        self.storage.fetch(reader.wanted(images, captions))
         block = reader.similarities(images, captions, exact=exact)
         where = block > PAD_SCORE
         if missing == "mask":
@@ -258,7 +278,9 @@ class Store(Items):
 
     def _listed(self, entry: NeighborEntry, queries: Int64) -> tuple[UInt32, Float32, Float32]:
         """Rows, scores and bounds of a list."""
-        found = {name: self.array(spec).take(queries) for name, spec in entry.arrays().items()}
+        arrays = {name: self.array(spec) for name, spec in entry.arrays().items()}
+        self.storage.fetch([(array, queries) for array in arrays.values()])
+        found = {name: array.take(queries) for name, array in arrays.items()}
         return found["ids"], found["scores"], found["next"]
 
     def _of_other_groups(self, relation: Relation, queries: Int64, listed: UInt32) -> Bool:
@@ -339,12 +361,12 @@ def kept_entries(rows: UInt32, scores: Float32, keep: Bool) -> tuple[UInt32, Flo
     return listed.astype(np.uint32), values.astype(np.float32)
 
 
-def reopen(path: str, content_digest: str, check: bool = False) -> Store:
+def reopen(path: str | Source, content_digest: str, check: bool = False) -> Store:
     """Unpickle: open the same store again, and only that."""
     store = open_store(path, check=check)
     if store.manifest.content_digest != content_digest:
         raise StoreMismatchError(
-            f"the store at {path} was changed after it was passed to this process",
+            f"the store at {store.storage.name} was changed after it was passed to this process",
             found=store.manifest.content_digest,
             expected=content_digest,
             todo="open it again in the main process",

@@ -116,7 +116,8 @@ def test_every_command_names_a_call_that_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("datasets", "teachers", "completion")])
 def test_a_command_uses_the_calls_that_it_names(name: str) -> None:
-    source = (DOCS.parents[1] / "labelgen" / "cli" / "commands" / f"{name}.py").read_text(encoding="utf-8")
+    (path,) = (DOCS.parents[1] / "labelgen" / "cli" / "commands").rglob(f"{name}.py")
+    source = path.read_text(encoding="utf-8")
     assert {
         word for dotted in calls()[name] if not re.search(rf"\b{(word := dotted.rpartition('.')[2])}\b", source)
     } == set()

@@ -115,7 +115,7 @@ def _compared(stores: Sequence[Store], files: Sequence[Judgements], notes: list[
         UnknownIdError: there is none.
     """
     found, absent = list[_Part](), list[UnknownIdError]()
-    for name, store in zip(_distinct([store.path.name for store in stores]), stores, strict=True):
+    for name, store in zip(_distinct([store.name for store in stores]), stores, strict=True):
         for file in files:
             try:
                 found.append(_Part(name, PairLabels(store, resolve(store, file))))

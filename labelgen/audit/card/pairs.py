@@ -96,7 +96,7 @@ def resolve(store: Store, judgements: Judgements) -> JudgedPairs:
         raise UnknownIdError(
             f"this store holds none of the {len(known):,} judged pairs of {judgements.name}",
             found=some(value for value, row in zip(left_values, left, strict=True) if row == _ABSENT),
-            expected=f"ids of {store.path.name}, for example {some(store.image_ids(range(min(2, _images(store)))))}",
+            expected=f"ids of {store.name}, for example {some(store.image_ids(range(min(2, _images(store)))))}",
             todo="build the store from the data set and the splits that were judged",
         )
     left, right = left[known], right[known]

@@ -65,7 +65,7 @@ def write_fiftyone(
     folder.mkdir(parents=True, exist_ok=True)
     samples = list(_samples(store, root.absolute(), {name: _by_image(name, frame) for name, frame in findings.items()}))
     metadata = {
-        "name": store.path.name,
+        "name": store.name,
         "media_type": "image",
         "sample_fields": {
             "filepath": _STRING,

@@ -19,7 +19,8 @@ def plots(store: Store) -> str:
     """Return one figure a relation and teacher, from its statistics; empty where a store has none."""
     figures = []
     folder = layout.numbered(layout.STATS, store.manifest.generation)
-    for path in sorted((store.path / folder).glob("*.json")):
+    listed = [name for name in store.manifest.files if name.startswith(f"{folder}/") and name.endswith(".json")]
+    for path in map(store.file, sorted(listed)):
         words = path.stem.split(".")
         over = [word for word in words[2:] if word.startswith("kinds-")]
         if over != ([layout.kinds_mark(store.chosen)] if store.chosen and words[0] != "i2i" else []):

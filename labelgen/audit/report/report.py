@@ -106,7 +106,7 @@ def render(
     corpus = store.manifest.corpus
     name = corpus.about.get("name") or str(store.manifest.recipe.get("dataset", {}).get("name", "store"))
     facts = [
-        ("store", store.path.name),
+        ("store", store.name),
         ("captions", f"{corpus.n_captions:,}, {corpus.n_texts:,} different"),
         ("teachers", "; ".join(f"{alias} = {entry.spec}" for alias, entry in store.manifest.teachers.items())),
         ("store id", store.manifest.store_id),

@@ -132,7 +132,7 @@ def command(
     _write(opened, sections, out, html, photos, patch, earlier)
     written = [path for path in (out, html, patch) if path is not None]
     if as_json:
-        show.emit_json({"store": str(opened.path), "sections": [_as_json(section, top) for section in sections]})
+        show.emit_json({"store": opened.storage.name, "sections": [_as_json(section, top) for section in sections]})
     elif written:
         console.print()
         console.print(show.plain(f"written to {', '.join(show.shell_path(path) for path in written)}"))
@@ -185,7 +185,7 @@ def _check(store: Store, path: str, clean: str | None, as_json: bool) -> None:
 
     found = _checked(store, path)
     counts = dict(found.frame["decision"].value_counts(sort=True).iter_rows())
-    checked: dict[str, Any] = {"store": str(store.path), "patch": str(path), "decisions": counts}
+    checked: dict[str, Any] = {"store": store.storage.name, "patch": str(path), "decisions": counts}
     if clean is not None:
         made = store.manifest.recipe["dataset"]
         done = export_sources(found, Spec.of(made["name"], **made.get("options", {})), made.get("root") or None, clean)

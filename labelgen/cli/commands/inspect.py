@@ -90,7 +90,7 @@ def _overview(store: Store, items: list[Item], as_json: bool) -> None:
         show.emit_json({**facts, "examples": [item.to_json() for item in items]})
         return
     console = show.console()
-    show.title(console, show.shell_path(store.path))
+    show.title(console, show.shell_path(store.storage.name))
     console.print(show.facts(_overview_facts(facts)))
     for item in items:
         _print_item(console, item)

@@ -58,11 +58,21 @@ def locked(root: Path) -> Iterator[None]:
     handle = _held(root)
     try:
         refuse_links(root)
+        _refuse_partial(root)
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         os.close(handle)
+
+
+def _refuse_partial(root: Path) -> None:
+    if (root / layout.PULLED).exists():
+        raise StoreError(
+            f"the store at {root} is a partial one, or its pull is not finished: it cannot be built or changed",
+            found=layout.PULLED,
+            todo="pull all of it: `labelgen pull SOURCE --out FOLDER` without --only",
+        )
 
 
 def _held(root: Path) -> int:

@@ -186,11 +186,16 @@ def map_shard(root: Path, spec: ArraySpec, shard: int) -> Array:
     Raises:
         CorruptStoreError: the file is missing, has another size, or its index is not the one our writer makes.
     """
-    path, below = root / spec.shard_path(shard), spec.shard_path(shard)
     n_chunks = live_chunks(spec, shard)
+    mapping = _map_file(root, spec.shard_path(shard), shard_bytes(spec, shard))
+    tail = mapping[n_chunks * (spec.chunk_bytes + CRC_BYTES) :]
+    _check_index(root / spec.shard_path(shard), tail, spec, n_chunks)
+    return shard_view(spec, mapping, n_chunks)
+
+
+def shard_view(spec: ArraySpec, mapping: mmap.mmap, n_chunks: int) -> Array:
+    """The rows of a mapped shard file, [n_chunks, chunk_rows, ...]."""
     stride = spec.chunk_bytes + CRC_BYTES
-    mapping = _map_file(root, below, shard_bytes(spec, shard))
-    _check_index(path, mapping[n_chunks * stride :], spec, n_chunks)
     dtype = np.dtype(spec.dtype).newbyteorder("<")
     inner = [spec.row_bytes // math.prod(spec.shape[1 : 1 + axis]) for axis in range(len(spec.shape))]
     view: Array = np.ndarray(

@@ -97,9 +97,7 @@ def write_shard(root: Path, spec: ArraySpec, shard: int, rows: Iterable[NDArray[
             file.write(raw)
             file.write(crc32c(raw))
             n_chunks += 1
-        index = _index(spec, n_chunks).tobytes()
-        file.write(index)
-        file.write(crc32c(index))
+        file.write(shard_index(spec, n_chunks))
     return file.fact
 
 
@@ -134,11 +132,13 @@ def shard_bytes(spec: ArraySpec, shard: int) -> int:
     return live_chunks(spec, shard) * (spec.chunk_bytes + CRC_BYTES) + index
 
 
-def _index(spec: ArraySpec, n_chunks: int) -> UInt64:
+def shard_index(spec: ArraySpec, n_chunks: int) -> bytes:
+    """What follows the chunks of a shard file: their offsets and lengths, and the checksum of these."""
     index = np.full((spec.shard_rows // spec.chunk_rows, 2), ABSENT, dtype="<u8")
     index[:n_chunks, 0] = chunk_offsets(spec, n_chunks)
     index[:n_chunks, 1] = spec.chunk_bytes + CRC_BYTES
-    return index
+    raw = index.tobytes()
+    return raw + crc32c(raw)
 
 
 def _chunks(spec: ArraySpec, pieces: Iterable[NDArray[Any]], expected: int) -> Iterator[NDArray[Any]]:

@@ -72,7 +72,7 @@ class Report:
     """The outcome of `verify`.
 
     Attributes:
-        path: the store.
+        path: the store; an address as text.
         problems: what is wrong; empty for a whole store.
         notes: leftovers of killed writers, files of an unfinished change.
         content_digest: of the listed checksums; that of the sealed content, also where files are damaged.
@@ -80,7 +80,7 @@ class Report:
         seconds: how long it took.
     """
 
-    path: Path
+    path: Path | str
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
     content_digest: str

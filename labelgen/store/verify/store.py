@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -21,6 +22,7 @@ from labelgen.store import layout
 from labelgen.store.describe import recall_text
 from labelgen.store.disk.atomic import FileFact, is_temporary
 from labelgen.store.disk.files import digest_below, is_regular, kind_of, open_below, read_below, walk
+from labelgen.store.disk.folder import pulled
 from labelgen.store.disk.shards import CRC_BYTES, crc32c, live_chunks, shard_bytes
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import Manifest, content_digest, digest_matches, manifest_problems, read_document
@@ -59,17 +61,19 @@ def verify(path: str | Path, *, progress: Listener = silent) -> Report:
             found.add(name, f"is {kind_of(status.st_mode)}: nothing in a store is anything but a file or a folder")
     for sentence in contradictions(manifest):
         found.add(layout.MANIFEST, f"contradicts itself: {sentence}")
+    absent = _not_pulled(root, manifest, there, found)
     unfinished = Unfinished(root, manifest, pending=_note_pending(root, found))
-    read = _check_files(root, manifest, there, unfinished, found, progress)
+    listed = replace(manifest, files={path: fact for path, fact in manifest.files.items() if path not in absent})
+    read = _check_files(root, listed, there, unfinished, found, progress)
     _check_unlisted(manifest, there, unfinished, found)
     if content_digest(manifest.files) != manifest.content_digest:
         found.add(layout.MANIFEST, "the content digest is not that of the listed files")
     if are_arrays_sound(manifest):
-        _check_content(root, manifest, found)
+        _check_content(root, manifest, absent, found)
     found.notes += [f"{entry.path}: {recall_text(entry)}" for entry in manifest.neighbors if entry.approximate]
     seconds = round(time.perf_counter() - started, 3)
     digest = content_digest(manifest.files)
-    return Report(root, tuple(found.problems), tuple(found.notes), digest, len(manifest.files), read, seconds)
+    return Report(root, tuple(found.problems), tuple(found.notes), digest, len(listed.files), read, seconds)
 
 
 def damaged_rows(root: Path, spec: ArraySpec, shard: int) -> list[tuple[int, int]]:
@@ -224,10 +228,20 @@ def _note_pending(root: Path, found: ProblemList) -> bool:
     return True
 
 
-def _check_content(root: Path, manifest: Manifest, found: ProblemList) -> None:
-    """Contradictions between files; only of arrays whose files are sound."""
+def _not_pulled(root: Path, manifest: Manifest, there: _Found, found: ProblemList) -> frozenset[str]:
+    """Files that a partial store says it lacks, and does lack; they are counted in a note."""
+    lacks = [f"{item}/" for item in pulled(root)[1]]
+    absent = frozenset(path for path in manifest.files if path not in there and path.startswith(tuple(lacks)))
+    if absent:
+        arrays = ", ".join(item.rstrip("/") for item in lacks)
+        found.notes.append(f"a partial store: {len(absent)} files were not pulled, of {arrays}")
+    return absent
+
+
+def _check_content(root: Path, manifest: Manifest, absent: frozenset[str], found: ProblemList) -> None:
+    """Contradictions between files; only of arrays whose files are sound and there."""
     for path, check in _content_checks(root, manifest, found):
-        if found.concerns(path):
+        if found.concerns(path) or any(name.startswith(f"{path}/") for name in absent):
             continue
         try:
             check()
