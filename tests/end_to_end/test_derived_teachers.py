@@ -156,6 +156,34 @@ def test_blocks_and_lists_of_concat_are_those_of_the_fusion(whole: Path) -> None
     assert 0 < fusion["largest"] < 2e-3
 
 
+def test_a_plan_names_what_they_are_made_of(data: Path) -> None:
+    plan = pipeline.plan(pipeline.resolve(dataset="table", overrides=[*recipe(data), *all_three()]))
+    told = [stage.what for stage in plan.stages if stage.stage == "train"]
+    assert told == [
+        "bridge: on 120 image rows of image, text",
+        "bridge: on 360 caption rows of image, text",
+        "centred: on 360 caption rows of text",
+        "concat: on 120 image rows of bridge, text",
+        "concat: on 360 caption rows of bridge, text",
+    ]
+
+
+def test_a_bridge_that_learns_nothing_is_reported(data: Path, tmp_path: Path) -> None:
+    """Captions of a data set in another order than their photographs."""
+    turned = tmp_path / "turned"
+    turned.mkdir()
+    frame = pl.read_parquet(data / "captions.parquet")
+    owners = np.random.default_rng(3).permutation(IMAGES)
+    frame.with_columns(image_id=pl.Series([f"i{image}" for image in np.repeat(owners, 3)])).drop("split").write_parquet(
+        turned / "captions.parquet"
+    )
+    report = built(data, tmp_path / "store", f"teachers.bridge={BRIDGE}", root=turned)
+    held_out = report.trained["bridge"]["retrieval"]["held_out"]
+    worse = held_out["t2i"]["10"] <= held_out["chance"]["t2i"]["10"]
+    assert any("no better than chance" in note for note in report.notes) == worse
+    assert held_out["t2i"]["10"] < 2 * held_out["chance"]["t2i"]["10"]
+
+
 def test_card_and_overview_show_the_reports(whole: Path) -> None:
     from labelgen.store.describe import training_text
     from labelgen.store.inspect import overview
