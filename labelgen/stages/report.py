@@ -107,11 +107,23 @@ def report_of(
 
 
 def _no_better(manifest: Manifest) -> list[str]:
-    """A note on every trained teacher that is not better than its source on the held-out pairs."""
+    """A note on every trained teacher that is not better than its source, or than chance, on what was held out."""
     held_out = {
-        alias: entry.training["auc"]["held_out"] for alias, entry in manifest.teachers.items() if entry.training
+        alias: entry.training["auc"]["held_out"]
+        for alias, entry in manifest.teachers.items()
+        if "auc" in entry.training
     }
-    return [
+    recalled = {
+        alias: entry.training["retrieval"]["held_out"]
+        for alias, entry in manifest.teachers.items()
+        if "retrieval" in entry.training
+    }
+    guesses = [
+        f"{alias} finds held-out images no better than chance (R@10 {100 * found['t2i']['10']:.1f} %)"
+        for alias, found in recalled.items()
+        if found["t2i"]["10"] <= found["chance"]["t2i"]["10"] < 1
+    ]
+    return guesses + [
         f"{alias} separates held-out pairs no better than {manifest.teachers[alias].identity['of']} "
         f"(AUC {auc['trained']:.4f} and {auc['frozen']:.4f})"
         for alias, auc in held_out.items()

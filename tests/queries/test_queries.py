@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import pickle
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -330,6 +331,33 @@ def test_a_trained_teacher_answers_by_its_stored_network(tmp_path: Path) -> None
         stored = store.embeddings(alias).take([int(store.caption_rows([first["caption_id"]])[0])])
         own = store.embeddings(alias).take([11])
         assert cosines(stored, own)[0, 0] > 0.999
+
+
+def test_teachers_made_of_rows_answer_by_the_maps_of_the_store(demo_store: Path, tmp_path: Path) -> None:
+    """A photograph by the map of all images, though the same photograph in the store has that of its fold."""
+    from safetensors.numpy import load_file
+
+    from labelgen import pipeline
+
+    out = tmp_path / "store"
+    shutil.copytree(demo_store, out)
+    specs = {"bridge": "bridge()", "centred": "centred(of='text')", "concat": "concat(text=1, bridge=0.5)"}
+    pipeline.add(out, teachers=specs, relations=["t2t.bridge", "t2t.centred", "t2t.concat"])
+    store = labelgen.open(out)
+    text = store.captions["text"][0]
+    for alias in specs:
+        found = store.query(text, teachers=alias, k=1, relations=["t2t"]).frame
+        assert found["text"][0] == text
+        assert found["score"][0] > 0.999
+    file = demo_root() / "images" / store.images["file"][5]
+    found = store.query(image=file, teachers="bridge", k=20, relations=["i2t"]).frame
+    arrays = load_file(out / "models" / "bridge" / "maps.safetensors")
+    row = np.asarray(store.embeddings("image").take(np.array([5])), np.float64) - arrays["image.mean"]
+    expected = dict(by_brute_force(store, row @ arrays["map"].astype(np.float64), "i2t", "bridge", 40)[0])
+    for name, score in zip(found["caption_id"], found["score"], strict=True):
+        assert score == pytest.approx(expected[name], abs=3e-3)
+    with pytest.raises(TeacherError, match="made of their captions, too"):
+        store.query(image=file, teachers="concat", k=3)
 
 
 def test_the_command(demo_store: Path) -> None:
