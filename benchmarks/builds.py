@@ -1,8 +1,11 @@
 """Whole builds of real data, each in its own process: counts, times, rates, peak anonymous memory of the process tree.
 
     python benchmarks/builds.py --data ../shared/data --out stores/bench [--only cusa,flickr8k,flickr30k] [--memory 2GB]
+        [--plan] [--rounds 3]
 
-Prints a markdown table from the manifests; finished stores are kept, so a second run only prints.
+Prints a markdown table from the manifests; finished stores are kept, so a second run only prints. With --plan every
+build estimates itself first (`labelgen build --plan`), and a second table compares planned and measured seconds, with
+medians over the rounds. `scale` are the 300,000 captions of `scale.py`.
 """
 
 from __future__ import annotations
@@ -10,11 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from scale import write_corpus
 
 from labelgen.stages.running.memory import tree_bytes
 from labelgen.store.manifest import load_manifest
@@ -27,22 +33,47 @@ BUILDS: dict[str, list[str]] = {
         *("--dataset", "table", "--root", "{data}/flickr30k_captions"),
         *("--set", "dataset.options.file=captions.parquet", *TEXT),
     ],
+    "remote_sensing": [
+        *("--dataset", "table", "--root", "{data}/remote_sensing_captions"),
+        *("--set", "dataset.options.file=captions.parquet", *TEXT),
+    ],
+    "scale": [
+        *("--dataset", "table", "--root", "{out}/scale-data", "--set", "dataset.options.file=captions.parquet"),
+        *("--teacher", "text=minilm(precision='bfloat16')"),
+    ],
 }
+ROWS = 300_000
+#: How wrong a plan may be: the whole, and a stage of more than `LONG` seconds.
+WHOLE, STAGE, LONG = 0.15, 0.25, 10.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", default=",".join(BUILDS))
+    parser.add_argument("--only", default="cusa,flickr8k,flickr30k", help=", ".join(BUILDS))
     parser.add_argument("--memory", default="2GB")
+    parser.add_argument("--plan", action="store_true")
+    parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
-    for name in options.only.split(","):
-        store = options.out / name
-        if not (store / "manifest.json").exists():
-            arguments = [part.format(data=options.data) for part in BUILDS[name]]
-            _build([*arguments, "--out", str(store), "--memory", options.memory], store)
-    print(_table(options.out, options.only.split(",")))
+    names = options.only.split(",")
+    for number in range(options.rounds):
+        for name in names:
+            store = options.out / _named(name, number)
+            if not (store / "manifest.json").exists():
+                if name == "scale":
+                    (options.out / "scale-data").mkdir(parents=True, exist_ok=True)
+                    write_corpus(options.data, options.out / "scale-data" / "captions.parquet", ROWS)
+                arguments = [part.format(data=options.data, out=options.out) for part in BUILDS[name]]
+                arguments += ["--plan"] if options.plan else []
+                _build([*arguments, "--out", str(store), "--memory", options.memory], store)
+    print(_table(options.out, names))
+    if options.plan:
+        print(f"\n{_planned(options.out, names, options.rounds)}")
+
+
+def _named(name: str, number: int) -> str:
+    return f"{name}.{number}" if number else name
 
 
 def _build(arguments: list[str], store: Path) -> None:
@@ -80,6 +111,34 @@ def _table(out: Path, names: list[str]) -> str:
             f"| {manifest.total_bytes / 1e6:.0f} | {measured['peak_bytes'] / 1e6:.0f} |"
         )
     return "\n".join(lines)
+
+
+def _planned(out: Path, names: list[str], rounds: int) -> str:
+    """Planned and measured seconds of every stage of a second or more, medians over the rounds."""
+    lines = ["| data set | stage | planned s | took s | planned / took | |", "|---|---|---|---|---|---|"]
+    for name in names:
+        stages = [load_manifest(out / _named(name, number)).stages for number in range(rounds)]
+        found = {stage: _medians([one[stage] for one in stages]) for stage in stages[0]}
+        found["all"] = _medians(
+            [{key: sum(stage.get(key, 0.0) for stage in one.values()) for key in _SECONDS} for one in stages]
+        )
+        for stage, (planned, took, ratio) in found.items():
+            if max(planned, took) < 1:
+                continue
+            limit = WHOLE if stage == "all" else STAGE if took > LONG else None
+            verdict = "" if limit is None else "right" if abs(ratio - 1) <= limit else "WRONG"
+            lines.append(f"| {name} | {stage} | {planned:.1f} | {took:.1f} | {ratio:.2f} | {verdict} |")
+    return "\n".join(lines)
+
+
+_SECONDS = ("planned_seconds", "seconds")
+
+
+def _medians(rounds: list[dict[str, float]]) -> tuple[float, float, float]:
+    """Planned, measured, and planned / measured."""
+    pairs = [tuple(stage.get(key, 0.0) for key in _SECONDS) for stage in rounds]
+    planned, took = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return planned, took, statistics.median(a / max(b, 1e-9) for a, b in pairs)
 
 
 def _rates(store: Path) -> dict[str, float]:

@@ -100,7 +100,18 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Teachers": ("teachers", "dropped", "refined"),
     "Search": ("relation", "k", "aggregation", "cross_k", "engine", "approximate", "kinds"),
     "Run": ("executor", "workers", "threads", "memory", "device", "scheduler", "strict", "calibrate"),
-    "Store": ("out", "fresh", "discard", "update", "append", "added", "added_relations", "drop", "allow_other_machine"),
+    "Store": (
+        "out",
+        "fresh",
+        "discard",
+        "update",
+        "append",
+        "added",
+        "added_relations",
+        "drop",
+        "allow_other_machine",
+        "plan",
+    ),
 }
 
 

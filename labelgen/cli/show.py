@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelgen.errors import visible
-from labelgen.units import count
+from labelgen.units import count, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -120,6 +120,16 @@ def lists(paths: Iterable[str], notes: Mapping[str, str]) -> str:
     """Neighbour lists, one a line, with what is special about them."""
     named = [(path.partition("/")[2], notes.get(path, "")) for path in paths]
     return "\n".join(f"{name}  {text}" if text else name for name, text in named) or "none"
+
+
+def stages(taken: Mapping[str, Mapping[str, Any]]) -> str:
+    """The stages that took time, in the order they ran, and what was planned for them."""
+    texts = []
+    for name, facts in taken.items():
+        seconds, planned = facts.get("seconds", 0.0), facts.get("planned_seconds")
+        if max(seconds, planned or 0.0) >= 0.05:
+            texts.append(f"{name} {duration(seconds)}" + ("" if planned is None else f" (planned {duration(planned)})"))
+    return ", ".join(texts)
 
 
 def shell_path(path: Any) -> str:

@@ -95,6 +95,7 @@ def build(
     update: bool = False,
     drop: Sequence[str] = (),
     allow_other_machine: bool = False,
+    plan: bool = False,
 ) -> BuildReport:
     """Build a sealed store in the folder `out`, or resume the unfinished build there.
 
@@ -123,6 +124,8 @@ def build(
             files stay, but for lists that a longer one of the same kind replaces.
         drop: with `update`: teachers (by alias) and lists (`t2t`, `t2t.text`, `t2t.text.k64`) to remove.
         allow_other_machine: resume work that was begun on another machine class or library set.
+        plan: estimate a new store first, as `plan` does, and keep the estimated seconds beside those it took
+            (`manifest.stages`, `labelgen inspect`).
 
     Raises:
         LabelgenError: see the tree in `labelgen.errors`. Finished tasks are kept.
@@ -157,6 +160,7 @@ def build(
             update=update,
             drop=drop,
             allow_other_machine=allow_other_machine,
+            plan=plan,
         )
     return replace(report, notes=(*notes, *report.notes))
 
@@ -171,6 +175,7 @@ def build_config(
     update: bool,
     drop: Sequence[str],
     allow_other_machine: bool,
+    plan: bool = False,
 ) -> BuildReport:
     """Build the store of a config; arguments as for `build`."""
     config = checked(config)
@@ -197,6 +202,11 @@ def build_config(
                 return _already_sealed(root, sealed, config, drop)
         work = Build(root, config, sealed, progress, allow_other_machine, change=change)
         work.fresh = fresh or (discard and sealed is None)
+        if plan and sealed is None:
+            from labelgen.stages.estimate.cost import estimate
+
+            work.planned = estimate(config, calibrate=True, progress=progress).by_stage
+            started = time.perf_counter()
         manifest = run(work)
     seconds = time.perf_counter() - started
     dropped = removed(sealed, manifest) if sealed is not None else ()

@@ -8,7 +8,7 @@ old manifest are reused, others are added beside them, and files that the new ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class Build:
         change: what is dropped from it.
         fresh: everything in the folder is removed, once the data set is read and the teachers are loaded.
         notes: sentences for the report; filled by `run`.
+        planned: estimated seconds of the stages, None where they are unknown; kept beside those they take.
     """
 
     root: Path
@@ -76,6 +77,7 @@ class Build:
     change: Change = NO_CHANGE
     fresh: bool = False
     notes: Sequence[str] = ()
+    planned: Mapping[str, float | None] = field(default_factory=dict)
 
     def run(self, executor: Executor, meter: PeakMeter) -> Built:
         """Run all stages but the seal, cheap checks first: unfinished work, the data set, the teachers."""
@@ -102,6 +104,9 @@ class Build:
             embed(runner, embeddings, self.sealed)
             SearchSteps(runner, self.config, self.sealed, self.append is not None).run(products)
             runner.run("measure", measure_tasks(products, self.sealed.files if self.sealed else ()))
+        for stage, seconds in self.planned.items():
+            if stage in runner.stages and seconds is not None:
+                runner.stages[stage]["planned_seconds"] = round(seconds, 3)
         return Built(
             ingested, teachers, embeddings, products, runner.receipts, runner.stages, pending["machines"], self.change
         )

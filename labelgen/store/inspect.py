@@ -106,6 +106,7 @@ def overview(store: Store) -> dict[str, Any]:
         "quarantined": [dict(row) for row in manifest.quarantine.by_reason],
         "ledger": [dict(account) for account in corpus.ledger],
         "bytes": manifest.total_bytes,
+        "stages": {name: dict(facts) for name, facts in manifest.stages.items()},
         "created": manifest.created,
         "labelgen": manifest.labelgen,
         "content_digest": manifest.content_digest,

@@ -236,6 +236,7 @@ def test_plan_without_calibration_leaves_times_open(run: Run, monkeypatch: pytes
     monkeypatch.setattr("labelgen.pipeline.plan", calls)
     lines = [" ".join(line.split()) for line in run("plan", "--dataset", "demo").stdout.splitlines()]
     assert "embed text 380 292 kB ? ?" in lines
+    assert "total 292 kB unknown ?" in lines
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
     help="Drop a teacher (by alias) or lists (t2t, t2t.text, t2t.text.k64). Repeatable.",
 )
 @click.option("--allow-other-machine", is_flag=True, help="Resume work from another kind of machine.")
+@click.option("--plan", is_flag=True, help="Estimate a new store first, and keep the estimate beside the times.")
 @progress_option
 @common
 @click.pass_context
@@ -109,6 +109,8 @@ def _check(options: dict[str, Any]) -> None:
         options["update"] or options["recipe"] or options["dropped"] or options["drop"] or _is_addition(options)
     ):
         raise ConfigError("--append uses the recipe of the store unchanged", todo="change the store before or after it")
+    if options["plan"] and (options["append"] or options["update"] or _is_addition(options)):
+        raise ConfigError("--plan estimates a new store", todo="leave it out of a change")
     if options["append"] and not options["out"]:
         raise ConfigError("--append needs the store", todo="name it with --out")
     if options["fresh"] and (options["update"] or options["discard"] or options["append"] or _is_addition(options)):
@@ -137,6 +139,7 @@ def _built(ctx: click.Context, options: dict[str, Any], progress: Listener) -> B
         update=options["update"],
         **_dropping(options),
         allow_other_machine=options["allow_other_machine"],
+        **({"plan": True} if options["plan"] else {}),
     )
 
 
@@ -227,16 +230,10 @@ def _facts(report: BuildReport) -> list[tuple[str, Any]]:
     if report.changed:
         facts += [
             ("time", units.duration(report.seconds)),
-            ("stages", _stages(report.stages)),
+            ("stages", show.stages(report.stages)),
             ("peak memory", units.size(report.peak_bytes)),
         ]
     return [*facts, ("content digest", report.content_digest)]
-
-
-def _stages(stages: Mapping[str, Mapping[str, Any]]) -> str:
-    """The stages that took time, in the order they ran."""
-    seconds = {name: facts.get("seconds", 0.0) for name, facts in stages.items()}
-    return ", ".join(f"{name} {units.duration(took)}" for name, took in seconds.items() if took >= 0.05)
 
 
 def _quarantine(report: BuildReport) -> Any:

@@ -121,6 +121,7 @@ def _overview_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("neighbours", show.lists(facts["neighbors"], facts["notes"])),
         ("quarantined", reasons or "none"),
         ("size", units.size(facts["bytes"])),
+        ("stages", show.stages(facts["stages"])),
         ("sealed", f"{facts['created']} by labelgen {facts['labelgen']}"),
         ("content digest", facts["content_digest"]),
     ]

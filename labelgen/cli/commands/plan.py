@@ -67,10 +67,9 @@ def _print(cost: CostPlan) -> None:
             units.duration(stage.seconds),
             _memory(stage.peak_bytes),
         )
+    total = "unknown" if cost.seconds is None else units.duration(cost.seconds)
     table.add_section()
-    table.add_row(
-        "total", "", "", units.size(cost.bytes), units.duration(cost.seconds), _memory(cost.peak_bytes), style="bold"
-    )
+    table.add_row("total", "", "", units.size(cost.bytes), total, _memory(cost.peak_bytes), style="bold")
     console.print(table)
     for note in cost.notes:
         console.print(show.plain(f"note: {in_flags(note)}", "yellow"))

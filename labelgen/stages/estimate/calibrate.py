@@ -52,10 +52,14 @@ class Rates:
     row: float
     peak_bytes: int
 
-    def seconds(self, plan: SearchPlan, engine: Engine, workers: int = 1) -> float:
-        """Seconds of a whole search whose strips workers share in the order of the schedule."""
-        pairs, rows = _work(plan, engine.schedule(plan))
-        return makespan((self.pair * pairs + self.row * rows).tolist(), workers)
+    def seconds(self, plan: SearchPlan, engine: Engine, workers: int = 1, distinct: float = 1.0) -> float:
+        """Seconds of a whole search whose strips workers share in the order of the schedule.
+
+        Args:
+            distinct: fraction of the rows that differ; equal ones are searched as one.
+        """
+        pairs, rows = work_of(plan, engine.schedule(plan))
+        return makespan((self.pair * pairs * distinct**2 + self.row * rows * distinct).tolist(), workers)
 
     def simple(self, rows: float) -> float:
         """Seconds of a search of so many rows in one strip."""
@@ -72,7 +76,7 @@ def exact_rates(dim: int, requests: Sequence[ListRequest], product: Product) -> 
         large = made_plan(int(np.clip(_SMALL * growth, 2 * _SMALL, _LARGEST)), dim, requests, product)
         second = timed(lambda: search_all(engine, large), warm=False)
     (pairs, rows), (more_pairs, more_rows) = (
-        [float(part.sum()) for part in _work(plan, engine.schedule(plan))] for plan in (small, large)
+        [float(part.sum()) for part in work_of(plan, engine.schedule(plan))] for plan in (small, large)
     )
     pair = max(0.0, (second / more_rows - first / rows) / (more_pairs / more_rows - pairs / rows))
     return Rates(pair, max(0.0, (first - pair * pairs) / rows), meter.peak_bytes)
@@ -133,7 +137,7 @@ def clocked(work: Callable[[], Made]) -> tuple[float, Made]:
     return time.perf_counter() - started, made
 
 
-def _work(plan: SearchPlan, strips: Sequence[Strip]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def work_of(plan: SearchPlan, strips: Sequence[Strip]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Pairs that every strip compares, counted in both directions, and rows that it loads."""
     ends = np.concatenate([[0], np.cumsum(row_weights(plan))])
 

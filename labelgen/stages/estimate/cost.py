@@ -1,7 +1,7 @@
 """The cost plan of a build: rows and bytes by arithmetic, seconds and memory from a short calibration.
 
-The calibration takes some seconds for a corpus of any size: it encodes a few texts and photographs with the teachers,
-searches random rows with the engine (`calibrate.py`), and merges some lists.
+The calibration takes some seconds for a corpus of any size: it runs the tasks of the build on pieces of the data set
+(`sample.py`), searches random rows with the engine (`calibrate.py`), and merges some lists.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ import numpy as np
 from labelgen.config import BuildConfig
 from labelgen.corpus.frames import Corpus, rows_of_kinds
 from labelgen.corpus.ledger import Account, ledger_notes
-from labelgen.corpus.photos.photos import PhotoError, read_photo, with_photo
 from labelgen.executors.base import worker_settings
 from labelgen.progress import Event, Listener
 from labelgen.similarity.base import SearchPlan
 from labelgen.similarity.row_order import over_captions
 from labelgen.similarity.sort_keys import encode
 from labelgen.similarity.tiles import row_weights
-from labelgen.stages.estimate.calibrate import Rates, ShapeOnly, exact_rates, made_plan, timed
+from labelgen.stages.estimate.calibrate import Rates, ShapeOnly, exact_rates, made_plan, made_rows, timed, work_of
+from labelgen.stages.estimate.sample import embedding_seconds, photo_seconds
 from labelgen.stages.ingest import ingest
 from labelgen.stages.ingest.corpus_source import facts_of, refuse_unknown_kinds
-from labelgen.stages.model.facts import TeacherFacts
+from labelgen.stages.model.facts import CorpusPart, TeacherFacts
 from labelgen.stages.model.lists import lists_for
-from labelgen.stages.model.part_files import write_part
-from labelgen.stages.model.tables import spread
+from labelgen.stages.model.part_files import read_part, write_part
 from labelgen.stages.plan.build_plan import EmbeddingPlan, ProductPlan, embedding_plans, product_plans
 from labelgen.stages.plan.derive import derived
 from labelgen.stages.running import worker
@@ -41,10 +40,8 @@ from labelgen.stages.work.embed import describe_teacher
 from labelgen.stages.work.search import assemble_neighbors
 from labelgen.stages.work.stats import sample_pairs
 from labelgen.store import layout
+from labelgen.store.disk.shards import write_shard
 
-#: Numbers of texts to encode for the rate, and seconds that they may take.
-_WARM_TEXTS, _SAMPLE_TEXTS, _TEXT_SECONDS = 32, 1024, 2.0
-_SAMPLE_IMAGES = 24
 #: Rows whose lists are merged for the rate.
 _MERGED_ROWS = 8192
 #: Rows of a split from which on a plan says how far an exact search reaches.
@@ -81,8 +78,18 @@ class CostPlan:
 
     @property
     def seconds(self) -> float | None:
+        """The sum of all stages, None if one of them is unknown."""
         known = [stage.seconds for stage in self.stages if stage.seconds is not None]
-        return sum(known) if known else None
+        return sum(known) if len(known) == len(self.stages) else None
+
+    @property
+    def by_stage(self) -> dict[str, float | None]:
+        """Seconds of every stage, None where a part of it is unknown."""
+        found: dict[str, float | None] = {}
+        for stage in self.stages:
+            so_far = found.get(stage.stage, 0.0)
+            found[stage.stage] = None if so_far is None or stage.seconds is None else so_far + stage.seconds
+        return found
 
     @property
     def peak_bytes(self) -> int:
@@ -101,16 +108,18 @@ def estimate(config: BuildConfig, *, calibrate: bool, progress: Listener) -> Cos
         LabelgenError: see `build`, whose checks before the first task are made here, too.
     """
     settings = worker_settings(config.run, config.search.engine)
-    with worker.working(settings[0]):
-        return _estimated(config, len(settings), calibrate=calibrate, progress=progress)
+    with worker.working(settings[0]), tempfile.TemporaryDirectory() as folder:
+        return _estimated(config, len(settings), Path(folder), calibrate=calibrate, progress=progress)
 
 
-def _estimated(config: BuildConfig, workers: int, *, calibrate: bool, progress: Listener) -> CostPlan:
+def _estimated(config: BuildConfig, workers: int, root: Path, *, calibrate: bool, progress: Listener) -> CostPlan:
     started = time.perf_counter()
     progress(Event("note", "plan", text="reading the data set"))  # first: a wrong root costs no loading of teachers
     corpus = ingest.read_corpus(config.dataset)
     refuse_unknown_kinds(config, corpus)
-    facts = facts_of(corpus, corpus.content_fingerprint())
+    photos = (CorpusPart(photos=str(corpus.photos or "")),)
+    facts = facts_of(corpus, corpus.content_fingerprint(), parts=photos)
+    ingest.write_tables(root / layout.INGEST, corpus)
     read = time.perf_counter()
     teachers = []
     for alias, spec in config.teachers.items():
@@ -125,7 +134,17 @@ def _estimated(config: BuildConfig, workers: int, *, calibrate: bool, progress: 
     plans = embedding_plans(facts, teachers)
     for plan in plans:
         plan.check_features()
-        costs.append(_embedding_cost(plan, corpus, workers, calibrate=calibrate, progress=progress))
+    if any(item.kind == "content" and "image" in item.modalities for item in teachers):
+        looks = photo_seconds(corpus) if calibrate else (None, None)
+        costs += [
+            StageCost(stage, "photographs", facts.n_images, 0, seconds, 0)
+            for stage, seconds in zip(("probe", "identify"), looks, strict=True)
+        ]
+    costs += [_embedding_cost(plan, root, workers, calibrate=calibrate, progress=progress) for plan in plans]
+    size = sum(plan.spec.shape[0] * plan.spec.row_bytes for plan in plans)
+    assembling = size * _assembly_seconds() / workers if calibrate else None
+    rows = sum(plan.spec.shape[0] for plan in plans)
+    costs.append(StageCost("assemble", ", ".join(plan.name for plan in plans), rows, 0, assembling, 0))
     lists = lists_for(config.search, {item.alias: item.modalities for item in teachers}, len(corpus.splits))
     notes = [*ledger_notes(corpus.ledger), *dict.fromkeys(note for item in teachers for note in item.notes)]
     longest = max((item.k for item in lists), default=0)
@@ -155,11 +174,15 @@ def _search_costs(
     if not calibrate or not searched:
         return [StageCost("search", names, searched, size, None, 0)], []
     rates = exact_rates(product.dim, plan.requests, product.product)
-    exact = rates.seconds(plan, worker.engine(), workers)
+    distinct = (
+        min(1.0, product.corpus.n_texts / max(1, product.corpus.n_captions)) if product.product == "text" else 1.0
+    )
+    exact = rates.seconds(plan, worker.engine(), workers, distinct)
     largest = max(int(row_weights(plan)[start:stop].sum()) for start, stop in plan.splits)
     seconds = None if product.lists[0].approximate else exact  # an index is calibrated by the build
     notes = [_reach_note(product.alias, rates)] if largest >= _LARGE else []
-    merged = rows * _merge_seconds(max(item.k for item in product.lists)) / workers
+    partials = max(1, round(float(work_of(plan, worker.engine().schedule(plan))[1].sum()) / searched))
+    merged = rows * _merge_seconds(max(item.k for item in product.lists), partials) / workers
     measured = _measure_seconds(product) * len(corpus.splits) / workers
     return [
         StageCost("search", names, searched, size, seconds, rates.peak_bytes),
@@ -193,8 +216,20 @@ def _unbuilt(product: ProductPlan, corpus: Corpus) -> SearchPlan:
     return over_captions(plan, rows_of_kinds(corpus.captions, kinds)) if kinds else plan
 
 
-def _merge_seconds(k: int) -> float:
-    """Seconds a row to read, merge and write one partial list, in a temporary folder."""
+def _assembly_seconds() -> float:
+    """Seconds a byte to read rows from a part and write them to a shard, in a temporary folder."""
+    rows = made_rows(_MERGED_ROWS, 384)
+    spec = layout.embedding_spec("made", "text", len(rows), rows.shape[1], 1)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        path = write_part(Path(folder), "part.npy", rows).path
+        stop = spec.shard_range(0)[1]
+        write_shard(Path(folder), spec, 0, [read_part(Path(folder), path)[:stop]])
+        return (time.perf_counter() - started) / (stop * spec.row_bytes)
+
+
+def _merge_seconds(k: int, partials: int) -> float:
+    """Seconds a row to read, merge and write some partial lists, in a temporary folder."""
     scores = np.sort(np.random.default_rng(0).random((_MERGED_ROWS, k + 1), dtype=np.float32), axis=1)[:, ::-1]
     keys = encode(scores, np.arange(k + 1))
     with tempfile.TemporaryDirectory() as folder:
@@ -202,7 +237,8 @@ def _merge_seconds(k: int) -> float:
         started = time.perf_counter()
         part = {"first_row": 0, "rows": _MERGED_ROWS, "path": write_part(root, "part.npy", keys).path}
         for array in ("ids", "scores", "next"):
-            assemble_neighbors(root, path="neighbors/x", array=array, rows=_MERGED_ROWS, k=k, shard=0, parts=[part])
+            parts = [part] * partials
+            assemble_neighbors(root, path="neighbors/x", array=array, rows=_MERGED_ROWS, k=k, shard=0, parts=parts)
         return (time.perf_counter() - started) / _MERGED_ROWS
 
 
@@ -215,46 +251,16 @@ def _measure_seconds(product: ProductPlan) -> float:
     )
 
 
-def _embedding_cost(
-    plan: EmbeddingPlan, corpus: Corpus, workers: int, *, calibrate: bool, progress: Listener
-) -> StageCost:
+def _embedding_cost(plan: EmbeddingPlan, root: Path, workers: int, *, calibrate: bool, progress: Listener) -> StageCost:
     size = plan.spec.shape[0] * plan.spec.row_bytes
     if plan.sources:
         rows = "distinct texts" if plan.by_text else {"text": "caption", "image": "image"}[plan.modality] + " rows"
         what = f"{plan.alias}: on {plan.units} {rows} of {', '.join(plan.teacher.sources)}"
         return StageCost("train", what, plan.units, size, None, 0)
     what = f"{plan.alias}: {plan.units} {'distinct texts' if plan.by_text else plan.modality + ' rows'}"
-    if not calibrate or plan.teacher.kind == "keyed" or not plan.units:
-        return StageCost("embed", what, plan.units, size, None, 0)
+    if not calibrate or not plan.units:
+        return StageCost("embed", what, plan.units, size, None if plan.units else 0.0, 0)
     progress(Event("note", "plan", text=f"calibrating teacher {plan.alias} ({plan.modality})"))
-    teacher = worker.teacher(plan.teacher.spec)
     with PeakMeter() as meter:
-        by_text = plan.modality == "text"
-        per_row = _text_seconds(teacher, corpus.texts()) if by_text else _photo_seconds(teacher, corpus)
-    return StageCost("embed", what, plan.units, size, per_row * plan.units / workers, meter.peak_bytes)
-
-
-def _text_seconds(teacher: Any, texts: Sequence[str]) -> float:
-    """Seconds a text, for texts spread over the corpus, as many as take some seconds."""
-    few = [texts[row] for row in spread(len(texts), _WARM_TEXTS).tolist()]
-    per_row = timed(lambda: teacher.encode_texts(few)) / len(few)
-    count = int(np.clip(_TEXT_SECONDS / max(per_row, 1e-6), _WARM_TEXTS, _SAMPLE_TEXTS))
-    sample = [texts[row] for row in spread(len(texts), count).tolist()]
-    return timed(lambda: teacher.encode_texts(sample), warm=False) / len(sample)
-
-
-def _photo_seconds(teacher: Any, corpus: Corpus) -> float:
-    """Seconds an image: decoding runs beside the model, so the slower of both counts."""
-    files = corpus.images["file"].to_list()
-    contents = []
-    for row in spread(len(files), _SAMPLE_IMAGES).tolist():
-        try:
-            contents.append(read_photo(corpus.photos or Path(), files[row] or ""))
-        except PhotoError:
-            continue
-    if not contents:
-        return 0.0
-    prepared: list[Any] = []
-    decoding = timed(lambda: prepared.extend(with_photo(data, teacher.prepare_image) for data in contents), warm=False)
-    encoding = timed(lambda: teacher.encode_images(prepared[: len(contents)]))
-    return (decoding / worker.settings().threads + encoding) / len(contents)
+        seconds = embedding_seconds(root, plan)
+    return StageCost("embed", what, plan.units, size, seconds / workers, meter.peak_bytes)
