@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import labelgen
 from labelgen import audit
-from labelgen.audit.checks.evidence import list_weights, set_aggregates
+from labelgen.audit.checks.evidence import list_weights
 from labelgen.audit.checks.false_negatives import TEXT_WEIGHTS, WEIGHTS, Scorer, StoreScorer, random_pairs
 from labelgen.audit.corpus_view import View
 from labelgen.errors import ConfigError, UnknownIdError
@@ -218,15 +218,6 @@ def test_random_pairs_are_foreign_and_of_one_split(store: Store) -> None:
     images, captions = random_pairs(view, 500, 0)
     assert (view.image_of[captions] != images).all()
     assert (view.split_of[images] == view.split_of[view.image_of[captions]]).all()
-
-
-def test_aggregates_of_a_set_by_hand() -> None:
-    found = set_aggregates(
-        np.array([[0.5, 0.1, 0.3], [0.2, 9, 9], [9, 9, 9]]), np.array([[1, 1, 1], [1, 0, 0], [0, 0, 0]], bool)
-    )
-    np.testing.assert_allclose(found["caption_set_max"], [0.5, 0.2, np.nan], rtol=1e-6)
-    np.testing.assert_allclose(found["caption_set_top2"], [0.4, 0.2, np.nan], rtol=1e-6)
-    np.testing.assert_allclose(found["caption_set_mean"], [0.3, 0.2, np.nan], rtol=1e-6)
 
 
 def test_weights_of_a_list_by_hand() -> None:

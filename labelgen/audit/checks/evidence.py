@@ -26,7 +26,9 @@ from typing import TypeAlias
 import numpy as np
 
 from labelgen.audit.corpus_view import Centered, NeighborLists, Source, View, pieces, unit
-from labelgen.types import Bool, Float32, Int64
+from labelgen.similarity.caption_sets import PairAggregation, pair_set_similarities, pair_sets
+from labelgen.store.kinds import AllCaptions
+from labelgen.types import PAD_SCORE, Bool, Float32, Int64
 
 #: Name of a piece of evidence -> its values, float32 [n].
 Evidence: TypeAlias = Mapping[str, Float32]
@@ -70,33 +72,15 @@ class PairFeatures:
 
     def _caption_sets(self, alias: str, images: Int64, captions: Int64) -> dict[str, Float32]:
         """Return aggregates over the image's captions, the caption itself left out."""
-        source = self._view.text[alias]
-        found = {name: np.empty(len(images), np.float32) for name in SET_AGGREGATES}
-        for here in pieces(np.arange(len(images)), 2 * 4 * (self._view.width + 1) * source.shape[1]):
-            rows, real = self._view.sets(images[here])
-            members = unit(source.take(rows.ravel())).reshape(*rows.shape, -1)
-            caption = unit(source.take(captions[here]))
-            real = real & (rows != captions[here, None]) & np.any(members, axis=2) & caption.any(axis=1, keepdims=True)
-            for name, values in set_aggregates(np.einsum("nkd,nd->nk", members, caption), real).items():
-                found[name][here] = values
-        return found
+        rows, sets = self._view.text[alias], AllCaptions(self._view.offsets)
+        return {
+            name: _known(pair_set_similarities(rows, sets, images, captions, how))
+            for name, how in SET_AGGREGATES.items()
+        }
 
     def _sets(self, alias: str, images: Int64, captions: Int64) -> Float32:
-        centroids, source = self._centroids[alias], self._view.text[alias]
-        sizes = np.diff(self._view.offsets)
-
-        def compute(here: Int64) -> Float32:
-            owners = self._view.image_of[captions[here]]
-            left, right = centroids[images[here]], centroids[owners]
-            annotated = images[here] == owners
-            if annotated.any():
-                alone = unit(source.take(captions[here][annotated]))
-                size = sizes[owners[annotated], None]
-                left[annotated] = (left[annotated] * size - alone) * (size > 1)  # the sum of the siblings
-                right[annotated] = alone
-            return cosines(left, right)
-
-        return in_pieces(len(images), 4 * centroids.shape[1], compute)
+        sets, owners = AllCaptions(self._view.offsets), self._view.image_of[captions]
+        return _known(pair_sets(self._view.text[alias], sets, images, captions, owners))
 
     def _neighbors(self, alias: str, images: Int64, captions: Int64) -> Float32:
         if self._view.i2i is None:
@@ -110,26 +94,13 @@ class PairFeatures:
 
 
 #: Aggregates over the captions of an image.
-SET_AGGREGATES = ("caption_set_max", "caption_set_top2", "caption_set_mean")
+SET_AGGREGATES: Mapping[str, PairAggregation] = {
+    "caption_set_max": "max", "caption_set_top2": "top2", "caption_set_mean": "mean",
+}  # fmt: skip
 
 
-def set_aggregates(scores: Float32, real: Bool) -> dict[str, Float32]:
-    """Return maximum, mean of the two largest and mean of the real entries of every row; NaN where there is none.
-
-    Args:
-        scores: [n, k].
-        real: which entries count, bool [n, k].
-    """
-    count = real.sum(axis=1)
-    ordered = -np.sort(-np.where(real, scores, -np.inf), axis=1)
-    first = ordered[:, 0]
-    second = np.where(count > 1, ordered[:, min(1, ordered.shape[1] - 1)], first)
-    with np.errstate(invalid="ignore"):
-        found = (first, (first + second) / 2, np.where(real, scores, 0).sum(axis=1) / count)
-    return {
-        name: np.where(count == 0, np.nan, values).astype(np.float32)
-        for name, values in zip(SET_AGGREGATES, found, strict=True)
-    }
+def _known(values: Float32) -> Float32:
+    return np.where(values > PAD_SCORE, values, np.float32(np.nan))
 
 
 def neighbor_rows(i2i: NeighborLists, centroids: Float32, mean: Float32, images: Int64) -> Float32:

@@ -30,11 +30,11 @@ from labelgen.audit.checks.evidence import (
     in_pieces,
     list_weights,
     neighbor_rows,
-    set_aggregates,
 )
 from labelgen.audit.checks.logistic import logistic
 from labelgen.audit.corpus_view import Centered, Held, Source, View, need, pieces, unit
-from labelgen.types import Bool, Float32, Float64, Int64
+from labelgen.similarity.exact import aggregate
+from labelgen.types import PAD_SCORE, Bool, Float32, Float64, Int64
 
 #: Evidence on a pair, in the order of the columns of a frame.
 PIECES = ("siblings", "sibling_top2", "sibling_mean", "best_other_image", "neighbor_captions", "image_consistency")
@@ -233,10 +233,13 @@ class MismatchModel:
                 return np.full(len(here), np.nan, np.float32)
             return cosines(neighbors[found.images[here]], self._text.take(found.captions[here]))
 
+        scores = np.where(found.real, found.scores, PAD_SCORE)
+        top2 = aggregate([scores[:, number] for number in range(scores.shape[1])], "top2")
+        top2 = np.where(top2 > PAD_SCORE, top2, np.float32(np.nan))
         count, dim = len(found.images), self._text.shape[1]
         values = (
             in_pieces(count, 2 * self._view.width * dim, siblings),
-            set_aggregates(found.scores, found.real)["caption_set_top2"],
+            top2,
             _weighted_mean(found.scores, weight),
             best_other_image(self._view.image_of[found.near], found.near_scores, found.near_real),
             in_pieces(count, 2 * dim, around),
