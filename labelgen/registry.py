@@ -84,8 +84,12 @@ def create(kind: str, spec: Spec, **extra: Any) -> Any:
 
 def check_arguments(kind: str, spec: Spec, target: Callable[..., Any], extra: Iterable[str] = ()) -> None:
     """Refuse misspelt, unknown or missing arguments, and values of another type, before anything is loaded."""
-    parameters = _parameters(target)
+    parameters = dict(_parameters(target))
     reserved = set(extra)
+    for name, parameter in [*parameters.items()]:
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:  # takes any other name, of the same type
+            del parameters[name]
+            parameters |= {other: parameter for other in spec.arguments if other not in {*parameters, *reserved}}
     allowed = [name for name in parameters if name not in reserved]
     for name in spec.arguments:
         if name not in allowed:

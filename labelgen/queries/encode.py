@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from labelgen.queries.photo_queries import PhotoQuery
 from labelgen.stages.model.facts import TeacherFacts
 from labelgen.stages.running import worker
 from labelgen.stages.running.lock import refuse_changed_teachers
-from labelgen.stages.work.train import refined_again
+from labelgen.stages.work.train import derivation_of, refined_again
 from labelgen.store.manifest import TeacherEntry
 from labelgen.store.reader import Store
 from labelgen.teachers.base import ImageTeacher, TextTeacher
@@ -46,10 +46,8 @@ class QueryEncoder:
             TeacherError: the teacher cannot encode texts, or returns rows that cannot be used.
             StoreMismatchError: it is not the one that made the stored rows.
         """
-        entry = self.store.manifest.teachers[alias]
-        if entry.kind == "trained" and alias not in self._specs:
-            source = self.texts(str(entry.identity["of"]), texts)
-            return refined_again(self.store.path, self.store.manifest, alias, source)
+        if self.store.manifest.teachers[alias].kind == "trained" and alias not in self._specs:
+            return self._refined(alias, "text", lambda source: self.texts(source, texts))
         teacher = self._teacher(alias, "text")
         with foreign(f"teacher {alias!r} fails on the query"):
             blocks = range(0, len(texts), teacher.text_block)
@@ -58,12 +56,27 @@ class QueryEncoder:
 
     def images(self, alias: str, photos: Sequence[PhotoQuery]) -> Float16:
         """Rows of photographs, float16 [len(photos), dim]; raises as `texts`, and PhotoError for an unreadable one."""
+        if self.store.manifest.teachers[alias].kind == "trained" and alias not in self._specs:
+            return self._refined(alias, "image", lambda source: self.images(source, photos))
         teacher = self._teacher(alias, "image")
         with foreign(f"teacher {alias!r} fails on the query"):
             prepared = [photo.with_pixels(teacher.prepare_image) for photo in photos]
             batches = range(0, len(prepared), teacher.image_batch)
             rows = [teacher.encode_images(prepared[start : start + teacher.image_batch]) for start in batches]
         return self._unit(alias, np.concatenate(rows), [photo.name for photo in photos])
+
+    def _refined(self, alias: str, modality: Modality, rows_by: Callable[[str], Float16]) -> Float16:
+        """Rows of a trained teacher, made of what its sources (each by its alias) make of the queries."""
+        manifest = self.store.manifest
+        sources = derivation_of(manifest, alias).rows[modality]
+        if any(source.modality != modality for source in sources):
+            raise TeacherError(
+                f"teacher {alias!r} cannot encode photographs: its rows of images are made of their captions, too",
+                found=manifest.teachers[alias].spec,
+                todo="ask one of its parts, or give a text",
+            )
+        taken = {source: rows_by(source.alias) for source in sources}
+        return refined_again(self.store.path, manifest, alias, modality, taken)
 
     def _unit(self, alias: str, rows: Any, names: Sequence[str]) -> Float16:
         check_rows(rows, dim=self.store.manifest.teachers[alias].dim, ids=names, what=f"teacher {alias!r}")

@@ -21,6 +21,7 @@ from labelgen.stages.model.facts import CorpusFacts, TeacherFacts
 from labelgen.stages.model.lists import ListSpec
 from labelgen.stages.plan.build_plan import EmbeddingPlan, ProductPlan, embedding_plans, measure_tasks, product_plans
 from labelgen.stages.plan.change import NO_CHANGE, Change, generation_after, lists_after
+from labelgen.stages.plan.derive import derived
 from labelgen.stages.plan.embed_steps import embed
 from labelgen.stages.plan.sealed import refuse_damage
 from labelgen.stages.plan.search_steps import SearchSteps
@@ -143,12 +144,14 @@ class Build:
                 described[alias] = TeacherFacts.from_entry(alias, old)
         for receipt in runner.run_again(DESCRIBE, tasks, self.root / layout.WORK / DESCRIBE):
             described[receipt.facts["alias"]] = TeacherFacts.from_receipt(receipt.facts)
+        known = derived([described[alias] for alias in self.config.teachers])
+        described = {facts.alias: facts for facts in known}
         before = self.sealed.teachers if self.append and self.sealed else {}
         runner.note(*lock.refuse_changed_teachers(self.root, before, described), stage=DESCRIBE)
         new = {task.arguments["alias"]: described[task.arguments["alias"]].to_json() for task in tasks}
         lock.refuse_other_teachers(self.root, runner.pending, new)
         runner.pending["teachers"] = new
-        return [described[alias] for alias in self.config.teachers]
+        return known
 
     def _lists(self, runner: StageRunner, teachers: Sequence[TeacherFacts], ingested: Ingested) -> Sequence[ListSpec]:
         """The lists of the new store; notes say which sealed ones are replaced."""

@@ -109,7 +109,9 @@ def report_of(
 def _no_better(manifest: Manifest) -> list[str]:
     """A note on every trained teacher that is not better than its source on the held-out pairs."""
     held_out = {
-        alias: entry.training["auc"]["held_out"] for alias, entry in manifest.teachers.items() if entry.training
+        alias: entry.training["auc"]["held_out"]
+        for alias, entry in manifest.teachers.items()
+        if "auc" in entry.training
     }
     return [
         f"{alias} separates held-out pairs no better than {manifest.teachers[alias].identity['of']} "

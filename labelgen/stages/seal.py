@@ -142,7 +142,7 @@ def _array_files(
     known |= {
         output.path: FileFact(output.bytes, output.blake3) for r in built.receipts.values() for output in r.outputs
     }
-    models = [layout.model_path(plan.alias) for plan in built.embeddings if plan.source is not None]
+    models = [plan.network for plan in built.embeddings if plan.network]
     files = {path: known[path] for path in models}
     files |= {path: fact for path, fact in known.items() if path.startswith(tuple(f"{prefix}/" for prefix in wanted))}
     generation = built.corpus.generation

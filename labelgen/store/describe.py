@@ -47,8 +47,10 @@ def recall_text(entry: NeighborEntry) -> str:
 
 
 def training_text(training: Mapping[str, Any]) -> str:
-    """One line for every part of the corpus that a trained teacher was judged on, and one on how it was trained."""
+    """The report of a trained teacher, in lines: what it was judged on, and how it was made."""
     try:
+        if "auc" not in training:
+            return "\n".join(_made_of_rows(training))
         fit = training["fit"]
         how = f"stopped early, best of {training['steps']}" if training["stopped"] == "early" else "all steps taken"
         lines = [
@@ -56,8 +58,59 @@ def training_text(training: Mapping[str, Any]) -> str:
         ]
         step = f"{training['best_step']} steps ({how})"
         return "\n".join([*lines, f"{step} on {fit['captions']:,} captions of {fit['images']:,} images"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return "its report cannot be read"
+
+
+def _made_of_rows(training: Mapping[str, Any]) -> list[str]:
+    """Lines on a bridge (recall), on centred rows, or on rows side by side."""
+    lines = [
+        f"{part.replace('_', ' ')}: R@1 / 5 / 10 image to text {i2t}, text to image {t2i} of {images:,} images "
+        f"(chance {chance})"
+        for part, images, i2t, t2i, chance in recalled(training)
+    ]
+    if "fit" in training:
+        fit = training["fit"]
+        where = f"{fit['captions']:,} captions of {fit['images']:,} images ({', '.join(fit['splits'])})"
+        lines.append(f"{fit['folds']} folds, penalty {fit['penalty']:g}, on {where}")
+    if "mean_of" in training:
+        of = training["mean_of"]
+        counts = " and ".join(f"{of[side]:,} rows of {side}s" for side in ("image", "text") if side in of)
+        lines.append(f"less the mean of {counts} ({', '.join(of['splits'])})")
+    if "fusion" in training:
+        fusion = training["fusion"]
+        lines.append(
+            f"cosines are within {fusion['largest']:.1g} of the fusion of the parts ({fusion['pairs']:,} pairs of rows)"
+            if fusion["pairs"]
+            else "its distance from the fusion of the parts is not measured: they have no rows of the same items"
+        )
+    return lines
+
+
+def recalled(training: Mapping[str, Any]) -> list[tuple[str, int, str, str, str]]:
+    """Part, images, recall@1, 5 and 10 in percent of both directions, chance; nothing where there is none.
+
+    The part that was held out comes first, images that the map saw last.
+    """
+    order = {"held_out": 0, "seen": 2}
+    try:
+        parts = sorted(training["retrieval"].items(), key=lambda item: (order.get(item[0], 1), item[0]))
+        return [
+            (
+                part,
+                int(found["images"]),
+                _percents(found["i2t"]),
+                _percents(found["t2i"]),
+                f"{_percents(found['chance']['i2t'])} and {_percents(found['chance']['t2i'])}",
+            )
+            for part, found in parts
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return []
+
+
+def _percents(shares: Mapping[str, float]) -> str:
+    return " / ".join(f"{100 * float(shares[cut]):.1f}" for cut in ("1", "5", "10"))
 
 
 def judged(training: Mapping[str, Any]) -> list[tuple[str, int, float, float]]:

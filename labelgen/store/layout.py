@@ -179,9 +179,9 @@ def numbered(name: str, generation: int) -> str:
     return name if generation == 1 else f"{name}.{generation}"
 
 
-def model_path(alias: str) -> str:
-    """The network of a trained teacher."""
-    return f"{MODELS}/{alias}/towers.safetensors"
+def model_path(alias: str, file: str = "towers") -> str:
+    """The arrays that a trained teacher keeps; `file`: the name without suffix, `towers` of a siamese network."""
+    return f"{MODELS}/{alias}/{file}.safetensors"
 
 
 def generation_of(path: str) -> int:

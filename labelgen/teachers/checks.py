@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from labelgen.errors import TeacherError, some
-from labelgen.types import Bool, Float16, Float32
+from labelgen.types import Bool, Float16, Float32, Float64
 
 #: Rows are handled in pieces of about this size, so that wide ones (D = 37,632) need little beside themselves.
 _PIECE_BYTES = 8 << 20
@@ -17,6 +17,8 @@ _PIECE_BYTES = 8 << 20
 _SAME = 0.9999
 _SHARE_OF_PAIRS = 0.9
 _MIN_ROWS, _MAX_ROWS = 8, 64
+#: Length of what is left of a row of length 1 when an equal one is subtracted in float64.
+_NOTHING = 1e-12
 
 
 def check_rows(rows: Float32, *, dim: int, ids: Sequence[str], what: str) -> None:
@@ -106,6 +108,15 @@ def unit_rows(rows: Float32) -> Float32:
         with np.errstate(invalid="ignore"):
             rows[piece] /= norms
     return rows
+
+
+def unit_where(rows: Float64, alive: Bool) -> Float32:
+    """Rows of length 1 [n, d]; zero where not `alive` [n], or where (nearly) nothing is left of a row."""
+    norms = np.linalg.norm(rows, axis=1)
+    there = alive & (norms > _NOTHING)
+    unit = np.zeros(rows.shape, np.float32)
+    unit[there] = rows[there] / norms[there, None]
+    return unit
 
 
 def _pieces(rows: Float32) -> Iterator[slice]:

@@ -25,7 +25,17 @@ from labelgen.errors import TeacherError
 from labelgen.fingerprint import canonical
 from labelgen.specs import Spec
 from labelgen.teachers.checks import check_rows
-from labelgen.teachers.trained import Arrays, Captions, Saved, TrainedTeacher, Training, Unsaved
+from labelgen.teachers.trained import (
+    Arrays,
+    Captions,
+    Saved,
+    Shape,
+    Source,
+    TrainedTeacher,
+    Training,
+    Unsaved,
+    sources_of,
+)
 from labelgen.types import Float16, Float32, Int64, Modality
 
 if TYPE_CHECKING:
@@ -252,15 +262,26 @@ class ArrayOfRows:
 
 
 class TrainedTeacherSuite(_Suite):
-    """Trained teachers. `corpus()` is something that they can learn from in a second or two."""
+    """Trained teachers of texts or images. `corpus()` is something that they can learn from in a second or two."""
 
-    def corpus(self) -> tuple[Float16, Captions]:
-        """Rows of the source [n, D], at least one of them zero, and the captions they belong to."""
+    def corpus(self) -> tuple[Mapping[Source, Float16], Captions]:
+        """Rows of the sources [n, D], at least one of each of them zero, and the captions they belong to."""
         raise NotImplementedError
 
-    def oracle_rows(self, rows: Float16, arrays: Arrays) -> Float32:
-        """Rows of the network, computed in an independent way."""
+    def oracle_rows(self, modality: Modality, rows: Mapping[Source, Float16], arrays: Arrays) -> Float32:
+        """Rows of the network for queries, computed in an independent way."""
         raise NotImplementedError
+
+    def shapes(self) -> dict[str, Shape]:
+        """Shapes of the sources, as in `corpus()`."""
+        rows = self.corpus()[0]
+        return {
+            alias: Shape(
+                frozenset(source.modality for source in rows if source.alias == alias),
+                next(array.shape[1] for source, array in rows.items() if source.alias == alias),
+            )
+            for alias in {source.alias for source in rows}
+        }
 
     def training(self) -> Training:
         """A training on `corpus()`, made once for each subclass."""
@@ -270,26 +291,49 @@ class TrainedTeacherSuite(_Suite):
 
     def train(self, saved: Saved) -> Training:
         rows, captions = self.corpus()
-        training: Training = self.teacher().train(ArrayOfRows(rows), captions, saved)
+        teacher = self.teacher()
+        needed = {source: ArrayOfRows(rows[source]) for source in teacher.derive(self.shapes()).training}
+        training: Training = teacher.train(needed, captions, saved)
         return training
 
-    def test_names_its_source(self) -> None:
+    def test_dim_and_modalities(self) -> None:
+        """They may be those of its sources: `derive` says what they are."""
+        derivation = self.teacher().derive(self.shapes())
+        expect(derivation.dim > 1, f"dim is {derivation.dim!r}")
+        expect(bool(derivation.rows) and set(derivation.rows) <= {"text", "image"}, f"rows of {set(derivation.rows)}")
+
+    def test_names_its_sources(self) -> None:
         teacher = self.teacher()
         expect(isinstance(teacher, TrainedTeacher), "not a TrainedTeacher")
-        expect(teacher.identity().get("of") == teacher.of and bool(teacher.of), "the identity does not name the source")
+        expect(bool(teacher.sources), "a trained teacher without sources")
+        expect(sources_of(teacher.identity()) == teacher.sources, "the identity does not name the sources")
+        derivation = teacher.derive(self.shapes())
+        expect({source.alias for source in derivation.sources} <= set(teacher.sources), "it reads other rows")
+        expect(bool(derivation.file) == bool(self.training().arrays), "a file without arrays, or arrays without a file")
 
     def test_refined_rows_equal_the_oracle(self) -> None:
         rows, arrays = self.corpus()[0], self.training().arrays
-        made = self.teacher().refine(rows, arrays)
-        alive = rows.any(axis=1)
-        expect(not alive.all(), "corpus() has no zero row")
-        self.check_unit_rows(made[alive], int(alive.sum()))
-        expect(not made[~alive].any(), "a zero row did not stay zero")
-        self.compare(made[alive], self.oracle_rows(rows[alive], arrays))
+        teacher = self.teacher()
+        derivation = teacher.derive(self.shapes())
+        for modality, sources in derivation.rows.items():
+            taken = {source: rows[source] for source in sources}
+            made = teacher.refine(modality, taken, arrays)
+            alive = np.all([array.any(axis=1) for array in taken.values()], axis=0)
+            expect(not alive.all(), "corpus() has no zero row")
+            norms = np.linalg.norm(made[alive], axis=1)
+            expect(made.shape == (len(alive), derivation.dim), f"rows of shape {made.shape}")
+            expect(bool(np.allclose(norms, 1, atol=1e-3)), "rows are not of unit length")
+            expect(not made[~alive].any(), "a zero row did not stay zero")
+            some = {source: array[alive] for source, array in taken.items()}
+            self.compare(made[alive], self.oracle_rows(modality, some, arrays))
 
     def test_nothing_to_refine(self) -> None:
         rows, teacher = self.corpus()[0], self.teacher()
-        expect(teacher.refine(rows[:0], self.training().arrays).shape == (0, teacher.dim), "no rows, but rows")
+        derivation = teacher.derive(self.shapes())
+        for modality, sources in derivation.rows.items():
+            none = {source: rows[source][:0] for source in sources}
+            made = teacher.refine(modality, none, self.training().arrays)
+            expect(made.shape == (0, derivation.dim), "no rows, but rows")
 
     def test_another_training_gives_the_same_bits(self) -> None:
         self._same(self.train(Unsaved()))
@@ -305,13 +349,13 @@ class TrainedTeacherSuite(_Suite):
             return
         raise AssertionError("the training does not come to an end: it does not resume from what it saved")
 
-    def test_the_report_is_json_and_judges_both_on_the_same_pairs(self) -> None:
+    def test_the_report_is_json(self) -> None:
         report = self.training().report
         expect(json.loads(json.dumps(report)) == report, "the report is not plain JSON data")
-        for part, measured in report["auc"].items():
+        for part, measured in report.get("auc", {}).items():
             values = (measured["frozen"], measured["trained"])
             expect(all(0 <= value <= 1 for value in values), f"AUC of {part}: {values}")
-        expect("held_out" in report["auc"], "nothing was held out")
+        expect("held_out" in report.get("auc", {"held_out": None}), "nothing was held out")
 
     def _same(self, other: Training) -> None:
         expect(other.report == self.training().report, "another report")

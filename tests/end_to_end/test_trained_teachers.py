@@ -228,7 +228,7 @@ def test_killed_again_and_again_it_ends_like_an_undisturbed_build(
     ("extra", "error", "words"),
     [
         ("teachers.siamese=siamese(of='txt')", UnknownNameError, "did you mean 'text'?"),
-        ("teachers.siamese=siamese(of='siamese')", ConfigError, "itself trained"),
+        ("teachers.siamese=siamese(of='siamese')", ConfigError, "cannot be made of its own rows"),
         ("teachers.siamese=siamese(off='text')", ConfigError, "takes no argument 'off'"),
         ("teachers.siamese=siamese(splits=['trian'])", TeacherError, "train, test"),
     ],
@@ -251,7 +251,7 @@ def test_a_source_without_texts_is_refused(data: Path, tmp_path: Path) -> None:
     ]
     with pytest.raises(ConfigError, match="has no rows of texts") as caught:
         built(data, tmp_path / "store", *extra)
-    assert "of= one of text" in str(caught.value)
+    assert "expected one of text" in str(caught.value)
 
 
 def test_no_better_than_its_source_is_said(data: Path, tmp_path: Path) -> None:

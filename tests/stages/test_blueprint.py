@@ -51,7 +51,7 @@ def test_every_ingredient_of_rows_is_in_their_fingerprint() -> None:
     both = TeacherFacts("clip", "open_clip()", BOTH, 512, {"weights": "w"}, "content", 64, 32)
     source = EmbeddingPlan(WORDS, "text", CORPUS)
     other_source = replace(source, teacher=replace(WORDS, identity={"weights": "x"}))
-    plan = EmbeddingPlan(both, "image", CORPUS, source)
+    plan = EmbeddingPlan(both, "image", CORPUS, (source,))
     plans = [
         plan,
         replace(plan, corpus=replace(CORPUS, fingerprint="d")),
@@ -60,8 +60,8 @@ def test_every_ingredient_of_rows_is_in_their_fingerprint() -> None:
         replace(plan, teacher=replace(both, identity={"weights": "x"})),
         replace(plan, teacher=replace(both, dim=256)),
         replace(plan, modality="text"),
-        replace(plan, source=other_source),
-        replace(plan, source=None),
+        replace(plan, sources=(other_source,)),
+        replace(plan, sources=()),
         replace(plan, sealed="before"),
         replace(plan, sealed="other"),
     ]

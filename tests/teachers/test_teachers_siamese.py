@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from labelgen.teachers.siamese import training
 from labelgen.teachers.siamese.pairs import Groups, auc, batch, divided, grouped, judged
 from labelgen.teachers.siamese.towers import NAMES, Towers
 from labelgen.teachers.siamese.training import ROUND, Learner, Plan, pair_loss, train_towers
-from labelgen.teachers.trained import Arrays, Captions, Training, Unsaved
+from labelgen.teachers.trained import Arrays, Captions, Source, Training, Unsaved
 from labelgen.testing.teachers import ArrayOfRows, TrainedTeacherSuite
-from labelgen.types import Float16, Float32
+from labelgen.types import Float16, Float32, Modality
 
 SMALL = {"hidden": 32, "dim": 8, "batch": 64, "steps": 200, "patience": 3, "rate": 0.01}
 
@@ -36,7 +36,8 @@ def create(**arguments: Any) -> Any:
 
 def trained(corpus: tuple[Float16, Captions], **arguments: Any) -> Training:
     rows, captions = corpus
-    training: Training = create(**SMALL | arguments).train(ArrayOfRows(rows), captions, Unsaved())
+    taken = {Source("text", "text"): ArrayOfRows(rows)}
+    training: Training = create(**SMALL | arguments).train(taken, captions, Unsaved())
     return training
 
 
@@ -66,11 +67,12 @@ class TestSiamese(TrainedTeacherSuite):
         }  # fmt: skip
         return {name: self.spec(**{name: value}) for name, value in changes.items()}
 
-    def corpus(self) -> tuple[Float16, Captions]:
-        return made_corpus()
+    def corpus(self) -> tuple[Mapping[Source, Float16], Captions]:
+        rows, captions = made_corpus()
+        return {Source("text", "text"): rows}, captions
 
-    def oracle_rows(self, rows: Float16, arrays: Arrays) -> Float32:
-        return np.array([tower_by_loops(row, arrays) for row in rows], np.float32)
+    def oracle_rows(self, modality: Modality, rows: Mapping[Source, Float16], arrays: Arrays) -> Float32:
+        return np.array([tower_by_loops(row, arrays) for row in rows[Source("text", modality)]], np.float32)
 
 
 class TestContrastive(TestSiamese):

@@ -34,6 +34,7 @@ from labelgen.stages.model.lists import lists_for
 from labelgen.stages.model.part_files import write_part
 from labelgen.stages.model.tables import spread
 from labelgen.stages.plan.build_plan import EmbeddingPlan, ProductPlan, embedding_plans, product_plans
+from labelgen.stages.plan.derive import derived
 from labelgen.stages.running import worker
 from labelgen.stages.running.memory import PeakMeter
 from labelgen.stages.work.embed import describe_teacher
@@ -120,6 +121,7 @@ def _estimated(config: BuildConfig, workers: int, *, calibrate: bool, progress: 
         StageCost("describe", ", ".join(config.teachers), len(teachers), 0, loaded - read, 0),
         StageCost("ingest", config.dataset.name, facts.n_images + facts.n_captions, 0, read - started, 0),
     ]
+    teachers = derived(teachers)
     plans = embedding_plans(facts, teachers)
     for plan in plans:
         plan.check_features()
@@ -217,9 +219,9 @@ def _embedding_cost(
     plan: EmbeddingPlan, corpus: Corpus, workers: int, *, calibrate: bool, progress: Listener
 ) -> StageCost:
     size = plan.spec.shape[0] * plan.spec.row_bytes
-    if plan.source is not None:
-        rows = "distinct texts" if plan.by_text else "caption rows"
-        what = f"{plan.alias}: on {plan.units} {rows} of {plan.source.alias}"
+    if plan.sources:
+        rows = "distinct texts" if plan.by_text else {"text": "caption", "image": "image"}[plan.modality] + " rows"
+        what = f"{plan.alias}: on {plan.units} {rows} of {', '.join(plan.teacher.sources)}"
         return StageCost("train", what, plan.units, size, None, 0)
     what = f"{plan.alias}: {plan.units} {'distinct texts' if plan.by_text else plan.modality + ' rows'}"
     if not calibrate or plan.teacher.kind == "keyed" or not plan.units:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
 from labelgen.store.manifest import Manifest, TeacherEntry
+from labelgen.teachers.trained import Derivation, sources_of
 from labelgen.types import Modality
 
-#: A teacher encodes content, looks features up, or is trained on the rows of another teacher.
+#: A teacher encodes content, looks features up, or is trained on the rows of others.
 Kind: TypeAlias = Literal["content", "keyed", "trained"]
 
 
@@ -86,7 +87,8 @@ def sealed_parts(manifest: Manifest) -> tuple[CorpusPart, ...]:
 class TeacherFacts:
     """Description of a loaded teacher. Blocks are 0 where it does not encode that modality from content.
 
-    `notes` are sentences for the user; they are reported, not stored.
+    `notes` are sentences for the user; they are reported, not stored. `derivation`: what a trained teacher is made of;
+    with `derive.derived` all trained ones have it.
     """
 
     alias: str
@@ -99,6 +101,7 @@ class TeacherFacts:
     image_block: int
     reference: str = ""
     notes: tuple[str, ...] = ()
+    derivation: Derivation | None = None
 
     @classmethod
     def from_receipt(cls, facts: Mapping[str, Any]) -> TeacherFacts:
@@ -113,9 +116,9 @@ class TeacherFacts:
         return cls(alias, entry.spec, frozenset(entry.modalities), entry.dim, entry.identity, kind, 0, 0)
 
     @property
-    def of(self) -> str:
-        """Alias of the teacher that a trained one learns from, empty for others."""
-        return str(self.identity["of"]) if self.kind == "trained" else ""
+    def sources(self) -> tuple[str, ...]:
+        """Aliases of the teachers that a trained one is made of, empty for others."""
+        return sources_of(self.identity) if self.kind == "trained" else ()
 
     def to_json(self) -> dict[str, Any]:
         return {

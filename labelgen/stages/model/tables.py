@@ -70,6 +70,14 @@ def categories(folder: Path) -> list[str | None]:
 
 
 @_once(maxsize=2)
+def groups(folder: Path) -> list[str | None]:
+    """Group of every image, None where it has none; empty where the data set has no groups."""
+    frame = read_frame(folder / layout.IMAGES)
+    listed: list[str | None] = frame["group"].to_list() if "group" in frame.columns else []
+    return listed
+
+
+@_once(maxsize=2)
 def image_files(folder: Path) -> list[str | None]:
     """File of every image, None where the ingest found it unusable."""
     frame = read_frame(folder / layout.IMAGES, columns=["file", "status"])

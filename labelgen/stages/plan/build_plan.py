@@ -9,7 +9,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from labelgen.errors import ConfigError, DatasetError
+from labelgen.errors import DatasetError
 from labelgen.fingerprint import fingerprint
 from labelgen.similarity.base import Product, Strip
 from labelgen.stages.model.facts import CorpusFacts, TeacherFacts
@@ -18,6 +18,7 @@ from labelgen.stages.model.part_files import BlockRanges
 from labelgen.stages.running.task import Receipt, Task
 from labelgen.store import layout
 from labelgen.teachers.checks import check_row_count
+from labelgen.teachers.trained import Derivation, Source
 from labelgen.types import Modality
 
 _MODALITIES: tuple[Modality, ...] = ("image", "text")
@@ -29,14 +30,14 @@ _TRAINED_BLOCK = 8192
 class EmbeddingPlan:
     """The tasks that make the rows of one embedding array.
 
-    `source` is the array that a trained teacher learns from; `sealed` the fingerprint of the sealed array that this one
-    extends, or is equal to where no part is new.
+    `sources` are the arrays that a trained teacher is made of; `sealed` the fingerprint of the sealed array that this
+    one extends, or is equal to where no part is new.
     """
 
     teacher: TeacherFacts
     modality: Modality
     corpus: CorpusFacts
-    source: EmbeddingPlan | None = None
+    sources: tuple[EmbeddingPlan, ...] = ()
     sealed: str = ""
 
     @property
@@ -48,10 +49,21 @@ class EmbeddingPlan:
         return f"{self.alias}.{self.modality}"
 
     @property
+    def source(self) -> Source:
+        """This array as one that others are made of."""
+        return Source(self.alias, self.modality)
+
+    @property
+    def derivation(self) -> Derivation | None:
+        """What a trained teacher is made of, None for others."""
+        return self.teacher.derivation
+
+    @property
     def by_text(self) -> bool:
         """Parts are rows of distinct texts, not of captions."""
-        if self.source is not None:
-            return self.source.by_text
+        if self.derivation is not None:
+            made_of = self.derivation.rows[self.modality]
+            return self.modality == "text" and all(plan.by_text for plan in self.sources if plan.source in made_of)
         return self.modality == "text" and self.teacher.kind == "content"
 
     @property
@@ -74,7 +86,7 @@ class EmbeddingPlan:
     def block(self) -> int:
         if self.teacher.kind == "keyed":
             return max(1, min(8192, _KEYED_BLOCK_BYTES // (4 * self.teacher.dim)))
-        if self.source is not None:
+        if self.derivation is not None:
             return _TRAINED_BLOCK
         return self.teacher.text_block if self.modality == "text" else self.teacher.image_block
 
@@ -91,7 +103,7 @@ class EmbeddingPlan:
         photos = self.corpus.photos_fingerprint if self.modality == "image" and self.teacher.kind == "content" else ""
         facts = self.teacher
         made_of: list[Any] = [self.corpus.fingerprint, photos, facts.spec, facts.identity, self.modality, facts.dim]
-        made_of += [self.source.fingerprint] if self.source is not None else []
+        made_of += [plan.fingerprint for plan in self.sources]
         return fingerprint([self.sealed, made_of] if self.sealed else made_of)
 
     def check_features(self) -> None:
@@ -113,9 +125,10 @@ class EmbeddingPlan:
         self.check_features()
         common: dict[str, Any] = {"spec": self.teacher.spec, "alias": self.alias}
         work = "embed.texts" if self.modality == "text" else "embed.images"
-        if self.source is not None:
+        if self.derivation is not None:
             work = "embed.trained"
-            common |= {"source": self.source.spec.to_json(), "by_text": self.by_text}
+            common |= {"modality": self.modality, "dim": self.teacher.dim, "by_text": self.by_text}
+            common |= {"sources": self._arrays(self.derivation.rows[self.modality]), "network": self.network}
         elif self.teacher.kind == "keyed":
             work, common = "embed.keyed", common | {"modality": self.modality}
         tasks = []
@@ -156,12 +169,23 @@ class EmbeddingPlan:
 
     def train_task(self) -> Task | None:
         """The training of a trained teacher; None for others, and where the network is sealed."""
-        if self.source is None or self.corpus.reused:
+        if self.derivation is None or self.corpus.reused:
             return None
-        common = {"spec": self.teacher.spec, "alias": self.alias, "inputs": self.fingerprint}
-        arguments = {**common, "source": self.source.spec.to_json()}
+        common = {"spec": self.teacher.spec, "alias": self.alias, "inputs": self.fingerprint, "network": self.network}
+        arguments = {**common, "sources": self._arrays(self.derivation.training)}
         places = {"corpus": self.corpus.folder}
         return self._task(f"train/{self.alias}", "train.network", arguments, self.units, places)
+
+    @property
+    def network(self) -> str:
+        """Path of the arrays that a trained teacher keeps, empty where it has none."""
+        file = self.derivation.file if self.derivation is not None else ""
+        return layout.model_path(self.alias, file) if file else ""
+
+    def _arrays(self, sources: Sequence[Source]) -> list[list[Any]]:
+        """Arrays of sources as what a task carries: alias, modality, place and shape."""
+        specs = {plan.source: plan.spec.to_json() for plan in self.sources}
+        return [[*source, specs[source]] for source in sources]
 
     def deviation_task(self) -> Task | None:
         """The comparison of a reduced precision with float32; None at full precision and where it is sealed."""
@@ -248,19 +272,21 @@ def embedding_plans(
     """Every embedding array of a build, in a fixed order; `sealed` are fingerprints by `alias.modality`.
 
     Raises:
-        ConfigError: a trained teacher whose source has no rows of texts.
         DatasetError: a teacher of texts, and no caption that can be used.
     """
     _refuse_no_texts(corpus, teachers)
-    known, arrays = {teacher.alias: teacher for teacher in teachers}, sealed or {}
+    known, arrays, plans = {teacher.alias: teacher for teacher in teachers}, sealed or {}, dict[Source, EmbeddingPlan]()
+
+    def planned(source: Source) -> EmbeddingPlan:
+        if source not in plans:
+            teacher = known[source.alias]
+            made_of = teacher.derivation.sources if teacher.derivation is not None else ()
+            old = arrays.get(f"{source.alias}.{source.modality}", "")
+            plans[source] = EmbeddingPlan(teacher, source.modality, corpus, tuple(map(planned, made_of)), old)
+        return plans[source]
+
     return [
-        EmbeddingPlan(
-            teacher=teacher,
-            modality=modality,
-            corpus=corpus,
-            source=_source(known, teacher, corpus, arrays) if teacher.of else None,
-            sealed=arrays.get(f"{teacher.alias}.{modality}", ""),
-        )
+        planned(Source(teacher.alias, modality))
         for teacher in teachers
         for modality in _MODALITIES
         if modality in teacher.modalities
@@ -276,20 +302,6 @@ def _refuse_no_texts(corpus: CorpusFacts, teachers: Sequence[TeacherFacts]) -> N
             expected=f"captions for the teacher of texts ({', '.join(aliases)})",
             todo="check what was skipped with `labelgen plan`, or leave the teacher of texts out with --no-teacher",
         )
-
-
-def _source(
-    known: Mapping[str, TeacherFacts], teacher: TeacherFacts, corpus: CorpusFacts, sealed: Mapping[str, str]
-) -> EmbeddingPlan:
-    source = known[teacher.of]
-    if "text" not in source.modalities:
-        having = [alias for alias, facts in known.items() if "text" in facts.modalities and not facts.of]
-        raise ConfigError(
-            f"teacher {teacher.alias!r} is to be trained on the texts of {source.alias!r}, which has no rows of texts",
-            found=source.spec,
-            expected=f"of= one of {', '.join(having)}" if having else "a teacher of texts beside it",
-        )
-    return EmbeddingPlan(source, "text", corpus, sealed=sealed.get(f"{source.alias}.text", ""))
 
 
 def product_plans(

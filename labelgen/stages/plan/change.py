@@ -15,6 +15,7 @@ from labelgen.errors import ConfigError
 from labelgen.registry import unknown
 from labelgen.stages.model.lists import ListSpec, lists_for
 from labelgen.store.manifest import Manifest, NeighborEntry
+from labelgen.teachers.trained import sources_of
 from labelgen.types import Modality
 
 
@@ -78,12 +79,13 @@ def resolve_drop(sealed: Manifest, names: Sequence[str], *, done: Sequence[str] 
 
 def _refuse_lost_source(sealed: Manifest, change: Change) -> None:
     for alias, entry in sealed.teachers.items():
-        source = entry.identity.get("of") if entry.kind == "trained" else None
-        if source in change.teachers and alias not in change.teachers:
+        sources = sources_of(entry.identity) if entry.kind == "trained" else ()
+        lost = [source for source in sources if source in change.teachers]
+        if lost and alias not in change.teachers:
             raise ConfigError(
-                f"teacher {alias!r} was trained on the rows of {source!r}",
-                found=f"--drop {source}",
-                todo=f"drop both: --drop {source} --drop {alias}",
+                f"teacher {alias!r} was trained on the rows of {lost[0]!r}",
+                found=f"--drop {lost[0]}",
+                todo=f"drop both: --drop {lost[0]} --drop {alias}",
             )
 
 

@@ -6,7 +6,7 @@ from labelgen import registry
 from labelgen.config import BuildConfig, SearchConfig
 from labelgen.errors import ConfigError
 from labelgen.specs import Spec
-from labelgen.stages.work.train import check_sources
+from labelgen.stages.plan.derive import check_sources
 
 
 def check_names(config: BuildConfig) -> None:

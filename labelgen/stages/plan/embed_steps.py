@@ -14,14 +14,21 @@ from labelgen.store.manifest import Manifest
 
 
 def embed(runner: StageRunner, plans: Sequence[EmbeddingPlan], sealed: Manifest | None) -> None:
-    """Make the rows of every array: those that teachers encode or look up first, then those of trained teachers."""
+    """Make the rows of every array: those that teachers encode or look up first, then what is made of them."""
     new = [plan for plan in plans if not _is_sealed(plan, sealed)]
-    trained = [plan for plan in new if plan.source is not None]
-    _make_rows(runner, [plan for plan in new if plan.source is None])
-    if trained:
-        runner.run("train", [task for plan in trained if (task := plan.train_task()) is not None])
-        inventory.remove_parts(runner.root, "train")
-        _make_rows(runner, trained)
+    rounds = sorted({depth(plan) for plan in new})
+    for number in rounds or [0]:
+        plans = [plan for plan in new if depth(plan) == number]
+        tasks = {task.key: task for plan in reversed(plans) if (task := plan.train_task()) is not None}
+        if tasks:  # one training for the rows of both modalities
+            runner.run("train", [*reversed(tasks.values())])
+            inventory.remove_parts(runner.root, "train")
+        _make_rows(runner, plans)
+
+
+def depth(plan: EmbeddingPlan) -> int:
+    """Number of arrays on the longest way to rows that are made of no others."""
+    return 1 + max(map(depth, plan.sources)) if plan.sources else 0
 
 
 def _make_rows(runner: StageRunner, plans: Sequence[EmbeddingPlan]) -> None:

@@ -58,5 +58,5 @@ def _taken_over(
         return
     listed = {entry.path for entry in sealed.neighbors}
     needed = {item.alias for item in lists if item.path not in listed}
-    needed |= {plan.source.alias for plan in embeddings if plan.source is not None}
+    needed |= {source.alias for plan in embeddings for source in plan.sources}
     yield from (f"{entry.array.path}/" for entry in sealed.embeddings if entry.alias in needed)

@@ -147,7 +147,8 @@ def _sampled(
     """Rows of the array, and the same rows made again from the store's texts or the data's photographs."""
     folder = root / manifest.corpus.path
     if isinstance(teacher, TrainedTeacher):
-        rows = tables.spread(manifest.corpus.n_captions, sample)
+        count = manifest.corpus.n_captions if entry.modality == "text" else manifest.corpus.n_images
+        rows = tables.spread(count, sample)
         return rows, rows_again(root, manifest, entry, rows)
     if isinstance(teacher, KeyedTeacher):
         ids = tables.ids(folder, entry.modality)

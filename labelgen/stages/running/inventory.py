@@ -28,7 +28,7 @@ _CARDS = (layout.CARD, layout.CROISSANT, layout.ZARR_JSON)
 #: Larger files are compared by their size alone.
 _HASHED = 1 << 20
 _STATS = re.compile(
-    rf"{layout.STATS}(\.\d+)?/(t2t|i2i|i2t)\.[\w-]+(\.mean)?\.json|{layout.MODELS}/[\w-]+/towers\.safetensors"
+    rf"{layout.STATS}(\.\d+)?/(t2t|i2i|i2t)\.[\w-]+(\.mean)?\.json|{layout.MODELS}/[\w-]+/[\w-]+\.safetensors"
 )
 #: Files of unfinished work that a killed task wrote and that no receipt names yet.
 _PARTS = re.compile(rf"{re.escape(layout.PARTS)}/(embed|train|search)/[\w./-]+\.(npy|safetensors|faiss)")

@@ -1,8 +1,8 @@
-"""Tasks of a trained teacher (`siamese`): its network as a file of the store, then its rows.
+"""Tasks of a trained teacher (`siamese`, `bridge`): its network as a file of the store, then its rows.
 
-It runs after the embed stage of its source and before the search. Training is one task that saves its progress every
-few seconds; if it is killed, it resumes and gives the same bits. Rows are computed in fixed blocks with one thread: of
-distinct texts if the source encodes texts, else of caption rows.
+It runs after the embed stage of its sources and before the search. Training is one task, which may save its progress;
+if it is killed, it resumes and gives the same bits. Rows are computed in fixed blocks with one thread: of distinct
+texts if all sources encode texts, else of the rows of the corpus.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from labelgen import registry
-from labelgen.errors import ConfigError, requires
+from labelgen.errors import requires
 from labelgen.fingerprint import digest
 from labelgen.specs import Spec
 from labelgen.stages.model import tables
@@ -29,71 +29,97 @@ from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import EmbeddingEntry, Manifest
-from labelgen.teachers.base import info_of
-from labelgen.teachers.trained import Arrays, Captions, TrainedTeacher
-from labelgen.types import Bool, Float16, Int64
+from labelgen.teachers.trained import Arrays, Captions, Derivation, Shape, Source, TrainedTeacher, caption_means
+from labelgen.types import Bool, Float16, Int64, Modality
 
 _DIGEST_BYTES = 32
 
 
-def check_sources(teachers: Mapping[str, Spec]) -> None:
-    """Refuse trained teachers whose source is not among the teachers, before anything is read.
-
-    Raises:
-        UnknownNameError: no teacher has the alias; offers near ones.
-        ConfigError: the source is itself trained.
-    """
-    infos = {alias: info_of(registry.load("teacher", spec.name)) for alias, spec in teachers.items()}
-    trained = {alias for alias, info in infos.items() if info is not None and info.trained}
-    for alias in sorted(trained):
-        source = registry.create("teacher", teachers[alias], device="cpu").of
-        frozen = [name for name in teachers if name not in trained]
-        if source not in teachers:
-            raise registry.unknown(f"teacher for {alias!r} to be trained on, with the alias", source, frozen)
-        if source in trained:
-            raise ConfigError(
-                f"teacher {alias!r} is to be trained on the rows of {source!r}, which is itself trained in the build",
-                expected=f"of= one of {', '.join(frozen)}" if frozen else "another teacher, which is not trained",
-            )
-
-
-def train(root: Path, *, corpus: str, spec: str, alias: str, source: Mapping[str, Any], inputs: str) -> TaskResult:
-    """Train and write the network; the report is the facts of the receipt."""
+def train(
+    root: Path, *, corpus: str, spec: str, alias: str, sources: list[list[Any]], network: str, inputs: str
+) -> TaskResult:
+    """Train and write the network, if there is one to keep; the report is the facts of the receipt."""
     teacher: TrainedTeacher = worker.teacher(spec)
-    rows = MappedArray(root, ArraySpec.from_json(source))
     saved = _SavedFile(root / layout.PARTS / "train" / f"{alias}-{inputs[:8]}.safetensors")
-    training = teacher.train(rows, captions_of(root / corpus), saved)
-    path = layout.model_path(alias)
-    fact = write_atomic(root / path, _packed(training.arrays))
-    return TaskResult((Output(path, *fact),), dict(training.report))
+    with _one_blas_thread():
+        training = teacher.train(_mapped(root, sources), captions_of(root / corpus), saved)
+    outputs = (Output(network, *write_atomic(root / network, _packed(training.arrays))),) if network else ()
+    return TaskResult(outputs, dict(training.report))
 
 
 def embed_trained(
-    root: Path, *, corpus: str, spec: str, alias: str, source: Mapping[str, Any], by_text: bool, **block: int
+    root: Path,
+    *,
+    corpus: str,
+    spec: str,
+    alias: str,
+    modality: Modality,
+    dim: int,
+    sources: list[list[Any]],
+    network: str,
+    by_text: bool,
+    **block: int,
 ) -> TaskResult:
-    """Rows [start, stop) of a trained teacher as one part; `by_text`: of distinct texts, else of captions."""
+    """Rows [start, stop) of a trained teacher as one part; `by_text`: of distinct texts, else of the corpus."""
     start, stop = block["start"], block["stop"]
-    folder, rows = root / corpus, MappedArray(root, ArraySpec.from_json(source))
+    folder = root / corpus
     places = tables.first_captions(folder)[start:stop] if by_text else np.arange(start, stop)
-    taken = rows.take(places)
-    unit = _refined(worker.teacher(spec), taken, read_network(root / layout.model_path(alias)), spec)
-    lost = np.flatnonzero(~taken.any(axis=1) & (tables.text_rows(folder)[places] >= 0))
-    facts = {"quarantined": {str(start + place): "no_features" for place in lost.tolist()}}
-    return TaskResult((write_part(root, part_path(alias, "text", block["block"]), unit),), facts)
+    taken = _taken(folder, modality, _mapped(root, sources), places)
+    arrays = read_network(root / network) if network else {}
+    unit = _refined(worker.teacher(spec), modality, taken, arrays, spec, dim, places)
+    missing = ~unit.any(axis=1)
+    if modality == "text":
+        missing &= tables.text_rows(folder)[places] >= 0
+    facts = {"quarantined": {str(start + place): "no_features" for place in np.flatnonzero(missing).tolist()}}
+    return TaskResult((write_part(root, part_path(alias, modality, block["block"]), unit),), facts)
 
 
 def rows_again(root: Path, manifest: Manifest, entry: EmbeddingEntry, rows: Int64) -> Float16:
-    """Rows of a trained teacher made again by its stored network from the stored rows of its source."""
-    source = str(manifest.teachers[entry.alias].identity["of"])
-    sources = {item.alias: item.array for item in manifest.embeddings if item.modality == "text"}
-    return refined_again(root, manifest, entry.alias, MappedArray(root, sources[source]).take(rows))
+    """Rows of a trained teacher made again by its stored network from the stored rows of its sources."""
+    arrays = {Source(item.alias, item.modality): item.array for item in manifest.embeddings}
+    needed = derivation_of(manifest, entry.alias).rows[entry.modality]
+    mapped = {source: MappedArray(root, arrays[source]) for source in needed}
+    taken = _taken(root / manifest.corpus.path, entry.modality, mapped, rows)
+    return refined_again(root, manifest, entry.alias, entry.modality, taken, rows)
 
 
-def refined_again(root: Path, manifest: Manifest, alias: str, taken: Float16) -> Float16:
-    """Rows that the stored network of a trained teacher makes of rows of its source."""
-    spec = manifest.teachers[alias].spec
-    teacher: TrainedTeacher = registry.create("teacher", Spec.parse(spec), device="cpu")
-    return _refined(teacher, taken, read_network(root / layout.model_path(alias)), spec)
+def refined_again(
+    root: Path,
+    manifest: Manifest,
+    alias: str,
+    modality: Modality,
+    taken: Mapping[Source, Float16],
+    numbers: Int64 | None = None,
+) -> Float16:
+    """Rows that the stored network of a trained teacher makes of rows of its sources; `numbers`: see `refine`."""
+    entry, file = manifest.teachers[alias], derivation_of(manifest, alias).file
+    teacher: TrainedTeacher = registry.create("teacher", Spec.parse(entry.spec), device="cpu")
+    arrays = read_network(root / layout.model_path(alias, file)) if file else {}
+    return _refined(teacher, modality, taken, arrays, entry.spec, entry.dim, numbers)
+
+
+def derivation_of(manifest: Manifest, alias: str) -> Derivation:
+    """What a trained teacher of a store is made of."""
+    teacher: TrainedTeacher = registry.create("teacher", Spec.parse(manifest.teachers[alias].spec), device="cpu")
+    return teacher.derive(
+        {name: Shape(frozenset(entry.modalities), entry.dim) for name, entry in manifest.teachers.items()}
+    )
+
+
+def _taken(
+    folder: Path, modality: Modality, rows: Mapping[Source, MappedArray], places: Int64
+) -> dict[Source, Float16]:
+    """The rows of all sources for the same items; for images, of a source of texts the mean rows of their captions."""
+    return {
+        source: array.take(places)
+        if source.modality == modality
+        else caption_means(array, captions_of(folder), places)[0].astype(np.float16)
+        for source, array in rows.items()
+    }
+
+
+def _mapped(root: Path, sources: list[list[Any]]) -> dict[Source, MappedArray]:
+    return {Source(alias, modality): MappedArray(root, ArraySpec.from_json(spec)) for alias, modality, spec in sources}
 
 
 def read_network(path: Path) -> Arrays:
@@ -107,14 +133,23 @@ def read_network(path: Path) -> Arrays:
 def captions_of(folder: Path) -> Captions:
     """The facts of a corpus that a training uses."""
     images = np.repeat(np.arange(len(tables.offsets(folder)) - 1), np.diff(tables.offsets(folder)))
-    return Captions(images, tables.text_rows(folder), tables.categories(folder), tables.splits(folder))
+    facts = (images, tables.text_rows(folder), tables.categories(folder), tables.splits(folder))
+    return Captions(*facts, image_ids=tables.ids(folder, "image"), groups=tables.groups(folder))
 
 
-def _refined(teacher: TrainedTeacher, taken: Float16, arrays: Arrays, spec: str) -> Float16:
+def _refined(
+    teacher: TrainedTeacher,
+    modality: Modality,
+    taken: Mapping[Source, Float16],
+    arrays: Arrays,
+    spec: str,
+    dim: int,
+    numbers: Int64 | None,
+) -> Float16:
     with _one_blas_thread():
-        made = teacher.refine(taken, arrays)
-    alive: Bool = np.asarray(taken.any(axis=1))
-    return checked_units(made, alive, [str(row) for row in range(len(made))], spec, teacher.dim)
+        made = teacher.refine(modality, taken, arrays, numbers)
+    alive: Bool = np.asarray(made.any(axis=1))
+    return checked_units(made, alive, [str(row) for row in range(len(made))], spec, dim)
 
 
 @contextmanager

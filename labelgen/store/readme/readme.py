@@ -14,7 +14,7 @@ from typing import Any
 
 from labelgen.errors import visible
 from labelgen.store import layout
-from labelgen.store.describe import human_bytes, judged, list_text
+from labelgen.store.describe import human_bytes, judged, list_text, training_text
 from labelgen.store.disk.atomic import FileFact, write_atomic
 from labelgen.store.disk.files import open_below
 from labelgen.store.manifest import Manifest
@@ -110,14 +110,22 @@ def _kinds(manifest: Manifest) -> list[str]:
 
 def _trained(manifest: Manifest) -> list[str]:
     """A section on teachers that were trained in the build; nothing where there is none."""
+    trained = {alias: entry for alias, entry in manifest.teachers.items() if entry.training}
     rows = [
         (alias, entry.identity["of"], part, f"{pairs:,}", f"{frozen:.4f}", f"{made:.4f}")
-        for alias, entry in manifest.teachers.items()
-        if entry.training
+        for alias, entry in trained.items()
         for part, pairs, frozen, made in judged(entry.training)
     ]
     head = ("teacher", "trained on the rows of", "part", "pairs", "AUC before", "AUC after")
-    return ["## Trained in the build", _table(head, rows)] if rows else []
+    tables = [_table(head, rows)] if rows else []
+    others = [
+        (alias, line)
+        for alias, entry in trained.items()
+        if "auc" not in entry.training
+        for line in training_text(entry.training).splitlines()
+    ]
+    tables += [_table(("teacher", "report"), others)] if others else []
+    return ["## Trained in the build", *tables] if tables else []
 
 
 def _size(manifest: Manifest) -> str:

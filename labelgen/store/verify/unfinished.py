@@ -25,7 +25,7 @@ from labelgen.store.schema.contradictions import contradictions
 #: Bytes of the header of a network, which has a few tensors.
 _HEADER = 1 << 20
 _STATS = re.compile(rf"{layout.STATS}(\.\d+)?/[\w.-]+\.json")
-_MODEL = re.compile(rf"{layout.MODELS}/[\w-]+/towers\.safetensors")
+_MODEL = re.compile(rf"{layout.MODELS}/[\w-]+/[\w-]+\.safetensors")
 
 
 class Unfinished:

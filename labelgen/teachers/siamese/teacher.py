@@ -12,18 +12,26 @@ from typing import Any, get_args
 
 import numpy as np
 
-from labelgen.errors import ConfigError, TeacherError
+from labelgen.errors import ConfigError
 from labelgen.registry import unknown
 from labelgen.teachers.base import TeacherInfo, described
 from labelgen.teachers.failures import require_least
 from labelgen.teachers.siamese.pairs import Pairs, Positives, auc, divided, grouped, judged, require_pairs
-from labelgen.teachers.siamese.towers import Towers
+from labelgen.teachers.siamese.towers import FILE, Towers
 from labelgen.teachers.siamese.training import ROUND, Loss, Plan, train_towers
-from labelgen.teachers.trained import Arrays, Captions, Saved, SourceRows, Training
+from labelgen.teachers.trained import (
+    Arrays,
+    Captions,
+    Derivation,
+    Saved,
+    Shape,
+    Source,
+    SourceRows,
+    Training,
+    source_of,
+)
 from labelgen.types import Bool, Float16, Float32, Float64, Int64, Modality
 
-#: Default of `splits`: the split of this name where there is one, else everything.
-_TRAIN = "train"
 _PIECE = 8192
 
 
@@ -83,6 +91,7 @@ class Siamese:
 
     def __init__(self, of: str, positives: Positives, splits: tuple[str, ...], holdout: float, plan: Plan) -> None:
         self.of, self.positives, self.splits, self.holdout, self.plan = of, positives, splits, holdout, plan
+        self.sources = (of,)
         self.modalities: frozenset[Modality] = frozenset({"text"})
         self.dim = plan.dim
 
@@ -91,7 +100,11 @@ class Siamese:
         named = {"of": self.of, "positives": self.positives, "splits": list(self.splits), "holdout": self.holdout}
         return {**named, **asdict(self.plan), "round": ROUND}
 
-    def train(self, rows: SourceRows, captions: Captions, saved: Saved) -> Training:
+    def derive(self, shapes: Mapping[str, Shape]) -> Derivation:
+        source = source_of(self.of, "text", shapes)
+        return Derivation(self.dim, {"text": (source,)}, (source,), FILE)
+
+    def train(self, rows: Mapping[Source, SourceRows], captions: Captions, saved: Saved) -> Training:
         """Divide, pair, train, and judge frozen and trained rows on the same pairs of every part.
 
         The report: `fit` (what was trained on), `steps`, `best_step`, `stopped` (`early` or `steps`), and `auc`: for
@@ -101,15 +114,15 @@ class Siamese:
         Raises:
             TeacherError: an unknown split, too few images, or no positive or no negative pairs.
         """
-        splits = self._splits(captions)
-        usable = _usable(rows, captions)
+        splits, source = captions.splits_to_train_on(self.splits, "a siamese network"), rows[Source(self.of, "text")]
+        usable = _usable(source, captions)
         parts = divided(captions, splits, self.holdout, self.plan.seed)
         fit = grouped(captions, parts.pop("fit"), usable, self.positives)
         groups = {name: grouped(captions, images, usable, self.positives, fit.texts) for name, images in parts.items()}
         pairs = {name: judged(members, self.plan.seed) for name, members in groups.items()}
         needed = {"fit": judged(fit, self.plan.seed), **{name: pairs[name] for name in ("stopping", "held_out")}}
         require_pairs(needed, self.positives)
-        towers, progress = train_towers(rows, fit, pairs["stopping"], self.plan, saved)
+        towers, progress = train_towers(source, fit, pairs["stopping"], self.plan, saved)
         counted = {name: listed for name, listed in pairs.items() if 0 < listed.positive.sum() < len(listed)}
         images = len(np.unique(captions.images[fit.members]))
         report = {
@@ -122,21 +135,14 @@ class Siamese:
             "steps": progress.rounds * ROUND,
             "best_step": progress.best_round * ROUND,
             "stopped": "steps" if progress.rounds * ROUND >= self.plan.steps else "early",
-            "auc": {name: _report(listed, rows, towers, captions) for name, listed in counted.items()},
+            "auc": {name: _report(listed, source, towers, captions) for name, listed in counted.items()},
         }
         return Training(towers.arrays(), report)
 
-    def refine(self, rows: Float16, arrays: Arrays) -> Float32:
-        return Towers.of(arrays).apply(rows)
-
-    def _splits(self, captions: Captions) -> tuple[str, ...]:
-        for name in self.splits:
-            if name not in captions.splits:
-                raise TeacherError(
-                    f"a siamese network is to be trained on the split {name!r}, which the corpus does not have",
-                    expected=", ".join(captions.splits),
-                )
-        return self.splits or ((_TRAIN,) if _TRAIN in captions.splits else tuple(captions.splits))
+    def refine(
+        self, modality: Modality, rows: Mapping[Source, Float16], arrays: Arrays, numbers: Int64 | None = None
+    ) -> Float32:
+        return Towers.of(arrays).apply(rows[Source(self.of, modality)])
 
 
 def _usable(rows: SourceRows, captions: Captions) -> Bool:

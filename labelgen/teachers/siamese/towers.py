@@ -18,6 +18,8 @@ from labelgen.teachers.precomputed.features import open_features
 from labelgen.teachers.trained import Arrays
 from labelgen.types import Float16, Float32
 
+#: Name of the file without its suffix.
+FILE = "towers"
 NAMES = ("inner.weight", "inner.bias", "outer.weight", "outer.bias")
 
 
