@@ -1,7 +1,13 @@
 """Similarity of an image, as the set of its captions, with single captions: for listed pairs, and of two sets.
 
 An annotated caption is in the set of its own image, and would find itself there. `itself=False` leaves it out, and
-`sets` always does: the set of an annotated pair is compared without the caption, with the caption alone.
+`pair_sets` always does. With m the mean unit row of a set, it is for an image v and a caption c of image w::
+
+    m_v . m_w / (|m_v| |m_w|)                w is another image
+    m_{v-c} . c / (|m_{v-c}| |m_v|)          w = v, and v-c is the set without the caption; at most 1
+
+A mean row is shorter than a caption's by what its captions do not share. The caption of an annotated pair stands for
+the mean of its set, so it is divided by the length of that, or annotated pairs would score below others.
 """
 
 from __future__ import annotations
@@ -78,10 +84,9 @@ def pair_set_similarities(
 
 
 def pair_sets(rows: TakenRows, sets: Sets, images: Int64, captions: Int64, owners: Int64) -> Float32:
-    """Cosine of the sums of the unit rows of two images' captions, [n]; -inf where a set is empty.
+    """Similarity of the caption sets of images[i] and owners[i], the image of captions[i], [n]; see the module.
 
-    The two images are images[i] and owners[i], the image of captions[i]. Where they are one, the sum without the
-    caption is compared with the caption.
+    -inf where a set is empty, and where the caption has no row.
     """
     found = np.empty(len(images), np.float32)
     for here in _pieces(len(images), 4 * rows.shape[1]):
@@ -89,13 +94,17 @@ def pair_sets(rows: TakenRows, sets: Sets, images: Int64, captions: Int64, owner
         sums = set_sums(rows, sets, distinct)
         left, right = sums[place[: len(captions[here])]], sums[place[len(captions[here]) :]]
         query = unit64(rows.take(captions[here]))
-        annotated = images[here] == owners[here]
-        if annotated.any():
-            inside = _held(sets, images[here][annotated], captions[here][annotated])
-            left[annotated] -= query[annotated] * inside[:, None]
-            right[annotated] = query[annotated]
+        annotated = np.flatnonzero(images[here] == owners[here])
+        if annotated.size:
+            own, caption = images[here][annotated], captions[here][annotated]
+            left[annotated] -= query[annotated] * _held(sets, own, caption)[:, None]
+            counts = np.maximum(_living(rows, sets, own), 1)
+            mean = np.sqrt(_squares(right[annotated])) / counts
+            right[annotated] = query[annotated] * np.where(mean > 0, 1 / np.where(mean > 0, mean, 1), 1)[:, None]
         alive = query.any(axis=1)
-        found[here] = _cosines(np.einsum("nd,nd->n", left, right), _squares(left) * alive, _squares(right))
+        lengths = _squares(right)
+        lengths[annotated] = query[annotated].any(axis=1)
+        found[here] = _cosines(np.einsum("nd,nd->n", left, right), _squares(left) * alive, lengths)
     return found
 
 
@@ -140,6 +149,17 @@ def _held(sets: Sets, images: Int64, captions: Int64) -> Bool:
         there = np.flatnonzero(number < sizes)
         held[there] |= sets.captions(starts[there] + number) == captions[there]
     return held
+
+
+def _living(rows: TakenRows, sets: Sets, images: Int64) -> Int64:
+    """Number of the captions of every image that have a row, [n]."""
+    living = np.zeros(len(images), np.int64)
+    starts = sets.offsets[images]
+    sizes = sets.offsets[images + 1] - starts
+    for number in range(int(sizes.max(initial=0))):
+        there = np.flatnonzero(number < sizes)
+        living[there] += np.any(rows.take(sets.captions(starts[there] + number)), axis=1)
+    return living
 
 
 def _squares(rows: Float64) -> Float64:

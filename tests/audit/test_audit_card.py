@@ -72,7 +72,12 @@ def brute(store: Store, need: BlockRequest, image: int, caption: int) -> float:
         right = np.nansum([unit(alias, "text", int(row)) for row in rows], axis=0)
         if not left.any() or not right.any() or np.isnan(unit(alias, "text", caption)).any():
             return float("nan")
-        return float(left @ right / np.sqrt((left @ left) * (right @ right)))
+        length = np.linalg.norm(right)
+        if owner == image:
+            alive = [row for row in (unit(alias, "text", int(row)) for row in store.captions_of(image)) if row.any()]
+            alive = [row for row in alive if not np.isnan(row).any()]
+            length = np.linalg.norm(np.sum(alive, axis=0)) / len(alive)
+        return float(np.clip(left @ right / np.linalg.norm(left) / length, -1, 1))
     values = [unit(alias, "text", row) @ unit(alias, "text", caption) for row in members]
     alive = [value for value in values if not np.isnan(value)]
     if not alive:
@@ -274,7 +279,9 @@ def test_two_captions_as_sets(store: Store) -> None:
     def cosine(left: np.ndarray, right: np.ndarray) -> float:
         return float(left @ right / np.sqrt((left @ left) * (right @ right)))
 
-    same = (cosine(unit[0], unit[1] + unit[2]) + cosine(unit[1], unit[0] + unit[2])) / 2
+    length = np.linalg.norm(unit[[0, 1, 2]].sum(axis=0)) / 3
+    both = cosine(unit[0], unit[1] + unit[2]) / length, cosine(unit[1], unit[0] + unit[2]) / length
+    same = (min(both[0], 1) + min(both[1], 1)) / 2
     other = cosine(unit[[0, 1, 2]].sum(axis=0), unit[store.captions_of(owners[3])].sum(axis=0))
     assert values == pytest.approx([same, other], abs=1e-6)
     card = agreement_card(store, replace(pairs.judgements), replicates=2)

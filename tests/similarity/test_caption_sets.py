@@ -61,11 +61,14 @@ def test_sets_are_cosines_of_sums() -> None:
     for image, caption, value in zip(IMAGES, CAPTIONS, found.tolist(), strict=True):
         owner = OWNERS[caption]
         left = unit[others(image, caption, itself=image != owner)].sum(axis=0)
-        right = unit[caption] if image == owner else unit[OFFSETS[owner] : OFFSETS[owner + 1]].sum(axis=0)
+        whole = unit[OFFSETS[owner] : OFFSETS[owner + 1]]
+        right = unit[caption] if image == owner else whole.sum(axis=0)
         if not left.any() or not right.any() or not TEXTS[caption].any():
             assert value == -np.inf
         else:
-            assert value == pytest.approx(cosine(left, right), abs=1e-6)
+            mean = np.linalg.norm(whole.sum(axis=0)) / whole.any(axis=1).sum()
+            wanted = cosine(left, right) / (mean if image == owner else 1)
+            assert value == pytest.approx(np.clip(wanted, -1, 1), abs=1e-6)
     block = block_sets(ROWS, SETS, np.arange(6), np.arange(15), OWNERS)
     np.testing.assert_allclose(block.ravel(), found, atol=1e-6)
     assert np.isneginf(block).ravel().tolist() == np.isneginf(found).tolist()
@@ -79,5 +82,6 @@ def test_captions_of_other_kinds_are_in_no_set() -> None:
     found = pair_sets(ROWS, sets, np.array([3, 3]), np.array([5, 7]), np.array([3, 3]))
     wide = TEXTS.astype(np.float64)
     unit = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
-    assert found[0] == pytest.approx(cosine(unit[7] + unit[8], unit[5]), abs=1e-6)
-    assert found[1] == pytest.approx(cosine(unit[8], unit[7]), abs=1e-6)
+    length = np.linalg.norm(unit[7] + unit[8]) / 2
+    assert found[0] == pytest.approx(np.clip(cosine(unit[7] + unit[8], unit[5]) / length, -1, 1), abs=1e-6)
+    assert found[1] == pytest.approx(np.clip(cosine(unit[8], unit[7]) / length, -1, 1), abs=1e-6)
