@@ -28,11 +28,18 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 import labelgen
 from labelgen.audit.card.measures import draw_images
-from labelgen.audit.checks.false_negatives import TEXT_WEIGHTS, WEIGHTS, StoreScorer, weighted
+from labelgen.audit.checks.false_negatives import WEIGHTS, StoreScorer, weighted
 from labelgen.audit.checks.mismatch import MismatchModel
 from labelgen.audit.corpus_view import Held, NeighborLists, View, unit
+from labelgen.similarity.caption_sets import pair_set_similarities
+from labelgen.store.kinds import AllCaptions
 
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.4)
+#: Weights of earlier versions, of the same evidence without centering; `cross` was set by hand.
+OLD_WEIGHTS = {
+    "caption_set_top2": 0.95, "sets": 0.85, "neighbor_captions": 0.54, "images": 0.09, "hubness": -0.53,
+    "length": -0.52, "cross": 0.5,
+}  # fmt: skip
 #: Falls with these, so alone they are turned round.
 TURNED = ("hubness", "length")
 
@@ -78,7 +85,10 @@ def positives(store: labelgen.Store, data: Path, curves: dict[str, Any]) -> None
     for name, (images, captions, _) in sets.items():
         evidence, score = judge.of(images, captions)
         units = judge.standard(images, captions)
-        rows = {"**default**": score, "default, texts alone": weighted(units, TEXT_WEIGHTS)}
+        alone = {name: WEIGHTS[name] for name in ("caption_set_top2", "sets", "length")}
+        rows = {"**default**": score, "default, texts alone": weighted(units, alone)}
+        rows["weights of earlier versions"] = weighted(units, OLD_WEIGHTS)
+        rows["maximum"] = maximum(judge.view, images, captions)
         rows |= {f"{piece} alone": (-values if piece in TURNED else values) for piece, values in evidence.items()}
         rows["TF-IDF, best caption"] = tf_idf.scores(images, captions)
         rows["chance"] = np.random.default_rng(0).random(len(images))
@@ -90,6 +100,12 @@ def positives(store: labelgen.Store, data: Path, curves: dict[str, Any]) -> None
         curves[f"{name}"] = {label: (right, s) for label, s in scores[name].items() if "alone" not in label}
         curves[f"{name}"]["caption_set_max alone"] = (right, scores[name]["caption_set_max alone"])
     fitted(judge, sets, chosen)
+
+
+def maximum(view: View, images: Any, captions: Any) -> Any:
+    """The plain text maximum: the caption with the most similar caption of the image, itself left out."""
+    rows, sets = next(iter(view.text.values())), AllCaptions(view.offsets)
+    return pair_set_similarities(rows, sets, images, captions, "max")
 
 
 def half(images: Any, count: int) -> Any:
@@ -144,28 +160,31 @@ def spread(found: list[Any], number: int) -> tuple[float, float]:
 
 
 def fitted(judge: StoreScorer, sets: dict[str, Any], chosen: Any) -> None:
-    """The weights that a logistic fit to the chosen half gives, both kinds of judges of equal weight."""
-    print("\n### Weights\n\n| evidence | fitted | shipped | fitted, texts alone | shipped |\n|---|---|---|---|---|")
-    columns = []
-    for shipped in (WEIGHTS, TEXT_WEIGHTS):
-        rows, rights, weights = [], [], []
-        for images, captions, right in sets.values():
-            here = chosen[images]
-            units = judge.standard(images[here], captions[here])
-            names = [name for name in shipped if name in units]
-            rows.append(np.stack([units[name] for name in names], axis=1))
-            rights.append(right[here])
-            weights.append(np.full(here.sum(), 1 / here.sum()))
-        share = np.concatenate(weights)
-        model = LogisticRegression(C=10, max_iter=500)
-        model.fit(np.concatenate(rows), np.concatenate(rights), sample_weight=share * len(share) / share.sum())
-        columns.append(dict(zip(names, model.coef_[0], strict=True)))
-    for name in WEIGHTS:
-        cells = [
-            f"{c[name]:.2f} | {s[name]:.2f}" if name in c else " | "
-            for c, s in zip(columns, (WEIGHTS, TEXT_WEIGHTS), strict=True)
-        ]
-        print(f"| {name} | {' | '.join(cells)} |")
+    """Weights of a logistic fit: to the chosen half, both files of equal weight, and to either file alone."""
+    print("\n### Weights\n\n| evidence | shipped | chosen half | " + " | ".join(sets) + " |\n|---|---|---|---|---|")
+    every = np.ones(len(chosen), bool)
+    columns = [weights_of(judge, sets, chosen)]
+    columns += [weights_of(judge, {name: part}, every) for name, part in sets.items()]
+    for name, shipped in WEIGHTS.items():
+        cells = [f"{column[name]:.2f}" if name in column else "" for column in columns]
+        print(f"| {name} | {shipped:.2f} | {' | '.join(cells)} |")
+
+
+def weights_of(judge: StoreScorer, sets: dict[str, Any], chosen: Any) -> dict[str, float]:
+    rows, rights, weights = [], [], []
+    for images, captions, right in sets.values():
+        here = chosen[images]
+        units = judge.standard(images[here], captions[here])
+        # neighbor_captions stands in for a missing cross
+        unused = "neighbor_captions" if "cross" in units else "cross"
+        names = [name for name in WEIGHTS if name in units and name != unused]
+        rows.append(np.stack([np.nan_to_num(units[name]) for name in names], axis=1))
+        rights.append(right[here])
+        weights.append(np.full(here.sum(), 1 / here.sum()))
+    share = np.concatenate(weights)
+    model = LogisticRegression(C=10, max_iter=500)
+    model.fit(np.concatenate(rows), np.concatenate(rights), sample_weight=share * len(share) / share.sum())
+    return dict(zip(names, model.coef_[0].tolist(), strict=True))
 
 
 # Noisy pairs

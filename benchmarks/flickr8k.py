@@ -25,11 +25,12 @@ def built(data: Path, out: Path) -> Store:
     """The store of all images with every bundled teacher; made where it is not there."""
     if not (out / "manifest.json").is_file():
         teachers = {"text": "minilm()", "image": "efficientnet_lite(size=2)", "clip": "conse()"}
+        teachers["bridge"] = "bridge(image='image', text='text')"
         teachers |= {f"lite{size}": f"efficientnet_lite(size={size})" for size in (0, 1)}
         with suppress(MissingExtraError):
             mpnet_folder()
             teachers["mpnet"] = "mpnet()"
-        texts = [f"teachers.{alias}={spec}" for alias, spec in teachers.items()]
+        texts = [f'teachers.{alias}="{spec}"' for alias, spec in teachers.items()]
         pipeline.build(pipeline.resolve(dataset="flickr8k", overrides=[f'dataset.root="{data}"', *texts]), out)
     return labelgen.open(out)
 

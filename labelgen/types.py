@@ -21,7 +21,9 @@ Int64: TypeAlias = NDArray[np.int64]
 Bool: TypeAlias = NDArray[np.bool_]
 
 Modality: TypeAlias = Literal["text", "image"]
+#: How stored lists aggregate the captions of an image; blocks know `top2`, the mean of the two largest, too.
 Aggregation: TypeAlias = Literal["max", "mean"]
+BlockAggregation: TypeAlias = Literal["max", "mean", "top2"]
 Scope: TypeAlias = Literal["split", "cross"]
 
 #: What fills a neighbour list that is shorter than k.

@@ -29,7 +29,10 @@ DEPENDENCIES: dict[str, set[str]] = {
     # bottom
     "similarity": set(),
     # similarity is defined by the store, and its arithmetic is pure: reading a block needs it, engines need no store
-    "store": {"similarity.base", "similarity.exact", "similarity.groups", "similarity.single_precision"},
+    "store": {
+        *("similarity.base", "similarity.exact", "similarity.groups", "similarity.single_precision"),
+        "similarity.caption_sets",
+    },
     # a data set in memory is written as every other file: whole or not at all
     "corpus": {"store.disk.atomic"},
     "teachers": set(),
@@ -55,6 +58,7 @@ DEPENDENCIES: dict[str, set[str]] = {
     # pairs are scored one by one, with the arithmetic that blocks use
     "audit": {
         *("store", "corpus", "relevance", "patches", "similarity.exact", "similarity.groups"),
+        "similarity.caption_sets",
         # objects that a store was made with encode sentences of judgements
         "teachers.objects.sealed_objects",
     },

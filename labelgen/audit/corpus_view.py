@@ -52,10 +52,11 @@ class Centered:
     mean: Float32
 
     @classmethod
-    def of(cls, source: Source) -> Centered:
-        """Subtract the mean of the unit rows that are not missing."""
+    def of(cls, source: Source, among: Int64 | None = None) -> Centered:
+        """Subtract the mean of the unit rows that are not missing, of all or `among` some."""
         total, present = np.zeros(source.shape[1]), 0
-        for here in pieces(np.arange(source.shape[0]), 4 * source.shape[1]):
+        every = np.arange(source.shape[0]) if among is None or not len(among) else among
+        for here in pieces(every, 4 * source.shape[1]):
             rows = unit(source.take(here))
             total += rows.sum(axis=0, dtype=np.float64)
             present += int(rows.any(axis=1).sum())
@@ -146,6 +147,11 @@ class View:
     def width(self) -> int:
         """The largest number of captions of an image."""
         return int(np.diff(self.offsets).max(initial=0))
+
+    def centered(self, alias: str) -> Centered:
+        """Return rows of captions minus the mean row of those of the train split, of all where there is none."""
+        train = np.asarray(self.splits.get("train", ()), np.int64)
+        return Centered.of(self.text[alias], np.flatnonzero(np.isin(self.image_of, train)))
 
     def share_group(self, images: Int64, captions: Int64) -> Bool:
         """Whether an image and the image of a caption are in one group; shapes broadcast."""

@@ -16,10 +16,19 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from labelgen.errors import ConfigError, some
-from labelgen.loader.requests import first, max_other, quantile_table, reader_of
+from labelgen.loader.requests import caption_lengths, first, quantile_table, reader_of, sets_block, without_itself
 from labelgen.patches.batch_masks import BoundPatch, PatchMasks, bound, patched
 from labelgen.patches.patch import Patch
-from labelgen.relevance.base import BlockRequest, Blocks, Quantiles, Scheme, SoftLabels, scheme
+from labelgen.relevance.base import (
+    CAPTION_LENGTH,
+    LEFT_OUT,
+    BlockRequest,
+    Blocks,
+    Quantiles,
+    Scheme,
+    SoftLabels,
+    scheme,
+)
 from labelgen.specs import Spec
 from labelgen.store.blocks import BlockReader
 from labelgen.store.items import Ids
@@ -162,6 +171,9 @@ class SoftLabeler:
         }
         self.patch = None if patch is None else bound(patch, store)
         _ = self._sets  # before workers are forked, which then share it
+        self._lengths = caption_lengths(store) if CAPTION_LENGTH in self.scheme.needs else None
+        for request in self.scheme.needs - {CAPTION_LENGTH}:
+            self._reader(request)  # an error now, not in training; a mean row is computed once
 
     def __repr__(self) -> str:
         return f"SoftLabeler({self.store.storage.name!r}, {str(self.scheme.spec)!r}, missing={self.missing!r})"
@@ -176,7 +188,12 @@ class SoftLabeler:
     @cached_property
     def readers(self) -> Mapping[BlockRequest, Reader]:
         """Readers of the block of every request of the scheme, in a fixed order."""
-        return {request: self._reader(request) for request in sorted(self.scheme.needs, key=str)}
+        return {request: self._reader(request) for request in self._rows_needed}
+
+    @property
+    def _rows_needed(self) -> list[BlockRequest]:
+        """The requests that compare rows, in a fixed order."""
+        return sorted(self.scheme.needs - {CAPTION_LENGTH}, key=str)
 
     def _reader(self, request: BlockRequest) -> BlockReader:
         return reader_of(self.store, request, self._sets if isinstance(self._sets, CaptionKinds) else None)
@@ -249,8 +266,12 @@ class SoftLabeler:
             alive = block > PAD_SCORE
             if self.missing == "raise" and not alive.all():
                 self.store.refuse_missing(self._reader(request), images, captions)
-            if request.aggregation in ("max_other", "first"):
+            if request.aggregation in (*LEFT_OUT, "first") and self._reader(request).offsets is not None:
                 block = self._other(request, block, batch)
+                if request.aggregation in ("top2", "sets"):
+                    # an annotated pair of an image without another caption: compared with itself, it is 1
+                    same = batch.image_rows[:, None] == batch.caption_images[None, :]
+                    block[alive & same & (block == PAD_SCORE)] = 1
                 alive = block > PAD_SCORE
             if not alive.all():
                 block[~alive] = 0
@@ -260,6 +281,9 @@ class SoftLabeler:
             if not batch.all_known:
                 _blank_unknown(block, request.relation, batch)
             similarities[request] = block
+        if self._lengths is not None:
+            lengths = self._lengths[batch.captions] * batch.known_captions
+            similarities[CAPTION_LENGTH] = np.repeat(lengths[None, :], len(batch.images), axis=0)
         return Blocks(similarities, batch.image_rows, batch.caption_images, where, self.quantiles)
 
     def _other(self, request: BlockRequest, block: Float32, batch: Batch) -> Float32:
@@ -267,8 +291,10 @@ class SoftLabeler:
         reader, sets = self._reader(request), self._sets
         if request.aggregation == "first":
             return first(sets, reader.captions, batch.images, batch.captions, exact=self.exact)
+        if request.aggregation == "sets":
+            return sets_block(self.store, reader, sets, batch.images, batch.captions)
         same = batch.image_rows[:, None] == batch.caption_images[None, :]
-        return max_other(reader, sets, block, batch.images, batch.captions, same)
+        return without_itself(reader, sets, block, batch.images, batch.captions, same)
 
 
 def _sides(request: BlockRequest, batch: Batch) -> tuple[Int64 | None, Int64 | None]:

@@ -17,13 +17,20 @@ import numpy as np
 from labelgen.errors import ConfigError, MissingItemError, some
 from labelgen.loader.listed_pairs import ListedPairs, read_pairs
 from labelgen.loader.requests import reader_of
-from labelgen.relevance.base import BlockRequest, Scheme, SetAggregation, scheme
+from labelgen.relevance.base import LEFT_OUT, BlockRequest, Scheme, SetAggregation, scheme
 from labelgen.relevance.transforms import pair_targets, pair_weights
 from labelgen.specs import Spec
-from labelgen.store.blocks import BlockReader, aggregate, has_embedding, pair_similarities
+from labelgen.store.blocks import (
+    BlockReader,
+    PairAggregation,
+    has_embedding,
+    pair_set_similarities,
+    pair_sets,
+    pair_similarities,
+)
 from labelgen.store.kinds import AllCaptions, CaptionKinds, CaptionSets
 from labelgen.store.reader import Store
-from labelgen.types import PAD_SCORE, Float16, Float32, Int64
+from labelgen.types import PAD_SCORE, Float32, Int64
 
 #: A numpy array, or after `map` an array of another library.
 Array: TypeAlias = Any
@@ -43,8 +50,8 @@ class PairLabels:
         weights: `1 + gamma (1 - s)` of positive, `1 + gamma s` of negative pairs, s = clip(similarity, 0, 1), float32
             [n]; for `losses.pairwise_mean_variance(scores, positives, weights=weights, where=where)`.
         targets: `(1 + s) / 2` of positive, `s / 2` of negative pairs, float32 [n].
-        where: pairs that can be compared, bool [n]: False without an embedding, or with `max_other` where the image
-            has no other caption.
+        where: pairs that can be compared, bool [n]: False without an embedding, or with `max_other`, `top2` and `sets`
+            where the image has no other caption.
     """
 
     captions: Array
@@ -125,30 +132,24 @@ def _similarities(
         if reader.offsets is None:
             found[piece] = pair_similarities(queries, reader.images.take(images))
         else:
-            found[piece] = _aggregated(reader, sets, request.aggregation, queries, captions, images)
+            found[piece] = _of_sets(store, reader, sets, request.aggregation, images, captions)
         if refuse and not (alive := has_embedding(queries)).all():
             _refuse("captions", reader.alias, store.caption_ids(np.unique(captions[~alive])))
     lost = ~(found > PAD_SCORE)
-    if refuse and lost.any() and request.aggregation != "max_other":
+    if refuse and lost.any() and request.aggregation not in LEFT_OUT:
         _refuse("images", reader.alias, store.image_ids(np.unique(pairs.images[lost])))
     return found
 
 
-def _aggregated(
-    reader: BlockReader, sets: CaptionSets, how: SetAggregation, queries: Float16, captions: Int64, images: Int64
+def _of_sets(
+    store: Store, reader: BlockReader, sets: CaptionSets, how: SetAggregation, images: Int64, captions: Int64
 ) -> Float32:
     """One number a pair, member after member in the order of the captions, as the store aggregates."""
-    starts, sizes = sets.offsets[images], sets.offsets[images + 1] - sets.offsets[images]
-    members = [np.full(len(images), PAD_SCORE)]  # of images without captions
-    last = int(sizes.max(initial=0))
-    for number in range(min(1, last) if how == "first" else last):
-        here = np.flatnonzero(number < sizes)
-        rows = sets.captions(starts[here] + number)
-        if how == "max_other":
-            here, rows = here[rows != captions[here]], rows[rows != captions[here]]
-        members.append(np.full(len(images), PAD_SCORE))
-        members[-1][here] = pair_similarities(queries[here], reader.captions.take(rows))
-    return aggregate(members, "mean" if how == "mean" else "max")
+    if how == "sets":
+        return pair_sets(reader.captions, sets, images, captions, store.image_of(captions))
+    kept = how not in LEFT_OUT
+    one: PairAggregation = "first" if how == "first" else reader.aggregation
+    return pair_set_similarities(reader.captions, sets, images, captions, one, itself=kept)
 
 
 def _pieces(count: int, dim: int) -> Iterator[slice]:

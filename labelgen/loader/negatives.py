@@ -1,7 +1,8 @@
 """Hard negatives from the stored lists, without those that a teacher finds too good to be negatives. numpy only.
 
 The best entries of a list include false negatives: unannotated pairs that are right. So a list is read from the first
-entry whose similarity is not above a threshold.
+entry whose similarity is not above a threshold: one for all queries, or a share of the similarity of the query's
+annotated pair, which is scored without itself.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from labelgen.loader.requests import quantile_table
 from labelgen.patches.batch_masks import BoundPatch, bound
 from labelgen.relevance.base import BlockRequest
 from labelgen.store import choose
+from labelgen.store.blocks import pair_set_similarities, pair_similarities
 from labelgen.store.items import Ids, RowNumbers
+from labelgen.store.kinds import AllCaptions
 from labelgen.store.reader import Store
 from labelgen.types import PAD_ROW, PAD_SCORE, Bool, Float32, Int64, Relation, Scope
 
@@ -48,6 +51,10 @@ class HardNegatives:
         n: negatives of a query.
         threshold: similarity above which a pair is taken for a likely false negative and left out.
         percentile: the same as a level in [0, 1] of the store's similarities of random pairs, for example 0.999.
+        relative: the same as a share of the similarity of the query's annotated pair, for example 0.95 (positive-aware
+            mining, NV-Retriever 2024). By a text teacher that is the largest similarity of the caption with the image's
+            other captions, of an image the mean over its captions; by a cross-modal teacher that of the pair itself.
+            Nothing is left out for an image with one caption by a text teacher: its pair is known by itself alone.
         choice: the `hardest` that remain, or `random` among those that remain.
         seed: with `epoch`, query and candidate, decides what `random` draws: neither the batch nor the worker does.
         alias, k, scope: which list, and how much of it; see `Store.neighbors`.
@@ -56,7 +63,8 @@ class HardNegatives:
         same_group: `leave_out` candidates of another image of the query's group; see `Store.neighbors`.
 
     Raises:
-        ConfigError: both or none of threshold and percentile; no such list or quantile table.
+        ConfigError: not one of threshold, percentile and relative; no such list or quantile table; `relative` with
+            `i2i`, which has no annotated pairs.
         StoreMismatchError, DatasetError: a patch of another store, or one that does not hold together.
     """
 
@@ -68,6 +76,7 @@ class HardNegatives:
         *,
         threshold: float | None = None,
         percentile: float | None = None,
+        relative: float | None = None,
         choice: Choice = "random",
         seed: int = 0,
         alias: str | None = None,
@@ -76,11 +85,16 @@ class HardNegatives:
         patch: PatchLike | None = None,
         same_group: Literal["keep", "leave_out"] = "keep",
     ) -> None:
-        if (threshold is None) == (percentile is None):
+        if sum(value is not None for value in (threshold, percentile, relative)) != 1:
             raise ConfigError(
-                f"threshold={threshold}, percentile={percentile}",
+                f"threshold={threshold}, percentile={percentile}, relative={relative}",
                 expected="one of them",
-                todo="percentile=0.999 is a start; threshold=1 leaves nothing out",
+                todo="relative=0.95 is a start; threshold=1 leaves nothing out",
+            )
+        if relative is not None and (relation == "i2i" or not relative > 0):
+            raise ConfigError(
+                f"relative={relative} of relation {relation}",
+                expected="a share above 0 of the similarity of an annotated pair: i2t, t2i or t2t",
             )
         if choice not in ("hardest", "random") or n < 1:
             raise ConfigError(f"choice={choice!r}, n={n}", expected="hardest or random, and n at least 1")
@@ -89,7 +103,10 @@ class HardNegatives:
         self.alias, self.k, self.scope = alias, k, scope
         self.patch = None if patch is None else bound(patch, store)
         self.epoch = 0
-        self.threshold = threshold if threshold is not None else self._level(float(percentile or 0.0))
+        self.relative = relative
+        self.threshold = threshold if threshold is not None else 1.0
+        if percentile is not None:
+            self.threshold = self._level(percentile)
         store.neighbors(relation, rows=[], **self._lists)  # an error now, not in training
 
     def set_epoch(self, epoch: int) -> None:
@@ -104,7 +121,8 @@ class HardNegatives:
         """
         queries = self._query_rows(ids, rows)
         listed = self.store.neighbors(self.relation, rows=queries, **self._lists)
-        usable = (listed.rows != PAD_ROW) & (listed.scores <= self.threshold)
+        limit = self.threshold if self.relative is None else self.relative * self._annotated(queries)[:, None]
+        usable = (listed.rows != PAD_ROW) & (listed.scores <= limit)
         if self.patch is not None:
             usable &= self._free(self.patch, queries[:, None], listed.rows.astype(np.int64))
         if self.choice == "random":
@@ -119,6 +137,34 @@ class HardNegatives:
         return Negatives(
             *(_widened(array, self.n, fill) for array, fill in ((found, -1), (scores, PAD_SCORE), (where, False)))
         )
+
+    def _annotated(self, queries: Int64) -> Float32:
+        """Similarity of the annotated pair of every query without itself, [m]; +inf where it has none."""
+        one_row = self.relation.query == "text"
+        captions = queries if one_row else self.store.captions_in(queries)
+        images = self.store.image_of(captions)
+        relation = Relation.T2T if self.relation is Relation.T2T else Relation.I2T
+        reader = self.store.block_reader(relation, self._alias())
+        if reader.offsets is None and relation is Relation.I2T:
+            scores = pair_similarities(reader.images.take(images), reader.captions.take(captions))
+        else:
+            sets = AllCaptions(self.store.offsets)
+            scores = pair_set_similarities(reader.captions, sets, images, captions, "max")
+        known = scores > PAD_SCORE
+        if one_row:
+            return np.where(known, scores, np.float32(np.inf))
+        ends = self.store.offsets
+        owners = np.repeat(np.arange(len(queries)), ends[queries + 1] - ends[queries])
+        count = np.bincount(owners[known], minlength=len(queries))
+        total = np.bincount(owners[known], weights=scores[known], minlength=len(queries))
+        mean = np.divide(total, count, out=np.full(len(queries), np.inf), where=count > 0)
+        return mean.astype(np.float32)
+
+    def _alias(self) -> str:
+        """The teacher of the list that is read."""
+        return choose.neighbor_list(
+            self.store.manifest, self.relation, alias=self.alias, scope=self.scope, aggregation="max", k=self.k
+        ).alias
 
     def _free(self, patch: BoundPatch, queries: Int64, candidates: Int64) -> Bool:
         """Mask of the listed entries that the patch leaves as negatives, [m, k]."""
@@ -140,10 +186,7 @@ class HardNegatives:
         if not 0 <= percentile <= 1:
             raise ConfigError(f"percentile={percentile}", expected="a level in [0, 1], for example 0.999")
         relation = Relation.I2T if self.relation is Relation.T2I else self.relation
-        alias = choose.neighbor_list(
-            self.store.manifest, self.relation, alias=self.alias, scope=self.scope, aggregation="max", k=self.k
-        ).alias
-        table = quantile_table(self.store, BlockRequest(relation, alias))
+        table = quantile_table(self.store, BlockRequest(relation, self._alias()))
         levels = sorted(table)
         return float(np.interp(percentile, levels, [table[level] for level in levels]))
 

@@ -13,8 +13,7 @@ from labelgen.errors import ConfigError, requires
 from labelgen.loader.blocks import DEFAULT_SCHEME, Batch, Missing, PatchLike, Repeats, SameGroup, SoftLabeler
 from labelgen.relevance.base import BlockRequest, Scheme, SoftLabels
 from labelgen.specs import Spec
-from labelgen.store.blocks import BlockReader
-from labelgen.store.disk.mapped import MappedArray
+from labelgen.store.blocks import BlockReader, ReadRows
 from labelgen.store.reader import Store
 from labelgen.types import PAD_SCORE, Float32, Int64
 
@@ -31,7 +30,8 @@ class OnDevice(SoftLabeler):
 
     Embeddings of the teachers that the scheme requests are copied to the device once, as they are stored (float16);
     a batch sends row numbers only. The scheme itself and a patch work on the block on the host, and labels come back as
-    tensors on the device. Blocks by `max_other` and `first` are corrected on the host from the mapped rows.
+    tensors on the device. Blocks by `max_other`, `top2` and `first` are corrected, and those by `sets` made, on the
+    host from the mapped rows.
 
     Args:
         device: `cuda`, `cuda:1`, `cpu` ...
@@ -78,8 +78,7 @@ class OnDevice(SoftLabeler):
         """As of `SoftLabeler`; made, and the rows copied, when the first batch comes."""
         import torch
 
-        requests = sorted(self.scheme.needs, key=str)
-        found = {request: self._reader(request) for request in requests}
+        found = {request: self._reader(request) for request in self._rows_needed}
         arrays = {array.spec.path: array for reader in found.values() for array in (reader.images, reader.captions)}
         rows = {path: _copied(array, self.device) for path, array in arrays.items()}
         return {
@@ -146,7 +145,9 @@ def _products(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def _aggregated(block: torch.Tensor, owners: torch.Tensor, count: int, how: str) -> torch.Tensor:
-    """Max or mean over the living rows of every set, [count, n]."""
+    """Max, mean or mean of the two largest of the living rows of every set, [count, n]."""
+    if how == "top2":
+        return _two_largest(block, owners, count)
     if how == "max":
         best = block.new_full((count, block.shape[1]), _MISSING)
         return best.scatter_reduce_(0, owners[:, None].expand_as(block), block, "amax")
@@ -156,7 +157,19 @@ def _aggregated(block: torch.Tensor, owners: torch.Tensor, count: int, how: str)
     return (total / members).masked_fill(members == 0, _MISSING)
 
 
-def _copied(array: MappedArray, device: Any) -> torch.Tensor:
+def _two_largest(block: torch.Tensor, owners: torch.Tensor, count: int) -> torch.Tensor:
+    import torch
+
+    sizes = torch.bincount(owners, minlength=count)
+    width = max(2, int(sizes.max()) if len(sizes) else 2)
+    place = torch.arange(len(owners), device=block.device) - (sizes.cumsum(0) - sizes)[owners]
+    padded = block.new_full((count, width, block.shape[1]), _MISSING)
+    padded[owners, place] = block
+    first, second = padded.topk(2, dim=1).values.unbind(1)
+    return torch.where(second > _MISSING, (first + second) / 2, first)
+
+
+def _copied(array: ReadRows, device: Any) -> torch.Tensor:
     """All rows of an array on a device, copied piece by piece."""
     import torch
 

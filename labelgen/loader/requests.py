@@ -11,15 +11,21 @@ import numpy as np
 from labelgen.errors import ConfigError, CorruptStoreError
 from labelgen.relevance.base import BlockRequest, Quantiles
 from labelgen.store import choose, layout
-from labelgen.store.blocks import BlockReader, block_similarity, block_similarity32, pair_similarities
-from labelgen.store.disk.mapped import MappedArray
+from labelgen.store.blocks import (
+    BlockReader,
+    ReadRows,
+    block_sets,
+    block_similarity,
+    block_similarity32,
+    pair_set_similarities,
+)
 from labelgen.store.kinds import CaptionKinds, CaptionSets, update_command
 from labelgen.store.reader import Store
-from labelgen.types import PAD_SCORE, Bool, Float32, Int64, Relation
+from labelgen.types import PAD_SCORE, BlockAggregation, Bool, Float32, Int64, Relation
 
 
 def reader_of(store: Store, request: BlockRequest, kinds: CaptionKinds | None = None) -> BlockReader:
-    """Return the reader of the block of a request; of `max` for the aggregations of this module, made from it.
+    """Return the reader of the rows of a request; its blocks are of `max` for the aggregations made here from them.
 
     With `kinds` the set of an image holds these captions only.
 
@@ -27,8 +33,14 @@ def reader_of(store: Store, request: BlockRequest, kinds: CaptionKinds | None = 
         ConfigError: no teacher of the store serves it, or the teacher has rows of images: nothing is aggregated.
     """
     how = request.aggregation
-    reader = store.block_reader(request.relation, request.alias, "mean" if how == "mean" else "max")
-    if how != "max" and reader.offsets is None:
+    if request.of_two_sets:
+        raise ConfigError(f"{request} is a label of the card, not of batches", expected="i2t...sets, or t2t")
+    aggregation: BlockAggregation = "mean" if how == "mean" else "top2" if how == "top2" else "max"
+    centred = request.centred
+    single = request.relation is not Relation.I2T or choose.teacher_for(store.manifest, Relation.I2T, request.alias)[1]
+    reader = store.block_reader(request.relation, request.alias, "max" if single else aggregation, centred=centred)
+    # of a single row `max_other` leaves nothing out
+    if how not in ("max", "max_other") and reader.offsets is None:
         raise ConfigError(
             f"i2t of teacher {reader.alias!r} compares single rows, so there is nothing to aggregate",
             found=f"aggregation={how!r}",
@@ -36,25 +48,31 @@ def reader_of(store: Store, request: BlockRequest, kinds: CaptionKinds | None = 
     return reader if kinds is None or reader.offsets is None else replace(reader, kinds=kinds)
 
 
-def max_other(
+def sets_block(store: Store, reader: BlockReader, sets: CaptionSets, images: Int64, captions: Int64) -> Float32:
+    """The block by `sets`, [A, B]; computed in float64 on the host. -inf where a set is empty."""
+    return block_sets(reader.captions, sets, images, captions, store.owners.take(captions).astype(np.int64))
+
+
+def without_itself(
     reader: BlockReader, sets: CaptionSets, block: Float32, images: Int64, captions: Int64, same_image: Bool
 ) -> Float32:
-    """The block by `max`, changed where a caption meets its own image; -inf where the image has no other caption."""
+    """The block of a reader, changed where a caption meets its own image: it is not compared with itself.
+
+    -inf where the image has no other caption.
+    """
     pairs = np.nonzero(same_image)
     owners, queries = images[pairs[0]], captions[pairs[1]]
-    starts, rows = sets.offsets[owners], reader.captions.take(queries)
-    sizes = sets.offsets[owners + 1] - starts
-    best = np.full(len(owners), PAD_SCORE)
-    for number in range(int(sizes.max(initial=0))):
-        there = np.flatnonzero(number < sizes)
-        others = sets.captions(starts[there] + number)
-        there, others = there[others != queries[there]], others[others != queries[there]]
-        best[there] = np.maximum(best[there], pair_similarities(rows[there], reader.captions.take(others)))
-    block[pairs] = best
+    block[pairs] = pair_set_similarities(reader.captions, sets, owners, queries, reader.aggregation)
     return block
 
 
-def first(sets: CaptionSets, texts: MappedArray, images: Int64, captions: Int64, *, exact: bool) -> Float32:
+def caption_lengths(store: Store) -> Float32:
+    """log(1 + number of words) of every caption, [n_captions]."""
+    counts = store.captions["text"].str.count_matches(r"\S+").to_numpy()
+    return np.log1p(counts).astype(np.float32)
+
+
+def first(sets: CaptionSets, texts: ReadRows, images: Int64, captions: Int64, *, exact: bool) -> Float32:
     """Similarity of the first caption of every image with captions, [A, B]; -inf where either is missing."""
     starts = sets.offsets[images]
     empty = sets.offsets[images + 1] == starts
@@ -76,6 +94,7 @@ def quantile_table(store: Store, request: BlockRequest, kinds: Sequence[str] = (
     """
     alias, _ = choose.teacher_for(store.manifest, request.relation, request.alias)
     mark = {"max": "", "max_other": "", "mean": ".mean"}.get(request.aggregation, f".{request.aggregation}")
+    mark = f".centred{mark}" if request.centred else mark
     folder = layout.numbered(layout.STATS, store.manifest.generation)
     over = () if request.relation is Relation.I2I else tuple(kinds) or store.chosen
     mark += f".{layout.kinds_mark(over)}" if over else ""

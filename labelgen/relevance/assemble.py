@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from labelgen.errors import ArrayError, SpecError
+from labelgen.errors import ArrayError, ConfigError, SpecError
 from labelgen.registry import unknown
 from labelgen.relevance.base import Array, Blocks, Quantiles, Scheme, SoftLabels
 from labelgen.relevance.transforms import BY_ROW, TRANSFORMS, Context, TransformText
@@ -48,6 +48,11 @@ class Pipeline:
         return any(spec.name == "percentile" or "percentile" in spec.arguments for spec in self.specs)
 
     @cached_property
+    def margin(self) -> float | None:
+        """The margin of `mask_above_own`, None without it."""
+        return next((spec.arguments.get("margin", 0.0) for spec in self.specs if spec.name == "mask_above_own"), None)
+
+    @cached_property
     def _steps(self) -> list[tuple[Callable[..., Float32], bool, Mapping[str, Any]]]:
         """Function, whether it takes the context, options."""
         functions = [TRANSFORMS[spec.name] for spec in self.specs]
@@ -82,6 +87,7 @@ def soft_labels(
     *,
     similarity_t2i: Float32 | None = None,
     quantiles: Quantiles | None = None,
+    without_itself: Float32 | None = None,
     **others: Array,
 ) -> SoftLabels:
     """Soft labels whose targets are `similarity` after the transforms.
@@ -90,15 +96,37 @@ def soft_labels(
         similarity: [A, B], rows are images.
         similarity_t2i: [B, A], where the text-to-image half has labels of its own.
         quantiles: the table that the transforms read.
+        without_itself: [A, B], similarities in which no annotated caption is compared with itself, for the transform
+            `mask_above_own`.
         others: further fields of `SoftLabels`.
+
+    Raises:
+        ConfigError: `mask_above_own` of similarities of another kind.
     """
     where = counted(blocks)
+    if pipeline.margin is not None:
+        where = where & ~_above_own(blocks, where, without_itself, pipeline.margin)
     context = Context(blocks.positive, where, quantiles or {})
     second = None
     if similarity_t2i is not None or pipeline.by_row:
         turned = Context(context.positive.T, where.T, context.quantiles)
         second = pipeline(similarity.T if similarity_t2i is None else similarity_t2i, turned)
     return SoftLabels(pipeline(similarity, context), blocks.same_image, where, blocks.image_rows, second, **others)
+
+
+def _above_own(blocks: Blocks, where: Bool, similarity: Float32 | None, margin: float) -> Bool:
+    """Unannotated pairs that `mask_above_own` leaves out, [A, B]."""
+    if similarity is None:
+        raise ConfigError(
+            "mask_above_own compares with the annotated pair, which must not be compared with itself",
+            expected="aggregation 'top2', 'sets' or 'max_other' of the scheme, or a fusion of such",
+        )
+    own = np.where(blocks.positive & where, similarity, -np.inf)
+    rows, columns = own.max(axis=1, initial=-np.inf)[:, None], own.max(axis=0, initial=-np.inf)[None, :]
+    limit = np.maximum(rows, columns) - margin
+    # without an annotated pair on either side there is nothing to compare with
+    found: Bool = np.isfinite(limit) & (similarity > limit) & ~blocks.same_image
+    return found
 
 
 def counted(blocks: Blocks) -> Bool:

@@ -20,9 +20,15 @@ from labelgen.specs import Spec
 from labelgen.types import Bool, Float32, Int64, Relation
 
 #: How an image's captions are made into one number. `max` and `mean` are those of the store; `max_other` is the maximum
-#: without the caption that is compared, `first` looks at the image's first caption only.
+#: without the caption that is compared, `top2` the mean of the two largest without it, `sets` the cosine of the sums of
+#: the unit rows of two caption sets: of the image, and of the image of the caption (of a pair of one image: of the
+#: other captions and the caption); `first` looks at the image's first caption only.
 SetAggregation: TypeAlias = str
-SET_AGGREGATIONS = ("max", "mean", "max_other", "first")
+SET_AGGREGATIONS = ("max", "mean", "max_other", "first", "top2", "sets")
+#: The aggregations for which an annotated caption is not compared with itself.
+LEFT_OUT = frozenset({"max_other", "top2", "sets"})
+#: No aggregation of similarities, but the logarithm of 1 + the number of words of the caption; of no teacher.
+LENGTH = "length"
 
 #: Level in [0, 1] -> similarity of random pairs at that level: the store's table.
 Quantiles: TypeAlias = Mapping[float, float]
@@ -38,27 +44,48 @@ class BlockRequest:
     Attributes:
         relation: `i2t` [A, B], `t2t` [B, B] or `i2i` [A, A], for A images and B captions. (`t2i` is `i2t` by columns.)
         alias: the teacher; None for the only one of the store that can serve the relation.
-        aggregation: of an image's captions, for `i2t` with a text teacher: one of `SET_AGGREGATIONS`.
+        aggregation: of an image's captions, for `i2t` with a text teacher: one of `SET_AGGREGATIONS`; or `LENGTH`.
+        centred: compare rows minus the mean row of the store's train split (of all rows where there is none).
     """
 
     relation: Relation
     alias: str | None = None
     aggregation: SetAggregation = "max"
+    centred: bool = False
 
     def __post_init__(self) -> None:
+        if self.is_length:
+            return
         if self.relation is Relation.T2I:
             raise ConfigError("a scheme requests t2i", expected="i2t, which is the same matrix, rows are images")
         if self.aggregation not in SET_AGGREGATIONS:
             raise ConfigError(f"aggregation={self.aggregation!r} is unknown", expected=", ".join(SET_AGGREGATIONS))
-        if self.relation is not Relation.I2T and self.aggregation != "max":
+        if self.relation is not Relation.I2T and self.aggregation != "max" and not self.of_two_sets:
             raise ConfigError(
                 f"{self.relation} compares single rows, so there is nothing to aggregate",
                 found=f"aggregation={self.aggregation!r}",
             )
 
+    @property
+    def of_two_sets(self) -> bool:
+        """Whether two captions are compared as the caption sets of their images: a label of the card only."""
+        return self.relation is Relation.T2T and self.aggregation == "sets"
+
+    @property
+    def is_length(self) -> bool:
+        """Whether this is the length of the caption, no similarity."""
+        return self.aggregation == LENGTH and self.relation is Relation.I2T and self.alias is None
+
     def __str__(self) -> str:
-        parts = [self.relation.value, self.alias or "", "" if self.aggregation == "max" else self.aggregation]
+        if self.is_length:
+            return LENGTH
+        how = "" if self.aggregation == "max" else self.aggregation
+        parts = [self.relation.value, self.alias or "", "centred" if self.centred else "", how]
         return ".".join(part for part in parts if part)
+
+
+#: The length of the caption as an input, log(1 + words), equal for all images.
+CAPTION_LENGTH = BlockRequest(Relation.I2T, None, LENGTH)
 
 
 @dataclass(frozen=True)
@@ -264,6 +291,17 @@ class NamedScheme:
     @cached_property
     def quantiles(self) -> frozenset[BlockRequest]:
         return frozenset()
+
+
+def set_request(alias: str | None, aggregation: SetAggregation, *, centred: bool = False) -> BlockRequest:
+    """The `i2t` block of a text teacher.
+
+    Raises:
+        ConfigError: not one of `SET_AGGREGATIONS`.
+    """
+    if aggregation not in SET_AGGREGATIONS:
+        raise ConfigError(f"aggregation={aggregation!r} is unknown", expected=", ".join(SET_AGGREGATIONS))
+    return BlockRequest(Relation.I2T, alias, aggregation, centred)
 
 
 def scheme(text: str | Spec | Scheme) -> Scheme:

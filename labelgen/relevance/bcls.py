@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from labelgen.errors import ConfigError
 from labelgen.relevance.assemble import Pipeline, check_aligned, soft_labels, with_positives
-from labelgen.relevance.base import BlockRequest, Blocks, NamedScheme, SetAggregation, SoftLabels
+from labelgen.relevance.base import LEFT_OUT, BlockRequest, Blocks, NamedScheme, SetAggregation, SoftLabels, set_request
 from labelgen.relevance.transforms import TransformText
 from labelgen.types import Relation
 
@@ -28,8 +28,10 @@ class Bcls(NamedScheme):
     Attributes:
         text, image: aliases of the teachers; None for the only one.
         label: `i2t`, or `i2i` for A (of aligned batches).
-        aggregation: of an image's captions: `max`, `mean`, `max_other` (without the caption itself) or `first`.
+        aggregation: of an image's captions: `max`, `mean`, `first`, or without the caption itself `max_other`, `top2`,
+            `sets`; see `labelgen.relevance.base`.
         transform: applied to R; none by default.
+        centred: compare rows minus their mean row, see `Store.centred`.
     """
 
     name: ClassVar[str] = "bcls"
@@ -38,6 +40,7 @@ class Bcls(NamedScheme):
     label: str = "i2t"
     aggregation: SetAggregation = "max"
     transform: TransformText = ()
+    centred: bool = False
 
     def __post_init__(self) -> None:
         if self.label not in ("i2t", "i2i"):
@@ -51,8 +54,8 @@ class Bcls(NamedScheme):
     @cached_property
     def requests(self) -> tuple[BlockRequest, ...]:
         if self.label == "i2i":
-            return (BlockRequest(Relation.I2I, self.image),)
-        return (BlockRequest(Relation.I2T, self.text, self.aggregation),)
+            return (BlockRequest(Relation.I2I, self.image, centred=self.centred),)
+        return (set_request(self.text, self.aggregation, centred=self.centred),)
 
     @cached_property
     def quantiles(self) -> frozenset[BlockRequest]:
@@ -67,6 +70,7 @@ class Bcls(NamedScheme):
             with_positives(similarity, blocks),
             self._pipeline,
             quantiles=blocks.quantile_table(self.requests[0]) if self.quantiles else None,
+            without_itself=similarity if self.label == "i2t" and self.aggregation in LEFT_OUT else None,
             **{self.label: similarity},
         )
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
+
 from labelgen.errors import ConfigError
 from labelgen.relevance.base import Array, BlockRequest, Blocks, NamedScheme, Scheme, SoftLabels, scheme
 from labelgen.relevance.transforms import geometric_mean, mean
@@ -60,6 +62,7 @@ class Blend(NamedScheme):
             turned = self._mean(
                 [part.relevance.T if part.relevance_t2i is None else part.relevance_t2i for part in parts]
             )
+        fields["where"] = np.logical_and.reduce([part.where for part in parts])
         fields |= {"relevance": self._mean([part.relevance for part in parts]), "relevance_t2i": turned}
         return replace(parts[0], **fields)
 

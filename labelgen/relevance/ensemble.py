@@ -9,9 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from labelgen.errors import ConfigError
-from labelgen.relevance.assemble import counted
-from labelgen.relevance.base import BlockRequest, Blocks, NamedScheme, SoftLabels
+from labelgen.relevance.assemble import Pipeline, soft_labels
+from labelgen.relevance.base import LEFT_OUT, BlockRequest, Blocks, NamedScheme, SoftLabels
 from labelgen.relevance.fusion import Fusion, block_ranks, fusion
+from labelgen.relevance.transforms import TransformText
 from labelgen.types import Float64, Int64, Relation
 
 
@@ -22,14 +23,25 @@ class Ensemble(NamedScheme):
     Its first name, `fused`, is another name of it in specs.
 
     Args:
-        by: the spec of a fusion, for example `"logistic(of=['i2t.text', 'i2i.image'], weights=[9, 2], bias=-7)"`.
+        by: the spec of a fusion, for example `"logistic(of=['i2t.text', 'i2i.image'], weights=[9, 2], bias=-7)"`;
+            `default(text='text')` by default. Its spec is that of the fusion with all weights.
+        transform: applied to the clipped label; none by default.
     """
 
     name: ClassVar[str] = "ensemble"
-    by: str
+    by: str = "default()"
+    transform: TransformText = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by", str(self.fusion.spec))
+        if self._pipeline.reads_quantiles:
+            raise ConfigError(
+                "a fusion has no quantile table", found=f"transform={self.transform!r}", expected="other transforms"
+            )
+
+    @cached_property
+    def _pipeline(self) -> Pipeline:
+        return Pipeline.parse(self.transform)
 
     @cached_property
     def fusion(self) -> Fusion:
@@ -41,9 +53,10 @@ class Ensemble(NamedScheme):
 
     def relevance(self, blocks: Blocks) -> SoftLabels:
         """Raises ConfigError where an `i2i` or `t2t` input meets a batch that lacks the photograph of a caption."""
-        fused = np.clip(fused_block(self.fusion, blocks), 0, 1).astype(np.float32)
-        fused[blocks.same_image] = 1
-        return SoftLabels(fused, blocks.same_image, counted(blocks), blocks.image_rows)
+        fused = fused_block(self.fusion, blocks).astype(np.float32)
+        relevance = np.where(blocks.same_image, np.float32(1), np.clip(fused, 0, 1))
+        left_out = any(need.aggregation in LEFT_OUT for need in self.requests)
+        return soft_labels(blocks, relevance, self._pipeline, without_itself=fused if left_out else None)
 
 
 def fused_block(by: Fusion, blocks: Blocks) -> Float64:

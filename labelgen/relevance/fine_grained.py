@@ -8,9 +8,8 @@ from typing import ClassVar
 
 from labelgen.errors import ConfigError
 from labelgen.relevance.assemble import Pipeline, soft_labels
-from labelgen.relevance.base import BlockRequest, Blocks, NamedScheme, SetAggregation, SoftLabels
+from labelgen.relevance.base import BlockRequest, Blocks, NamedScheme, SetAggregation, SoftLabels, set_request
 from labelgen.relevance.transforms import pair_targets, pair_weights
-from labelgen.types import Relation
 
 MODES = ("weight", "target")
 
@@ -31,6 +30,7 @@ class FineGrained(NamedScheme):
             most similar but the caption itself (`max_other`), which makes pairs of the batch differ.
         gamma: how much the label changes a weight.
         mode: `weight` or `target`.
+        centred: compare rows minus their mean row.
     """
 
     name: ClassVar[str] = "fine_grained"
@@ -38,6 +38,7 @@ class FineGrained(NamedScheme):
     aggregation: SetAggregation = "max"
     gamma: float = 1.0
     mode: str = "weight"
+    centred: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -48,7 +49,7 @@ class FineGrained(NamedScheme):
 
     @cached_property
     def requests(self) -> tuple[BlockRequest, ...]:
-        return (BlockRequest(Relation.I2T, self.text, self.aggregation),)
+        return (set_request(self.text, self.aggregation, centred=self.centred),)
 
     def relevance(self, blocks: Blocks) -> SoftLabels:
         similarity = blocks.get(self.requests[0])

@@ -103,6 +103,20 @@ def drop_diagonal(similarity: Float32, context: Context) -> Float32:
     return np.where(context.positive, np.float32(0), similarity)
 
 
+def mask_above_own(similarity: Float32, *, margin: float = 0.0) -> Float32:
+    """x, unchanged; unannotated pairs that look as right as the annotated ones do not count (`SoftLabels.where`).
+
+    Left out is a pair of image a and caption b with s(a, b) > max(own(a), own(b)) - margin: own(a) is the similarity of
+    image a with its own caption in the batch, own(b) that of caption b with its image (the largest, if there are
+    several), before any transform. An annotated caption must not be compared with itself: `aggregation` `top2`, `sets`
+    or `max_other`, or a fusion of such. A positive margin leaves out more. Source of the relative threshold:
+    NV-Retriever (Moreira et al. 2024).
+    """
+    if not np.isfinite(margin):
+        raise ConfigError(f"margin is {margin}", expected="a finite number")
+    return similarity
+
+
 def row_normalise(similarity: Float32, context: Context) -> Float32:
     """Divided by the sum of its row over the entries that count; rows that sum to 0 stay 0.
 
@@ -164,7 +178,9 @@ def level_of(table: Quantiles, similarity: Float32) -> Float32:
 #: Name in a text -> function, whether it looks at whole rows.
 TRANSFORMS: dict[str, Callable[..., Float32]] = {
     function.__name__: function
-    for function in (affine, relu, clip, logistic, threshold, percentile, softmax, drop_diagonal, row_normalise)
+    for function in (
+        *(affine, relu, clip, logistic, threshold, percentile, softmax, drop_diagonal, row_normalise, mask_above_own),
+    )
 }
 BY_ROW = frozenset({"softmax", "row_normalise"})
 

@@ -24,7 +24,7 @@ import numpy as np
 from labelgen.errors import StoreError, some
 from labelgen.similarity.groups import cut
 from labelgen.similarity.scratch import scratch
-from labelgen.types import PAD_SCORE, Aggregation, Float16, Float32, Float64, Int64
+from labelgen.types import PAD_SCORE, BlockAggregation, Float16, Float32, Float64, Int64
 
 #: Columns converted to float64 at a time: bounds memory for very long rows and changes no bit.
 PANEL = 4096
@@ -99,8 +99,8 @@ def block_similarity(x: Float16, y: Float16) -> Float32:
     return scores
 
 
-def block_group_similarity(members: Float16, sizes: Int64, y: Float16, aggregation: Aggregation) -> Float32:
-    """Similarity of row sets with rows: max or mean over the living members of each set.
+def block_group_similarity(members: Float16, sizes: Int64, y: Float16, aggregation: BlockAggregation) -> Float32:
+    """Similarity of row sets with rows: max, mean or top2 over the living members of each set.
 
     Args:
         members: [sizes.sum(), d]; the first sizes[0] rows are the first set, and so on.
@@ -122,8 +122,8 @@ def block_group_similarity(members: Float16, sizes: Int64, y: Float16, aggregati
     return result
 
 
-def aggregate_groups(similarities: Float32, sizes: Int64, aggregation: Aggregation) -> Float32:
-    """Max or mean over runs of rows: [sizes.sum(), n] -> [len(sizes), n]; see `aggregate`."""
+def aggregate_groups(similarities: Float32, sizes: Int64, aggregation: BlockAggregation) -> Float32:
+    """Max, mean or top2 over runs of rows: [sizes.sum(), n] -> [len(sizes), n]; see `aggregate`."""
     if not len(sizes) or (sizes == sizes[0]).all():
         return _aggregate_equal(similarities, len(sizes), aggregation)
     starts = np.cumsum(sizes) - sizes
@@ -135,13 +135,16 @@ def aggregate_groups(similarities: Float32, sizes: Int64, aggregation: Aggregati
     return result
 
 
-def aggregate(members: Sequence[Float32], aggregation: Aggregation) -> Float32:
-    """Elementwise max or mean of equally shaped arrays, the j-th holding the j-th member of every set.
+def aggregate(members: Sequence[Float32], aggregation: BlockAggregation) -> Float32:
+    """Elementwise max, mean or top2 of equally shaped arrays, the j-th holding the j-th member of every set.
 
     -inf stands for a member that is not there or dead. `mean` is the sum in float64, member after member in the order
     of the captions, divided by the number of living members and rounded to float32: a fixed order, so the same bits
-    everywhere. A set without a living member gives -inf.
+    everywhere. `top2` is the mean of the two largest, rounded to float32; the largest where there is one. A set without
+    a living member gives -inf.
     """
+    if aggregation == "top2":
+        return _two_largest(members)
     if aggregation == "max":
         best = members[0].copy()
         for member in members[1:]:
@@ -158,7 +161,17 @@ def aggregate(members: Sequence[Float32], aggregation: Aggregation) -> Float32:
     return mean
 
 
-def _aggregate_equal(similarities: Float32, groups: int, aggregation: Aggregation) -> Float32:
+def _two_largest(members: Sequence[Float32]) -> Float32:
+    first, second = members[0].copy(), np.full(members[0].shape, PAD_SCORE)
+    for member in members[1:]:
+        np.maximum(second, np.minimum(first, member), out=second)
+        np.maximum(first, member, out=first)
+    both = second > PAD_SCORE
+    first[both] = (first[both].astype(np.float64) + second[both]) / 2
+    return first
+
+
+def _aggregate_equal(similarities: Float32, groups: int, aggregation: BlockAggregation) -> Float32:
     width = similarities.shape[1]
     if not groups or not len(similarities):
         return np.full((groups, width), PAD_SCORE)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgen.similarity.exact import PANEL, aggregate_groups
-from labelgen.types import PAD_SCORE, Aggregation, Float16, Float32, Int64
+from labelgen.types import PAD_SCORE, BlockAggregation, Float16, Float32, Int64
 
 #: Numbers of rows with equal keys that are compared at a time.
 _COMPARED = 1 << 20
@@ -27,7 +27,7 @@ def block_similarity32(x: Float16, y: Float16) -> Float32:
     return _finished(scores, scale, _equal_rows(x, y))
 
 
-def block_group_similarity32(members: Float16, sizes: Int64, y: Float16, aggregation: Aggregation) -> Float32:
+def block_group_similarity32(members: Float16, sizes: Int64, y: Float16, aggregation: BlockAggregation) -> Float32:
     """Similarity of row sets with rows; arguments and result as of `exact.block_group_similarity`."""
     if aggregation != "max":
         return aggregate_groups(block_similarity32(members, y), sizes, aggregation)

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from labelgen.similarity.caption_sets import PairAggregation, block_sets, pair_set_similarities, pair_sets
 from labelgen.similarity.exact import aggregate, block_group_similarity, block_similarity, pair_similarities
 from labelgen.similarity.groups import rows_of
 from labelgen.similarity.single_precision import block_group_similarity32, block_similarity32
+from labelgen.store.disk.centred import CentredRows
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.kinds import CaptionKinds
-from labelgen.types import Aggregation, Bool, Float16, Float32, Int64, Relation
+from labelgen.types import BlockAggregation, Bool, Float16, Float32, Int64, Relation
 
-__all__ = ["BlockReader", "aggregate", "block_similarity", "block_similarity32", "has_embedding", "pair_similarities"]
+__all__ = [
+    "BlockReader",
+    "PairAggregation",
+    "ReadRows",
+    "aggregate",
+    "block_sets",
+    "block_similarity",
+    "block_similarity32",
+    "has_embedding",
+    "pair_set_similarities",
+    "pair_sets",
+    "pair_similarities",
+]
+
+#: Rows of a teacher as they are stored, or centred when they are read.
+ReadRows: TypeAlias = "MappedArray | CentredRows"
 
 
 @dataclass(frozen=True)
@@ -32,9 +49,9 @@ class BlockReader:
 
     relation: Relation
     alias: str
-    aggregation: Aggregation
-    images: MappedArray
-    captions: MappedArray
+    aggregation: BlockAggregation
+    images: ReadRows
+    captions: ReadRows
     offsets: MappedArray | None
     kinds: CaptionKinds | None = None
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from labelgen.errors import ConfigError, MissingItemError, StoreMismatchError, some
 from labelgen.store import choose, describe
 from labelgen.store.blocks import BlockReader, has_embedding
+from labelgen.store.disk.centred import CentredRows
 from labelgen.store.disk.folder import Storage
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.guard import Stamp, stamp_of
@@ -21,7 +22,19 @@ from labelgen.store.items import KINDS, Ids, Items, RowNumbers
 from labelgen.store.kinds import chosen_kinds
 from labelgen.store.manifest import Manifest, NeighborEntry, load_manifest
 from labelgen.store.remote.address import is_address
-from labelgen.types import PAD_ROW, PAD_SCORE, Aggregation, Bool, Float32, Int64, Modality, Relation, Scope, UInt32
+from labelgen.types import (
+    PAD_ROW,
+    PAD_SCORE,
+    Aggregation,
+    BlockAggregation,
+    Bool,
+    Float32,
+    Int64,
+    Modality,
+    Relation,
+    Scope,
+    UInt32,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from labelgen.queries.result import QueryResult
@@ -100,7 +113,8 @@ class Store(Items):
         check: bool = False,
     ) -> None:
         super().__init__(storage, manifest, stamp=stamp, check=check)
-        self._readers: dict[tuple[Relation, str | None, Aggregation], BlockReader] = {}
+        self._readers: dict[tuple[Relation, str | None, BlockAggregation, bool], BlockReader] = {}
+        self._centred: dict[str, CentredRows] = {}
 
     def __reduce__(self) -> tuple[object, tuple[str | Source, str, bool]]:
         return reopen, (self.storage.place, self.manifest.content_digest, self._guard.hashed)
@@ -114,6 +128,18 @@ class Store(Items):
     def embeddings(self, alias: str, modality: Modality | None = None) -> MappedArray:
         """Rows of a teacher, float16 [n, dim], mapped. `modality` may be left out where the teacher has only one."""
         return self.array(choose.embedding(self.manifest, alias, modality).array)
+
+    def centred(self, alias: str, modality: Modality | None = None) -> CentredRows:
+        """Rows of a teacher minus their mean row, unit length again, computed when they are read.
+
+        The mean is that of the rows of the split `train`, or of all rows where there is none. It is computed once for
+        an open store, which reads these rows.
+        """
+        rows = self.embeddings(alias, modality)
+        if rows.spec.path not in self._centred:
+            offsets = self.offsets if choose.embedding(self.manifest, alias, modality).modality == "text" else None
+            self._centred[rows.spec.path] = CentredRows.of(rows, self.splits.get("train"), offsets)
+        return self._centred[rows.spec.path]
 
     def zarr(self, path: str = "") -> Any:
         """A `zarr.Array` or `zarr.Group` of this store, read-only, for whatever zarr offers."""
@@ -209,19 +235,24 @@ class Store(Items):
             self.refuse_missing(reader, images, captions)
         return block
 
-    def block_reader(self, relation: Relation, alias: str | None, aggregation: Aggregation = "max") -> BlockReader:
+    def block_reader(
+        self, relation: Relation, alias: str | None, aggregation: BlockAggregation = "max", *, centred: bool = False
+    ) -> BlockReader:
         """Return a reader of the blocks of a relation, for callers that need many.
+
+        `aggregation` may be `top2`, too; with `centred` the rows of `Store.centred` are compared.
 
         Raises:
             ConfigError: no such aggregation, or an ambiguous teacher or one that cannot serve the relation.
         """
-        key = relation, alias, aggregation
+        key = relation, alias, aggregation, centred
         if key not in self._readers:
             name, cross = choose.teacher_for(self.manifest, relation, alias)
             single = cross or relation.query == relation.candidate
             _check_aggregation(relation, name, single, aggregation)
-            images = self.embeddings(name, "image" if single and relation is not Relation.T2T else "text")
-            captions = images if relation is Relation.I2I else self.embeddings(name, "text")
+            rows = self.centred if centred else self.embeddings
+            images = rows(name, "image" if single and relation is not Relation.T2T else "text")
+            captions = images if relation is Relation.I2I else rows(name, "text")
             offsets = None if single else self._index("offsets")
             self._readers[key] = BlockReader(relation, name, aggregation, images, captions, offsets)
         return self._readers[key]
@@ -382,8 +413,8 @@ def _relation(name: str) -> Relation:
 
 
 def _check_aggregation(relation: Relation, alias: str, single: bool, aggregation: str) -> None:
-    if aggregation not in ("max", "mean"):
-        raise ConfigError(f"aggregation={aggregation!r} is unknown", expected="max or mean")
+    if aggregation not in ("max", "mean", "top2"):
+        raise ConfigError(f"aggregation={aggregation!r} is unknown", expected="max, mean or top2")
     if single and aggregation != "max":
         raise ConfigError(
             f"{relation} of teacher {alias!r} compares single rows, so there is nothing to aggregate",

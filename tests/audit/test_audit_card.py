@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,17 +65,34 @@ def brute(store: Store, need: BlockRequest, image: int, caption: int) -> float:
     if alias == "clip":
         return float(unit(alias, "image", image) @ unit(alias, "text", caption))
     members = [int(row) for row in store.captions_of(image) if row != caption]
+    if need.aggregation == "sets":
+        owner = int(store.image_of([caption])[0])
+        left = np.nansum([unit(alias, "text", row) for row in members] or [[np.nan]], axis=0)
+        rows = [caption] if owner == image else store.captions_of(owner).tolist()
+        right = np.nansum([unit(alias, "text", int(row)) for row in rows], axis=0)
+        if not left.any() or not right.any() or np.isnan(unit(alias, "text", caption)).any():
+            return float("nan")
+        length = np.linalg.norm(right)
+        if owner == image:
+            alive = [row for row in (unit(alias, "text", int(row)) for row in store.captions_of(image)) if row.any()]
+            alive = [row for row in alive if not np.isnan(row).any()]
+            length = np.linalg.norm(np.sum(alive, axis=0)) / len(alive)
+        return float(np.clip(left @ right / np.linalg.norm(left) / length, -1, 1))
     values = [unit(alias, "text", row) @ unit(alias, "text", caption) for row in members]
     alive = [value for value in values if not np.isnan(value)]
     if not alive:
         return float("nan")
+    if need.aggregation == "top2":
+        alive = sorted(alive)[-2:]
     return float(max(alive) if need.aggregation == "max" else np.mean(alive))
 
 
 def test_labels_equal_a_brute_force(store: Store, judged: Judgements) -> None:
     pairs = resolve(store, judged)
     labels = labels_of(store, Relation.I2T)
-    assert [str(label) for label in labels] == ["i2t.text", "i2t.text.mean", "i2t.clip", "i2i.image", "i2i.clip"]
+    assert [str(label) for label in labels] == [
+        *("i2t.text", "i2t.text.mean", "i2t.text.top2", "i2t.text.sets", "i2t.clip", "i2i.image", "i2i.clip")
+    ]
     for label in labels:
         ours = label_values(store, label, pairs)
         theirs = [brute(store, label, i, c) for i, c in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)]
@@ -244,6 +262,30 @@ def test_sentences_are_captions_where_they_can_be(store: Store, monkeypatch: pyt
     block = store.block("t2t", caption_rows=[0, 1, 2], alias="text")
     first = [texts.index(texts[0]), texts.index(texts[1])]
     assert values.tolist() == [store.block("t2t", caption_rows=first, alias="text")[0, 1], block[0, 2]]
+
+
+def test_two_captions_as_sets(store: Store) -> None:
+    """Of two images: the cosine of the sums; of one image the mean of each with the sum of the others."""
+    rows = [0, 1, 2, 8]
+    ids = store.caption_ids(rows)
+    texts = np.asarray(store.embeddings("text", "text")).astype(np.float64)
+    unit = texts / np.linalg.norm(texts, axis=1, keepdims=True)
+    owners = store.image_of(rows).tolist()
+    assert owners[0] == owners[1] == owners[2] != owners[3]
+    frame = graded_frame([ids[0], ids[0]], [ids[1], ids[3]], [3.0, 1.0])
+    pairs = resolve(store, Judgements("t", "t", Relation.T2T, ("caption", "caption"), "graded", frame, None, "t"))
+    values = label_values(store, BlockRequest(Relation.T2T, "text", "sets"), pairs)
+
+    def cosine(left: np.ndarray, right: np.ndarray) -> float:
+        return float(left @ right / np.sqrt((left @ left) * (right @ right)))
+
+    length = np.linalg.norm(unit[[0, 1, 2]].sum(axis=0)) / 3
+    both = cosine(unit[0], unit[1] + unit[2]) / length, cosine(unit[1], unit[0] + unit[2]) / length
+    same = (min(both[0], 1) + min(both[1], 1)) / 2
+    other = cosine(unit[[0, 1, 2]].sum(axis=0), unit[store.captions_of(owners[3])].sum(axis=0))
+    assert values == pytest.approx([same, other], abs=1e-6)
+    card = agreement_card(store, replace(pairs.judgements), replicates=2)
+    assert any("t2t.text.centred.sets" in row.label for row in card.rows)
 
 
 def test_ranked_by_hand() -> None:

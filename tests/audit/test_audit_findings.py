@@ -83,6 +83,12 @@ def test_near_duplicates_follow_the_lists(store: Store) -> None:
     want = {row for edge in edges for row in edge}
     assert set(found["caption_row"]) == want
     assert dict(zip(found["caption_row"], found["group"], strict=True)) == {row: label[row] for row in want}
+    texts = store.captions["text"].value_counts()
+    repeated = set(texts.filter(texts["count"] > 1)["text"])
+    kinds = {kind: set(found.filter(found["kind"] == kind)["text"]) for kind in ("exact", "near")}
+    assert kinds["exact"] == repeated, "a repeat is exact, also where nearly equal captions are in its group"
+    mixed = [set(group["kind"]) for _, group in found.group_by("group")]
+    assert {"exact", "near"} in mixed
 
 
 def test_images_that_are_the_same(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from labelgen import given
 from labelgen.audit.card.advice import advice
 from labelgen.audit.card.fusion import fitted_fusions
-from labelgen.audit.card.labels import PairLabels
+from labelgen.audit.card.labels import AGGREGATIONS, CardAggregation, PairLabels
 from labelgen.audit.card.lines import CardLines
 from labelgen.audit.card.measures import MEASURES
 from labelgen.audit.card.pairs import Half, resolve
@@ -29,7 +29,7 @@ from labelgen.progress import Event, Listener, silent
 from labelgen.relevance.fusion import Fusion, fusion
 from labelgen.store.reader import Store, as_store
 from labelgen.teachers.objects.sealed_objects import sealed_objects
-from labelgen.types import Aggregation, Modality
+from labelgen.types import Modality
 
 
 def agreement_card(
@@ -39,7 +39,7 @@ def agreement_card(
     fusions: Sequence[str | Fusion] = (),
     fit: bool = False,
     half: Half | None = None,
-    aggregations: Sequence[Aggregation] = ("max", "mean"),
+    aggregations: Sequence[CardAggregation] = AGGREGATIONS,
     patch: Patch | str | Path | None = None,
     teachers: Mapping[str, Any] | None = None,
     replicates: int = 200,

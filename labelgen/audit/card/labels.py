@@ -8,24 +8,32 @@ construction; this is why a card shows unannotated pairs separately.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from labelgen.audit.card.pairs import JudgedPairs
+from labelgen.audit.frames import words
 from labelgen.errors import ConfigError
-from labelgen.relevance.base import BlockRequest
-from labelgen.similarity.exact import aggregate_groups, pair_similarities
-from labelgen.similarity.groups import rows_of
+from labelgen.relevance.base import CAPTION_LENGTH, BlockRequest
+from labelgen.relevance.fusion import Fusion, default, default_of_captions
+from labelgen.similarity.caption_sets import PairAggregation, pair_set_similarities, pair_sets
+from labelgen.similarity.exact import pair_similarities
 from labelgen.specs import Spec
+from labelgen.store.disk.centred import centred
+from labelgen.store.kinds import AllCaptions, CaptionKinds, CaptionSets
 from labelgen.store.reader import Store
-from labelgen.types import PAD_SCORE, Aggregation, Float16, Float32, Float64, Int64, Modality, Relation
+from labelgen.types import PAD_SCORE, Float16, Float32, Float64, Int64, Modality, Relation
 
+#: How the captions of an image are aggregated, the judged caption left out.
+CardAggregation: TypeAlias = Literal["max", "mean", "top2", "sets"]
+AGGREGATIONS: tuple[CardAggregation, ...] = ("max", "mean", "top2", "sets")
 #: Numbers of gathered embedding rows at once.
 _PIECE = 8_000_000
 
 
 def labels_of(
-    store: Store, relation: Relation, aggregations: Sequence[Aggregation] = ("max", "mean")
+    store: Store, relation: Relation, aggregations: Sequence[CardAggregation] = AGGREGATIONS
 ) -> list[BlockRequest]:
     """Return every label that a store has for pairs of a relation.
 
@@ -48,12 +56,32 @@ def labels_of(
 NO_CAPTIONS = np.empty(0, np.int64)
 
 
+def default_fusions(store: Store, relation: Relation) -> list[Fusion]:
+    """Return the fusions that labelgen recommends for pairs of a relation: one a text teacher.
+
+    With a teacher `bridge` that was trained on the rows of the text teacher there is a second one for an image and a
+    caption.
+    """
+    held = _modalities(store)
+    texts = [alias for alias, modalities in held.items() if modalities == {"text"}]
+    if relation is Relation.T2T:
+        return [default_of_captions(alias) for alias in texts]
+    found: list[Fusion] = []
+    for alias in texts if relation is not Relation.I2I else ():
+        found.append(default(alias))
+        for other, entry in store.manifest.teachers.items():
+            spec = Spec.parse(entry.spec)
+            if spec.name == "bridge" and spec.arguments.get("text", "text") == alias:
+                found.append(default(alias, bridge=other))
+    return found
+
+
 class PairLabels:
     """Labels of the judged pairs of a file. Each is computed once, and sentences are encoded once a teacher."""
 
     def __init__(self, store: Store, pairs: JudgedPairs) -> None:
         self.store, self.pairs = store, pairs
-        self._rows: dict[tuple[str, Modality], _Rows] = {}
+        self._rows: dict[tuple[str, Modality, bool], _Rows] = {}
         self._found: dict[BlockRequest, Float64] = {}
 
     def values(self, need: BlockRequest, *, without: Int64 = NO_CAPTIONS) -> Float64:
@@ -73,15 +101,30 @@ class PairLabels:
             return _image_caption(self.store, need, images, captions, without, self.rows).astype(np.float64)
         if need.relation is not pairs.relation:
             raise ConfigError(f"{need} is not a label of pairs of {pairs.relation}", expected=str(pairs.relation))
-        rows = self.rows(_alias(need), "text" if need.relation is Relation.T2T else "image")
+        rows = self.rows(_alias(need), "text" if need.relation is Relation.T2T else "image", need.centred)
+        if need.of_two_sets:
+            return self._two_sets(rows).astype(np.float64)
         return _pairwise(rows, pairs.left, rows, pairs.right).astype(np.float64)
 
-    def rows(self, alias: str, modality: Modality) -> _Rows:
+    def _two_sets(self, rows: _Rows) -> Float32:
+        """Compare the caption sets of two images, each without the judged captions where they are of one image."""
+        left, right = self.pairs.left, self.pairs.right
+        known, result = (left >= 0) & (right >= 0), np.full(len(left), np.nan, np.float32)
+        left, right = left[known], right[known]
+        sets, owners = AllCaptions(np.asarray(self.store.offsets, np.int64)), self.store.image_of(left)
+        others = self.store.image_of(right)
+        # of one image the first call leaves out `right` alone and the second one `left`; of two they are the same
+        both = pair_sets(rows, sets, owners, right, others), pair_sets(rows, sets, others, left, owners)
+        result[known] = _finite(both[0] / 2 + both[1] / 2)
+        return result
+
+    def rows(self, alias: str, modality: Modality, centre: bool) -> _Rows:
         """Return the rows of a teacher; of texts with those of the file's sentences."""
-        if (alias, modality) not in self._rows:
+        key = alias, modality, centre
+        if key not in self._rows:
             sentences = self.pairs.sentences if modality == "text" else ()
-            self._rows[alias, modality] = _Rows(self.store, alias, modality, sentences)
-        return self._rows[alias, modality]
+            self._rows[key] = _Rows(self.store, alias, modality, centre, sentences)
+        return self._rows[key]
 
 
 def label_values(store: Store, need: BlockRequest, pairs: JudgedPairs, *, without: Int64 = NO_CAPTIONS) -> Float64:
@@ -110,38 +153,59 @@ def _image_caption(
     images: Int64,
     captions: Int64,
     without: Int64,
-    rows_of_teacher: Callable[[str, Modality], _Rows],
+    rows_of_teacher: Callable[[str, Modality, bool], _Rows],
 ) -> Float32:
+    if need == CAPTION_LENGTH:
+        known = captions >= 0
+        return np.where(known, np.log1p(words(store))[np.maximum(captions, 0)], np.nan).astype(np.float32)
     alias = _alias(need)
     if need.relation is Relation.I2I:
-        rows, known = rows_of_teacher(alias, "image"), captions >= 0
+        rows, known = rows_of_teacher(alias, "image", need.centred), captions >= 0
         result = np.full(len(images), np.nan, np.float32)
         result[known] = _pairwise(rows, images[known], rows, store.image_of(captions[known]))
         return result
-    if need.relation is not Relation.I2T or need.aggregation not in ("max", "mean"):
-        raise ConfigError(f"{need} is not a label of an image and a caption", expected="i2t (max or mean), or i2i")
-    texts = rows_of_teacher(alias, "text")
+    if need.relation is not Relation.I2T or need.aggregation not in AGGREGATIONS:
+        expected = f"i2t ({', '.join(AGGREGATIONS)}), or i2i"
+        raise ConfigError(f"{need} is not a label of an image and a caption", expected=expected)
+    texts = rows_of_teacher(alias, "text", need.centred)
     if "image" in _modalities(store)[alias]:
-        return _pairwise(rows_of_teacher(alias, "image"), images, texts, captions)
-    return _sets(store, texts, images, captions, need.aggregation, without)
+        return _pairwise(rows_of_teacher(alias, "image", need.centred), images, texts, captions)
+    sets: CaptionSets = AllCaptions(np.asarray(store.offsets, np.int64))
+    if without.size:
+        kept = ~np.isin(np.arange(store.manifest.corpus.n_captions), without)
+        sets = CaptionKinds.of(kept, sets.offsets)
+    if need.aggregation != "sets":
+        how: PairAggregation = need.aggregation  # type: ignore[assignment]  # one of AGGREGATIONS
+        return _finite(pair_set_similarities(texts, sets, images, captions, how))
+    known, result = captions >= 0, np.full(len(images), np.nan, np.float32)
+    owners = store.image_of(captions[known])
+    result[known] = _finite(pair_sets(texts, sets, images[known], captions[known], owners))
+    return result
 
 
 class _Rows:
     """Embedding rows of a side; -1 - i is sentence i, which the teacher encodes at its first use."""
 
-    def __init__(self, store: Store, alias: str, modality: Modality, sentences: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, store: Store, alias: str, modality: Modality, centre: bool, sentences: tuple[str, ...] = ()
+    ) -> None:
         self._array = store.embeddings(alias, modality)
+        self._mean = store.centred(alias, modality).mean if centre else None
         self._extra: Float16 | None = None
         self._spec, self._sentences = store.manifest.teachers[alias].spec, sentences
-        self.dim = int(self._array.shape[1])
+        self.shape = self._array.shape
 
     def take(self, rows: Int64) -> Float16:
+        taken = self._taken(rows)
+        return taken if self._mean is None else centred(taken, self._mean)
+
+    def _taken(self, rows: Int64) -> Float16:
         inside = rows >= 0
         if inside.all():
             return self._array.take(rows)
         if self._extra is None:
             self._extra = encode_sentences(self._spec, self._sentences)
-        taken = np.empty((len(rows), self.dim), np.float16)
+        taken = np.empty((len(rows), self.shape[1]), np.float16)
         taken[inside] = self._array.take(rows[inside])
         taken[~inside] = self._extra[-1 - rows[~inside]]
         return taken
@@ -170,34 +234,15 @@ def encode_sentences(spec: str, texts: Sequence[str]) -> Float16:
 def _pairwise(left: _Rows, left_rows: Int64, right: _Rows, right_rows: Int64) -> Float32:
     parts = [
         pair_similarities(left.take(left_rows[here]), right.take(right_rows[here]))
-        for here in _pieces(np.ones(len(left_rows), np.int64), left.dim)
+        for here in _pieces(len(left_rows), left.shape[1])
     ]
     return _finite(np.concatenate(parts) if parts else np.empty(0, np.float32))
 
 
-def _sets(store: Store, texts: _Rows, images: Int64, captions: Int64, aggregation: str, without: Int64) -> Float32:
-    """Compare a caption with an image's other captions: maximum or mean over those that are embedded."""
-    offsets = np.asarray(store.offsets, np.int64)
-    starts, sizes = offsets[images], offsets[images + 1] - offsets[images]
-    result = np.full(len(images), PAD_SCORE, np.float32)
-    for here in _pieces(sizes, texts.dim):
-        members = rows_of(starts[here], sizes[here])
-        repeated = np.repeat(captions[here], sizes[here])
-        scores = pair_similarities(texts.take(members), texts.take(repeated))
-        scores[(members == repeated) | np.isin(members, without)] = PAD_SCORE  # aggregations skip it
-        filled = sizes[here] > 0
-        how: Aggregation = "mean" if aggregation == "mean" else "max"
-        result[np.flatnonzero(filled) + here.start] = aggregate_groups(scores[:, None], sizes[here][filled], how)[:, 0]
-    return _finite(result)
-
-
-def _pieces(sizes: Int64, dim: int) -> Iterator[slice]:
+def _pieces(count: int, dim: int) -> Iterator[slice]:
     """Yield slices of consecutive pairs whose rows together fit a piece."""
-    limit = max(1, _PIECE // max(1, dim))
-    number = (np.cumsum(sizes) - 1) // limit
-    borders = np.flatnonzero(np.diff(number, prepend=-1))
-    for start, stop in zip(borders, [*borders[1:], len(sizes)], strict=True):
-        yield slice(int(start), int(stop))
+    step = max(1, _PIECE // max(1, dim))
+    return (slice(start, start + step) for start in range(0, count, step))
 
 
 def _finite(values: Float32) -> Float32:

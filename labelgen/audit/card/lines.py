@@ -9,16 +9,16 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from labelgen.audit.card.fusion import fused_values
-from labelgen.audit.card.labels import NO_CAPTIONS, PairLabels, labels_of
+from labelgen.audit.card.labels import NO_CAPTIONS, CardAggregation, PairLabels, default_fusions, labels_of
 from labelgen.audit.card.measures import Figure, agreement_figures, draw_images, mean_figures
 from labelgen.audit.card.pairs import Half, JudgedPairs
 from labelgen.audit.card.retrieval import RETRIEVAL_MEASURES, SUBSETS, Label, answers_of, retrieval_values
 from labelgen.audit.card.rows import CardRow
 from labelgen.errors import ConfigError
 from labelgen.patches.batch_masks import BoundPatch, PatchMasks
-from labelgen.relevance.base import BlockRequest
+from labelgen.relevance.base import CAPTION_LENGTH, BlockRequest
 from labelgen.relevance.fusion import Fusion
-from labelgen.types import Aggregation, Bool, Float64, Int64, Relation
+from labelgen.types import Bool, Float64, Int64, Relation
 
 LineKind: TypeAlias = Literal["teacher", "fusion", "patched"]
 
@@ -38,7 +38,7 @@ class CardLines:
     """
 
     def __init__(
-        self, replicates: int, seed: int, aggregations: tuple[Aggregation, ...], half: Half | None, *, strict: bool
+        self, replicates: int, seed: int, aggregations: tuple[CardAggregation, ...], half: Half | None, *, strict: bool
     ) -> None:
         self.replicates, self.seed, self.aggregations, self.half = replicates, seed, aggregations, half
         self.strict = strict
@@ -53,14 +53,20 @@ class CardLines:
         Raises:
             ConfigError: the store lacks an input of a fusion, and it is the only one.
         """
-        planned: list[Label] = [*labels_of(labels.store, labels.pairs.relation, self.aggregations)]
-        planned += [made for made in fusions if self._has_inputs(store, labels, made, planned)]
+        relation = labels.pairs.relation
+        # a sentence that is no caption of the store has no image, and so no set of captions
+        sets = not labels.pairs.sentences
+        aggregations = [how for how in self.aggregations if sets or how != "sets"]
+        planned: list[Label] = [*labels_of(labels.store, relation, aggregations)]
+        every = dict.fromkeys([*(default_fusions(labels.store, relation) if sets else ()), *fusions])
+        planned += [made for made in every if self._has_inputs(store, labels, made, planned)]
         self.planned += len(planned)
         self.unfinished.append(labels.pairs.judgements.name)
         return planned
 
     def _has_inputs(self, store: str, labels: PairLabels, made: Fusion, others: Sequence[Label]) -> bool:
-        lacking = [str(need) for need in made.inputs if need.alias not in labels.store.manifest.teachers]
+        held = labels.store.manifest.teachers
+        lacking = [str(need) for need in made.inputs if need != CAPTION_LENGTH and need.alias not in held]
         if lacking and self.strict:
             raise ConfigError(
                 f"the store has no teacher for {', '.join(lacking)}",

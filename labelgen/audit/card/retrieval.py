@@ -23,12 +23,16 @@ import numpy as np
 
 from labelgen.audit.card.labels import image_caption_values
 from labelgen.audit.card.pairs import JudgedPairs
-from labelgen.relevance.base import BlockRequest
+from labelgen.audit.frames import words
+from labelgen.relevance.base import CAPTION_LENGTH, BlockRequest
 from labelgen.relevance.fusion import Fusion, row_ranks
+from labelgen.similarity.caption_sets import set_sums, unit64
 from labelgen.similarity.exact import aggregate_groups, block_similarity
+from labelgen.store.blocks import ReadRows
+from labelgen.store.kinds import AllCaptions
 from labelgen.store.reader import Store
 from labelgen.store.splits import split_numbers
-from labelgen.types import Aggregation, Bool, Float32, Float64, Int64, Relation
+from labelgen.types import BlockAggregation, Bool, Float16, Float32, Float64, Int64, Relation
 
 RETRIEVAL_MEASURES = ("map_at_r", "r_precision", "r_at_1")
 SUBSETS = ("with annotated", "without annotated")
@@ -107,7 +111,7 @@ def retrieval_values(
         ),
     }
     values = np.zeros((len(labels), len(SUBSETS), len(RETRIEVAL_MEASURES), count))
-    for here, scored in _scored(store, labels, relation, answers):
+    for here, scored in _Blocks(store, relation, answers).pieces(labels):
         for number, scores in enumerate(scored):
             for row, query in enumerate(here):
                 found = ranked_twice(scores[row], answers.right[query], answers.annotated[query])
@@ -156,77 +160,111 @@ def _measures(hit: Bool, count: int) -> tuple[float, float, float]:
     return float((precision * hit).sum() / count), float(hit.sum() / count), float(hit[0])
 
 
-def _scored(
-    store: Store, labels: Sequence[Label], relation: Relation, answers: Answers
-) -> Iterator[tuple[range, Iterator[Float64]]]:
-    """Yield scores of the candidates for pieces of the queries, [piece, c] a label; -inf where one is unknown."""
-    step = max(1, _PIECE // max(1, len(answers.candidates)))
-    for start in range(0, len(answers.queries), step):
-        here = range(start, min(start + step, len(answers.queries)))
-        yield here, _labels_of_piece(store, labels, relation, answers, here)
+class _Blocks:
+    """Blocks of labels of pieces of the queries with all candidates; rows of the candidates are read once."""
 
+    def __init__(self, store: Store, relation: Relation, answers: Answers) -> None:
+        self._store, self._forward, self._answers = store, relation is Relation.I2T, answers
+        self._kept: dict[tuple[str, bool], Float16] = {}
+        self._sums: dict[tuple[str, bool], Float64] = {}
+        #: Similarities of the rows of images with captions, and how many rows each image has; of the last piece.
+        self._members: dict[tuple[str | None, bool], tuple[Float32, Int64 | None]] = {}
 
-def _labels_of_piece(
-    store: Store, labels: Sequence[Label], relation: Relation, answers: Answers, here: range
-) -> Iterator[Float64]:
-    blocks: dict[BlockRequest, Float64] = {}
-    members: dict[str | None, _Members] = {}
-    for label in labels:
-        needs = label.inputs if isinstance(label, Fusion) else (label,)
-        for need in needs:
-            if need not in blocks:
-                blocks[need] = _need_block(store, need, relation, answers, here, members)
-        parts = [blocks[need] for need in needs]
-        if isinstance(label, Fusion):
-            known = np.logical_and.reduce([np.isfinite(part) for part in parts])
-            with np.errstate(invalid="ignore"):  # what is unknown is set below
-                fused = label.combine([row_ranks(part) for part in parts] if label.uses_ranks else parts)
-            yield np.where(known, np.nan_to_num(fused, nan=-np.inf), -np.inf)
-        else:
-            yield parts[0]
+    def pieces(self, labels: Sequence[Label]) -> Iterator[tuple[range, Iterator[Float64]]]:
+        """Yield scores of the candidates for pieces of the queries, [piece, c] a label; -inf where one is unknown."""
+        count = len(self._answers.queries)
+        step = max(1, _PIECE // max(1, len(self._answers.candidates)))
+        for start in range(0, count, step):
+            here = range(start, min(start + step, count))
+            self._members.clear()
+            yield here, self._labels(labels, here)
 
+    def _labels(self, labels: Sequence[Label], here: range) -> Iterator[Float64]:
+        blocks: dict[BlockRequest, Float64] = {}
+        for label in labels:
+            needs = label.inputs if isinstance(label, Fusion) else (label,)
+            for need in needs:
+                if need not in blocks:
+                    blocks[need] = self._block(need, here)
+            parts = [blocks[need] for need in needs]
+            if isinstance(label, Fusion):
+                known = np.logical_and.reduce([np.isfinite(part) for part in parts])
+                with np.errstate(invalid="ignore"):  # what is unknown is set below
+                    fused = label.combine([row_ranks(part) for part in parts] if label.uses_ranks else parts)
+                yield np.where(known, np.nan_to_num(fused, nan=-np.inf), -np.inf)
+            else:
+                yield parts[0]
 
-#: Similarities of the rows of images with captions, and how many rows each image has; None where it is one.
-_Members: TypeAlias = tuple[Float32, Int64 | None]
+    def _block(self, need: BlockRequest, here: range) -> Float64:
+        """Return a label of queries and candidates."""
+        answers = self._answers
+        queries = answers.queries[here.start : here.stop]
+        if need == CAPTION_LENGTH:
+            captions = answers.candidates if self._forward else queries
+            lengths = np.log1p(words(self._store))[captions].astype(np.float64)
+            shape = len(queries), len(answers.candidates)
+            return np.broadcast_to(lengths if self._forward else lengths[:, None], shape)
+        if need.relation is Relation.I2I:
+            return self._photographs(need, queries)
+        scores = self._sets(need, queries) if need.aggregation == "sets" else self._aggregated(need, queries)
+        # annotated pairs are recomputed without the caption in its image's set
+        rows = np.repeat(np.arange(len(queries)), [len(answers.annotated[query]) for query in here])
+        columns = np.concatenate([answers.annotated[query] for query in here])
+        left, right = queries[rows], answers.candidates[columns]
+        values = image_caption_values(self._store, need, *((left, right) if self._forward else (right, left)))
+        scores[rows, columns] = np.where(np.isnan(values), -np.inf, values)
+        return scores
 
+    def _aggregated(self, need: BlockRequest, queries: Int64) -> Float64:
+        """Return a label of rows, or of rows and sets; the aggregations of a teacher share the similarities."""
+        key = need.alias, need.centred
+        reader = self._store.block_reader(Relation.I2T, need.alias, centred=need.centred)
+        if key not in self._members:
+            candidates = self._answers.candidates
+            images, captions = (queries, candidates) if self._forward else (candidates, queries)
+            rows, sizes = reader.members(images)
+            kept = self._rows(reader.captions if self._forward else reader.images, captions if self._forward else rows)
+            pair = (reader.images.take(rows), kept) if self._forward else (kept, reader.captions.take(captions))
+            self._members[key] = block_similarity(*pair), sizes
+        similar, sizes = self._members[key]
+        how: BlockAggregation = need.aggregation if need.aggregation in ("mean", "top2") else "max"  # type: ignore[assignment]  # checked
+        block = similar if sizes is None else aggregate_groups(similar, sizes, how)
+        return (block if self._forward else block.T).astype(np.float64, order="C")
 
-def _need_block(
-    store: Store,
-    need: BlockRequest,
-    relation: Relation,
-    answers: Answers,
-    here: range,
-    members: dict[str | None, _Members],
-) -> Float64:
-    """Return a label of queries and candidates; maximum and mean of a teacher share their `members`, by alias."""
-    queries = answers.queries[here.start : here.stop]
-    forward = relation is Relation.I2T
-    if need.relation is Relation.I2I:
-        return _photographs(store, need, forward, queries, answers.candidates)
-    if need.alias not in members:
-        reader = store.block_reader(Relation.I2T, need.alias)
-        rows, sizes = reader.members(queries if forward else answers.candidates)
-        captions = reader.captions.take(answers.candidates if forward else queries)
-        members[need.alias] = block_similarity(reader.images.take(rows), captions), sizes
-    similar, sizes = members[need.alias]
-    how: Aggregation = "mean" if need.aggregation == "mean" else "max"
-    block = similar if sizes is None else aggregate_groups(similar, sizes, how)
-    scores = (block if forward else block.T).astype(np.float64, order="C")
-    # annotated pairs are recomputed without the caption in its image's set
-    rows = np.repeat(np.arange(len(queries)), [len(answers.annotated[query]) for query in here])
-    columns = np.concatenate([answers.annotated[query] for query in here])
-    left, right = queries[rows], answers.candidates[columns]
-    values = image_caption_values(store, need, *((left, right) if forward else (right, left)))
-    scores[rows, columns] = np.where(np.isnan(values), -np.inf, values)
-    return scores
+    def _rows(self, source: ReadRows, rows: Int64) -> Float16:
+        key = source.spec.path, self._forward
+        if key not in self._kept:
+            self._kept[key] = source.take(rows)
+        return self._kept[key]
 
+    def _sets(self, need: BlockRequest, queries: Int64) -> Float64:
+        """Return the similarity of caption sets; of annotated pairs it is not what it should be."""
+        reader = self._store.block_reader(Relation.I2T, need.alias, centred=need.centred)
+        key = reader.alias, need.centred
+        if key not in self._sums:
+            sets = AllCaptions(np.asarray(self._store.offsets, np.int64))
+            every = np.arange(self._store.manifest.corpus.n_images)
+            self._sums[key] = unit64(set_sums(reader.captions, sets, every))
+        images, others = self._images(queries)
+        left, right = self._sums[key][images], self._sums[key][others]
+        scores: Float64 = (left @ right.T).astype(np.float32).astype(np.float64)
+        alive = np.any(reader.captions.take(self._answers.candidates if self._forward else queries), axis=1)
+        lost = ~left.any(axis=1)[:, None] | ~right.any(axis=1) | ~(alive if self._forward else alive[:, None])
+        scores[lost] = -np.inf
+        return scores
 
-def _photographs(store: Store, need: BlockRequest, forward: bool, queries: Int64, candidates: Int64) -> Float64:
-    """Compare images with images; a caption is represented by its image."""
-    images = queries if forward else store.image_of(queries)
-    others = store.image_of(candidates) if forward else candidates
-    distinct, place = np.unique(others, return_inverse=True)
-    rows = store.embeddings(need.alias or "", "image")
-    scores = block_similarity(rows.take(images), rows.take(distinct))
-    found: Float64 = scores[:, place].astype(np.float64)
-    return found
+    def _images(self, queries: Int64) -> tuple[Int64, Int64]:
+        """Return images of the queries and of the candidates; a caption is represented by its image."""
+        candidates = self._answers.candidates
+        if self._forward:
+            return queries, self._store.image_of(candidates)
+        return self._store.image_of(queries), candidates
+
+    def _photographs(self, need: BlockRequest, queries: Int64) -> Float64:
+        """Compare images with images."""
+        images, others = self._images(queries)
+        distinct, place = np.unique(others, return_inverse=True)
+        rows = self._store.block_reader(Relation.I2I, need.alias, centred=need.centred).images
+        scores = block_similarity(rows.take(images), rows.take(distinct))
+        found: Float64 = scores[:, place].astype(np.float64)
+        return found

@@ -25,9 +25,9 @@ def duplicates(store: Store, modality: Modality, *, threshold: float = 0.95) -> 
 
     Returns:
         One row a member, members of a group together: `rank` of the group, `score` (mean over the group of each
-        member's best similarity within it; 1 for equal ones), `kind` (`exact` where all texts or all rows are equal,
-        else `near`), `group`, `size`, `images` (different images in the group), `similarity` (the member's best), ids,
-        texts and rows. Larger scores first, then larger groups.
+        member's best similarity within it; 1 for equal ones), `kind` (`exact` for a member that equals another one of
+        the group, by its text or its row, else `near`), `group`, `size`, `images` (different images in the group),
+        `similarity` (the member's best), ids, texts and rows. Larger scores first, then larger groups.
 
     Raises:
         ConfigError: a threshold outside of (0, 1], or images without a list i2i.
@@ -113,7 +113,8 @@ def _frame(
     import polars as pl
 
     names = caption_columns(store, rows) if modality == "text" else image_columns(store, rows)
-    same = pl.col("text_row").n_unique() == 1 if texts is not None else pl.col("similarity").min() >= 1.0
+    # an exact repeat in a group of nearly equal captions is still one: the text decides, member by member
+    same = pl.len().over("group", "text_row") > 1 if texts is not None else pl.col("similarity") >= 1.0
     frame = pl.DataFrame(
         {"group": label, "similarity": best, "owner": owners, "text_row": owners if texts is None else texts, **names}
     )
@@ -121,7 +122,7 @@ def _frame(
         score=pl.col("similarity").mean().over("group"),
         size=pl.len().over("group"),
         images=pl.col("owner").n_unique().over("group"),
-        kind=pl.when(same.over("group")).then(pl.lit("exact")).otherwise(pl.lit("near")),
+        kind=pl.when(same).then(pl.lit("exact")).otherwise(pl.lit("near")),
     )
     ordered = frame.sort(["score", "size", "group"], descending=[True, True, False], maintain_order=True)
     ranked = ordered.with_columns(rank=pl.col("group").rle_id() + 1)

@@ -4,17 +4,19 @@
 `caption_set_top2`    mean of the two largest similarities of the caption with the image's captions, itself left out;
                       `caption_set_max` and `caption_set_mean` are the maximum and the mean
 `sets`                similarity of the two images' caption sets: cosine of their mean rows (of an annotated pair: of
-                      the caption with the mean of the other captions)
+                      the caption with the mean of the others, see `labelgen.similarity.caption_sets`)
 `images`              similarity of the two images, rows centered
 `neighbor_captions`   similarity of the caption with the mean caption of the images most similar to the image, centered
 `hubness`             mean similarity in the image's own list of captions: an image that is similar to everything (a
                       hub) is similar to this caption, too
 `length`              natural logarithm of one plus the number of words of the caption: longer captions have more
                       details that can be wrong
-`cross`               similarity by a cross-modal teacher, or the mean over such teachers
+`cross`               similarity by a cross-modal teacher; of several by the one that tells annotated from random pairs
+                      best
 ====================  ================================================================================================
 
-With several text teachers, or image teachers, a piece is the mean over them. NaN is evidence that a pair does not
+Rows of texts are centered by the mean row of the train split (of all captions where there is none). With several text
+teachers, or image teachers, a piece is the mean over them. NaN is evidence that a pair does not
 have: no image embedding, no second caption.
 """
 
@@ -26,7 +28,9 @@ from typing import TypeAlias
 import numpy as np
 
 from labelgen.audit.corpus_view import Centered, NeighborLists, Source, View, pieces, unit
-from labelgen.types import Bool, Float32, Int64
+from labelgen.similarity.caption_sets import PairAggregation, pair_set_similarities, pair_sets
+from labelgen.store.kinds import AllCaptions
+from labelgen.types import PAD_SCORE, Bool, Float32, Int64
 
 #: Name of a piece of evidence -> its values, float32 [n].
 Evidence: TypeAlias = Mapping[str, Float32]
@@ -49,8 +53,19 @@ class PairFeatures:
         self._length = np.log1p(words).astype(np.float32)
         self._hubness = None if i2t is None else _row_means(i2t)
         self._centroids = {alias: view.centroids(alias) for alias in view.text}
-        self._texts = {alias: Centered.of(rows) for alias, rows in view.text.items()}
+        self._texts = {alias: view.centered(alias) for alias in view.text}
+        self._cross = next(iter(view.cross), None)
         self._images = {alias: Centered.of(rows) for alias, rows in view.image.items()}
+
+    def choose_cross(self, random: tuple[Int64, Int64], annotated: tuple[Int64, Int64]) -> None:
+        """Take the cross-modal teacher that tells annotated pairs (images, captions) from random ones best."""
+        sources = self._view.cross.values()
+        values = [
+            np.array([_similarities(left, images, right, captions) for left, right in sources]).T
+            for images, captions in (annotated, random)
+        ]
+        best = separating(*values)
+        self._cross = None if best is None else list(self._view.cross)[best]
 
     def of(self, images: Int64, captions: Int64) -> dict[str, Float32]:
         """Return evidence for the pairs (images[n], captions[n]); every array is float32 [n]."""
@@ -62,7 +77,8 @@ class PairFeatures:
         found["neighbor_captions"] = [self._neighbors(alias, images, captions) for alias in self._texts]
         found["hubness"] = [] if self._hubness is None else [self._hubness[images]]
         found["length"] = [self._length[captions]]
-        found["cross"] = [_similarities(left, images, right, captions) for left, right in self._view.cross.values()]
+        cross = () if self._cross is None else self._view.cross[self._cross]
+        found["cross"] = [_similarities(cross[0], images, cross[1], captions)] if cross else []
         nothing = np.full(len(images), np.nan, np.float32)
         return {
             name: np.mean(values, axis=0, dtype=np.float32) if values else nothing for name, values in found.items()
@@ -70,33 +86,15 @@ class PairFeatures:
 
     def _caption_sets(self, alias: str, images: Int64, captions: Int64) -> dict[str, Float32]:
         """Return aggregates over the image's captions, the caption itself left out."""
-        source = self._view.text[alias]
-        found = {name: np.empty(len(images), np.float32) for name in SET_AGGREGATES}
-        for here in pieces(np.arange(len(images)), 2 * 4 * (self._view.width + 1) * source.shape[1]):
-            rows, real = self._view.sets(images[here])
-            members = unit(source.take(rows.ravel())).reshape(*rows.shape, -1)
-            caption = unit(source.take(captions[here]))
-            real = real & (rows != captions[here, None]) & np.any(members, axis=2) & caption.any(axis=1, keepdims=True)
-            for name, values in set_aggregates(np.einsum("nkd,nd->nk", members, caption), real).items():
-                found[name][here] = values
-        return found
+        rows, sets = self._texts[alias], AllCaptions(self._view.offsets)
+        return {
+            name: _known(pair_set_similarities(rows, sets, images, captions, how))
+            for name, how in SET_AGGREGATES.items()
+        }
 
     def _sets(self, alias: str, images: Int64, captions: Int64) -> Float32:
-        centroids, source = self._centroids[alias], self._view.text[alias]
-        sizes = np.diff(self._view.offsets)
-
-        def compute(here: Int64) -> Float32:
-            owners = self._view.image_of[captions[here]]
-            left, right = centroids[images[here]], centroids[owners]
-            annotated = images[here] == owners
-            if annotated.any():
-                alone = unit(source.take(captions[here][annotated]))
-                size = sizes[owners[annotated], None]
-                left[annotated] = (left[annotated] * size - alone) * (size > 1)  # the sum of the siblings
-                right[annotated] = alone
-            return cosines(left, right)
-
-        return in_pieces(len(images), 4 * centroids.shape[1], compute)
+        sets, owners = AllCaptions(self._view.offsets), self._view.image_of[captions]
+        return _known(pair_sets(self._texts[alias], sets, images, captions, owners))
 
     def _neighbors(self, alias: str, images: Int64, captions: Int64) -> Float32:
         if self._view.i2i is None:
@@ -110,26 +108,23 @@ class PairFeatures:
 
 
 #: Aggregates over the captions of an image.
-SET_AGGREGATES = ("caption_set_max", "caption_set_top2", "caption_set_mean")
+SET_AGGREGATES: Mapping[str, PairAggregation] = {
+    "caption_set_max": "max", "caption_set_top2": "top2", "caption_set_mean": "mean",
+}  # fmt: skip
 
 
-def set_aggregates(scores: Float32, real: Bool) -> dict[str, Float32]:
-    """Return maximum, mean of the two largest and mean of the real entries of every row; NaN where there is none.
+def _known(values: Float32) -> Float32:
+    return np.where(values > PAD_SCORE, values, np.float32(np.nan))
 
-    Args:
-        scores: [n, k].
-        real: which entries count, bool [n, k].
-    """
-    count = real.sum(axis=1)
-    ordered = -np.sort(-np.where(real, scores, -np.inf), axis=1)
-    first = ordered[:, 0]
-    second = np.where(count > 1, ordered[:, min(1, ordered.shape[1] - 1)], first)
-    with np.errstate(invalid="ignore"):
-        found = (first, (first + second) / 2, np.where(real, scores, 0).sum(axis=1) / count)
-    return {
-        name: np.where(count == 0, np.nan, values).astype(np.float32)
-        for name, values in zip(SET_AGGREGATES, found, strict=True)
-    }
+
+def separating(annotated: Float32, others: Float32) -> int | None:
+    """Return the column with the largest standardized difference of its means; None without a column."""
+    differences = []
+    for column, other in zip(annotated.T, others.T, strict=True):
+        left, right = column[~np.isnan(column)], other[~np.isnan(other)]
+        spread = float(np.sqrt((left.var() + right.var()) / 2)) if len(left) and len(right) else 0.0
+        differences.append(float(left.mean() - right.mean()) / spread if spread else -np.inf)
+    return int(np.argmax(differences)) if differences else None
 
 
 def neighbor_rows(i2i: NeighborLists, centroids: Float32, mean: Float32, images: Int64) -> Float32:

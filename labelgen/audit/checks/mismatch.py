@@ -13,6 +13,9 @@ ones. The share is estimated, siblings and neighbors that look replaced get less
                      of the similarity where only one is near); a swapped caption finds its original image
 `neighbor_captions`  its similarity with the mean caption of the images most similar to its image
 `image_consistency`  weighted mean similarity of its image with the images of the captions most similar to it
+`cross`              its similarity with its image by a cross-modal teacher; of several by the one that tells annotated
+                     from replaced pairs best. A `bridge` knows the data set; its rows are cross-fitted, so that no pair
+                     vouches for itself
 ===================  =================================================================================================
 
 Rows are unit rows with the mean row of the corpus subtracted. NaN is a value that a pair does not have.
@@ -30,14 +33,18 @@ from labelgen.audit.checks.evidence import (
     in_pieces,
     list_weights,
     neighbor_rows,
-    set_aggregates,
+    separating,
 )
 from labelgen.audit.checks.logistic import logistic
 from labelgen.audit.corpus_view import Centered, Held, Source, View, need, pieces, unit
-from labelgen.types import Bool, Float32, Float64, Int64
+from labelgen.similarity.exact import aggregate
+from labelgen.types import PAD_SCORE, Bool, Float32, Float64, Int64
 
 #: Evidence on a pair, in the order of the columns of a frame.
-PIECES = ("siblings", "sibling_top2", "sibling_mean", "best_other_image", "neighbor_captions", "image_consistency")
+PIECES = (
+    *("siblings", "sibling_top2", "sibling_mean", "best_other_image", "neighbor_captions", "image_consistency"),
+    "cross",
+)
 #: Replaced pairs that the model learns from, and the seed they are drawn with.
 SAMPLE, SEED = 20_000, 20221105
 #: Nearest captions used for `best_other_image` and `image_consistency`.
@@ -78,6 +85,7 @@ class _Similarities:
         scores: their similarities with the caption, [n, width].
         near, near_real, near_scores: the nearest captions on other images, [n, k].
         consistency: similarity of the images of `near` with the image, [n, k]; NaN where one is not embedded.
+        cross: similarity of image and caption by every cross-modal teacher, [n, t]; NaN where one is not embedded.
     """
 
     images: Int64
@@ -89,6 +97,7 @@ class _Similarities:
     near_real: Bool
     near_scores: Float32
     consistency: Float32
+    cross: Float32
 
 
 class MismatchModel:
@@ -108,9 +117,9 @@ class MismatchModel:
         self._alias = text or next(iter(view.text))
         photos = view.image.get(image or next(iter(view.image), "")) if view.i2i is not None else None
         need(
-            view.width > 1 or (photos is not None and view.t2t is not None),
-            "second caption an image, nor photographs with lists i2i and t2t",
-            "annotated pairs are judged by one or the other: add an image teacher",
+            view.width > 1 or (photos is not None and view.t2t is not None) or view.cross,
+            "second caption an image, nor photographs with lists i2i and t2t, nor a cross-modal teacher",
+            "annotated pairs are judged by one of them: add an image teacher",
         )
         self._text = Centered.of(view.text[self._alias])
         self._photos: Source | None = None if photos is None else Centered.of(photos)
@@ -127,10 +136,12 @@ class MismatchModel:
         replaced = self._similarities(*self._replaced(embedded, draw))
         weights = np.zeros(view.n_captions, np.float32)
         weights[embedded] = 1
+        cross = separating(annotated.cross, replaced.cross)
         for _ in range(rounds):
             neighbors = self._neighbors(weights)
-            evidence = self._evidence(annotated, weights, neighbors)
-            odds, suspicion, noise = classify(evidence, self._evidence(replaced, weights, neighbors), weights[embedded])
+            evidence = self._evidence(annotated, weights, neighbors, cross)
+            others = self._evidence(replaced, weights, neighbors, cross)
+            odds, suspicion, noise = classify(evidence, others, weights[embedded])
             weights[embedded] = 1 - suspicion
         return Mismatches(embedded, -odds, suspicion, evidence, noise)
 
@@ -167,7 +178,9 @@ class MismatchModel:
         scores = np.einsum("nkd,nd->nk", members, caption)
         near, near_real, near_scores = self._near(images, captions)
         consistency = self._consistency(images, near, near_real)
-        return _Similarities(images, captions, rows, real, scores, near, near_real, near_scores, consistency)
+        cross = [cosines(unit(left.take(images)), unit(right.take(captions))) for left, right in view.cross.values()]
+        columns = np.stack(cross, axis=1) if cross else np.empty((len(images), 0), np.float32)
+        return _Similarities(images, captions, rows, real, scores, near, near_real, near_scores, consistency, columns)
 
     def _near(self, images: Int64, captions: Int64) -> tuple[Int64, Bool, Float32]:
         """Return the captions nearest to the given ones, on other images than the given ones; best first."""
@@ -214,7 +227,9 @@ class MismatchModel:
         centroids = view.centroids(self._alias, weights)
         return neighbor_rows(view.i2i, centroids, self._text.mean, np.arange(view.n_images))
 
-    def _evidence(self, found: _Similarities, weights: Float32, neighbors: Float32 | None) -> dict[str, Float32]:
+    def _evidence(
+        self, found: _Similarities, weights: Float32, neighbors: Float32 | None, cross: int | None
+    ) -> dict[str, Float32]:
         weight = np.where(found.real, np.maximum(weights[found.rows], 1e-3), 0)
         trust = list_weights(found.near_real, found.near_scores, NEIGHBOR_TEMPERATURE) * weights[found.near]
         unknown = np.isnan(found.consistency)
@@ -233,14 +248,18 @@ class MismatchModel:
                 return np.full(len(here), np.nan, np.float32)
             return cosines(neighbors[found.images[here]], self._text.take(found.captions[here]))
 
+        scores = np.where(found.real, found.scores, PAD_SCORE)
+        top2 = aggregate([scores[:, number] for number in range(scores.shape[1])], "top2")
+        top2 = np.where(top2 > PAD_SCORE, top2, np.float32(np.nan))
         count, dim = len(found.images), self._text.shape[1]
         values = (
             in_pieces(count, 2 * self._view.width * dim, siblings),
-            set_aggregates(found.scores, found.real)["caption_set_top2"],
+            top2,
             _weighted_mean(found.scores, weight),
             best_other_image(self._view.image_of[found.near], found.near_scores, found.near_real),
             in_pieces(count, 2 * dim, around),
             _weighted_mean(np.nan_to_num(found.consistency), np.where(unknown, 0, trust)),
+            np.full(count, np.nan, np.float32) if cross is None else found.cross[:, cross],
         )
         return dict(zip(PIECES, values, strict=True))
 

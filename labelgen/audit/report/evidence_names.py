@@ -81,7 +81,7 @@ EVIDENCE: Mapping[str, tuple[str, str]] = {
         "Similarity of the image with the images of the captions that are most similar to this caption.",
     ),
     # groups and pairs of items
-    "group_kind": ("exact or near", "exact: all members of the group are equal; near: they are nearly equal."),
+    "group_kind": ("exact or near", "exact: another member of the group is equal; near: the others are nearly equal."),
     "size": ("members of the group", "Number of items that are equal or nearly equal to each other."),
     "group_images": ("images of the group", "Number of different images that the group holds."),
     "similarity": ("similarity", "Largest similarity with another member of the group; 1 for equal items."),

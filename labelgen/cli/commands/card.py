@@ -40,9 +40,9 @@ _HEADS = {
 @click.option("--half", type=click.Choice(["first", "second"]), help="Report on one half of the judged images.")
 @click.option(
     "--aggregation",
-    type=click.Choice(["max", "mean"]),
+    type=click.Choice(["max", "mean", "top2", "sets"]),
     multiple=True,
-    help="Aggregation over captions; both by default.",
+    help="Aggregation over captions; all by default.",
 )
 @click.option("--patch", metavar="FILE", type=click.Path(), help="Show every label without and with a patch.")
 @objects_option("to encode sentences")
@@ -97,7 +97,7 @@ def command(
                 fusions=fusions,
                 fit=fit,
                 half=half,
-                aggregations=aggregation or ("max", "mean"),
+                **({"aggregations": aggregation} if aggregation else {}),
                 patch=patch,
                 teachers=given,
                 replicates=bootstrap,
