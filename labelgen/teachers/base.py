@@ -25,8 +25,7 @@ _Factory = TypeVar("_Factory", bound=Callable[..., "Teacher"])
 class TeacherInfo:
     """Description of a teacher, shown by `labelgen teachers`; attached to a factory as its attribute `info`.
 
-    `trained`: the teacher is trained in the build on the rows of the one that its argument `of` names (see
-    `labelgen.teachers.trained`).
+    `trained`: the teacher is made in the build of the stored rows of others (see `labelgen.teachers.trained`).
     """
 
     summary: str

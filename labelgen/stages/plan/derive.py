@@ -50,8 +50,8 @@ def derived(teachers: Sequence[TeacherFacts]) -> list[TeacherFacts]:
         facts = trained[alias]
         teacher: TrainedTeacher = worker.teacher_on(facts.spec, "cpu")
         derivation = teacher.derive({name: Shape(item.modalities, item.dim) for name, item in known.items()})
-        shape = {"modalities": frozenset(derivation.rows), "dim": derivation.dim}
-        known[alias] = replace(facts, derivation=derivation, **shape)
+        sides = frozenset(derivation.rows)
+        known[alias] = replace(facts, derivation=derivation, modalities=sides, dim=derivation.dim)
     return [known[facts.alias] for facts in teachers]
 
 
