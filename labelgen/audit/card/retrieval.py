@@ -248,7 +248,8 @@ class _Blocks:
         images, others = self._images(queries)
         left, right = self._sums[key][images], self._sums[key][others]
         scores: Float64 = (left @ right.T).astype(np.float32).astype(np.float64)
-        alive = np.any(reader.captions.take(self._answers.candidates if self._forward else queries), axis=1)
+        captions = self._answers.candidates if self._forward else queries
+        alive: Bool = reader.captions.take(captions).any(axis=1)
         lost = ~left.any(axis=1)[:, None] | ~right.any(axis=1) | ~(alive if self._forward else alive[:, None])
         scores[lost] = -np.inf
         return scores
