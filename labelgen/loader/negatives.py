@@ -158,7 +158,8 @@ class HardNegatives:
         count = np.bincount(owners[known], minlength=len(queries))
         total = np.bincount(owners[known], weights=scores[known], minlength=len(queries))
         mean = np.divide(total, count, out=np.full(len(queries), np.inf), where=count > 0)
-        return mean.astype(np.float32)
+        limits: Float32 = mean.astype(np.float32)
+        return limits
 
     def _alias(self) -> str:
         """The teacher of the list that is read."""

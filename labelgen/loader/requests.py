@@ -69,7 +69,8 @@ def without_itself(
 def caption_lengths(store: Store) -> Float32:
     """log(1 + number of words) of every caption, [n_captions]."""
     counts = store.captions["text"].str.count_matches(r"\S+").to_numpy()
-    return np.log1p(counts).astype(np.float32)
+    lengths: Float32 = np.log1p(counts).astype(np.float32)
+    return lengths
 
 
 def first(sets: CaptionSets, texts: ReadRows, images: Int64, captions: Int64, *, exact: bool) -> Float32:

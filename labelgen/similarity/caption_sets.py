@@ -39,12 +39,12 @@ class Sets(Protocol):
 
 
 class TakenRows(Protocol):
-    """Embedding rows by number."""
+    """Embedding rows by number, as they are stored or centered in memory."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def take(self, rows: Int64) -> Float16:
+    def take(self, rows: Int64) -> Float16 | Float32:
         """The given rows, copied."""
         ...
 
@@ -132,7 +132,7 @@ def set_sums(rows: TakenRows, sets: Sets, images: Int64) -> Float64:
     return sums
 
 
-def unit64(rows: Float16 | Float64) -> Float64:
+def unit64(rows: Float16 | Float32 | Float64) -> Float64:
     """Rows of length 1 in float64; zero rows stay zero."""
     wide = rows.astype(np.float64)
     lengths = np.sqrt(_squares(wide))[:, None]

@@ -18,6 +18,7 @@ aggregations skip it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ _SLAB = 1 << 17
 MAX_SELF_DOT = 32.0
 
 
-def self_dots(rows: Float16) -> Float64:
+def self_dots(rows: Float16 | Float32) -> Float64:
     """x.x of every row, exact; [n]."""
     total: Float64 = np.zeros(len(rows))
     for panel in _panels(rows):
@@ -73,7 +74,7 @@ def similarity(products: Float64, left: Float64, right: Float64) -> Float32:
     return scores
 
 
-def pair_similarities(x: Float16, y: Float16) -> Float32:
+def pair_similarities(x: Float16 | Float32, y: Float16 | Float32) -> Float32:
     """Similarity of x[i] with y[i]; two arrays [n, d] -> [n]."""
     products = np.zeros(len(x))
     for left, right in zip(_panels(x), _panels(y), strict=True):
@@ -232,7 +233,7 @@ def _widened(rows: Float16, name: str) -> Float64:
     return wide
 
 
-def _panels(rows: Float16) -> Iterator[Float16]:
+def _panels(rows: Any) -> Iterator[Any]:
     """Ranges of columns, views."""
     for start in range(0, rows.shape[1], PANEL):
         yield rows[:, start : start + PANEL]

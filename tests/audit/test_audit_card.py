@@ -13,10 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 import labelgen
+from labelgen.audit.card.advice import advice
 from labelgen.audit.card.card import agreement_card
 from labelgen.audit.card.labels import label_values, labels_of
+from labelgen.audit.card.measures import Figure
 from labelgen.audit.card.pairs import resolve
 from labelgen.audit.card.retrieval import answers_of, ranked, retrieval_values
+from labelgen.audit.card.rows import CardRow
 from labelgen.audit.judgements.judgements import Judgements, Kind, graded_frame, read_judgements
 from labelgen.cli.main import cli
 from labelgen.errors import ConfigError, UnknownIdError
@@ -379,3 +382,16 @@ def test_known_figures_of_flickr8k(shared_data: Path) -> None:
     row = next(row for row in card.rows if row.label == "i2t.text" and row.subset == "unannotated")
     assert row.figures["auc"].value == pytest.approx(0.957, abs=0.001)
     assert row.figures["average_precision"].value == pytest.approx(0.718, abs=0.001)
+
+
+def test_advice_tells_tasks_apart() -> None:
+    """One label is best for ratings, the other one for queries with many right answers."""
+
+    def row(file: str, label: str, measure: str, value: float) -> CardRow:
+        figures = {measure: Figure.of(np.array([value]))}
+        return CardRow("s", file, "", "i2t", label, "teacher", "all", 9, 9, 0, figures)
+
+    graded = [row("graded", "a", "spearman", 0.8), row("graded", "b", "spearman", 0.7)]
+    listed = [row("listed", "a", "map_at_r", 0.2), row("listed", "b", "map_at_r", 0.3)]
+    assert [line for line in advice([*graded, *listed]) if "depends on the task" in line]
+    assert not [line for line in advice([*graded, listed[0]]) if "depends on the task" in line]

@@ -164,7 +164,7 @@ def test_command_prints_what_is_done_when_it_is_stopped(
     run = CliRunner().invoke(cli, ["card", str(store.path), "--against", str(file), "--bootstrap", "5"])
     assert run.exit_code == 130
     assert "i2t.text" in run.stdout
-    assert "stopped: 1 of 4 labels are compared" in " ".join(run.output.split())
+    assert "stopped: 1 of 7 labels are compared" in " ".join(run.output.split())
     calls.clear()
     run = CliRunner().invoke(cli, ["card", str(store.path), "--against", str(file), "--bootstrap", "5", "--json"])
     assert json.loads(run.stdout)["complete"] is False

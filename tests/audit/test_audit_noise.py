@@ -11,7 +11,7 @@ import pytest
 import labelgen
 from labelgen import audit
 from labelgen.audit.checks.logistic import logistic
-from labelgen.audit.checks.mismatch import MismatchModel, best_other_image
+from labelgen.audit.checks.mismatch import MismatchModel, best_other_image, noise_interval
 from labelgen.audit.corpus_view import Held, NeighborLists, View, unit
 from labelgen.errors import ConfigError
 from labelgen.testing.stores import make_store
@@ -156,3 +156,29 @@ def test_captions_alone_and_one_an_image_are_refused(tmp_path: Path) -> None:
     store = labelgen.open(make_store(tmp_path / "a", captions_per_image=1, dims={"text": 8}))
     with pytest.raises(ConfigError, match="no second caption an image, nor photographs"):
         audit.noisy_pairs(store)
+
+
+def test_a_cross_modal_teacher_finds_swaps_of_images_with_one_caption() -> None:
+    """One caption an image, and rows of images in the space of texts: far better than photographs alone."""
+    view, bad = swapped(corpus(480, 1), 96)
+    plain = MismatchModel(view).find()
+    draw = np.random.default_rng(4)
+    own = corpus(480, 1).text["text"].take(np.arange(480))  # what every photograph shows
+    good = unit(own + 0.25 * draw.standard_normal(own.shape).astype(np.float32))
+    weak = unit(draw.standard_normal(own.shape).astype(np.float32))
+    texts = view.text["text"]
+    found = MismatchModel(replace(view, cross={"a": (Held(weak), texts), "b": (Held(good), texts)})).find()
+    assert np.isfinite(found.evidence["cross"]).all()
+    assert np.isnan(plain.evidence["cross"]).all()
+    assert precision(found.score, bad) > max(0.9, precision(plain.score, bad) + 0.03)
+    chosen = np.einsum("nd,nd->n", good, unit(texts.take(np.arange(480))))
+    np.testing.assert_allclose(found.evidence["cross"], chosen, atol=1e-5, err_msg="the one that tells them apart")
+    low, high = found.noise_interval
+    assert low < found.noise < high
+
+
+def test_interval_of_a_share_by_hand() -> None:
+    """Wilson of 5 of 100: .0215 to .1118; the share is twice that."""
+    assert noise_interval(0.1, 100) == pytest.approx((2 * 0.02154, 2 * 0.11175), abs=1e-4)
+    assert noise_interval(0.0, 100)[0] == 0
+    assert np.isnan(noise_interval(0.0, 0)).all()

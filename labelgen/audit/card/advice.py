@@ -25,6 +25,23 @@ def advice(rows: Sequence[CardRow]) -> Iterator[str]:
         if sentence:
             yield sentence
         yield from _changes(name, subset, chosen)
+    yield from _by_task(rows)
+
+
+def _by_task(rows: Sequence[CardRow]) -> Iterator[str]:
+    """Yield a sentence where graded ratings and queries with many right answers are ordered best by other labels."""
+    best: dict[str, set[str]] = {}
+    for name in dict.fromkeys(row.judgements for row in rows):
+        here = [row for row in rows if row.judgements == name and row.kind != "patched"]
+        subset = next((subset for subset in _SUBSETS if any(row.subset == subset for row in here)), "")
+        known = [row for row in here if row.subset == subset and np.isfinite(decisive(row).value)]
+        if known:
+            first = max(known, key=lambda row: decisive(row).value)
+            measure = next(measure for measure in DECISIVE if measure in first.figures)
+            best.setdefault(measure, set()).add(first.label)
+    graded, listed = best.get("spearman", set()), best.get("map_at_r", set())
+    if graded and listed and not graded & listed:
+        yield "The best label depends on the task: graded ratings and queries with many right answers have another one."
 
 
 def _changes(name: str, subset: str, rows: Sequence[CardRow]) -> Iterator[str]:

@@ -7,7 +7,7 @@ construction; this is why a card shows unannotated pairs separately.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -28,6 +28,7 @@ from labelgen.types import PAD_SCORE, Float16, Float32, Float64, Int64, Modality
 #: How the captions of an image are aggregated, the judged caption left out.
 CardAggregation: TypeAlias = Literal["max", "mean", "top2", "sets"]
 AGGREGATIONS: tuple[CardAggregation, ...] = ("max", "mean", "top2", "sets")
+_HOW: Mapping[str, PairAggregation] = {"max": "max", "mean": "mean", "top2": "top2"}
 #: Numbers of gathered embedding rows at once.
 _PIECE = 8_000_000
 
@@ -115,7 +116,7 @@ class PairLabels:
         others = self.store.image_of(right)
         # of one image the first call leaves out `right` alone and the second one `left`; of two they are the same
         both = pair_sets(rows, sets, owners, right, others), pair_sets(rows, sets, others, left, owners)
-        result[known] = _finite(both[0] / 2 + both[1] / 2)
+        result[known] = _finite(((both[0] + both[1]) / 2).astype(np.float32))
         return result
 
     def rows(self, alias: str, modality: Modality, centre: bool) -> _Rows:
@@ -175,8 +176,7 @@ def _image_caption(
         kept = ~np.isin(np.arange(store.manifest.corpus.n_captions), without)
         sets = CaptionKinds.of(kept, sets.offsets)
     if need.aggregation != "sets":
-        how: PairAggregation = need.aggregation  # type: ignore[assignment]  # one of AGGREGATIONS
-        return _finite(pair_set_similarities(texts, sets, images, captions, how))
+        return _finite(pair_set_similarities(texts, sets, images, captions, _HOW[need.aggregation]))
     known, result = captions >= 0, np.full(len(images), np.nan, np.float32)
     owners = store.image_of(captions[known])
     result[known] = _finite(pair_sets(texts, sets, images[known], captions[known], owners))

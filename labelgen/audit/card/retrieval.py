@@ -28,7 +28,7 @@ from labelgen.relevance.base import CAPTION_LENGTH, BlockRequest
 from labelgen.relevance.fusion import Fusion, row_ranks
 from labelgen.similarity.caption_sets import set_sums, unit64
 from labelgen.similarity.exact import aggregate_groups, block_similarity
-from labelgen.store.blocks import ReadRows
+from labelgen.store.blocks import ReadRows, has_embedding
 from labelgen.store.kinds import AllCaptions
 from labelgen.store.reader import Store
 from labelgen.store.splits import split_numbers
@@ -248,7 +248,8 @@ class _Blocks:
         images, others = self._images(queries)
         left, right = self._sums[key][images], self._sums[key][others]
         scores: Float64 = (left @ right.T).astype(np.float32).astype(np.float64)
-        alive = np.any(reader.captions.take(self._answers.candidates if self._forward else queries), axis=1)
+        captions = self._answers.candidates if self._forward else queries
+        alive = has_embedding(reader.captions.take(captions))
         lost = ~left.any(axis=1)[:, None] | ~right.any(axis=1) | ~(alive if self._forward else alive[:, None])
         scores[lost] = -np.inf
         return scores

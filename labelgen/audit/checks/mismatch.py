@@ -65,7 +65,8 @@ class Mismatches:
         score: log-odds that the caption was replaced, float32 [n]; larger is worse.
         suspicion: share of replaced captions among such pairs, if errors are captions swapped at random, float32 [n].
         evidence: the pieces, float32 [n] each.
-        noise: estimated share of mismatched pairs in the corpus.
+        noise: estimated share of mismatched pairs in the corpus, if errors look like captions swapped at random.
+        noise_interval: its 95 % interval: of the images that happen to be in the corpus, not of that assumption.
     """
 
     captions: Int64
@@ -73,6 +74,7 @@ class Mismatches:
     suspicion: Float32
     evidence: dict[str, Float32]
     noise: float
+    noise_interval: tuple[float, float] = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ class MismatchModel:
             others = self._evidence(replaced, weights, neighbors, cross)
             odds, suspicion, noise = classify(evidence, others, weights[embedded])
             weights[embedded] = 1 - suspicion
-        return Mismatches(embedded, -odds, suspicion, evidence, noise)
+        interval = noise_interval(noise, len(np.unique(view.image_of[embedded])))
+        return Mismatches(embedded, -odds, suspicion, evidence, noise, interval)
 
     def _embedded(self, here: Int64) -> Float32:
         found: Float32 = np.any(self._text.source.take(here), axis=1).astype(np.float32)
@@ -289,6 +292,19 @@ def classify(
         suspicion[mine] = noise / (noise + (1 - noise) * ratio) if noise else 0.0
         mismatched += noise * float(mine.sum())
     return odds, suspicion, mismatched / max(len(weights), 1)
+
+
+def noise_interval(noise: float, images: int) -> tuple[float, float]:
+    """Return the 95 % interval of an estimated share: Wilson's, of half of it, from as many pairs as there are images.
+
+    The share is twice that of the pairs below the median replaced pair; pairs of one image are not independent.
+    """
+    if not images:
+        return float("nan"), float("nan")
+    share, z = noise / 2, 1.959964
+    middle = (share + z * z / (2 * images)) / (1 + z * z / images)
+    half = z * np.sqrt(share * (1 - share) / images + z * z / (4 * images * images)) / (1 + z * z / images)
+    return max(0.0, 2 * float(middle - half)), min(1.0, 2 * float(middle + half))
 
 
 def _standardized(
