@@ -29,22 +29,26 @@ if TYPE_CHECKING:
     from labelgen.store.remote.answers import Source
 
 
-def open_store(path: str | Path, *, check: bool = False, kinds: Iterable[str] | str | None = None) -> Store:
+def open_store(path: str | Path | Source, *, check: bool = False, kinds: Iterable[str] | str | None = None) -> Store:
     """Open a sealed store: reads its manifest, maps files when they are first needed.
 
     Where the store is changed afterwards, the reader stays with the store that was opened: files that the change keeps
     and arrays that are mapped already are read as before, and others raise a `StoreMismatchError`.
 
     Args:
+        path: its folder, or an address as text: `https://host/folder`, `s3://bucket/folder`,
+            `hf://datasets/owner/name@revision` (extra `remote`). Of a store at a distance the manifest and the index
+            are read once, and then the rows that are used, which stay in a cache.
         check: compare every chunk of an array with its checksum, once a chunk and process, and every table with the
-            manifest. A `CorruptStoreError` names the file and the chunk.
+            manifest; at a distance whole chunks are read for it. A `CorruptStoreError` names the file and the chunk.
         kinds: read the store as if it had captions of these kinds only, see `KindStore`; all captions by default.
 
     Raises:
         StoreNotFoundError: no store there, or a build that is not finished.
         StoreFormatError: a store of another format.
         CorruptStoreError: the manifest was edited. (`labelgen verify` looks at all other files.)
-        ConfigError: kinds that no caption has.
+        ConfigError: kinds that no caption has, or no address of a store.
+        MissingExtraError: the client of the address is not installed.
     """
     store = open_whole(path, check=check)
     return store if kinds is None else KindStore(store, kinds)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -232,8 +233,8 @@ class Part:
 class _Handle(int):
     """A file descriptor that is closed when nothing refers to it."""
 
-    def __del__(self) -> None:
-        os.close(self)
+    def __del__(self, _close: Callable[[int], None] = os.close) -> None:  # `os` may be gone when Python ends
+        _close(self)
 
 
 def _tags(raw: NDArray[np.uint8]) -> UInt64:
