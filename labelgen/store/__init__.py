@@ -8,12 +8,13 @@ from labelgen.lazy import lazy_names
 
 if TYPE_CHECKING:
     from labelgen.store import inspect
-    from labelgen.store.reader import Neighbors, Store, open_store
+    from labelgen.store.items import Neighbors
+    from labelgen.store.reader import Store, open_store
 
 __all__ = ["Neighbors", "Store", "inspect", "open_store"]
 
 _PLACES = {
-    "Neighbors": "labelgen.store.reader:Neighbors",
+    "Neighbors": "labelgen.store.items:Neighbors",
     "Store": "labelgen.store.reader:Store",
     "open_store": "labelgen.store.reader:open_store",
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labelgen.errors import StoreError
 from labelgen.similarity.groups import rows_of
@@ -20,7 +21,7 @@ from labelgen.store.index import IdIndex
 from labelgen.store.kinds import chosen_kinds
 from labelgen.store.manifest import Manifest
 from labelgen.store.splits import SplitRows
-from labelgen.types import UNSPECIFIED, Bool, Int64, Modality
+from labelgen.types import PAD_ROW, UNSPECIFIED, Bool, Float32, Int64, Modality, UInt32
 
 if TYPE_CHECKING:
     import polars as pl
@@ -261,3 +262,40 @@ def checked_rows(rows: RowNumbers, count: int, what: str) -> Int64:
         bad = array[(array < 0) | (array >= count)]
         raise IndexError(f"{what} {bad[0]} does not exist: there are {count}")
     return array.astype(np.int64)
+
+
+class _Lists(NamedTuple):
+    rows: UInt32
+    scores: Float32
+    next: Float32
+
+
+class Neighbors(_Lists):
+    """Neighbour lists of m queries: a named tuple of `rows`, `scores` and `next`, and `ids` by name.
+
+    Attributes:
+        rows: rows of the neighbours (image_row or caption_row, by the relation), uint32 [m, k], best first, equal
+            scores by row; 4294967295 fills lists that are shorter than k.
+        scores: similarities, float32 [m, k]; -inf where `rows` is filled.
+        next: score of the best candidate that is not listed, float32 [m]: an upper bound for every unlisted pair in
+            scope; -inf when all are listed, NaN where the search was approximate.
+        ids: ids of the neighbours (image ids or caption ids, by the relation), object [m, k] of str; None where
+            `rows` is filled. Looked up when first used.
+    """
+
+    _names: Callable[[RowNumbers], list[str]]
+
+    @classmethod
+    def of(cls, store: Items, candidate: Modality, rows: UInt32, scores: Float32, next: Float32) -> Neighbors:  # noqa: A002
+        """Lists whose rows are those of a modality of a store."""
+        made = cls(rows, scores, next)
+        made._names = store.image_ids if candidate == "image" else store.caption_ids
+        return made
+
+    @cached_property
+    def ids(self) -> NDArray[np.object_]:
+        """See the attributes of the class."""
+        listed, places = np.unique(self.rows, return_inverse=True)
+        real = listed[listed != PAD_ROW]
+        names = np.array([*self._names(real), None], object)  # None is last, as the filled row is the largest one
+        return names[np.minimum(places, len(real))].reshape(self.rows.shape)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from labelgen.errors import ConfigError
 from labelgen.store import choose, layout
 from labelgen.store.disk.mapped import MappedArray
-from labelgen.store.items import Ids, RowNumbers
+from labelgen.store.items import Ids, Neighbors, RowNumbers
 from labelgen.store.kinds import CaptionKinds, chosen_kinds, update_command
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import Manifest, NeighborEntry
-from labelgen.store.reader import Neighbors, Store, kept_entries, reopen
+from labelgen.store.reader import Store, kept_entries, reopen
 from labelgen.store.reader import open_store as open_whole
 from labelgen.types import PAD_ROW, Aggregation, Float32, Int64, Relation, Scope, UInt32
 

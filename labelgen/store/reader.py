@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from labelgen.errors import ConfigError, MissingItemError, StoreMismatchError, some
 from labelgen.store import choose, describe
@@ -18,7 +16,7 @@ from labelgen.store.disk.centred import CentredRows
 from labelgen.store.disk.folder import Storage
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.guard import Stamp, stamp_of
-from labelgen.store.items import KINDS, Ids, Items, RowNumbers
+from labelgen.store.items import KINDS, Ids, Items, Neighbors, RowNumbers
 from labelgen.store.kinds import chosen_kinds
 from labelgen.store.manifest import Manifest, NeighborEntry, load_manifest
 from labelgen.store.remote.address import is_address
@@ -39,43 +37,6 @@ from labelgen.types import (
 if TYPE_CHECKING:
     from labelgen.queries.result import QueryResult
     from labelgen.store.remote.answers import Source
-
-
-class _Lists(NamedTuple):
-    rows: UInt32
-    scores: Float32
-    next: Float32
-
-
-class Neighbors(_Lists):
-    """Neighbour lists of m queries: a named tuple of `rows`, `scores` and `next`, and `ids` by name.
-
-    Attributes:
-        rows: rows of the neighbours (image_row or caption_row, by the relation), uint32 [m, k], best first, equal
-            scores by row; 4294967295 fills lists that are shorter than k.
-        scores: similarities, float32 [m, k]; -inf where `rows` is filled.
-        next: score of the best candidate that is not listed, float32 [m]: an upper bound for every unlisted pair in
-            scope; -inf when all are listed, NaN where the search was approximate.
-        ids: ids of the neighbours (image ids or caption ids, by the relation), object [m, k] of str; None where
-            `rows` is filled. Looked up when first used.
-    """
-
-    _names: Callable[[RowNumbers], list[str]]
-
-    @classmethod
-    def of(cls, store: Items, candidate: Modality, rows: UInt32, scores: Float32, next: Float32) -> Neighbors:  # noqa: A002
-        """Lists whose rows are those of a modality of a store."""
-        made = cls(rows, scores, next)
-        made._names = store.image_ids if candidate == "image" else store.caption_ids
-        return made
-
-    @cached_property
-    def ids(self) -> NDArray[np.object_]:
-        """See the attributes of the class."""
-        listed, places = np.unique(self.rows, return_inverse=True)
-        real = listed[listed != PAD_ROW]
-        names = np.array([*self._names(real), None], object)  # None is last, as the filled row is the largest one
-        return names[np.minimum(places, len(real))].reshape(self.rows.shape)
 
 
 def open_store(path: str | Path | Source, *, check: bool = False) -> Store:
