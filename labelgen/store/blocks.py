@@ -69,9 +69,9 @@ class BlockReader:
     def wanted(self, images: Int64 | None, captions: Int64 | None) -> Iterator[tuple[MappedArray, Int64]]:
         """The rows that the block of the given ones reads, by array."""
         if captions is not None:
-            yield self.captions, captions
+            yield _stored(self.captions), captions
         if images is not None:
-            yield self.images, self.members(images)[0]
+            yield _stored(self.images), self.members(images)[0]
 
     def similarities(self, images: Int64 | None, captions: Int64 | None, *, exact: bool) -> Float32:
         """The block of the given rows as in `Store.block`, -inf where an item has no embedding.
@@ -110,3 +110,7 @@ def has_embedding(rows: Float16) -> Bool:
     if suspects.size:
         alive[suspects] = (rows[suspects] != 0).any(axis=1)
     return alive
+
+
+def _stored(rows: MappedArray | CentredRows) -> MappedArray:
+    return rows.rows if isinstance(rows, CentredRows) else rows

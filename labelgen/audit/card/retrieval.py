@@ -249,8 +249,12 @@ class _Blocks:
         left, right = self._sums[key][images], self._sums[key][others]
         scores: Float64 = (left @ right.T).astype(np.float32).astype(np.float64)
         captions = self._answers.candidates if self._forward else queries
-        alive = has_embedding(reader.captions.take(captions))
-        lost = ~left.any(axis=1)[:, None] | ~right.any(axis=1) | ~(alive if self._forward else alive[:, None])
+        alive = np.asarray(has_embedding(reader.captions.take(captions)))
+        lost = (
+            ~left.any(axis=1, keepdims=True)
+            | ~right.any(axis=1, keepdims=True).T
+            | ~(alive if self._forward else alive[:, None])
+        )
         scores[lost] = -np.inf
         return scores
 

@@ -139,7 +139,7 @@ def _built(ctx: click.Context, options: dict[str, Any], progress: Listener) -> B
         update=options["update"],
         **_dropping(options),
         allow_other_machine=options["allow_other_machine"],
-        **({"plan": True} if options["plan"] else {}),
+        plan=bool(options["plan"]),
     )
 
 

@@ -69,9 +69,10 @@ def _run(root: Path, task: Task, offset: int, rows: int) -> float:
     first = max(start, min(start + offset, stop - rows))
     last = min(stop, first + rows)
     arguments: dict[str, Any] = {**task.arguments, "start": first, "stop": last, "block": 0}
+    count: int = last - first
     begun = time.perf_counter()
     _WORK[task.work](root, **task.places, **arguments)
-    return (time.perf_counter() - begun) / (last - first)
+    return (time.perf_counter() - begun) / count
 
 
 def _spread(tasks: list[Task], rows: int) -> list[tuple[int, int]]:
