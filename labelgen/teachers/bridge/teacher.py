@@ -145,7 +145,7 @@ class Bridge:
         """See `TrainedTeacher.refine`. Images that were trained on are mapped by the map of their fold."""
         if modality == "text":
             wide = rows[self.text].astype(np.float64)
-            return unit_where(wide - arrays["text.mean"], wide.any(axis=1))
+            return unit_where(wide - arrays["text.mean"], np.asarray(wide.any(axis=1)))
         wide = rows[self.image].astype(np.float64)
         fold = np.full(len(wide), -1, np.int64)
         if numbers is not None:
@@ -156,7 +156,7 @@ class Bridge:
             here = fold == number
             weights = arrays["map"] if number < 0 else arrays["fold.maps"][number]
             made[here] = centred[here] @ weights.astype(np.float64)
-        return unit_where(made, wide.any(axis=1))
+        return unit_where(made, np.asarray(wide.any(axis=1)))
 
     def _judged(
         self, rows: Mapping[Source, SourceRows], captions: Captions, arrays: Arrays, used: Int64, named: Sequence[str]

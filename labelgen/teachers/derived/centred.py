@@ -91,7 +91,7 @@ class Centred:
     ) -> Float32:
         """See `TrainedTeacher.refine`."""
         wide = rows[Source(self.of, modality)].astype(np.float64)
-        return unit_where(wide - arrays[modality], wide.any(axis=1))
+        return unit_where(wide - arrays[modality], np.asarray(wide.any(axis=1)))
 
 
 def _mean(rows: SourceRows, chosen: Int64) -> tuple[Float64, int]:
