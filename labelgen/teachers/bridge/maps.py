@@ -148,4 +148,5 @@ def _solved(gram: Float64, cross: Float64, penalty: float) -> Float64:
     scale = float(np.trace(gram)) / len(gram)
     if scale <= 0:
         return np.zeros_like(cross)
-    return np.asarray(np.linalg.solve(gram + penalty * scale * np.eye(len(gram)), cross), np.float64)
+    solved: Float64 = np.asarray(np.linalg.solve(gram + penalty * scale * np.eye(len(gram)), cross), np.float64)
+    return solved
