@@ -13,9 +13,10 @@ from labelgen.similarity.error_bounds import low_precision_errors, whole_product
 from labelgen.similarity.exact import aggregate_groups, block_similarity
 from labelgen.similarity.sort_keys import PAD_KEY, encode, smallest
 from labelgen.similarity.tiled.engine import TiledEngine
+from labelgen.similarity.tiled.equal_rows import EqualRows, listed
 from labelgen.similarity.tiled.matrix import Part, matrices
 from labelgen.similarity.tiled.product import TileProduct
-from labelgen.similarity.tiled.scores import best_images, best_of_captions
+from labelgen.similarity.tiled.scores import best_of_captions
 from labelgen.testing.engines import (
     TEXT_RELATIONS,
     assert_equals_brute_force,
@@ -47,8 +48,13 @@ def keys_of(scores: np.ndarray, first: int) -> np.ndarray:
 def test_the_best_images_are_those_of_the_best_captions(sizes: list[int], rank: int, seed: int) -> None:
     first_image, first_caption = 7, 40
     scores = few_scores(np.random.default_rng(seed), 5, sum(sizes))
-    group = np.repeat(np.arange(len(sizes)), sizes).astype(np.int32)
-    found = best_images(keys_of(scores, first_caption), rank, first_caption, group, first_image)
+    images = np.repeat(np.arange(first_image, first_image + len(sizes)), sizes).astype(np.int32)
+    ours, theirs = EqualRows.none(len(scores)), EqualRows.none(sum(sizes))
+    by_row, found = (np.full((len(scores), width), PAD_KEY) for width in (0, rank))
+    queries, seen = np.full(len(scores), -1, np.int32), np.full(len(sizes), -1, np.int32)
+    keys = keys_of(scores, first_caption)
+    arrays = ours.arrays, queries, theirs.arrays, images
+    listed(keys, ours.firsts, *arrays, first_caption, False, first_image, seen, by_row, found)
     best = aggregate_groups(scores.T.copy(), np.array(sizes), "max").T
     np.testing.assert_array_equal(found, smallest(keys_of(best, first_image), rank))
 
@@ -124,14 +130,14 @@ def test_means_as_rows_keep_their_bound(precision: str, sizes: list[int], dim: i
     (matrix,) = matrices(plan, "split")
     product = TileProduct(precision)  # type: ignore[arg-type]
     parts = [Part(side, 0, len(sizes), np.zeros(len(text))) for side in (matrix.left, matrix.right)]
-    blocks, losses = zip(*(part.block(part.start, part.stop, product) for part in parts), strict=True)
+    blocks, losses = zip(*(part.block(0, len(part), product) for part in parts), strict=True)
     computed = (blocks[0].unit.double() @ blocks[1].unit.double().t()).numpy()
     if precision == "bfloat16":  # the sum in float64 is exact: what is left is the loss of the rows
         errors = low_precision_errors(dim, max(losses), 0.0, max(sizes))
     else:
         errors = whole_product_errors(dim, max(sizes))
     scores = block_similarity(text, text)
-    exact = aggregate_groups(scores, np.array(sizes), "mean")
+    exact = aggregate_groups(scores, np.array(sizes), "mean")[:, parts[1].units]  # equal rows are one
     alive = np.isfinite(exact)
     assert (alive == (blocks[0].image >= 0)[:, None] & (blocks[1].image >= 0)).all()
     assert (np.abs(computed - exact)[alive] <= errors.flat).all()

@@ -97,7 +97,7 @@ def test_samples_are_no_more_than_what_they_stand_for(side: int, monkeypatch: py
         image[draw.random(len(image)) < 0.2] = -1
     tile = torch.from_numpy(draw.uniform(-1, 1, (90, 130)).astype(np.float32)).to(torch.float16)
     own, others = images[side], images[1 - side]
-    bits, groups = DeviceTile(tile).sample(side, own, others)
+    bits, groups, _ = DeviceTile(tile).sample(side, own, others, others)
     sample = np.where(bits == device._NONE, -np.inf, bits.view(np.float32))
     assert len(np.unique(groups)) == len(groups) == bits.shape[1] <= 20
     assert not set(groups.tolist()) & set(own.tolist())
@@ -109,7 +109,7 @@ def test_samples_are_no_more_than_what_they_stand_for(side: int, monkeypatch: py
         found = -np.sort(-sample[row])
         assert (found <= np.append(best, np.full(len(found), -np.inf))[: len(found)]).all()
         assert found[0] > -np.inf
-    assert DeviceTile(tile).sample(side, own, np.full_like(others, -1))[0].shape == (len(own), 0)
+    assert DeviceTile(tile).sample(side, own, np.full_like(others, -1), others)[0].shape == (len(own), 0)
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

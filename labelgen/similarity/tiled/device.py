@@ -41,13 +41,15 @@ class DeviceTile:
 
     similarities: Tensor
 
-    def sample(self, side: int, image: Int32, other_image: Int32) -> tuple[NDArray[Any], Int32]:
+    def sample(
+        self, side: int, image: Int32, other_image: Int32, other_group: Int32
+    ) -> tuple[NDArray[Any], Int32, Int32]:
         """See `Tile`. Maxima over groups of whole images: all candidates count, and few numbers are copied back.
 
         The maximum of a group is at most the best of one of its images, so the floors are valid.
         """
         part = self.similarities if side == 0 else self.similarities.t()
-        columns, there = _groups(other_image)
+        columns, there = _groups(np.where(other_image < 0, np.int32(-1), other_group))
         place = torch.from_numpy(columns).to(part.device)
         images = torch.from_numpy(np.where(there, other_image[columns], -1).astype(np.int32)).to(part.device)
         own = torch.from_numpy(image).to(part.device)
@@ -59,7 +61,8 @@ class DeviceTile:
             best.append(found.masked_fill_(none, -torch.inf).amax(2))
         bits: NDArray[Any] = torch.cat(best).float().cpu().numpy().view(np.int32)
         bits[bits == _MINUS_INFINITY] = _NONE
-        return bits, np.iinfo(np.int32).max - np.arange(len(columns), dtype=np.int32)
+        others = np.iinfo(np.int32).max - np.arange(len(columns), dtype=np.int32)
+        return bits, others, others
 
     def scan(self, row: int, floors: Int32, others: Int32, image: Int32, other_image: Int32) -> tuple[Any, int]:
         """See `Tile`."""

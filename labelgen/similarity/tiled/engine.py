@@ -152,7 +152,7 @@ def _weights(plan: SearchPlan) -> Int64:
 def _rows_that_fit(plan: SearchPlan) -> int:
     """Rows whose low-precision copies and lists fit into the budget beside one thread's tile."""
     lists = [matrix.ranks(side).list_bytes for matrix in all_matrices(plan) for side in (matrix.left, matrix.right)]
-    per_row = 1.1 * (4 * plan.dim + max(lists, default=0) + 28)  # allocators keep some of what is given back
+    per_row = 1.1 * (4 * plan.dim + max(lists, default=0) + 64)  # allocators keep some of what is given back
     return int(max(0, plan.memory - _thread_bytes()) / per_row)
 
 

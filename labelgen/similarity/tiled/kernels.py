@@ -120,7 +120,7 @@ def _floor_below(entry: Any, flat: Any, relative: Any) -> Any:
 
 
 @compiled
-def _best_of_runs(line: Any, count: Any, start: Any, group: Any, best: Any) -> Any:
+def _best_of_runs(line: Any, count: Any, group: Any, best: Any) -> Any:
     """Write the best entry of each image to `best`; return the number of images.
 
     The rows of an image are adjacent, and so are its entries, because entries are appended in row order. If two threads
@@ -128,7 +128,7 @@ def _best_of_runs(line: Any, count: Any, start: Any, group: Any, best: Any) -> A
     """
     images, last, most = 0, np.int32(-1), np.uint64(0)
     for place in range(count):  # branch-free: where an image ends is unpredictable
-        own = group[np.int64(line[place] & _LOWER) - start]
+        own = group[np.int64(line[place] & _LOWER), 0]
         most = max(most if own == last else np.uint64(0), line[place])
         images += own != last
         best[images - 1] = most
@@ -137,12 +137,12 @@ def _best_of_runs(line: Any, count: Any, start: Any, group: Any, best: Any) -> A
 
 
 @compiled
-def _needed(line: Any, count: Any, row_floor: Any, flat: Any, relative: Any, start: Any, group: Any, best: Any) -> Any:
-    """Drop entries neither above the floor of rows nor possibly the best of their image; return how many remain."""
+def _needed(line: Any, count: Any, row_floor: Any, flat: Any, relative: Any, group: Any, best: Any) -> Any:
+    """Drop entries neither above the floor of rows nor possibly the best of an image; return how many remain."""
     kept, images, last = 0, 0, np.int32(-1)
     for place in range(count):
         entry = line[place]
-        own = group[np.int64(entry & _LOWER) - start]
+        own = group[np.int64(entry & _LOWER), 0]
         images += own != last
         last = own
         most = best[images - 1]
@@ -150,6 +150,7 @@ def _needed(line: Any, count: Any, row_floor: Any, flat: Any, relative: Any, sta
         kept += (
             entry == most
             or _key_of_entry(entry) > row_floor
+            or group[np.int64(entry & _LOWER), 1] != group[np.int64(most & _LOWER), 1]
             or _key_of_entry(entry) > _floor_below(most, flat, relative)
         )
     return kept
@@ -157,14 +158,14 @@ def _needed(line: Any, count: Any, row_floor: Any, flat: Any, relative: Any, sta
 
 @compiled
 def tighten(row: Any, last: Any, rows_rank: Any, images_rank: Any, flat: Any, relative: Any, counts: Any, limits: Any,
-            floors: Any, row_floors: Any, entries: Any, start: Any, group: Any, best: Any) -> None:  # fmt: skip
+            floors: Any, row_floors: Any, entries: Any, group: Any, best: Any) -> None:  # fmt: skip
     """Raise the floors of one list as far as its entries allow, and drop the entries below.
 
     Args:
         row: the list.
         last: also drop entries that no rank can need; slower, so otherwise done only when the list is nearly full.
         counts, limits, floors, row_floors, entries: of all lists, see `lists.Lists`.
-        start, group: first candidate, and the image of each candidate from there, counted from the first image.
+        group: first image of each candidate, and what those of the same images have in common.
         best: scratch, uint64, as long as a list.
     """
     count, line = counts[row], entries[row]
@@ -177,9 +178,9 @@ def tighten(row: Any, last: Any, rows_rank: Any, images_rank: Any, flat: Any, re
             row_floors[row] = max(row_floors[row], reached)
         row_floor = floor = row_floors[row]
     if images_rank:
-        images = _best_of_runs(line, count, start, group, best)
+        images = _best_of_runs(line, count, group, best)
         if last or 8 * count > 7 * len(line):
-            count = _needed(line, count, row_floor, flat, relative, start, group, best)
+            count = _needed(line, count, row_floor, flat, relative, group, best)
         reached = EVERYTHING
         if images >= images_rank:
             reached = _floor_below(_lower_bound(best, images, images_rank), flat, relative)
@@ -198,24 +199,24 @@ def tighten(row: Any, last: Any, rows_rank: Any, images_rank: Any, flat: Any, re
 
 @compiled
 def tighten_all(low: Any, high: Any, rows_rank: Any, images_rank: Any, flat: Any, relative: Any, counts: Any,
-                limits: Any, floors: Any, row_floors: Any, entries: Any, start: Any, group: Any, best: Any,
+                limits: Any, floors: Any, row_floors: Any, entries: Any, group: Any, best: Any,
                 ) -> None:  # fmt: skip
     """Run the last `tighten` of the lists [low, high)."""
     for row in range(low, high):
-        tighten(row, True, rows_rank, images_rank, flat, relative, counts, limits, floors, row_floors, entries, start,
-                group, best)  # fmt: skip
+        tighten(row, True, rows_rank, images_rank, flat, relative, counts, limits, floors, row_floors, entries, group,
+                best)  # fmt: skip
 
 
 @compiled
 def _made_room(row: Any, key: Any, rows_rank: Any, images_rank: Any, flat: Any, relative: Any, counts: Any,
-               limits: Any, floors: Any, row_floors: Any, entries: Any, start: Any, group: Any, best: Any,
+               limits: Any, floors: Any, row_floors: Any, entries: Any, group: Any, best: Any,
                ) -> Any:  # fmt: skip
     """Raise the floor of a list that has reached its limit; return whether `key` is still above it.
 
     The limit is low on purpose: a loose floor admits entries that cost more than tightening it early.
     """
-    tighten(row, False, rows_rank, images_rank, flat, relative, counts, limits, floors, row_floors, entries, start,
-            group, best)  # fmt: skip
+    tighten(row, False, rows_rank, images_rank, flat, relative, counts, limits, floors, row_floors, entries, group,
+            best)  # fmt: skip
     if counts[row] == entries.shape[1]:
         counts[row], floors[row] = -1, NOTHING  # failed: more near ties than it can hold, so it is searched again
     return key > floors[row]
@@ -224,7 +225,7 @@ def _made_room(row: Any, key: Any, rows_rank: Any, images_rank: Any, flat: Any, 
 @compiled
 def offer(hits: Any, hit_keys: Any, count: Any, side: Any, list_start: Any, unit_start: Any, rows_rank: Any,
           images_rank: Any, flat: Any, relative: Any, counts: Any, limits: Any, floors: Any, row_floors: Any,
-          entries: Any, start: Any, group: Any, best: Any) -> None:  # fmt: skip
+          entries: Any, group: Any, best: Any) -> None:  # fmt: skip
     """Append hits to the lists of one side of a tile.
 
     Args:
@@ -236,7 +237,7 @@ def offer(hits: Any, hit_keys: Any, count: Any, side: Any, list_start: Any, unit
         if hit_keys[hit] > floors[row]:
             if counts[row] == limits[row] and not _made_room(
                 row, hit_keys[hit], rows_rank, images_rank, flat, relative, counts, limits, floors, row_floors,
-                entries, start, group, best,
+                entries, group, best,
             ):  # fmt: skip
                 continue
             # The common path is inlined: a call with all these arrays costs as much as ten comparisons.
@@ -284,7 +285,7 @@ def _first_floor(keys: Any, rank: Any, least: Any, flat: Any, relative: Any, pro
 
 
 @compiled
-def seed(tile: Any, image: Any, others: Any, list_start: Any, rows_rank: Any, images_rank: Any, flat: Any,
+def seed(tile: Any, image: Any, others: Any, group: Any, list_start: Any, rows_rank: Any, images_rank: Any, flat: Any,
          relative: Any, floors: Any) -> None:  # fmt: skip
     """Set the first floors of lists from one tile.
 
@@ -292,7 +293,9 @@ def seed(tile: Any, image: Any, others: Any, list_start: Any, rows_rank: Any, im
     than the true best, so the floor stays valid.
 
     Args:
-        tile: [lists, candidates]; image, others: image of each row on the two axes, -1 for dead rows.
+        tile: [lists, candidates].
+        image, others: what keeps pairs of one image apart, on the two axes, -1 for dead rows.
+        group: first image of each candidate.
         list_start: list of the first row of the tile.
     """
     rows, columns = tile.shape
@@ -303,11 +306,11 @@ def seed(tile: Any, image: Any, others: Any, list_start: Any, rows_rank: Any, im
     same, begins, last = np.zeros((3, width), np.bool_), np.zeros(width, np.bool_), -1
     for column in range(columns):
         if others[column] >= 0:
-            begins[column] = others[column] != last
-            last = others[column]
+            begins[column] = group[column] != last
+            last = group[column]
         for step in range(3):
             later = column + (1 << step)
-            same[step, column] = later < columns and others[later] == others[column]
+            same[step, column] = later < columns and group[later] == group[column]
     for row in range(rows):
         own, floor = image[row], NOTHING
         if own < 0:

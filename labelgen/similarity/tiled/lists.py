@@ -22,7 +22,7 @@ from labelgen.similarity.error_bounds import Errors
 from labelgen.similarity.rescoring import Candidates
 from labelgen.similarity.tiled import kernels
 from labelgen.similarity.tiled.bits import EVERYTHING, NOTHING
-from labelgen.types import PAD_SCORE, Float32, Int32, UInt64
+from labelgen.types import PAD_SCORE, Float32, Int32, Int64, UInt64
 
 #: Places beyond those for the ranks: the number of near ties a list can hold.
 SLACK = 126
@@ -50,17 +50,20 @@ class Lists:
     """Lists of consecutive rows, filled during a search.
 
     Attributes:
-        first: row of the first list.
+        rows_rank, images_rank: numbers of best candidates and images that a list determines; 0 if not requested.
         counts: entries of each list, -1 if it failed; limits: entries at which its floor is raised; int32 [n].
         floors: keys that all entries exceed, int32 [n]; row_floors: keys that all entries for `ranks.rows` exceed too.
         entries: key (turned to unsigned) << 32 | candidate, uint64 [n, places].
-        start, group: first candidate, and the image of each candidate, counted from the first image; int32.
+        group: of each candidate, see `matrix.Part`; int32 [candidates, 2].
     """
 
-    def __init__(self, ranks: Ranks, first: int, count: int, start: int, group: Int32) -> None:
-        self.ranks, self.first, self.start, self.group = ranks, first, start, group
+    def __init__(self, ranks: Ranks, spare: tuple[int, int], count: int, group: Int32) -> None:
+        self.ranks, self.group = ranks, group
+        self.rows_rank, self.images_rank = (
+            rank + more if rank else 0 for rank, more in zip((ranks.rows, ranks.images), spare, strict=True)
+        )
         self.counts = np.zeros(count, np.int32)
-        most = max(ranks.rows, ranks.images)
+        most = max(self.rows_rank, self.images_rank)
         self.limits = np.full(count, min(ranks.places, most + 16 + (most >> 1)), np.int32)
         self.floors, self.row_floors = np.full(count, EVERYTHING), np.full(count, EVERYTHING)
         self.entries = np.empty((count, ranks.places), np.uint64)
@@ -70,22 +73,25 @@ class Lists:
 
     def given(self, errors: Errors, scratch: UInt64) -> tuple[Any, ...]:
         """Arguments of the kernels, in their order: ranks, errors, arrays, and scratch as long as a list."""
-        arrays = self.counts, self.limits, self.floors, self.row_floors, self.entries, self.start, self.group
-        return self.ranks.rows, self.ranks.images, errors.flat, errors.relative, *arrays, scratch
+        arrays = self.counts, self.limits, self.floors, self.row_floors, self.entries, self.group
+        return self.rows_rank, self.images_rank, errors.flat, errors.relative, *arrays, scratch
 
-    def candidates(self, low: int, high: int, errors: Errors, scratch: UInt64, *, means: bool) -> Candidates:
+    def candidates(
+        self, low: int, high: int, errors: Errors, scratch: UInt64, queries: Int64, rows: Int64, *, means: bool
+    ) -> Candidates:
         """Entries of the lists [low, high) for exact scoring, without the lists that failed.
 
         Args:
+            queries: row of each of these lists; rows: row of each candidate.
             means: candidates or queries are means, of which all members are scored.
         """
         kernels.tighten_all(low, high, *self.given(errors, scratch))
         total = int(np.maximum(self.counts[low:high], 0).sum())
         owner, units, keys = np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total, np.int32)
         kernels.listed(low, high, self.counts, self.entries, owner, units, keys)
-        queries = np.arange(self.first + low, self.first + high)
-        members = np.full(total, -1) if means else units
-        return Candidates(queries, owner, units, members, numbers(keys), self.dropped(low, high, rows=False))
+        ids = rows[units]
+        members = np.full(total, -1) if means else ids
+        return Candidates(queries, owner, ids, members, numbers(keys), self.dropped(low, high, rows=False))
 
     def dropped(self, low: int, high: int, *, rows: bool) -> Float32:
         """Upper bound of the similarities that the lists [low, high) dropped, -inf if none."""
@@ -113,8 +119,9 @@ class Block:
     """Consecutive rows that form one side of a tile.
 
     Attributes:
-        start: first row.
-        unit: the rows in low precision; image: image of each row, -1 for dead rows, int32.
+        start: first unit.
+        unit: the rows in low precision; image: what keeps pairs of one image apart, -1 for dead rows, int32.
+        group: first image of each, counted from the first one of the part, int32.
         lists: lists of the range the block belongs to, None if its rows are candidates only.
         lock: held while the lists of the block change.
     """
@@ -122,6 +129,7 @@ class Block:
     start: int
     unit: Any
     image: Int32
+    group: Int32
     lists: Lists | None
     lock: threading.Lock = field(default_factory=threading.Lock)
     seeded: bool = False
@@ -130,24 +138,23 @@ class Block:
         """Floor of the list of each row."""
         if self.lists is None:
             return np.full(len(self.image), NOTHING)
-        start = self.start - self.lists.first
-        floors: Int32 = np.where(self.image < 0, NOTHING, self.lists.floors[start : start + len(self.image)])
+        own = self.lists.floors[self.start : self.start + len(self.image)]
+        floors: Int32 = np.where(self.image < 0, NOTHING, own)
         return floors
 
-    def seed(self, bits: NDArray[Any], others: Int32, errors: Errors) -> None:
-        """Set the first floors of the lists, once, from similarities with rows of images `others` (`Tile.sample`)."""
+    def seed(self, bits: NDArray[Any], others: Int32, group: Int32, errors: Errors) -> None:
+        """Set the first floors of the lists, once, from similarities with some of the others (`Tile.sample`)."""
         if self.lists is None:
             return
         with self.lock:
             if not self.seeded:  # a second time would reset lists that failed
-                ranks, start = self.lists.ranks, self.start - self.lists.first
-                bounds = ranks.rows, ranks.images, errors.flat, errors.relative
-                kernels.seed(np.ascontiguousarray(bits), self.image, others, start, *bounds, self.lists.floors)
+                bounds = self.lists.rows_rank, self.lists.images_rank, errors.flat, errors.relative
+                given = self.image, others, group, self.start
+                kernels.seed(np.ascontiguousarray(bits), *given, *bounds, self.lists.floors)
                 self.seeded = True
 
     def offer(self, other: Block, side: int, hits: Any, errors: Errors, scratch: UInt64) -> None:
         """Append hits (positions, keys, count) to the lists; `side`: which of the two positions is in this block."""
         if self.lists is not None:
             with self.lock:
-                starts = self.start - self.lists.first, other.start
-                kernels.offer(*hits, side, *starts, *self.lists.given(errors, scratch))
+                kernels.offer(*hits, side, self.start, other.start, *self.lists.given(errors, scratch))

@@ -22,12 +22,15 @@ from labelgen.similarity import exact
 from labelgen.similarity.base import ListRequest, SearchPlan
 from labelgen.similarity.groups import Side, cut, sides
 from labelgen.similarity.tiled.bits import self_dots
+from labelgen.similarity.tiled.equal_rows import EqualRows
 from labelgen.similarity.tiled.lists import Block, Lists, Ranks
 from labelgen.similarity.tiled.product import TileProduct
-from labelgen.types import Bool, Float32, Float64, Int32, Int64, Relation, Scope, UInt16
+from labelgen.types import Bool, Float16, Float32, Float64, Int32, Int64, Relation, Scope, UInt16
 
 #: Numbers of rows that are converted at once, 12 bytes each.
 _PIECE = 1 << 20
+#: Most units that a list keeps in addition; where this is not enough, the proof fails and the list is searched again.
+_MOST_SPARE = 16
 
 
 @dataclass(frozen=True)
@@ -122,37 +125,53 @@ class Part:
     """The rows of one side of a matrix for the images [first, last).
 
     Attributes:
-        start, stop: units (images or captions) of the side; a row of the matrix is a unit.
-        group: the image of every unit, counted from `first`, int32.
-        image: the image of every unit, -1 for dead ones, int32.
+        start, stop: the rows of its lists: images or captions.
+        row_image: the image of each of them, int32.
+        equal: the *units*: rows that are equal bit for bit are one. A row of the matrix is a unit.
+        units: the first row of each unit.
+        whole: mask of the units whose rows all belong to one image.
+        image: what keeps pairs of units of one image apart: the image of a whole unit, else a number of its own, and -1
+            where it is dead; int32.
+        group: first image of each unit, counted from `first`, and what it has in common with units of the same images:
+            the image of a whole unit, else a number of its own; int32 [units, 2].
         dots: x.x by embedding row of all rows, shared by parts of the same rows; filled in where rows are loaded.
-        bits: the embedding rows [row_start, ...) of the images as uint16, once they are needed.
     """
 
     def __init__(self, side: Side, first: int, last: int, dots: Float64) -> None:
         self.side, self.first, self.last, self.dots = side, first, last, dots
-        units = side.units(first, last)
+        rows = side.units(first, last)
         self.start = int(side.offsets[first]) if side.modality == "text" else first
-        self.stop = self.start + len(units)
-        self.group: Int32 = (side.images(units) - first).astype(np.int32)
-        self.image: Int32 = self.group + np.int32(first)
+        self.stop = self.start + len(rows)
+        self.row_image: Int32 = side.images(rows).astype(np.int32)
+        grouped = side.grouped  # sets of rows are rarely equal
+        self.equal = EqualRows.none(len(rows)) if grouped else EqualRows.of(side.rows, self.start, self.stop)
+        self.units: Int64 = rows[self.equal.firsts]
+        self.whole = self.equal.whole(self.row_image)
+        image = self.row_image[self.equal.firsts]
+        numbers = 2 * self.units + (side.modality == "text") + len(side.offsets) - 1
+        self.image: Int32 = np.where(self.whole, image, numbers).astype(np.int32)
+        self.group: Int32 = np.stack([image - np.int32(first), self.image], axis=1)
         self.blocks: list[Block] = []
         self.lists: Lists | None = None
         self._bits = np.empty((0, 0), np.uint16)
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return len(self.units)
 
-    def members(self, start: int, stop: int) -> tuple[int, int]:
-        """The range of embedding rows that the units [start, stop) are made of."""
-        if not self.side.grouped:
-            return start, stop
-        return int(self.side.offsets[start]), int(self.side.offsets[stop])
+    def spare(self, candidates: Part) -> tuple[int, int]:
+        """Units and images, beside those that count, among the best candidates of a unit; see `equal_rows`."""
+        if (self.first, self.last) != (candidates.first, candidates.last) or (
+            self.whole.all() and candidates.whole.all()
+        ):
+            return 0, 0
+        whole = np.bincount(candidates.group[candidates.whole, 0], minlength=self.last - self.first)
+        images = self.row_image[~self.whole[self.equal.unit]] - self.first
+        return min(_MOST_SPARE, int(whole[images].max(initial=0))), 1
 
     def spans(self, limit: int) -> list[tuple[int, int]]:
         """The units in ranges of at most `limit`, cut between images where these are not longer."""
-        sizes = np.bincount(self.group, minlength=self.last - self.first)
-        ends = self.start + np.concatenate([[0], np.cumsum(sizes)])
+        sizes = np.bincount(self.group[:, 0], minlength=self.last - self.first)
+        ends = np.concatenate([[0], np.cumsum(sizes)])
         images = [(int(ends[a]), int(ends[b])) for a, b in cut(sizes, 0, len(sizes), limit)]
         return [(at, min(at + limit, high)) for low, high in images for at in range(low, high, limit)]
 
@@ -163,38 +182,46 @@ class Part:
             StoreError: rows that are not finite or far from unit length.
         """
         low = torch.empty((stop - start, self.side.rows.shape[1]), dtype=product.dtype)
-        image = self.image[start - self.start : stop - self.start]
+        image = self.image[start:stop]
         loss = 0.0
         for first, last in self._pieces(start, stop):
-            rows, alive = self._means(first, last) if self.side.grouped else self._unit(first, last)
+            rows, alive = self._means(first, last) if self.side.grouped else self._unit(self.units[first:last])
             image[first - start : last - start][~alive] = -1
             loss = max(loss, product.lower(rows, low[first - start : last - start]))
-        return Block(start, product.placed(low), image, self.lists), loss
+        return Block(start, product.placed(low), image, self.group[start:stop, 0].copy(), self.lists), loss
 
     def load_bits(self) -> None:
-        """Read the float16 rows into memory."""
-        start, stop = self.members(self.start, self.stop)
-        self._bits = np.empty((stop - start, self.side.rows.shape[1]), np.uint16)
+        """Read the float16 rows of the units into memory."""
+        members = self.side.members(self.units)
+        self._bits = np.empty((len(members), self.side.rows.shape[1]), np.uint16)
         step = max(1, _PIECE // self._bits.shape[1])
-        for low in range(start, stop, step):
-            high = min(low + step, stop)
-            self._bits[low - start : high - start] = self.side.rows.slice(low, high).view(np.uint16)
+        for low in range(0, len(members), step):
+            self._bits[low : low + step] = self._read(members[low : low + step]).view(np.uint16)
 
     def bits(self, rows: Int64) -> tuple[UInt16, Int64]:
-        """All bits, and where in them embedding rows are."""
-        return self._bits, rows - self.members(self.start, self.stop)[0]
+        """All bits, and where in them embedding rows are, first rows of units."""
+        if self.side.grouped:
+            return self._bits, rows - self.side.offsets[self.first]
+        return self._bits, self.equal.unit[rows - self.start].astype(np.int64)
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         limit = max(1, _PIECE // self.side.rows.shape[1])
-        for low, high in cut(self.side.sizes(np.arange(start, stop)), 0, stop - start, limit):
+        for low, high in cut(self.side.sizes(self.units[start:stop]), 0, stop - start, limit):
             yield start + low, start + high
 
-    def _unit(self, start: int, stop: int) -> tuple[Float32, Bool]:
+    def _read(self, rows: Int64) -> Float16:
+        """Embedding rows, ascending: a view where they are neighbours."""
+        start = int(rows[0]) if len(rows) else 0
+        neighbours = start + len(rows) == int(rows[-1]) + 1 if len(rows) else True
+        return self.side.rows.slice(start, start + len(rows)) if neighbours else self.side.rows.take(rows)
+
+    def _unit(self, numbers: Int64) -> tuple[Float32, Bool]:
         """Embedding rows of unit length, zero where they are dead, and which are alive."""
-        rows = np.ascontiguousarray(self.side.rows.slice(start, stop))
-        dots = self.dots[start:stop]
+        rows = np.ascontiguousarray(self._read(numbers))
+        dots = np.empty(len(rows))
         self_dots(rows.view(np.uint16), dots)
-        exact.check_rows(dots, np.arange(start, stop))
+        self.dots[numbers] = dots
+        exact.check_rows(dots, numbers)
         alive = dots > 0
         scale = np.divide(1.0, np.sqrt(dots), out=np.zeros(len(dots)), where=alive).astype(np.float32)
         unit = rows.astype(np.float32)
@@ -203,10 +230,10 @@ class Part:
 
     def _means(self, start: int, stop: int) -> tuple[Float32, Bool]:
         """Means of the living members' unit rows of images, and which images have some."""
-        low, high = self.members(start, stop)
-        unit, alive = self._unit(low, high)
-        bounds = self.side.offsets[start : stop + 1] - low
-        some = np.flatnonzero(np.diff(bounds))
+        images = self.units[start:stop]
+        unit, alive = self._unit(self.side.members(images))
+        sizes = self.side.sizes(images)
+        bounds, some = np.cumsum(sizes) - sizes, np.flatnonzero(sizes)
         means = np.zeros((stop - start, unit.shape[1]), np.float32)
         living = np.zeros(stop - start, np.int64)
         if len(some):

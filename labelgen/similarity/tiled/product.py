@@ -32,14 +32,17 @@ HITS = 1 << 14
 class Tile(Protocol):
     """Similarities of two blocks, [m, n]."""
 
-    def sample(self, side: int, image: Int32, other_image: Int32) -> tuple[NDArray[Any], Int32]:
+    def sample(
+        self, side: int, image: Int32, other_image: Int32, other_group: Int32
+    ) -> tuple[NDArray[Any], Int32, Int32]:
         """Similarities of all rows (side 0) or columns (1) with some of the others, or what is less, for first floors.
 
         Args:
             image, other_image: of every row and of every other one, -1 for dead ones.
+            other_group: of every other one; those of one group are neighbours.
 
         Returns:
-            Their bits, and the image of each of the others; with the same images they are no candidates.
+            Their bits, and image and group of each of the others; with the same images they are no candidates.
         """
         ...
 
@@ -118,9 +121,11 @@ class HostTile:
     bits: NDArray[Any]
     buffers: Buffers
 
-    def sample(self, side: int, image: Int32, other_image: Int32) -> tuple[NDArray[Any], Int32]:
+    def sample(
+        self, side: int, image: Int32, other_image: Int32, other_group: Int32
+    ) -> tuple[NDArray[Any], Int32, Int32]:
         """See `Tile`; all of the others."""
-        return self.bits if side == 0 else self.bits.T, other_image
+        return self.bits if side == 0 else self.bits.T, other_image, other_group
 
     def scan(self, row: int, floors: Int32, others: Int32, image: Int32, other_image: Int32) -> tuple[Any, int]:
         """See `Tile`."""

@@ -23,14 +23,15 @@ import numpy as np
 from labelgen.similarity.base import ListRequest, Partial, Rows, SearchPlan, Strip
 from labelgen.similarity.error_bounds import Errors
 from labelgen.similarity.fallback import Spread, search_again
-from labelgen.similarity.rescoring import Rescorer, SearchFacts, first_keys
+from labelgen.similarity.rescoring import Rescorer, SearchFacts
 from labelgen.similarity.sort_keys import PAD_KEY
 from labelgen.similarity.tiled.bits import compiled, pair_dots
+from labelgen.similarity.tiled.equal_rows import listed
 from labelgen.similarity.tiled.lists import Lists
 from labelgen.similarity.tiled.matrix import Part, SearchMatrix
-from labelgen.types import Bool, Float64, Int32, Int64, UInt64
+from labelgen.types import Bool, Float64, Int64, UInt64
 
-_SCORE, _UNIT = np.uint64(0xFFFFFFFF00000000), np.uint64(0xFFFFFFFF)
+_UNIT = np.uint64(0xFFFFFFFF)
 _PAD = PAD_KEY
 
 #: Lists scored at once; pairs of rows scored at once.
@@ -50,81 +51,81 @@ class Scoring:
     def partials(self, lists: Lists, spread: Spread, scratch: Callable[[], UInt64]) -> Iterator[Partial]:
         """Yield a partial list for each request; a pair that serves several is counted in the first."""
         ranks = lists.ranks
-        by_row, by_image = (np.full((len(lists), rank), PAD_KEY) for rank in (ranks.rows, ranks.images))
+        start, count = self._queries.start, self._queries.stop - self._queries.start
+        by_row, by_image = (np.full((count, rank), PAD_KEY) for rank in (ranks.rows, ranks.images))
+        again = np.zeros((2, count), bool)
 
-        def score(low: int) -> tuple[Bool, Bool, SearchFacts, SearchFacts]:
-            return self._scored(lists, low, by_row, by_image, scratch())
+        def score(low: int) -> tuple[SearchFacts, SearchFacts]:
+            return self._scored(lists, low, by_row, by_image, again, scratch())
 
-        found = spread(score, range(0, len(lists), _SCORED))
         facts, image_facts = SearchFacts(bound=self._errors.largest), SearchFacts(bound=self._errors.largest)
-        for _, _, known, of_images in found:
+        for known, of_images in spread(score, range(0, len(lists), _SCORED)):
             facts.add(known)
             image_facts.add(of_images)
-        again = np.concatenate([part[0] for part in found]) if found else np.empty(0, bool)
-        by_image_again = np.concatenate([part[1] for part in found]) if found else np.empty(0, bool)
         if ranks.rows:
-            facts.fell_back = self._search_again(self._row_request, lists, again, by_row, spread)
+            facts.fell_back = self._search_again(self._row_request, again[0], by_row, spread)
         if ranks.images:
-            image_facts.fell_back = self._search_again(self._image_request, lists, by_image_again, by_image, spread)
+            image_facts.fell_back = self._search_again(self._image_request, again[1], by_image, spread)
         for request in self._matrix.requests_of(self._queries.side):
             if self._matrix.follows_by_image(request):
-                yield Partial(request, lists.first, by_image[:, : request.k + 1], image_facts.to_json())
+                yield Partial(request, start, by_image[:, : request.k + 1], image_facts.to_json())
             elif self._matrix.follows_by_caption(request):
                 yield Partial(request, self._queries.first, self._of_images(by_row, request.k + 1), facts.to_json())
             else:
-                yield Partial(request, lists.first, by_row[:, : request.k + 1], facts.to_json())
+                yield Partial(request, start, by_row[:, : request.k + 1], facts.to_json())
             facts, image_facts = replace(facts, rescored=0), replace(image_facts, rescored=0)
 
     def _scored(
-        self, lists: Lists, low: int, by_row: UInt64, by_image: UInt64, scratch: UInt64
-    ) -> tuple[Bool, Bool, SearchFacts, SearchFacts]:
-        """Score some lists; return masks of those not proven by row and by image, and the facts of both."""
+        self, lists: Lists, low: int, by_row: UInt64, by_image: UInt64, again: Bool, scratch: UInt64
+    ) -> tuple[SearchFacts, SearchFacts]:
+        """Score some lists and write those of their rows; `again`: those not proven, by row and by image."""
         high = min(low + _SCORED, len(lists))
-        dots = self._queries.dots, self._candidates.dots
+        queries, candidates = self._queries, self._candidates
+        dots = queries.dots, candidates.dots
         rescorer = Rescorer(self._plan, self._row_request, *dots, self._errors, _PAIRS, self._pair_dots, SearchFacts())
-        found = lists.candidates(low, high, self._errors, scratch, means=self._matrix.means)
-        table = rescorer.scored(found)
-        failed = lists.failed(low, high)
-        again, by_image_again = failed, failed
+        rows = queries.units[low:high], candidates.units
+        found = lists.candidates(low, high, self._errors, scratch, *rows, means=self._matrix.means)
+        self._list(rescorer.scored(found), low, high, by_row, by_image)
+        equal = queries.equal
+        copies = equal.copies[equal.bounds[low] : equal.bounds[high]]
+        unit = equal.unit[copies] - low
+        failed = lists.failed(low, high)[unit]
         image_facts = replace(rescorer.facts, rescored=0 if lists.ranks.rows else rescorer.facts.rescored)
         if lists.ranks.rows:
-            by_row[low:high] = first_keys(table, lists.ranks.rows)
-            again = failed | ~rescorer.proven(by_row[low:high], lists.dropped(low, high, rows=True))
+            dropped = lists.dropped(low, high, rows=True)[unit]
+            again[0, copies] = failed | ~rescorer.proven(by_row[copies], dropped)
         if lists.ranks.images:
-            group, first = self._candidates.group, self._candidates.first
-            by_image[low:high] = best_images(table, lists.ranks.images, self._candidates.start, group, first)
-            checker = replace(rescorer, facts=image_facts)
-            by_image_again = failed | ~checker.proven(by_image[low:high], lists.dropped(low, high, rows=False))
-        return again, by_image_again, rescorer.facts, image_facts
+            dropped = lists.dropped(low, high, rows=False)[unit]
+            again[1, copies] = failed | ~replace(rescorer, facts=image_facts).proven(by_image[copies], dropped)
+        return rescorer.facts, image_facts
 
-    def _search_again(self, request: ListRequest, lists: Lists, again: Bool, keys: UInt64, spread: Spread) -> int:
+    def _list(self, table: UInt64, low: int, high: int, by_row: UInt64, by_image: UInt64) -> None:
+        """Write the lists of the rows of the units [low, high) from the sorted keys of units."""
+        queries, candidates = self._queries, self._candidates
+        alive = low + np.flatnonzero(queries.image[low:high] >= 0)
+        seen = np.full(candidates.last - candidates.first if by_image.shape[1] else 0, -1, np.int32)
+        ours = queries.equal.arrays, queries.row_image
+        theirs = candidates.equal.arrays, candidates.row_image, candidates.start
+        itself = queries is candidates
+        listed(table[alive - low], alive, *ours, *theirs, itself, candidates.first, seen, by_row, by_image)
+
+    def _search_again(self, request: ListRequest, again: Bool, keys: UInt64, spread: Spread) -> int:
         """Search the lists that are not proven in float64; return their number."""
         places = np.flatnonzero(again)
-        keys[places] = search_again(self._plan, self._strip, request, places + lists.first, spread)
+        keys[places] = search_again(self._plan, self._strip, request, places + self._queries.start, spread)
         return len(places)
 
     def _of_images(self, by_row: UInt64, rank: int) -> UInt64:
         """Merge the lists of captions into lists of their images."""
         bounds = self._plan.offsets[self._queries.first : self._queries.last + 1] - self._queries.start
-        return best_of_captions(by_row, rank, bounds, self._candidates.start, len(self._candidates))
+        candidates = self._candidates
+        return best_of_captions(by_row, rank, bounds, candidates.start, candidates.stop - candidates.start)
 
     def _pair_dots(self, _left: Rows, left_rows: Int64, _right: Rows, right_rows: Int64) -> Float64:
         """x.y of pairs of rows; see `rescoring.PairDots`."""
         dots = np.empty(len(left_rows))
         pair_dots(*self._queries.bits(left_rows), *self._candidates.bits(right_rows), dots)
         return dots
-
-
-def best_images(keys: UInt64, rank: int, start: int, group: Int32, first: int) -> UInt64:
-    """Return the best `rank` images of sorted lists of captions [n, c], scored by their best caption; [n, rank].
-
-    Args:
-        start, group: first candidate, and the image of each candidate, counted from the image `first`.
-    """
-    found = np.full((len(keys), rank), PAD_KEY)
-    seen = np.full(int(group[-1]) + 1 if len(group) else 0, -1, np.int32)
-    _best_images(keys, start, group, first, seen, found)
-    return found
 
 
 def best_of_captions(keys: UInt64, rank: int, bounds: Int64, start: int, count: int) -> UInt64:
@@ -137,20 +138,6 @@ def best_of_captions(keys: UInt64, rank: int, bounds: Int64, start: int, count: 
     found = np.full((len(bounds) - 1, rank), PAD_KEY)
     _best_of_captions(np.ascontiguousarray(keys[:, :rank]), bounds, start, np.full(count, -1, np.int64), found)
     return found
-
-
-@compiled
-def _best_images(keys: Any, start: Any, group: Any, first: Any, seen: Any, found: Any) -> None:
-    for row in range(len(keys)):
-        place = 0
-        for key in keys[row]:
-            if place == found.shape[1] or key == _PAD:
-                break
-            own = group[np.int64(key & _UNIT) - start]
-            if seen[own] != row:
-                seen[own] = row
-                found[row, place] = (key & _SCORE) | np.uint64(first + own)
-                place += 1
 
 
 @compiled

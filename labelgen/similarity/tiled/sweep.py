@@ -106,7 +106,7 @@ class Pass:
         if not self._matrix.requests_of(queries.side):
             return None
         ranks = self._matrix.ranks(queries.side)
-        return Lists(ranks, queries.start, len(queries), candidates.start, candidates.group)
+        return Lists(ranks, queries.spare(candidates), len(queries), candidates.group)
 
     def _lists(self) -> list[Lists]:
         return [part.lists for part in self._parts if part.lists is not None]
@@ -123,8 +123,8 @@ class Pass:
             self._local.buffers = self._product.buffers()
         tile, scratch = self._product.tile(left.unit, right.unit, self._local.buffers), self._own_scratch()
         if not (left.seeded and right.seeded):
-            left.seed(*tile.sample(0, left.image, right.image), self._errors)
-            right.seed(*tile.sample(1, right.image, left.image), self._errors)
+            left.seed(*tile.sample(0, left.image, right.image, right.group), self._errors)
+            right.seed(*tile.sample(1, right.image, left.image, left.group), self._errors)
         row = 0
         while row < len(left.image):
             theirs = np.full(len(right.image), NOTHING) if left is right else right.floors()
