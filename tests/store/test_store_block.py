@@ -147,7 +147,7 @@ def test_which_arguments_a_relation_takes(store: Store) -> None:
         store.block("t2t", caption_rows=[0], alias="text", aggregation="mean")
     with pytest.raises(ConfigError, match="nothing to aggregate"):
         store.block("i2t", image_rows=[0], caption_rows=[0], alias="clip", aggregation="mean")
-    with pytest.raises(ConfigError, match="max or mean"):
+    with pytest.raises(ConfigError, match="max, mean or top2"):
         store.block("i2t", image_rows=[0], caption_rows=[0], alias="text", aggregation="first")  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match="raise or mask"):
         store.block("t2t", caption_rows=[0], alias="text", missing="zero")  # type: ignore[call-overload]
