@@ -243,3 +243,11 @@ def test_the_command_line(small: Path, serve: Serve, tmp_path: Path, monkeypatch
     assert url in run("inspect", url)
     assert json.loads(run("inspect", url, "--image", "img-3", "--json"))["id"] == "img-3"
     assert "equal" in run("diff", "made", url)
+
+
+@pytest.mark.parametrize("out", ["s3://bucket/store", "hf://datasets/owner/name", "https://example.org/store"])
+def test_a_build_is_not_made_at_an_address(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="built in a folder"):
+        labelgen.build("demo", out, teachers={"text": "minilm()"})
+    assert list(tmp_path.iterdir()) == []
