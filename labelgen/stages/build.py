@@ -106,7 +106,7 @@ class Build:
             runner.run("measure", measure_tasks(products, self.sealed.files if self.sealed else ()))
         for stage, seconds in self.planned.items():
             if stage in runner.stages and seconds is not None:
-                runner.stages[stage]["planned_seconds"] = round(seconds, 3)
+                runner.stages[stage]["planned_seconds"] = round(seconds, 6)
         return Built(
             ingested, teachers, embeddings, products, runner.receipts, runner.stages, pending["machines"], self.change
         )

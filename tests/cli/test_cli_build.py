@@ -76,7 +76,8 @@ def test_build_hands_over_config_folder_and_flags(run: Run, build: Calls) -> Non
     config, out = build.positional
     assert (config.dataset.name, config.search.k, out) == ("demo", 7, "stores/demo")
     del build.named["progress"]
-    assert build.named == {"teachers": {}, "fresh": False, "discard": True, "update": True, "allow_other_machine": True}
+    flags = {"fresh": False, "discard": True, "update": True, "allow_other_machine": True, "plan": False}
+    assert build.named == {"teachers": {}, **flags}
 
 
 def test_build_takes_a_recipe_file(run: Run, build: Calls, tmp_path: Path) -> None:

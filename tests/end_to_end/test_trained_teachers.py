@@ -251,7 +251,7 @@ def test_a_source_without_texts_is_refused(data: Path, tmp_path: Path) -> None:
     ]
     with pytest.raises(ConfigError, match="has no rows of texts") as caught:
         built(data, tmp_path / "store", *extra)
-    assert "expected one of text" in str(caught.value)
+    assert "expected: one of text" in str(caught.value)
 
 
 def test_no_better_than_its_source_is_said(data: Path, tmp_path: Path) -> None:

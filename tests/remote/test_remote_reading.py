@@ -98,7 +98,7 @@ def test_near_rows_are_one_request(wide: Path, serve: Serve) -> None:
     # one row is left out after every ten: its bytes are read too
     chosen = np.array([row for row in range(100_000, 101_000) if row % 11])
     np.testing.assert_array_equal(rows.take(chosen), near.take(chosen))
-    assert len(server.requests) == before + len(sent) + 1
+    assert len(server.requests) <= before + len(sent) + 1  # none where the requests before read this far
 
 
 def test_check_reads_whole_chunks(wide: Path, serve: Serve) -> None:

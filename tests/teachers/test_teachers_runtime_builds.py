@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 pytest.importorskip("openvino")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    pytest.skip("run alone: a process that has run OpenVINO may crash when it forks", allow_module_level=True)
 
 import labelgen
 from labelgen import pipeline
