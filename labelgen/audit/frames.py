@@ -67,12 +67,6 @@ def caption_columns(store: Store, captions: Int64, prefix: str = "") -> dict[str
     }
 
 
-def words(store: Store) -> Int64:
-    """Return the number of words of every caption, [n_captions]."""
-    counts: Int64 = store.captions["text"].str.count_matches(r"\S+").to_numpy().astype(np.int64)
-    return counts
-
-
 def _first_texts(store: Store, images: Int64, texts: pl.Series) -> pl.Series:
     import polars as pl
 

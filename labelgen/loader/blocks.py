@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from labelgen.errors import ConfigError, some
-from labelgen.loader.requests import caption_lengths, first, quantile_table, reader_of, sets_block, without_itself
+from labelgen.loader.requests import first, quantile_table, reader_of, sets_block, without_itself
 from labelgen.patches.batch_masks import BoundPatch, PatchMasks, bound, patched
 from labelgen.patches.patch import Patch
 from labelgen.relevance.base import (
@@ -171,7 +171,7 @@ class SoftLabeler:
         }
         self.patch = None if patch is None else bound(patch, store)
         _ = self._sets  # before workers are forked, which then share it
-        self._lengths = caption_lengths(store) if CAPTION_LENGTH in self.scheme.needs else None
+        self._lengths = store.caption_lengths.astype(np.float32) if CAPTION_LENGTH in self.scheme.needs else None
         for request in self.scheme.needs - {CAPTION_LENGTH}:
             self._reader(request)  # an error now, not in training; a mean row is computed once
 

@@ -66,13 +66,6 @@ def without_itself(
     return block
 
 
-def caption_lengths(store: Store) -> Float32:
-    """log(1 + number of words) of every caption, [n_captions]."""
-    counts = store.captions["text"].str.count_matches(r"\S+").to_numpy()
-    lengths: Float32 = np.log1p(counts).astype(np.float32)
-    return lengths
-
-
 def first(sets: CaptionSets, texts: ReadRows, images: Int64, captions: Int64, *, exact: bool) -> Float32:
     """Similarity of the first caption of every image with captions, [A, B]; -inf where either is missing."""
     starts = sets.offsets[images]

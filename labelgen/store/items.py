@@ -21,7 +21,7 @@ from labelgen.store.index import IdIndex
 from labelgen.store.kinds import chosen_kinds
 from labelgen.store.manifest import Manifest
 from labelgen.store.splits import SplitRows
-from labelgen.types import PAD_ROW, UNSPECIFIED, Bool, Float32, Int64, Modality, UInt32
+from labelgen.types import PAD_ROW, UNSPECIFIED, Bool, Float32, Float64, Int64, Modality, UInt32
 
 if TYPE_CHECKING:
     import polars as pl
@@ -217,6 +217,12 @@ class Items:
         return self._guard.read(
             path, lambda: read_strings(self.path / path, column, below=self.path, rows=self._rows_of(path))
         )
+
+    @cached_property
+    def caption_lengths(self) -> Float64:
+        """log(1 + number of words) of every caption, [n_captions]; white space divides words."""
+        lengths: Float64 = np.log1p(self.captions["text"].str.count_matches(r"\S+").to_numpy())
+        return lengths
 
     def _rows_of(self, path: str) -> int:
         """Number of rows of a table of the corpus, by the manifest."""

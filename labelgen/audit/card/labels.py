@@ -13,7 +13,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from labelgen.audit.card.pairs import JudgedPairs
-from labelgen.audit.frames import words
 from labelgen.errors import ConfigError
 from labelgen.relevance.base import CAPTION_LENGTH, BlockRequest
 from labelgen.relevance.fusion import Fusion, default, default_of_captions
@@ -158,7 +157,7 @@ def _image_caption(
 ) -> Float32:
     if need == CAPTION_LENGTH:
         known = captions >= 0
-        return np.where(known, np.log1p(words(store))[np.maximum(captions, 0)], np.nan).astype(np.float32)
+        return np.where(known, store.caption_lengths[np.maximum(captions, 0)], np.nan).astype(np.float32)
     alias = _alias(need)
     if need.relation is Relation.I2I:
         rows, known = rows_of_teacher(alias, "image", need.centred), captions >= 0

@@ -23,7 +23,6 @@ import numpy as np
 
 from labelgen.audit.card.labels import image_caption_values
 from labelgen.audit.card.pairs import JudgedPairs
-from labelgen.audit.frames import words
 from labelgen.relevance.base import CAPTION_LENGTH, BlockRequest
 from labelgen.relevance.fusion import Fusion, row_ranks
 from labelgen.similarity.caption_sets import set_sums, unit64
@@ -201,7 +200,7 @@ class _Blocks:
         queries = answers.queries[here.start : here.stop]
         if need == CAPTION_LENGTH:
             captions = answers.candidates if self._forward else queries
-            lengths = np.log1p(words(self._store))[captions].astype(np.float64)
+            lengths = self._store.caption_lengths[captions]
             shape = len(queries), len(answers.candidates)
             return np.broadcast_to(lengths if self._forward else lengths[:, None], shape)
         if need.relation is Relation.I2I:

@@ -30,7 +30,7 @@ import numpy as np
 from labelgen.audit.corpus_view import Centered, NeighborLists, Source, View, pieces, unit
 from labelgen.similarity.caption_sets import PairAggregation, pair_set_similarities, pair_sets
 from labelgen.store.kinds import AllCaptions
-from labelgen.types import PAD_SCORE, Bool, Float32, Int64
+from labelgen.types import PAD_SCORE, Bool, Float32, Float64, Int64
 
 #: Name of a piece of evidence -> its values, float32 [n].
 Evidence: TypeAlias = Mapping[str, Float32]
@@ -44,13 +44,13 @@ class PairFeatures:
 
     Args:
         view: the corpus.
-        words: number of words of every caption, [n_captions].
+        lengths: `Store.caption_lengths`, [n_captions].
         i2t: lists of captions of every image, for `hubness`.
     """
 
-    def __init__(self, view: View, words: Int64, i2t: NeighborLists | None) -> None:
+    def __init__(self, view: View, lengths: Float64, i2t: NeighborLists | None) -> None:
         self._view = view
-        self._length = np.log1p(words).astype(np.float32)
+        self._length = lengths.astype(np.float32)
         self._hubness = None if i2t is None else _row_means(i2t)
         self._centroids = {alias: view.centroids(alias) for alias in view.text}
         self._texts = {alias: view.centered(alias) for alias in view.text}

@@ -25,7 +25,7 @@ import numpy as np
 
 from labelgen.audit.checks.evidence import Evidence, PairFeatures
 from labelgen.audit.corpus_view import NeighborLists, View, need, read_lists, unit
-from labelgen.audit.frames import pair_columns, ranked, words
+from labelgen.audit.frames import pair_columns, ranked
 from labelgen.errors import ConfigError
 from labelgen.store.items import Ids
 from labelgen.store.reader import Store
@@ -117,7 +117,7 @@ class StoreScorer:
         random = random_pairs(view, _RANDOM_PAIRS, _SEED)
         count = min(_ANNOTATED, view.n_captions)
         annotated = np.sort(np.random.default_rng(_SEED).permutation(view.n_captions)[:count])
-        self._features = PairFeatures(view, words(store), self.i2t)
+        self._features = PairFeatures(view, store.caption_lengths, self.i2t)
         self._features.choose_cross(random, (view.image_of[annotated], annotated))
         self._scorer = Scorer.of(self._features.of(*random), self._features.of(view.image_of[annotated], annotated))
 
