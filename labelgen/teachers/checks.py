@@ -119,6 +119,12 @@ def unit_where(rows: Float64, alive: Bool) -> Float32:
     return unit
 
 
+def unit_less(rows: Float16, mean: Float64) -> Float32:
+    """Unit rows of the differences from a mean row, (x - m) / |x - m| [n, d]; zero rows stay zero."""
+    wide = rows.astype(np.float64)
+    return unit_where(wide - mean, np.asarray(wide.any(axis=1)))
+
+
 def _pieces(rows: Float32) -> Iterator[slice]:
     step = max(1, _PIECE_BYTES // max(1, rows.shape[1] * 8))
     for start in range(0, len(rows), step):

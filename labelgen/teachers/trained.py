@@ -190,6 +190,11 @@ class TrainedTeacher(Teacher, Protocol):
         ...
 
 
+def split_names(splits: str | Sequence[str]) -> tuple[str, ...]:
+    """The argument `splits` of a spec: one name, or several."""
+    return (splits,) if isinstance(splits, str) else tuple(splits)
+
+
 def caption_rows(captions: Captions, images: Int64) -> tuple[Int64, Int64]:
     """Caption rows of some images, and for each of them the position of its image in `images`."""
     starts = np.searchsorted(captions.images, images)

@@ -17,7 +17,7 @@ from labelgen.errors import ConfigError, TeacherError
 from labelgen.teachers.base import TeacherInfo, described
 from labelgen.teachers.bridge.maps import LONGEST, PENALTIES, Maps, PairedRows, fit, fold_of
 from labelgen.teachers.bridge.retrieval import pool_of, recalls
-from labelgen.teachers.checks import unit_where
+from labelgen.teachers.checks import unit_less, unit_where
 from labelgen.teachers.failures import require_least
 from labelgen.teachers.trained import (
     Arrays,
@@ -30,6 +30,7 @@ from labelgen.teachers.trained import (
     Training,
     caption_rows,
     source_of,
+    split_names,
 )
 from labelgen.types import Float16, Float32, Int64, Modality
 
@@ -76,8 +77,7 @@ def bridge(
         raise ConfigError(f"penalty of a bridge is {penalty!r}", expected="0 to choose it, or a positive number")
     if image == text:
         raise ConfigError("a bridge joins two teachers", found=f"image={image!r} and text={text!r}")
-    named = tuple([splits] if isinstance(splits, str) else splits)
-    return Bridge(str(image), str(text), folds, named, float(penalty))
+    return Bridge(str(image), str(text), folds, split_names(splits), float(penalty))
 
 
 class Bridge:
@@ -144,8 +144,7 @@ class Bridge:
     ) -> Float32:
         """See `TrainedTeacher.refine`. Images that were trained on are mapped by the map of their fold."""
         if modality == "text":
-            wide = rows[self.text].astype(np.float64)
-            return unit_where(wide - arrays["text.mean"], np.asarray(wide.any(axis=1)))
+            return unit_less(rows[self.text], arrays["text.mean"])
         wide = rows[self.image].astype(np.float64)
         fold = np.full(len(wide), -1, np.int64)
         if numbers is not None:

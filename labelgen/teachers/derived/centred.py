@@ -9,7 +9,7 @@ import numpy as np
 
 from labelgen.errors import TeacherError
 from labelgen.teachers.base import TeacherInfo, described
-from labelgen.teachers.checks import unit_where
+from labelgen.teachers.checks import unit_less
 from labelgen.teachers.trained import (
     Arrays,
     Captions,
@@ -19,6 +19,7 @@ from labelgen.teachers.trained import (
     Source,
     SourceRows,
     Training,
+    split_names,
 )
 from labelgen.types import Float16, Float32, Float64, Int64, Modality
 
@@ -45,7 +46,7 @@ def centred(*, of: str = "text", splits: str | Sequence[str] = (), device: str =
         device: taken as every teacher takes it.
     """
     del device
-    return Centred(str(of), tuple([splits] if isinstance(splits, str) else splits))
+    return Centred(str(of), split_names(splits))
 
 
 class Centred:
@@ -90,8 +91,7 @@ class Centred:
         self, modality: Modality, rows: Mapping[Source, Float16], arrays: Arrays, numbers: Int64 | None = None
     ) -> Float32:
         """See `TrainedTeacher.refine`."""
-        wide = rows[Source(self.of, modality)].astype(np.float64)
-        return unit_where(wide - arrays[modality], np.asarray(wide.any(axis=1)))
+        return unit_less(rows[Source(self.of, modality)], arrays[modality])
 
 
 def _mean(rows: SourceRows, chosen: Int64) -> tuple[Float64, int]:

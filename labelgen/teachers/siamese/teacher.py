@@ -29,6 +29,7 @@ from labelgen.teachers.trained import (
     SourceRows,
     Training,
     source_of,
+    split_names,
 )
 from labelgen.types import Bool, Float16, Float32, Float64, Int64, Modality
 
@@ -83,7 +84,7 @@ def siamese(
         raise unknown("loss of a siamese network", str(loss), get_args(Loss))
     plan = Plan(loss, hidden, dim, margin, batch, steps, patience, rate, decay, seed)
     _check(plan, holdout)
-    return Siamese(str(of), positives, tuple([splits] if isinstance(splits, str) else splits), holdout, plan)
+    return Siamese(str(of), positives, split_names(splits), holdout, plan)
 
 
 class Siamese:
