@@ -28,7 +28,7 @@ from labelgen.stages.running.memory import PeakMeter
 from labelgen.stages.seal import seal
 from labelgen.store import layout
 from labelgen.store.manifest import Manifest, load_manifest
-from labelgen.store.remote.address import is_address
+from labelgen.store.remote.address import hidden, was_address
 
 
 def resolve(*, recipe: str = "", dataset: str = "", overrides: Sequence[str] = ()) -> BuildConfig:
@@ -267,14 +267,12 @@ def _already_sealed(root: Path, sealed: Manifest, config: BuildConfig, drop: Seq
 
 def _refuse_other_folder(root: Path) -> None:
     """Refuse an address, a file, and a folder with files of others in it."""
-    try:
-        is_address(root)
-    except ConfigError as error:
+    if was_address(root):
         raise ConfigError(
             "a store is built in a folder",
-            found=error.found,
+            found=hidden(str(root)),
             todo="build it in a folder, and copy it with `labelgen push`",
-        ) from None
+        )
     if root.is_file():
         raise StoreError(f"{root} is a file", expected="a folder, or a path that does not exist yet")
     if not root.is_dir() or (root / layout.MANIFEST).exists() or (root / layout.WORK).exists():

@@ -58,9 +58,14 @@ def is_address(place: object) -> bool:
     Raises:
         ConfigError: an address that was made a `Path`, which takes one of its slashes away.
     """
-    if isinstance(place, Path) and _HALVED.match(str(place)):
+    if isinstance(place, Path) and was_address(place):
         raise ConfigError("an address is not a path", found=f"Path({hidden(str(place))!r})", todo="pass it as text")
     return isinstance(place, str) and _SCHEME.match(place) is not None
+
+
+def was_address(path: Path) -> bool:
+    """Whether a path is an address that went through `pathlib`."""
+    return _HALVED.match(str(path)) is not None
 
 
 def hidden(text: str) -> str:
