@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import gc
 import importlib
 import json
 import os
@@ -18,6 +16,7 @@ import click
 
 from labelgen.cli import completions, exits
 from labelgen.errors import ConfigError, LabelgenError, printed, visible
+from labelgen.lazy import collect_rarely
 
 #: Commands by what they are for, in the order of the help. Each lives in the module of its name, as `command`.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -110,10 +109,7 @@ completions.register()
 
 def main() -> None:
     """Run the console script."""
-    # Imports of torch and its friends make a million objects that stay: looking through them for cycles again and
-    # again, and once more at the end, was 2 of the 13 s of a demo build.
-    gc.set_threshold(50_000, 20, 100)
-    atexit.register(gc.freeze)
+    collect_rarely()
     signal.signal(signal.SIGTERM, _terminated)
     cli(prog_name="labelgen")
 
