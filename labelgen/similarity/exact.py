@@ -83,8 +83,8 @@ def pair_similarities(x: Float16 | Float32, y: Float16 | Float32) -> Float32:
         sums = np.zeros((3, len(x[part])))
         for panels in zip(_panels(x[part]), _panels(y[part]), strict=True):
             left, right = (panel.astype(np.float64) for panel in panels)
-            for total, (one, other) in zip(sums, ((left, right), (left, left), (right, right)), strict=True):
-                total += np.einsum("ij,ij->i", one, other)
+            factors = (left, right), (left, left), (right, right)
+            sums += [np.einsum("ij,ij->i", one, other) for one, other in factors]
         scores[part] = similarity(*sums)
     return scores
 

@@ -220,7 +220,7 @@ def _in_float32(store: Store) -> dict[str | None, str]:
 
 
 def _is_reduced(spec: Spec) -> bool:
-    return spec.arguments.get("precision", "float32") != "float32"
+    return str(spec.arguments.get("precision", "float32")) != "float32"
 
 
 def _without_precision(spec: Spec) -> Spec:
