@@ -5,8 +5,8 @@
 
 Prints a markdown table from the manifests; finished stores are kept, so a second run only prints. With --torch every
 build is followed by the same one with teachers run by torch, and the ratio of whole builds is printed. With --plan
-every build estimates itself first (`labelgen build --plan`), and a second table compares planned and measured seconds,
-with medians over the rounds. `scale` are the 300,000 captions of `scale.py`.
+every build is planned first, and a second table compares planned and measured seconds,
+with medians over the rounds; the plan is made by a process of its own (`labelgen plan`). `scale` are the 300,000 captions of `scale.py`.
 """
 
 from __future__ import annotations
@@ -71,8 +71,10 @@ def main() -> None:
                     (options.out / "scale-data").mkdir(parents=True, exist_ok=True)
                     write_corpus(options.data, options.out / "scale-data" / "captions.parquet", ROWS)
                 arguments = [part.format(data=options.data, out=options.out) for part in _arguments(name)]
-                arguments += ["--plan"] if options.plan else []
-                _build([*arguments, "--out", str(store), "--memory", options.memory], store)
+                arguments += ["--memory", options.memory]
+                if options.plan:
+                    _plan(arguments, _plan_of(options.out, _named(name, number)))
+                _build([*arguments, "--out", str(store)], store)
     print(_table(options.out, names))
     if options.torch:
         print(f"\n{_ratios(options.out, names, options.rounds)}")
@@ -116,6 +118,23 @@ def _named(name: str, number: int) -> str:
     return f"{name}.{number}" if number else name
 
 
+def _plan(arguments: list[str], file: Path) -> None:
+    """Write the planned seconds of every stage of a build."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "labelgen", "plan", *arguments, "--json"]
+    print(" ".join(command[1:]), file=sys.stderr)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    planned = dict[str, float]()
+    for stage in json.loads(done.stdout)["stages"]:
+        planned[stage["stage"]] = planned.get(stage["stage"], 0.0) + (stage["seconds"] or 0.0)
+    file.write_text(json.dumps(planned), encoding="utf-8")
+
+
+def _plan_of(out: Path, name: str) -> Path:
+    return out / "plans" / f"{name}.json"
+
+
 def _build(arguments: list[str], store: Path) -> None:
     """Run one build and sample its process tree from outside."""
     command = [sys.executable, "-m", "labelgen", "build", *arguments, "--progress", "none"]
@@ -157,11 +176,9 @@ def _planned(out: Path, names: list[str], rounds: int) -> str:
     """Planned and measured seconds of every stage of a second or more, medians over the rounds."""
     lines = ["| data set | stage | planned s | took s | planned / took | |", "|---|---|---|---|---|---|"]
     for name in names:
-        stages = [load_manifest(out / _named(name, number)).stages for number in range(rounds)]
-        found = {stage: _medians([one[stage] for one in stages]) for stage in stages[0]}
-        found["all"] = _medians(
-            [{key: sum(stage.get(key, 0.0) for stage in one.values()) for key in _SECONDS} for one in stages]
-        )
+        pairs = [_planned_and_taken(out, _named(name, number)) for number in range(rounds)]
+        found = {stage: _medians([one[stage] for one in pairs]) for stage in pairs[0]}
+        found["all"] = _medians([tuple(map(sum, zip(*one.values(), strict=True))) for one in pairs])
         for stage, (planned, took, ratio) in found.items():
             if max(planned, took) < 1:
                 continue
@@ -171,12 +188,14 @@ def _planned(out: Path, names: list[str], rounds: int) -> str:
     return "\n".join(lines)
 
 
-_SECONDS = ("planned_seconds", "seconds")
+def _planned_and_taken(out: Path, name: str) -> dict[str, tuple[float, float]]:
+    planned = json.loads(_plan_of(out, name).read_text(encoding="utf-8"))
+    taken = {stage: facts["seconds"] for stage, facts in load_manifest(out / name).stages.items()}
+    return {stage: (planned.get(stage, 0.0), taken.get(stage, 0.0)) for stage in dict.fromkeys([*taken, *planned])}
 
 
-def _medians(rounds: list[dict[str, float]]) -> tuple[float, float, float]:
+def _medians(pairs: list[tuple[float, ...]]) -> tuple[float, float, float]:
     """Planned, measured, and planned / measured."""
-    pairs = [tuple(stage.get(key, 0.0) for key in _SECONDS) for stage in rounds]
     planned, took = (statistics.median(side) for side in zip(*pairs, strict=True))
     return planned, took, statistics.median(a / max(b, 1e-9) for a, b in pairs)
 
