@@ -5,8 +5,8 @@
 
 Prints a markdown table from the manifests; finished stores are kept, so a second run only prints. With --torch every
 build is followed by the same one with teachers run by torch, and the ratio of whole builds is printed. With --plan
-every build is planned first, and a second table compares planned and measured seconds,
-with medians over the rounds; the plan is made by a process of its own (`labelgen plan`). `scale` are the 300,000 captions of `scale.py`.
+every build is planned first (`labelgen plan`, a process of its own), and a second table compares planned and measured
+seconds, with medians over the rounds. `scale` are the 300,000 captions of `scale.py`.
 """
 
 from __future__ import annotations
