@@ -77,6 +77,8 @@ def work(
         LabelgenError: see `build`; also the error of another rank, where its task would fail here, too.
     """
     rank, world = rank_of(os.environ, rank, world)
+    if not expire > 0:
+        raise ConfigError("a rank cannot be dead at once", found=f"{expire} seconds", expected="more than 0 seconds")
     if not isinstance(data, str | PathLike | BuildConfig) or (
         not isinstance(data, BuildConfig) and rows.is_saved_dataset(Path(data))
     ):
@@ -162,7 +164,7 @@ class _Rank:
                     try:
                         if (root / layout.MANIFEST).exists():
                             report = self._sealed()
-                        elif self._may_begin():
+                        elif self._may_join():
                             report = self._build(started)
                         else:
                             time.sleep(_PAUSE)
@@ -172,9 +174,10 @@ class _Rank:
                         self.leases.release()
         return report
 
-    def _may_begin(self) -> bool:
+    def _may_join(self) -> bool:
         """Whether the work was begun, or this rank may begin it."""
         root = self.leases.root
+        self.leases.arrive()
         return self.leases.is_open or (
             self.leases.lead() and not self.leases.is_open and not (root / layout.MANIFEST).exists()
         )
@@ -221,6 +224,7 @@ class _Rank:
         config = as_written(self.config, root, manifest, fresh=False)
         changed_recipe(root, manifest, config, Change(), update=False)
         if lock.refuse_other_work(root, lock.work_identity(config), changing=True) is not None:
+            self.leases.arrive()
             if not self.leases.lead():
                 time.sleep(_PAUSE)
                 return None

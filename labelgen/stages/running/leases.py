@@ -62,8 +62,7 @@ class Leases:
         self._left, self._since = threading.Event(), 0
 
     def __enter__(self) -> Leases:
-        self._desk.mkdir(parents=True)
-        (self._desk / _BEAT).touch()
+        self.arrive()
         self._since = self._now()
         threading.Thread(target=self._renew, name="labelgen-leases", daemon=True).start()
         return self
@@ -72,7 +71,13 @@ class Leases:
         self._left.set()
         self.release()
         _remove(self._desk)
-        _rmdir(self._ranks)  # fails while others are there
+        for folder in (self._open, self._ranks):
+            _rmdir(folder)  # fails while others are there
+
+    def arrive(self) -> None:
+        """Make the folder of this rank, also where a seal removed it that was then interrupted."""
+        self._desk.mkdir(parents=True, exist_ok=True)
+        (self._desk / _BEAT).touch()
 
     @property
     def is_open(self) -> bool:
@@ -133,10 +138,11 @@ class Leases:
         try:
             yield True
         except Exception as error:
-            if mine.is_dir():
+            lost = not mine.is_dir()  # then what it read may have been removed, too
+            if not lost and not isinstance(error, LostLeaseError):
                 self._record(key, error)
                 raise
-            if not self.is_open:  # what it read may have been removed, too
+            if not lost or not self.is_open:
                 raise LostLeaseError(str(mine)) from error
         finally:
             self._drop(mine)

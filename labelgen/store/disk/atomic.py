@@ -174,8 +174,8 @@ def clean_temporaries(folder: Path) -> list[Path]:
 
     Returns what was removed.
     """
-    listed = sorted(folder.rglob(f".*{_SUFFIX}"))
-    found = [path for path in listed if is_temporary(path.name) and path.is_file() and not path.is_symlink()]
+    listed = [Path(above) / name for above, _, names in os.walk(folder) for name in names if is_temporary(name)]
+    found = [path for path in sorted(listed) if path.is_file() and not path.is_symlink()]
     for path in found:
         _remove(path)
     return found

@@ -36,7 +36,7 @@ def command(ctx: click.Context, /, store: str, **options: Any) -> None:
 
     \b
     Examples:
-      srun labelgen work /shared/stores/coco --dataset coco --root /shared/coco
+      labelgen work /shared/stores/coco --dataset coco --root /shared/coco
       labelgen work stores/coco --dataset coco --root data/coco --rank 1 --world 2 --device cuda:1
     """
     from labelgen import pipeline
