@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import Any
 
 from labelgen.config import BuildConfig
 from labelgen.corpus.in_memory import rows
-from labelgen.errors import ConfigError, StoreMismatchError
+from labelgen.errors import ConfigError
 from labelgen.executors.shared import SharedExecutor
 from labelgen.pipeline.building import changed_recipe, checked, refuse_other_folder
-from labelgen.pipeline.inputs import recipe_of
+from labelgen.pipeline.inputs import FIELDS, recipe_of
 from labelgen.progress import Listener, listener_of
+from labelgen.registry import unknown
 from labelgen.stages.build import Build, Built
 from labelgen.stages.ingest.ingest import refuse_missing_root
 from labelgen.stages.plan.change import Change
@@ -34,8 +35,8 @@ from labelgen.store.manifest import load_manifest
 
 #: Seconds between two looks at what another rank begins, or seals.
 _PAUSE = 0.1
-#: Fields that decide how a search is cut into tasks.
-_CUT = (("run", "memory"), ("search", "engine"))
+#: Arguments of `build` that ranks take: a rank is one worker.
+_SETTINGS = {"teachers", "columns", "photos", "overrides", *FIELDS} - {"workers", "executor"}
 
 
 def work(
@@ -45,20 +46,9 @@ def work(
     rank: int | None = None,
     world: int | None = None,
     expire: float = EXPIRE_SECONDS,
-    teachers: Mapping[str, Any] | None = None,
-    root: str | PathLike[str] = "",
-    columns: Mapping[str, Any] | None = None,
-    photos: str | PathLike[str] = "",
-    splits: Sequence[str] = (),
-    limit: int = 0,
-    k: int = 0,
-    relations: Sequence[str] = (),
-    kinds: Sequence[str] = (),
-    memory: str = "",
-    device: str = "",
-    overrides: Sequence[str] = (),
     progress: Listener | None = None,
     allow_other_machine: bool = False,
+    **settings: Any,
 ) -> BuildReport:
     """Build a new store in the folder `out` together with other ranks, which are called with the same arguments.
 
@@ -69,9 +59,11 @@ def work(
         data: a data set, a path or a recipe, which all ranks can read; see `build`.
         rank, world: number of this rank and of all; those of torchrun or Slurm if None (`rank_of`), else 0 of 1.
         expire: seconds of silence after which the task of a rank is given to another one.
-        memory, device: of this rank; `memory` is the same for all ranks.
+        progress, allow_other_machine: see `build`.
+        settings: what else `build` takes and describes the store or the run: teachers, root, columns, photos, splits,
+            limit, k, relations, kinds, memory, device, overrides. The memory is that of a rank, the same for all.
 
-    All other arguments are those of `build`. The report has `changed=False` where another rank sealed.
+    The report has `changed=False` where another rank sealed.
 
     Raises:
         LabelgenError: see `build`; also the error of another rank, where its task would fail here, too.
@@ -79,33 +71,18 @@ def work(
     rank, world = rank_of(os.environ, rank, world)
     if not expire > 0:
         raise ConfigError("a rank cannot be dead at once", found=f"{expire} seconds", expected="more than 0 seconds")
-    if not isinstance(data, str | PathLike | BuildConfig) or (
-        not isinstance(data, BuildConfig) and rows.is_saved_dataset(Path(data))
-    ):
+    saved = isinstance(data, str | PathLike) and rows.is_saved_dataset(Path(data))
+    if saved or not isinstance(data, str | PathLike | BuildConfig):
         raise ConfigError(
             "every rank reads the data set itself",
-            found=f"a {type(data).__name__}"
-            if not isinstance(data, str | PathLike)
-            else "a saved Hugging Face data set",
+            found="a saved Hugging Face data set" if saved else f"a {type(data).__name__}",
             todo="give the name of a data set, or the path of a table or folder, or use `labelgen.build`",
         )
-    inputs = recipe_of(
-        data,
-        out,
-        teachers=teachers,
-        columns=columns,
-        photos=fspath(photos),
-        overrides=overrides,
-        root=root,
-        splits=splits,
-        limit=limit,
-        k=k,
-        relations=relations,
-        kinds=kinds,
-        memory=memory,
-        device=device,
-    )
-    with inputs as (config, notes):
+    for name in settings:
+        if name not in _SETTINGS:
+            raise unknown("argument of work", name, _SETTINGS)
+    photos = fspath(settings.pop("photos", ""))
+    with recipe_of(data, out, photos=photos, **settings) as (config, notes):
         ranks = Leases(Path(out), rank, expire)
         report = _Rank(ranks, world, checked(config), listener_of(progress), allow_other_machine).run()
     return replace(report, notes=(*notes, *report.notes))
@@ -188,7 +165,8 @@ class _Rank:
         refuse_foreign(root)
         refuse_missing_root(self.config.dataset)
         config = as_written(self.config, root, None, fresh=False)
-        self._refuse_other_cut(config)
+        if self.leases.is_open:
+            lock.refuse_other_cut(root, config.to_dict())
         work = Build(root, config, None, self.progress, self.allow_other_machine, ranks=self.leases)
         with PeakMeter(tree=True) as meter:
             executor = SharedExecutor(self.leases, self.world, run=config.run, engine=config.search.engine)
@@ -230,20 +208,3 @@ class _Rank:
                 return None
             cleanup.remove_all_but(root, manifest)
         return report_of(root, manifest, changed=False)
-
-    def _refuse_other_cut(self, config: BuildConfig) -> None:
-        """Refuse a rank that would cut the search into other tasks than the ranks at work."""
-        pending = lock.read_pending(self.leases.root) if self.leases.is_open else None
-        if pending is not None:
-            here, there = config.to_dict(), pending.get("recipe", {})
-            differing = [
-                f"{table}.{field}: {there[table][field]} -> {here[table][field]}"
-                for table, field in _CUT
-                if there and there[table][field] != here[table][field]
-            ]
-            if differing:
-                raise StoreMismatchError(
-                    "the ranks of a build search with the same memory and engine",
-                    found="; ".join(differing),
-                    todo="give every rank the same --memory and --engine",
-                )

@@ -145,7 +145,7 @@ def test_ctrl_c_names_the_other_ranks(tmp_path: Path, monkeypatch: pytest.Monkey
     def interrupted(*_arguments: Any, **_named: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("labelgen.pipeline.working.work", interrupted)
+    monkeypatch.setattr(pipeline, "work", interrupted)
     done = CliRunner().invoke(cli, ["work", str(tmp_path / "store"), "--dataset", "demo"])
     assert done.exit_code == 130
     assert "other ranks continue, the same command takes part again" in done.output
@@ -160,5 +160,5 @@ def test_an_interrupted_rank_gives_its_leases_back(recipe: list[str], tmp_path: 
     out = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
         pipeline.work(pipeline.resolve(dataset="table", overrides=recipe), out, progress=interrupt)
-    assert pipeline.status(out).ranks == ()
+    assert list(pipeline.status(out).ranks) == []
     assert work(recipe, out, expire=3600.0).changed  # nothing to wait for

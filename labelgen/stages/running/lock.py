@@ -199,6 +199,19 @@ def refuse_other_machine(root: Path, pending: Mapping[str, Any], here: Mapping[s
     return bool(moved)
 
 
+def refuse_other_cut(root: Path, recipe: Mapping[str, Any]) -> None:
+    """Raises StoreMismatchError where the work in a folder is cut into other tasks than this recipe would be."""
+    there, here = (
+        {"run.memory": found["run"]["memory"], "search.engine": found["search"]["engine"]}
+        for found in ((read_pending(root) or {}).get("recipe", recipe), recipe)
+    )
+    _refuse(
+        "the ranks of a build search with the same memory and engine",
+        changes(there, here),
+        todo="give every rank the same --memory and --engine",
+    )
+
+
 def refuse_other_teachers(root: Path, pending: Mapping[str, Any], teachers: Mapping[str, Any]) -> None:
     """Raises StoreMismatchError where a teacher of the same spec has other weights than when the work was begun."""
     before = pending.get("teachers", teachers)
