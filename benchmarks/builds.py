@@ -1,11 +1,12 @@
 """Whole builds of real data, each in its own process: counts, times, rates, peak anonymous memory of the process tree.
 
     python benchmarks/builds.py --data ../shared/data --out stores/bench [--only cusa,flickr8k,flickr30k] [--memory 2GB]
-        [--plan] [--rounds 3]
+        [--torch] [--plan] [--rounds 3]
 
-Prints a markdown table from the manifests; finished stores are kept, so a second run only prints. With --plan every
-build estimates itself first (`labelgen build --plan`), and a second table compares planned and measured seconds, with
-medians over the rounds. `scale` are the 300,000 captions of `scale.py`.
+Prints a markdown table from the manifests; finished stores are kept, so a second run only prints. With --torch every
+build is followed by the same one with teachers run by torch, and the ratio of whole builds is printed. With --plan
+every build estimates itself first (`labelgen build --plan`), and a second table compares planned and measured seconds,
+with medians over the rounds. `scale` are the 300,000 captions of `scale.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 from scale import write_corpus
 
+from labelgen.specs import Spec
 from labelgen.stages.running.memory import tree_bytes
 from labelgen.store.manifest import load_manifest
 
@@ -43,6 +45,7 @@ BUILDS: dict[str, list[str]] = {
     ],
 }
 ROWS = 300_000
+_BY_TORCH = "-torch"
 #: How wrong a plan may be: the whole, and a stage of more than `LONG` seconds.
 WHOLE, STAGE, LONG = 0.15, 0.25, 10.0
 
@@ -53,23 +56,60 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", default="cusa,flickr8k,flickr30k", help=", ".join(BUILDS))
     parser.add_argument("--memory", default="2GB")
+    parser.add_argument("--torch", action="store_true")
     parser.add_argument("--plan", action="store_true")
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
-    names = options.only.split(",")
+    names = [
+        name + runtime for name in options.only.split(",") for runtime in (("", _BY_TORCH) if options.torch else ("",))
+    ]
     for number in range(options.rounds):
         for name in names:
             store = options.out / _named(name, number)
             if not (store / "manifest.json").exists():
-                if name == "scale":
+                if name.startswith("scale"):
                     (options.out / "scale-data").mkdir(parents=True, exist_ok=True)
                     write_corpus(options.data, options.out / "scale-data" / "captions.parquet", ROWS)
-                arguments = [part.format(data=options.data, out=options.out) for part in BUILDS[name]]
+                arguments = [part.format(data=options.data, out=options.out) for part in _arguments(name)]
                 arguments += ["--plan"] if options.plan else []
                 _build([*arguments, "--out", str(store), "--memory", options.memory], store)
     print(_table(options.out, names))
+    if options.torch:
+        print(f"\n{_ratios(options.out, names, options.rounds)}")
     if options.plan:
         print(f"\n{_planned(options.out, names, options.rounds)}")
+
+
+def _arguments(name: str) -> list[str]:
+    """Arguments of a build; of one by torch the specs of the teachers say so."""
+    arguments = BUILDS[name.removesuffix(_BY_TORCH)]
+    if not name.endswith(_BY_TORCH):
+        return arguments
+    made = []
+    for part in arguments:
+        alias, _, spec = part.partition("=")
+        is_teacher = alias in ("text", "image")
+        parsed = Spec.parse(spec) if is_teacher else Spec.of("")
+        made.append(f"{alias}={Spec.of(parsed.name, **parsed.arguments, runtime='torch')}" if is_teacher else part)
+    return made
+
+
+def _ratios(out: Path, names: list[str], rounds: int) -> str:
+    """Seconds of whole builds by torch, divided by those of the default; medians over the rounds."""
+    lines = ["| data set | torch s | default s | torch / default |", "|---|---|---|---|"]
+    for name in names:
+        if not name.endswith(_BY_TORCH):
+            pairs = [
+                [_measured(out, _named(one, n))["seconds"] for one in (name + _BY_TORCH, name)] for n in range(rounds)
+            ]
+            torch, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
+            lines.append(f"| {name} | {torch:.0f} | {ours:.0f} | {statistics.median(a / b for a, b in pairs):.2f} |")
+    return "\n".join(lines)
+
+
+def _measured(out: Path, name: str) -> dict[str, float]:
+    found: dict[str, float] = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+    return found
 
 
 def _named(name: str, number: int) -> str:
@@ -101,7 +141,7 @@ def _table(out: Path, names: list[str]) -> str:
     ]
     for name in names:
         manifest = load_manifest(out / name)
-        measured = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+        measured = _measured(out, name)
         stages = manifest.stages
         embedded = ", ".join(f"{rate:,.0f} {what}/s" for what, rate in _rates(out / name).items())
         lines.append(

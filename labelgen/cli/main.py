@@ -16,6 +16,7 @@ import click
 
 from labelgen.cli import completions, exits
 from labelgen.errors import ConfigError, LabelgenError, printed, visible
+from labelgen.lazy import collect_rarely
 
 #: Commands by what they are for, in the order of the help. Each lives in the module of its name, as `command`.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -108,6 +109,7 @@ completions.register()
 
 def main() -> None:
     """Run the console script."""
+    collect_rarely()
     signal.signal(signal.SIGTERM, _terminated)
     cli(prog_name="labelgen")
 
