@@ -20,14 +20,14 @@ from labelgen.lazy import collect_rarely
 
 #: Commands by what they are for, in the order of the help. Each lives in the module of its name, as `command`.
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Make a store": ("plan", "build", "status"),
+    "Make a store": ("plan", "build", "work", "status"),
     "Look at a store": ("verify", "inspect", "query", "diff", "audit", "card"),
     "Use a store": ("export", "push", "pull"),
     "Find out": ("datasets", "teachers", "recipes", "doctor", "completion"),
 }
 
 #: Commands in a folder of their own.
-_FOLDERS = {"push": "remote.", "pull": "remote."}
+_FOLDERS = {"work": "ranks.", "push": "remote.", "pull": "remote."}
 
 
 class Commands(click.Group):
