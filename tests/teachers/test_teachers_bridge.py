@@ -56,17 +56,24 @@ class TestBridge(TrainedTeacherSuite):
         return paired_corpus()
 
     def oracle_rows(self, modality: Modality, rows: Mapping[Source, Float16], arrays: Arrays) -> Float32:
-        taken = rows[Source(modality, modality)].tolist()
-        mean, weights = (
-            arrays[f"{modality}.mean"].tolist(),
-            arrays["map" if modality == "image" else "text.map"].tolist(),
-        )
+        def times(row: list[float], matrix: list[list[float]]) -> list[float]:
+            return [sum(a * line[at] for a, line in zip(row, matrix, strict=True)) for at in range(LONG)]
+
+        def unit(row: list[float]) -> list[float]:
+            length = sum(value * value for value in row) ** 0.5
+            return [value / length for value in row]
+
+        def less(row: list[float], mean: list[float]) -> list[float]:
+            return [value - middle for value, middle in zip(row, mean, strict=True)]
+
+        lists = {name: array.tolist() for name, array in arrays.items()}
         made = []
-        for row in taken:
-            left = [value - middle for value, middle in zip(row, mean, strict=True)]
-            left = [sum(a * line[at] for a, line in zip(left, weights, strict=True)) for at in range(LONG)]
-            length = sum(value * value for value in left) ** 0.5
-            made.append([value / length for value in left])
+        for row in rows[Source(modality, modality)].tolist():
+            left = less(row, lists[f"{modality}.mean"])
+            if modality == "image":
+                made.append(unit(times(left, lists["map"])))
+            else:
+                made.append(unit(less(unit(times(left, lists["text.map"])), lists["text.centre"])))
         return np.array(made, np.float32)
 
 
@@ -94,9 +101,8 @@ def test_maps_are_the_ridge_regression_of_the_images_outside_their_fold() -> Non
 
 
 def test_the_space_is_whitened_by_captions_alone_and_all_maps_lead_into_it() -> None:
-    """Powers of both covariances by scipy, caption by caption; maps are those of the plain space times the matrix."""
+    """Powers of both covariances by scipy; maps are those of a plain bridge to the rows in the new space."""
     rows, captions = paired_corpus()
-    plain = trained((rows, captions), penalty=0.3, within=0.0, whiten=0.0).arrays
     arrays = trained((rows, captions), penalty=0.3, within=0.4, whiten=0.3).arrays
     texts = rows[TEXT][:180].astype(np.float64)
     means = texts.reshape(60, 3, LONG).mean(axis=1)
@@ -110,8 +116,12 @@ def test_the_space_is_whitened_by_captions_alone_and_all_maps_lead_into_it() -> 
     expected = first @ shrunk(first @ total.T @ total @ first, -0.3)
     made = arrays["text.map"].astype(np.float64)
     np.testing.assert_allclose(made / np.linalg.norm(made), expected / np.linalg.norm(expected), atol=1e-6)
+    space = rows[TEXT].astype(np.float64) @ made - arrays["text.mean"] @ made
+    space /= np.linalg.norm(space, axis=1, keepdims=True)
+    np.testing.assert_allclose(arrays["text.centre"], space[:180].mean(axis=0), atol=1e-6)
+    plain = trained(({**rows, TEXT: space}, captions), penalty=0.3, within=0.0, whiten=0.0).arrays  # type: ignore[dict-item]
     for name in ("map", "fold.maps"):
-        np.testing.assert_allclose(arrays[name], plain[name] @ made, atol=1e-5)
+        np.testing.assert_allclose(arrays[name], plain[name], atol=1e-5)
 
 
 def test_with_one_caption_an_image_the_covariance_about_the_own_image_is_left_out() -> None:

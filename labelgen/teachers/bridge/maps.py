@@ -10,11 +10,13 @@ belong to images alone and to texts alone, so they know no pair, and all folds h
 
 S and C outside a fold are the sums over all images less those over the fold. Sums are made in float64 in a fixed order.
 
-Both sides are then multiplied by one matrix P, made of captions alone, for all folds:
+Caption rows t are brought into another space first, by one matrix P for all folds, made of captions alone; y_i is the
+mean of the rows there:
 
-    P = A (A V A + r I)^-whiten,   A = (U + r I)^-within,   r: a tenth of the mean eigenvalue of the matrix beside it
+    u(u((t - m) P) - n),   P = A (A V A + r I)^-whiten,   A = (U + r I)^-within,   u(x) = x / |x|
 
-with the covariances of captions, V about m_y and U about the mean row of their own image. U is what five people write
+with the covariances of captions, V about their mean row m and U about the mean row of their own image, r a tenth of the
+mean eigenvalue of the matrix beside it, and n the mean of the rows before it is taken away. U is what five people write
 about one photograph; directions in which they differ count less (within-class covariance normalization, Hatch et al.
 2006). V is what captions say most of; mild whitening lets rarer directions count more.
 """
@@ -22,14 +24,15 @@ about one photograph; directions in which they differ count less (within-class c
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from labelgen.errors import TeacherError
 from labelgen.fingerprint import digest
+from labelgen.teachers.checks import unit_where
 from labelgen.teachers.trained import Captions, SourceRows, caption_means, caption_rows
-from labelgen.types import Bool, Float64, Int64
+from labelgen.types import Bool, Float16, Float32, Float64, Int64
 
 #: Candidates of the penalty p, in units of the mean variance of the image rows.
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -92,21 +95,52 @@ def fold_of(names: Sequence[str], folds: int) -> Int64:
 
 
 @dataclass(frozen=True)
+class TextSpace:
+    """Caption rows in the space of the module; a `SourceRows`.
+
+    Attributes:
+        rows: of captions.
+        mean: m [T].
+        map: P [T, T].
+        centre: n [T].
+    """
+
+    rows: SourceRows
+    mean: Float64
+    map: Float64
+    centre: Float64
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.rows.shape
+
+    def take(self, rows: Int64) -> Float32:
+        """u((t - m) P) of captions, float32 [n, T]; zero rows stay zero."""
+        return mapped(self.rows.take(rows), self.mean, self.map)
+
+
+def mapped(rows: Float16 | Float32, mean: Float64, matrix: Float64) -> Float32:
+    """Unit rows of (t - m) P, [n, T]; zero rows stay zero."""
+    wide = rows.astype(np.float64)
+    return unit_where((wide - mean) @ matrix, np.asarray(wide.any(axis=1)))
+
+
+@dataclass(frozen=True)
 class Maps:
     """Maps W, float64.
 
     Attributes:
-        image_mean, text_mean: m_x [D] and m_y [T].
-        space: P [T, T]; None where both powers are 0.
-        whole: W P of all images, [D, T].
-        folds: W P of the images outside each fold, [F, D, T].
+        image_mean, text_mean: m_x [D] and m [T], which is m_y where there is no P.
+        space: P [T, T] and n [T]; None where both powers are 0.
+        whole: W of all images, [D, T].
+        folds: W of the images outside each fold, [F, D, T].
         penalty: the p that was chosen.
         correlations: of every candidate of p, the correlation of held-out rows with their targets.
     """
 
     image_mean: Float64
     text_mean: Float64
-    space: Float64 | None
+    space: TextSpace | None
     whole: Float64
     folds: Float64
     penalty: float
@@ -131,7 +165,11 @@ def fit(
         TeacherError: all rows of images, or of texts, are equal.
     """
     image_mean, text_mean = _means(rows)
-    moments = _moments(rows, fold, folds, image_mean, text_mean)
+    space = _space(rows, text_mean, within, whiten)
+    target_mean = text_mean
+    if space is not None:
+        rows, target_mean = replace(rows, texts=space), space.centre
+    moments = _moments(rows, fold, folds, image_mean, target_mean)
     inputs, crosses, spread = (sum(parts) for parts in zip(*moments, strict=True))
     for name, size in (("image", np.trace(inputs)), ("text", spread)):
         if size <= 1e-9 * len(rows.chosen):
@@ -152,19 +190,16 @@ def fit(
     penalty = penalties[max(range(len(penalties)), key=lambda place: (found[place], penalties[place]))]
     fitted = np.stack([_solved(gram, target, penalty) for gram, target in outside])
     whole = _solved(inputs, crosses, penalty)
-    space = _space(rows, text_mean, within, whiten)
-    if space is not None:
-        whole, fitted = whole @ space, fitted @ space
     return Maps(image_mean, text_mean, space, whole, fitted, float(penalty), tuple(found.tolist()))
 
 
-def _space(rows: PairedRows, mean: Float64, within: float, whiten: float) -> Float64 | None:
-    """P of the module."""
+def _space(rows: PairedRows, mean: Float64, within: float, whiten: float) -> TextSpace | None:
     if not within and not whiten:
         return None
     total, own = rows.caption_covariances(mean)
     first = _power(own, -within)
-    return first @ _power(first @ total @ first, -whiten)
+    space = TextSpace(rows.texts, mean, first @ _power(first @ total @ first, -whiten), np.zeros_like(mean))
+    return replace(space, centre=_means(replace(rows, texts=space))[1])
 
 
 def _power(covariance: Float64, exponent: float) -> Float64:

@@ -2,8 +2,8 @@
 
 A cross-modal teacher for every store with rows of images and of texts, cross-fitted: the row of an image that is
 trained on is made by a map that saw neither it nor its captions (`labelgen.teachers.bridge.maps` has the formula). The
-space is that of the text teacher less its mean row, mildly whitened. Near to CSA (arXiv 2410.07610), which maps both by CCA;
-cross-fitting as in semiparametric inference and cross-fitted distillation (ICLR 2021).
+space is that of the text teacher, centred and mildly whitened. Near to CSA (arXiv 2410.07610), which maps both sides by
+CCA; cross-fitting as in semiparametric inference and cross-fitted distillation (ICLR 2021).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from labelgen.errors import ConfigError, TeacherError
 from labelgen.teachers.base import TeacherInfo, described
-from labelgen.teachers.bridge.maps import LONGEST, PENALTIES, Maps, PairedRows, fit, fold_of
+from labelgen.teachers.bridge.maps import LONGEST, PENALTIES, Maps, PairedRows, fit, fold_of, mapped
 from labelgen.teachers.bridge.retrieval import pool_of, recalls
 from labelgen.teachers.checks import unit_less, unit_where
 from labelgen.teachers.failures import require_least
@@ -164,10 +164,7 @@ class Bridge:
         if modality == "text":
             if "text.map" not in arrays:
                 return unit_less(rows[self.text], arrays["text.mean"])
-            taken = rows[self.text].astype(np.float64)
-            return unit_where(
-                (taken - arrays["text.mean"]) @ arrays["text.map"].astype(np.float64), np.asarray(taken.any(axis=1))
-            )
+            return unit_less(mapped(rows[self.text], arrays["text.mean"], arrays["text.map"]), arrays["text.centre"])
         wide = rows[self.image].astype(np.float64)
         fold = np.full(len(wide), -1, np.int64)
         if numbers is not None:
@@ -218,7 +215,9 @@ class Bridge:
 
 def _arrays(maps: Maps, fold: Int64) -> dict[str, Any]:
     """By the names of the file: means float64, maps float32, folds of all images of the corpus int16, -1 for none."""
-    space = {} if maps.space is None else {"text.map": maps.space.astype(np.float32)}
+    space = {}
+    if maps.space is not None:
+        space = {"text.map": maps.space.map.astype(np.float32), "text.centre": maps.space.centre}
     return {
         **space,
         "image.mean": maps.image_mean,
