@@ -119,7 +119,7 @@ def unit_where(rows: Float64, alive: Bool) -> Float32:
     return unit
 
 
-def unit_less(rows: Float16, mean: Float64) -> Float32:
+def unit_less(rows: Float16 | Float32, mean: Float64) -> Float32:
     """Unit rows of the differences from a mean row, (x - m) / |x - m| [n, d]; zero rows stay zero."""
     wide = rows.astype(np.float64)
     return unit_where(wide - mean, np.asarray(wide.any(axis=1)))

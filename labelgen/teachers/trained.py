@@ -64,13 +64,13 @@ class Derivation:
 
 
 class SourceRows(Protocol):
-    """Stored embedding rows of a source, by image or caption row; zero rows are items without an embedding."""
+    """Embedding rows of a source, by image or caption row; zero rows are items without an embedding."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def take(self, rows: Int64) -> Float16:
-        """The given rows, copied, float16 [n, dim]."""
+    def take(self, rows: Int64) -> Float16 | Float32:
+        """The given rows, copied, [n, dim]: float16 where they are stored ones."""
         ...
 
 

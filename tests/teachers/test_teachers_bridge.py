@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.linalg import fractional_matrix_power
 from scipy.stats import ks_2samp
 from teachers.paired_corpus import IMAGE, LONG, TEXT, WIDE, paired_corpus
 
@@ -46,7 +47,8 @@ class TestBridge(TrainedTeacherSuite):
 
     def variants(self) -> dict[str, Spec]:
         changes: dict[str, Any] = {
-            "image": "photos", "text": "other", "folds": 4, "splits": ["test"], "penalty": 0.5,
+            "image": "photos", "text": "other", "folds": 4, "splits": ["test"], "penalty": 0.5, "within": 0.0,
+            "whiten": 0.2,
         }  # fmt: skip
         return {name: self.spec(**{name: value}) for name, value in changes.items()}
 
@@ -54,22 +56,32 @@ class TestBridge(TrainedTeacherSuite):
         return paired_corpus()
 
     def oracle_rows(self, modality: Modality, rows: Mapping[Source, Float16], arrays: Arrays) -> Float32:
-        taken = rows[Source(modality, modality)].tolist()
-        mean, weights = arrays[f"{modality}.mean"].tolist(), arrays["map"].tolist()
+        def times(row: list[float], matrix: list[list[float]]) -> list[float]:
+            return [sum(a * line[at] for a, line in zip(row, matrix, strict=True)) for at in range(LONG)]
+
+        def unit(row: list[float]) -> list[float]:
+            length = sum(value * value for value in row) ** 0.5
+            return [value / length for value in row]
+
+        def less(row: list[float], mean: list[float]) -> list[float]:
+            return [value - middle for value, middle in zip(row, mean, strict=True)]
+
+        lists = {name: array.tolist() for name, array in arrays.items()}
         made = []
-        for row in taken:
-            left = [value - middle for value, middle in zip(row, mean, strict=True)]
+        for row in rows[Source(modality, modality)].tolist():
+            left = less(row, lists[f"{modality}.mean"])
             if modality == "image":
-                left = [sum(a * line[at] for a, line in zip(left, weights, strict=True)) for at in range(LONG)]
-            length = sum(value * value for value in left) ** 0.5
-            made.append([value / length for value in left])
+                made.append(unit(times(left, lists["map"])))
+            else:
+                made.append(unit(less(unit(times(left, lists["text.map"])), lists["text.centre"])))
         return np.array(made, np.float32)
 
 
 def test_maps_are_the_ridge_regression_of_the_images_outside_their_fold() -> None:
     """Least squares with sqrt(p s) I as further rows, solved by numpy's SVD, image by image."""
     rows, captions = paired_corpus()
-    arrays = trained((rows, captions), penalty=0.3).arrays
+    arrays = trained((rows, captions), penalty=0.3, within=0.0, whiten=0.0).arrays
+    assert "text.map" not in arrays
     used = np.arange(60)
     x = rows[IMAGE][used].astype(np.float64)
     y = np.stack([rows[TEXT][3 * row : 3 * row + 3].astype(np.float64).mean(axis=0) for row in used])
@@ -88,6 +100,38 @@ def test_maps_are_the_ridge_regression_of_the_images_outside_their_fold() -> Non
     assert (arrays["folds"][60:] == -1).all()
 
 
+def test_the_space_is_whitened_by_captions_alone_and_all_maps_lead_into_it() -> None:
+    """Powers of both covariances by scipy; maps are those of a plain bridge to the rows in the new space."""
+    rows, captions = paired_corpus()
+    arrays = trained((rows, captions), penalty=0.3, within=0.4, whiten=0.3).arrays
+    texts = rows[TEXT][:180].astype(np.float64)
+    means = texts.reshape(60, 3, LONG).mean(axis=1)
+    within, total = np.cov((texts - np.repeat(means, 3, axis=0)).T), texts - means.mean(axis=0)
+
+    def shrunk(covariance: Float64, exponent: float) -> Float64:
+        added = covariance + 0.1 * np.trace(covariance) / LONG * np.eye(LONG)
+        return np.asarray(fractional_matrix_power(added, exponent))
+
+    first = shrunk(within, -0.4)
+    expected = first @ shrunk(first @ total.T @ total @ first, -0.3)
+    made = arrays["text.map"].astype(np.float64)
+    np.testing.assert_allclose(made / np.linalg.norm(made), expected / np.linalg.norm(expected), atol=1e-6)
+    space = rows[TEXT].astype(np.float64) @ made - arrays["text.mean"] @ made
+    space /= np.linalg.norm(space, axis=1, keepdims=True)
+    np.testing.assert_allclose(arrays["text.centre"], space[:180].mean(axis=0), atol=1e-6)
+    plain = trained(({**rows, TEXT: space}, captions), penalty=0.3, within=0.0, whiten=0.0).arrays  # type: ignore[dict-item]
+    for name in ("map", "fold.maps"):
+        np.testing.assert_allclose(arrays[name], plain[name], atol=1e-5)
+
+
+def test_with_one_caption_an_image_the_covariance_about_the_own_image_is_left_out() -> None:
+    corpus = paired_corpus(per_image=1)
+    alone = trained(corpus, within=0.0, whiten=0.3).arrays
+    both = trained(corpus, within=0.4, whiten=0.3).arrays
+    np.testing.assert_array_equal(both["text.map"], alone["text.map"])
+    assert np.isfinite(both["map"]).all()
+
+
 def test_no_image_is_mapped_by_a_map_that_saw_its_pair() -> None:
     """Exchanging the captions of two images of a fold leaves the map of the fold, and changes all others."""
     rows, captions = paired_corpus()
@@ -98,7 +142,7 @@ def test_no_image_is_mapped_by_a_map_that_saw_its_pair() -> None:
         rows[TEXT][3 * two : 3 * two + 3],
         rows[TEXT][3 * one : 3 * one + 3],
     )
-    after = trained(({**rows, TEXT: exchanged}, captions), penalty=0.3).arrays
+    after = trained(({**rows, TEXT: exchanged}, captions), penalty=0.3).arrays  # P has the same captions
     np.testing.assert_allclose(after["fold.maps"][1], before["fold.maps"][1], atol=1e-6)
     for left, right in ((after["map"], before["map"]), (after["fold.maps"][0], before["fold.maps"][0])):
         assert np.abs(left - right).max() > 1e-3
@@ -221,6 +265,8 @@ def test_images_without_captions_and_captions_without_rows_are_left_out() -> Non
         ({"folds": 21}, ConfigError),
         ({"folds": 2.5}, SpecError),
         ({"penalty": -1.0}, ConfigError),
+        ({"within": -0.1}, ConfigError),
+        ({"whiten": 1.5}, ConfigError),
         ({"image": "text"}, ConfigError),
         ({"of": "text"}, SpecError),
     ],
