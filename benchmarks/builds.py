@@ -1,7 +1,7 @@
 """Whole builds of real data, each in its own process: counts, times, rates, peak anonymous memory of the process tree.
 
     python benchmarks/builds.py --data ../shared/data --out stores/bench [--only cusa,flickr8k,flickr30k] [--memory 2GB]
-        [--torch] [--plan] [--rounds 3]
+        [--limit 3000] [--torch] [--plan] [--rounds 3]
 
 Prints a markdown table from the manifests; finished stores are kept, so a second run only prints. With --torch every
 build is followed by the same one with teachers run by torch, and the ratio of whole builds is printed. With --plan
@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", default="cusa,flickr8k,flickr30k", help=", ".join(BUILDS))
     parser.add_argument("--memory", default="2GB")
+    parser.add_argument("--limit", type=int, default=0, help="images of each split; 0 for all")
     parser.add_argument("--torch", action="store_true")
     parser.add_argument("--plan", action="store_true")
     parser.add_argument("--rounds", type=int, default=1)
@@ -71,7 +72,7 @@ def main() -> None:
                     (options.out / "scale-data").mkdir(parents=True, exist_ok=True)
                     write_corpus(options.data, options.out / "scale-data" / "captions.parquet", ROWS)
                 arguments = [part.format(data=options.data, out=options.out) for part in _arguments(name)]
-                arguments += ["--memory", options.memory]
+                arguments += ["--memory", options.memory, "--limit", str(options.limit)]
                 if options.plan:
                     _plan(arguments, _plan_of(options.out, _named(name, number)))
                 _build([*arguments, "--out", str(store)], store)
