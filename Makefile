@@ -22,7 +22,6 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
-	$(BIN)/pytest tests/teachers/test_teachers_runtime.py tests/teachers/test_teachers_runtime_builds.py
 
 ## Tests that take minutes: real data at real size.
 slow: $(READY)

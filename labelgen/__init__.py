@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from labelgen.config import BuildConfig
     from labelgen.errors import LabelgenError
     from labelgen.loader.blocks import soft_labels
-    from labelgen.pipeline import add, append, build, plan, resolve, status, verify
+    from labelgen.pipeline import add, append, build, plan, resolve, status, verify, work
     from labelgen.queries.query import query
     from labelgen.store.diff import diff
     from labelgen.store.kind_store import open_store as open  # noqa: A004 - `labelgen.open` is the name users see
@@ -55,6 +55,7 @@ __all__ = [
     "store",
     "testing",
     "verify",
+    "work",
 ]
 
 _PLACES = {
@@ -75,6 +76,7 @@ _PLACES = {
     "soft_labels": "labelgen.loader.blocks:soft_labels",
     "status": "labelgen.pipeline:status",
     "verify": "labelgen.pipeline:verify",
+    "work": "labelgen.pipeline:work",
     "__version__": "labelgen.version:VERSION",
 }
 

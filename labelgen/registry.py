@@ -82,6 +82,11 @@ def create(kind: str, spec: Spec, **extra: Any) -> Any:
     return target(**spec.arguments, **extra)
 
 
+def takes(kind: str, name: str, argument: str) -> bool:
+    """Whether what is registered as `name` has an argument; raises as `load` does."""
+    return argument in inspect.signature(load(kind, name)).parameters
+
+
 def check_arguments(kind: str, spec: Spec, target: Callable[..., Any], extra: Iterable[str] = ()) -> None:
     """Refuse misspelt, unknown or missing arguments, and values of another type, before anything is loaded."""
     parameters = dict(_parameters(target))

@@ -43,8 +43,8 @@ DEPENDENCIES: dict[str, set[str]] = {
     "runner": {"tasks", "stages", "store"},
     "executors": {"tasks", "runner"},
     "stages": {"tasks", "executors.base", "store", "corpus", "teachers", "similarity", "patches"},
-    # a data set in memory becomes a table, and an object a teacher, before a build begins
-    "pipeline": {"stages", "tasks", "store", "patches", "corpus", "teachers"},
+    # a data set in memory becomes a table, and an object a teacher, before a build begins; a rank is its own executor
+    "pipeline": {"stages", "tasks", "store", "patches", "corpus", "teachers", "executors.shared"},
     # functions of a store
     # a patch applies to records before a build and to a batch's labels after it
     "patches": {
@@ -104,7 +104,7 @@ KERNEL = {
 }
 
 #: The bottom of `stages`: what executors need to know of a task, which is not what it does.
-TASKS = {"stages.running.task", "stages.running.worker", "stages.running.memory"}
+TASKS = {"stages.running.task", "stages.running.worker", "stages.running.memory", "stages.running.leases"}
 
 #: Names of tasks -> functions, called by executors; what a task does is behind its name.
 RUNNER = "stages.running.runner"

@@ -16,17 +16,18 @@ import click
 
 from labelgen.cli import completions, exits
 from labelgen.errors import ConfigError, LabelgenError, printed, visible
+from labelgen.lazy import collect_rarely
 
 #: Commands by what they are for, in the order of the help. Each lives in the module of its name, as `command`.
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Make a store": ("plan", "build", "status"),
+    "Make a store": ("plan", "build", "work", "status"),
     "Look at a store": ("verify", "inspect", "query", "diff", "audit", "card"),
     "Use a store": ("export", "push", "pull"),
     "Find out": ("datasets", "teachers", "recipes", "doctor", "completion"),
 }
 
 #: Commands in a folder of their own.
-_FOLDERS = {"push": "remote.", "pull": "remote."}
+_FOLDERS = {"work": "ranks.", "push": "remote.", "pull": "remote."}
 
 
 class Commands(click.Group):
@@ -108,6 +109,7 @@ completions.register()
 
 def main() -> None:
     """Run the console script."""
+    collect_rarely()
     signal.signal(signal.SIGTERM, _terminated)
     cli(prog_name="labelgen")
 

@@ -99,7 +99,10 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "Teachers": ("teachers", "dropped", "refined"),
     "Search": ("relation", "k", "aggregation", "cross_k", "engine", "approximate", "kinds"),
-    "Run": ("executor", "workers", "threads", "memory", "device", "scheduler", "strict", "calibrate"),
+    "Run": (
+        *("rank", "world", "expire", "executor", "workers", "threads", "memory", "device", "scheduler"),
+        *("strict", "calibrate"),
+    ),
     "Store": (
         "out",
         "fresh",

@@ -16,6 +16,7 @@ from labelgen import given
 from labelgen.config import RunConfig
 from labelgen.errors import ConfigError, shown
 from labelgen.executors.base import worker_died, worker_settings
+from labelgen.lazy import collect_rarely
 from labelgen.stages.running import worker
 from labelgen.stages.running.runner import run_task
 from labelgen.stages.running.task import Receipt, Task
@@ -97,6 +98,7 @@ def _init_worker(settings: Queue[WorkerSettings], parent: int, objects: bytes) -
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    collect_rarely()
     worker.die_with(parent)
     worker.configure(settings.get())
     given.install(objects)

@@ -1,4 +1,4 @@
-"""Functions for the command line and Python users: `build`, `add`, `append`, `plan`, `status`, `verify`, `resolve`."""
+"""Functions for the command line and Python users: `build`, `work`, `add`, `append`, `plan`, `status`, `verify`, ..."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from labelgen.pipeline.building import build, resolve
     from labelgen.pipeline.changing import add, append
     from labelgen.pipeline.checking import plan, verify
+    from labelgen.pipeline.working import work
     from labelgen.stages.estimate.cost import CostPlan
     from labelgen.stages.plan.check_names import check_names
     from labelgen.stages.report import BuildReport
@@ -27,6 +28,7 @@ __all__ = [
     "resolve",
     "status",
     "verify",
+    "work",
 ]
 
 _PLACES = {
@@ -41,6 +43,7 @@ _PLACES = {
     "resolve": "labelgen.pipeline.building:resolve",
     "status": "labelgen.stages.running.status:status",
     "verify": "labelgen.pipeline.checking:verify",
+    "work": "labelgen.pipeline.working:work",
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _PLACES)

@@ -180,7 +180,7 @@ def build_config(
 ) -> BuildReport:
     """Build the store of a config; arguments as for `build`."""
     config = checked(config)
-    _refuse_other_folder(root)
+    refuse_other_folder(root)
     started = time.perf_counter()
     with cleanup.locked(root):
         if fresh or not (root / layout.MANIFEST).exists():
@@ -198,7 +198,7 @@ def build_config(
             begun = lock.read_pending(root) if drop else None
             config = as_written(config, root, sealed, fresh=False)
             change = resolve_drop(sealed, drop, done=begun["identity"].get("drop", ()) if begun else ())
-            config = _changed_recipe(root, sealed, config, change, update=update)
+            config = changed_recipe(root, sealed, config, change, update=update)
             if not lock.changed_fields(sealed, config) and not change.paths:
                 return _already_sealed(root, sealed, config, drop)
         work = Build(root, config, sealed, progress, allow_other_machine, change=change)
@@ -231,7 +231,7 @@ def run(work: Build) -> Manifest:
     return manifest
 
 
-def _changed_recipe(root: Path, sealed: Manifest, config: BuildConfig, change: Change, *, update: bool) -> BuildConfig:
+def changed_recipe(root: Path, sealed: Manifest, config: BuildConfig, change: Change, *, update: bool) -> BuildConfig:
     """The recipe of a sealed store after a change, which may add teachers and lists, but no rows.
 
     Raises:
@@ -265,7 +265,7 @@ def _already_sealed(root: Path, sealed: Manifest, config: BuildConfig, drop: Seq
     return report_of(root, sealed, changed=False, notes=notes)
 
 
-def _refuse_other_folder(root: Path) -> None:
+def refuse_other_folder(root: Path) -> None:
     """Refuse an address, a file, and a folder with files of others in it."""
     if was_address(root):
         raise ConfigError(

@@ -13,6 +13,7 @@ from labelgen.errors import ConfigError
 from labelgen.pipeline.building import checked
 from labelgen.pipeline.inputs import recipe_of
 from labelgen.progress import Listener, listener_of, silent
+from labelgen.stages.plan.runtimes import with_auto
 from labelgen.store.manifest import load_manifest
 from labelgen.store.remote.address import is_address
 from labelgen.teachers.objects.sealed_objects import sealed_objects
@@ -66,7 +67,7 @@ def plan(
         device=device,
     )
     with inputs as (config, _):
-        return estimate(checked(config), calibrate=calibrate, progress=listener_of(progress))
+        return estimate(with_auto(checked(config)), calibrate=calibrate, progress=listener_of(progress))
 
 
 def verify(

@@ -76,10 +76,17 @@ def similarity(products: Float64, left: Float64, right: Float64) -> Float32:
 
 def pair_similarities(x: Float16 | Float32, y: Float16 | Float32) -> Float32:
     """Similarity of x[i] with y[i]; two arrays [n, d] -> [n]."""
-    products = np.zeros(len(x))
-    for left, right in zip(_panels(x), _panels(y), strict=True):
-        products += np.einsum("ij,ij->i", left.astype(np.float64), right.astype(np.float64))
-    return similarity(products, self_dots(x), self_dots(y))
+    scores = np.empty(len(x), np.float32)
+    step = max(1, _SLAB // max(1, x.shape[1]))
+    for start in range(0, len(x), step):
+        part = slice(start, start + step)
+        sums = np.zeros((3, len(x[part])))
+        for panels in zip(_panels(x[part]), _panels(y[part]), strict=True):
+            left, right = (panel.astype(np.float64) for panel in panels)
+            factors = (left, right), (left, left), (right, right)
+            sums += [np.einsum("ij,ij->i", one, other) for one, other in factors]
+        scores[part] = similarity(*sums)
+    return scores
 
 
 def block_similarity(x: Float16, y: Float16) -> Float32:

@@ -30,9 +30,10 @@ from labelgen.stages.plan.search_steps import SearchSteps
 from labelgen.stages.running import cleanup, inventory, lock
 from labelgen.stages.running.cleanup import DESCRIBE
 from labelgen.stages.running.environment import machine_class
+from labelgen.stages.running.leases import Leases
 from labelgen.stages.running.memory import PeakMeter
 from labelgen.stages.running.stage_runner import StageRunner
-from labelgen.stages.running.task import Receipt, Task, receipt_path
+from labelgen.stages.running.task import Receipt, Task, read_receipt, receipt_path
 from labelgen.store import layout
 from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.manifest import Manifest
@@ -65,6 +66,7 @@ class Build:
         change: what is dropped from it.
         fresh: everything in the folder is removed, once the data set is read and the teachers are loaded.
         notes: sentences for the report; filled by `run`.
+        ranks: the leases of this rank, where several processes build the store together.
         planned: estimated seconds of the stages, None where they are unknown; kept beside those they take.
     """
 
@@ -78,11 +80,12 @@ class Build:
     fresh: bool = False
     notes: Sequence[str] = ()
     planned: Mapping[str, float | None] = field(default_factory=dict)
+    ranks: Leases | None = None
 
     def run(self, executor: Executor, meter: PeakMeter) -> Built:
         """Run all stages but the seal, cheap checks first: unfinished work, the data set, the teachers."""
         pending, begun = self._pending()
-        runner = StageRunner(self.root, executor, self.progress, meter, pending)
+        runner = StageRunner(self.root, executor, self.progress, meter, pending, self.ranks is not None)
         self.notes = runner.notes
         ingest = Ingest(self.root, self.config, self.sealed, self.append, pending, runner.timed)
         read = ingest.read()
@@ -134,13 +137,21 @@ class Build:
 
     def _begin(self, runner: StageRunner, begun: bool) -> None:
         """Write the note of the work and the receipts of the teachers: from here on the folder is changed."""
-        if self.fresh:
-            cleanup.remove_store(self.root)
-        elif not begun:
-            inventory.remove_work(self.root)
-        lock.write_pending(self.root, runner.pending)
+        if self.ranks is not None:
+            with self.ranks.joining() as first:
+                there = lock.read_pending(self.root) or {}
+                new = {**runner.pending, "recipe": self.config.to_dict()}
+                lock.note(self.root, there, **(new if first else {"machines": new["machines"]}))
+        else:
+            if self.fresh:
+                cleanup.remove_store(self.root)
+            elif not begun:
+                inventory.remove_work(self.root)
+            lock.write_pending(self.root, runner.pending)
         for key, receipt in runner.receipts.items():
-            write_atomic(self.root / receipt_path(key), receipt.to_bytes())
+            known = read_receipt(self.root, key) if self.ranks is not None else None
+            if known is None or known.fingerprint != receipt.fingerprint:
+                write_atomic(self.root / receipt_path(key), receipt.to_bytes())
 
     def _describe(self, runner: StageRunner) -> list[TeacherFacts]:
         """Load every teacher that has rows to make and describe it; others are known from the manifest."""

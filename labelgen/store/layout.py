@@ -25,6 +25,8 @@ PENDING = f"{WORK}/pending.json"
 PULLED = f"{WORK}/pulled.json"
 INGEST = f"{WORK}/ingest"
 PARTS = f"{WORK}/parts"
+#: Leases of the ranks that build together.
+RANKS = f"{WORK}/ranks"
 #: Files of a seal before they are moved into place; the manifest that it will commit; the one that it replaces.
 SEALING = f"{WORK}/seal"
 NEXT = f"{WORK}/next.json"

@@ -130,6 +130,30 @@ def test_card_lines_share_their_pairs_and_order_the_teachers(store: Store, judge
     json.dumps(card.to_json(), allow_nan=False)
 
 
+def test_a_reduced_precision_is_compared_with_float32_in_pairs(
+    store: Store, judged: Judgements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = {
+        "text": "minilm()",
+        "image": "efficientnet_lite(size=2)",
+        "clip": "minilm(precision='bfloat16')",
+    }
+    monkeypatch.setattr(type(store.manifest), "teacher_specs", property(lambda _: specs))
+    card = agreement_card(store, [judged], replicates=20)
+    lines = {(row.subset, row.label): row for row in card.rows}
+    found = [row for row in card.rows if row.kind == "difference"]
+    assert {(row.subset, row.label) for row in found} == {
+        (subset, "i2t.clip - i2t.text") for subset in ("all", "unannotated")
+    }
+    for row in found:
+        low, full = lines[row.subset, "i2t.clip"], lines[row.subset, "i2t.text"]
+        for name, figure in row.figures.items():
+            assert figure.value == low.figures[name].value - full.figures[name].value
+            paired = low.figures[name].replicates - full.figures[name].replicates
+            assert (figure.low, figure.high) == pytest.approx(tuple(np.nanquantile(paired, [0.025, 0.975])))
+    assert not any(" - " in sentence for sentence in card.recommendation)
+
+
 def bootstrapped(
     scores: np.ndarray, ratings: np.ndarray, units: Sequence[Sequence[int]], times: int, seed: int
 ) -> tuple[float, float]:

@@ -69,7 +69,9 @@ def test_every_option_says_what_it_does(name: str) -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize("name", ["plan", "build", "verify", "query", "diff", "audit", "card", "export", "doctor"])
+@pytest.mark.parametrize(
+    "name", ["plan", "build", "work", "verify", "query", "diff", "audit", "card", "export", "doctor"]
+)
 def test_every_long_command_has_progress(name: str) -> None:
     assert "--progress" in options_of(name)
 
@@ -87,10 +89,10 @@ def test_every_command_has_a_section_with_its_examples(name: str) -> None:
 def test_options_in_the_docs_are_those_of_the_command(name: str) -> None:
     section, known = words_of(sections()[f"labelgen {name}"]), options_of(name)
     shared = (
-        options_of("build") if name in ("plan", "datasets", "recipes", "completion") else set()
+        options_of("build") if name in ("plan", "work", "datasets", "recipes", "completion") else set()
     )  # they point at build
     assert section - known - shared - SHARED == set()
-    described = section | (words_of(sections()["labelgen build"]) if name == "plan" else set())
+    described = section | (words_of(sections()["labelgen build"]) if name in ("plan", "work") else set())
     assert known - described - SHARED == set()
 
 

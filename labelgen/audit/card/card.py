@@ -170,7 +170,7 @@ def _card(lines: CardLines, settings: Mapping[str, Any], *, complete: bool) -> A
     notes = list(dict.fromkeys(lines.notes))
     if not complete:
         notes.append(f"stopped: {lines.done} of {lines.planned or 'all'} labels are compared, the others are missing")
-    whole = [row for row in lines.rows if row.judgements not in lines.unfinished]
+    whole = [row for row in lines.rows if row.judgements not in lines.unfinished and row.kind != "difference"]
     return AgreementCard(tuple(lines.rows), tuple(notes), tuple(advice(whole)), settings, complete)
 
 

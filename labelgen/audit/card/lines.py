@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -18,9 +18,11 @@ from labelgen.errors import ConfigError
 from labelgen.patches.batch_masks import BoundPatch, PatchMasks
 from labelgen.relevance.base import CAPTION_LENGTH, BlockRequest
 from labelgen.relevance.fusion import Fusion
+from labelgen.specs import Spec
+from labelgen.store.reader import Store
 from labelgen.types import Bool, Float64, Int64, Relation
 
-LineKind: TypeAlias = Literal["teacher", "fusion", "patched"]
+LineKind: TypeAlias = Literal["teacher", "fusion", "patched", "difference"]
 
 #: A label that is unknown for more than this share of the pairs is left out with a note.
 _MISSING = 0.5
@@ -96,6 +98,7 @@ class CardLines:
             yield from self._retrieval(store, _Chosen(file, chosen), labels)
         if patch is not None and not patched:
             self.notes.append(f"{where}: a patch changes graded pairs of an image and a caption only")
+        self.rows += differences_of_precision(self.rows[begin:], labels, file.store)
         self.rows[begin:] = sorted(self.rows[begin:], key=lambda row: _ORDER.index(row.subset))
         self.done = before + len(labels)
         self.unfinished.remove(pairs.judgements.name)
@@ -185,6 +188,43 @@ class CardLines:
         n_pairs, n_images = counts or (len(pairs), pairs.n_groups - sentences)
         named = store, about.name, about.source, str(about.relation), *label, subset
         self.rows.append(CardRow(*named, n_pairs, n_images, sentences, figures))
+
+
+def differences_of_precision(rows: Sequence[CardRow], labels: Sequence[Label], store: Store) -> list[CardRow]:
+    """Return a line for every label of a reduced precision: its figures less those of the same teacher in float32.
+
+    Both lines are of the same pairs and replicates, so the interval is that of the paired difference.
+    """
+    full = _in_float32(store)
+    twins = {
+        str(label): str(replace(label, alias=full[label.alias]))
+        for label in labels
+        if isinstance(label, BlockRequest) and label.alias in full
+    }
+    lines = {(row.subset, row.label): row for row in rows}
+    made = []
+    for row in rows:
+        other = lines.get((row.subset, twins.get(row.label, "")))
+        if other is not None:
+            figures = {name: figure.lead_over(other.figures[name]) for name, figure in row.figures.items()}
+            made.append(replace(row, label=f"{row.label} - {other.label}", kind="difference", figures=figures))
+    return made
+
+
+def _in_float32(store: Store) -> dict[str | None, str]:
+    """Return aliases of teachers with a reduced precision, and the alias of the same teacher in float32."""
+    specs = {alias: Spec.parse(text) for alias, text in store.manifest.teacher_specs.items()}
+    plain = {str(_without_precision(spec)): alias for alias, spec in specs.items() if not _is_reduced(spec)}
+    reduced = {alias: str(_without_precision(spec)) for alias, spec in specs.items() if _is_reduced(spec)}
+    return {alias: plain[key] for alias, key in reduced.items() if key in plain}
+
+
+def _is_reduced(spec: Spec) -> bool:
+    return str(spec.arguments.get("precision", "float32")) != "float32"
+
+
+def _without_precision(spec: Spec) -> Spec:
+    return Spec.of(spec.name, **{name: value for name, value in spec.arguments.items() if name != "precision"})
 
 
 class _Chosen:

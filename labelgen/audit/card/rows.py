@@ -21,7 +21,8 @@ class CardRow:
         judgements: name of the file; `source` describes it.
         relation: of the judged pairs.
         label: a `BlockRequest` or the spec of a fusion.
-        kind: `teacher` or `fusion`; `patched` for either with a patch, whose label ends in ` + patch`.
+        kind: `teacher` or `fusion`; `patched` for either with a patch, whose label ends in ` + patch`; `difference` for
+            a label of a reduced precision less that of the same teacher in float32 (`i2t.low - i2t.text`).
         subset: `all` or `unannotated` pairs; of retrieval `with annotated` or `without annotated` partners.
         pairs: number of pairs compared (of retrieval: queries).
         images: number of images that the bootstrap draws: those of the left items (of retrieval: of the queries).
@@ -34,7 +35,7 @@ class CardRow:
     source: str
     relation: str
     label: str
-    kind: Literal["teacher", "fusion", "patched"]
+    kind: Literal["teacher", "fusion", "patched", "difference"]
     subset: str
     pairs: int
     images: int

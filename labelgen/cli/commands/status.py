@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Stages in the order of a build.
 _ORDER = ("describe", "ingest", "embed", "assemble", "train", "search", "merge", "measure")
+#: Seconds of silence from which on a rank is not shown as a live one.
+_SILENT = 30.0
 _WORDS = {
     "sealed": ("finished and sealed", "green"),
     "unfinished": ("not finished: run its `labelgen build` again to resume", "yellow"),
@@ -41,6 +43,15 @@ def command(path: str, as_json: bool) -> None:
         _print(status)
 
 
+def _at_work(status: Status) -> str:
+    ranks = [
+        f"rank {rank.rank} (process {rank.process} on {rank.host}): {', '.join(rank.tasks) or 'waits'}"
+        + (f", silent for {units.duration(rank.silent)}" if rank.silent > _SILENT else "")
+        for rank in status.ranks
+    ]
+    return status.holder or "\n".join(ranks) or "nobody"
+
+
 def _print(status: Status) -> None:
     console = show.console()
     show.title(console, show.shell_path(status.path), *_WORDS[status.state])
@@ -48,7 +59,7 @@ def _print(status: Status) -> None:
     facts: list[tuple[str, Any]] = [
         ("data set", status.recipe.get("dataset", {}).get("name", "")),
         ("teachers", teachers),
-        ("at work", status.holder or "nobody"),
+        ("at work", _at_work(status)),
     ]
     console.print(show.facts(facts))
     stages = sorted({*status.done, *status.totals}, key=lambda stage: [*_ORDER, stage].index(stage))

@@ -236,6 +236,7 @@ class Ingest:
 
     def _write(self, corpus: Corpus, content: str, photos: str) -> None:
         """Write the tables, and note their identity."""
+        self._refuse_other("corpus", self._content)  # another rank may have noted its own since it was read
         self._refuse_other("photos", photos)
         ingest.write_tables(self._root / layout.INGEST, corpus)
         lock.note(self._root, self._pending, corpus=content, photos=photos)

@@ -87,7 +87,7 @@ def move_into_place(root: Path, corpus: SealedCorpus) -> None:
     """Move the new files of a corpus to their places in the store; repeated from the start after a kill."""
     for path in sorted(corpus.files) if corpus.new else ():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        atomic.rename(root / layout.SEALING / path, root / path)
+        atomic.move(root / layout.SEALING / path, root / path)
 
 
 def _write_corpus(folder: Path, path: str, frames: Mapping[str, pl.DataFrame]) -> dict[str, FileFact]:

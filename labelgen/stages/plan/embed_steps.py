@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from labelgen.errors import StoreMismatchError, TeacherError
 from labelgen.stages.plan.build_plan import EmbeddingPlan
-from labelgen.stages.running import inventory
 from labelgen.stages.running.stage_runner import StageRunner
 from labelgen.stages.running.task import Receipt, Task, find_receipt, outstanding
 from labelgen.store.disk.shards import write_array_metadata
@@ -22,7 +21,7 @@ def embed(runner: StageRunner, plans: Sequence[EmbeddingPlan], sealed: Manifest 
         tasks = {task.key: task for plan in reversed(plans) if (task := plan.train_task()) is not None}
         if tasks:  # one training for the rows of both modalities
             runner.run("train", [*reversed(tasks.values())])
-            inventory.remove_parts(runner.root, "train")
+            runner.remove_parts("train")
         _make_rows(runner, plans)
 
 
@@ -48,7 +47,7 @@ def _make_rows(runner: StageRunner, plans: Sequence[EmbeddingPlan]) -> None:
         _refuse_empty(plan, [runner.receipts[task.key] for task in plan.part_tasks()])
         write_array_metadata(runner.root, plan.spec)
     runner.run("assemble", [task for plan in plans for task in plan.shard_tasks()])
-    inventory.remove_parts(runner.root, "embed")
+    runner.remove_parts("embed")
 
 
 def _is_sealed(plan: EmbeddingPlan, sealed: Manifest | None) -> bool:

@@ -22,7 +22,6 @@ from labelgen.specs import Spec
 from labelgen.stages.model import tables
 from labelgen.stages.model.lists import ListSpec, SealedList
 from labelgen.stages.plan.build_plan import ProductPlan
-from labelgen.stages.running import inventory
 from labelgen.stages.running.stage_runner import StageRunner
 from labelgen.stages.running.task import Task, find_receipt, outstanding
 from labelgen.stages.running.worker import search_memory
@@ -58,7 +57,7 @@ class SearchSteps:
         new = [product.only([item for item in product.lists if item.path not in stored]) for product in products]
         new = [product for product in new if product.lists]
         self._search([part for product in new for part in self._by_base(product)])
-        inventory.remove_parts(self.runner.root, "search")
+        self.runner.remove_parts("search")
 
     def _search(self, products: Sequence[ProductPlan]) -> None:
         """Make the indexes of every product, run its strips, then merge them into shards."""

@@ -20,19 +20,20 @@ DESCRIBE = "describe"
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """`lock.locked`; removes every trace of it where the block fails and nobody did any work in the folder.
+def locked(root: Path, *, shared: bool = False) -> Iterator[None]:
+    """`lock.locked`; removes every trace of it where the block fails and nobody did, or does, any work in the folder.
 
     Raises:
         StoreBusyError, DiskError: see `lock.locked`.
     """
     made = [folder for folder in (root, *root.parents) if not folder.exists()]
-    with lock.locked(root):
+    with lock.locked(root, shared=shared) as handle:
         begun = (root / layout.PENDING).exists() or (root / layout.MANIFEST).exists()
         try:
             yield
         except BaseException:
-            if not (begun or (root / layout.MANIFEST).exists() or _has_work(root, set())):
+            alone = not shared or lock.is_alone(handle)
+            if alone and not (begun or (root / layout.MANIFEST).exists() or _has_work(root, set())):
                 _forget(root, set())
                 (root / layout.LOCK).unlink(missing_ok=True)
                 for folder in (root / layout.WORK, *made):

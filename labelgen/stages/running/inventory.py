@@ -32,6 +32,8 @@ _STATS = re.compile(
 )
 #: Files of unfinished work that a killed task wrote and that no receipt names yet.
 _PARTS = re.compile(rf"{re.escape(layout.PARTS)}/(embed|train|search)/[\w./-]+\.(npy|safetensors|faiss)")
+#: Beats of ranks, and errors of those that failed.
+_RANKS = re.compile(rf"{re.escape(layout.RANKS)}/([\w.~-]+/)*(beat|failed-[\w.-]+\.json)")
 _SEALED = rf"({layout.CORPUS}(\.\d+)?(/[\w-]+)*/)?[\w-]+(\.json|\.parquet|/c/\d+)"
 _SEALING = re.compile(f"{re.escape(layout.SEALING)}/{_SEALED}")
 
@@ -106,13 +108,14 @@ def remove(root: Path, files: Mapping[str, FileFact], *, keep: Collection[str]) 
 def remove_work(root: Path) -> None:
     """Remove all work in progress but the lock."""
     remove_parts(root)
-    for path, _ in list(walk(root, below=layout.SEALING)):
-        if _SEALING.fullmatch(path):
-            unlink_below(root, path)
+    for below, names in ((layout.SEALING, _SEALING), (layout.RANKS, _RANKS)):
+        for path, _ in list(walk(root, below=below)):
+            if names.fullmatch(path):
+                unlink_below(root, path)
     tables = [f"{layout.INGEST}/{name}" for name in layout.TABLES]
     for path in (*tables, layout.NEXT, layout.REPLACED, layout.PENDING):
         unlink_below(root, path)
-    for folder in (layout.SEALING, layout.INGEST):
+    for folder in (layout.SEALING, layout.INGEST, layout.RANKS):
         _remove_empty_below(root / folder)
     _remove_if_empty(root / layout.WORK)
 
@@ -195,8 +198,9 @@ def _is_group(root: Path, path: str) -> bool:
 def _remove_empty_below(folder: Path) -> None:
     """Remove a folder and all folders in it that hold no file."""
     if folder.is_dir() and not folder.is_symlink():
-        for path in folder.iterdir():
-            _remove_empty_below(path)
+        with contextlib.suppress(FileNotFoundError):  # removed by a rank that leaves
+            for path in folder.iterdir():
+                _remove_empty_below(path)
         _remove_if_empty(folder)
 
 

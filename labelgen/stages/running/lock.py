@@ -44,26 +44,38 @@ UNGUARDED = "worker processes import your script: put what it does below `if __n
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Hold the lock of a folder; the system releases it when this process ends, however it ends.
+def locked(root: Path, *, shared: bool = False) -> Iterator[int]:
+    """Hold the lock of a folder; the system releases it when this process ends, however it ends. Yields its descriptor.
+
+    A `shared` lock is that of the ranks of one build: it admits other ranks, and nobody else.
 
     Raises:
         SystemExit: this is a new process that is still importing the script of its parent.
-        StoreBusyError: another live build holds it.
+        StoreBusyError: another live build holds it, or ranks of one do.
         CorruptStoreError: something in the folder is a link, a pipe or a device; nothing was written.
         DiskError: the folder cannot be made or written.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # set while a new process imports the script
         sys.exit(f"labelgen: {UNGUARDED}")
-    handle = _held(root)
+    handle = _held(root, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
         refuse_links(root)
         _refuse_partial(root)
         os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
-        yield
+        here = f"process {os.getpid()} on {socket.gethostname()}"
+        os.write(handle, (f"ranks of `labelgen work`, one of them {here}" if shared else here).encode())
+        yield handle
     finally:
         os.close(handle)
+
+
+def is_alone(handle: int) -> bool:
+    """Whether no other rank holds a shared lock, which becomes an exclusive one."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _refuse_partial(root: Path) -> None:
@@ -75,7 +87,7 @@ def _refuse_partial(root: Path) -> None:
         )
 
 
-def _held(root: Path) -> int:
+def _held(root: Path, kind: int) -> int:
     """A descriptor of the held lock. A build that failed early removes its lock file: then try the next one."""
     while True:
         try:
@@ -86,7 +98,7 @@ def _held(root: Path) -> int:
         except OSError as error:
             raise DiskError(f"cannot write in {root}", found=str(error), todo="choose another --out") from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.read(handle, 200).decode(errors="replace") or "unknown process"
             os.close(handle)
@@ -185,6 +197,19 @@ def refuse_other_machine(root: Path, pending: Mapping[str, Any], here: Mapping[s
             todo="resume it where it was begun, accept the mixture with --allow-other-machine, or start with --fresh",
         )
     return bool(moved)
+
+
+def refuse_other_cut(root: Path, recipe: Mapping[str, Any]) -> None:
+    """Raises StoreMismatchError where the work in a folder is cut into other tasks than this recipe would be."""
+    there, here = (
+        {"run.memory": found["run"]["memory"], "search.engine": found["search"]["engine"]}
+        for found in ((read_pending(root) or {}).get("recipe", recipe), recipe)
+    )
+    _refuse(
+        "the ranks of a build search with the same memory and engine",
+        changes(there, here),
+        todo="give every rank the same --memory and --engine",
+    )
 
 
 def refuse_other_teachers(root: Path, pending: Mapping[str, Any], teachers: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from pathlib import Path
@@ -20,6 +21,17 @@ def anonymous_bytes(pid: int | None = None) -> int:
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def release_freed(limit: int) -> None:
+    """Give freed blocks back to the system where this process holds more than `limit` anonymous bytes.
+
+    glibc keeps them for each thread that freed them: embedding took 1.9 GB instead of 1.4. Other systems do nothing.
+    """
+    if anonymous_bytes() > limit:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def tree_pids(pid: int) -> list[int]:

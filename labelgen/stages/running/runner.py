@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from pkgutil import resolve_name
 
-from labelgen.stages.running.memory import PeakMeter
+from labelgen.stages.running import worker
+from labelgen.stages.running.memory import PeakMeter, release_freed
 from labelgen.stages.running.task import Receipt, Task, find_receipt, receipt_path
 from labelgen.store.disk.atomic import write_atomic
 
@@ -37,6 +38,7 @@ def run_task(root: Path, task: Task) -> Receipt:
     started = time.perf_counter()
     with PeakMeter() as meter:
         result = resolve_name(WORK[task.work])(root, **task.arguments, **task.places)
+    release_freed(worker.settings().memory // 2)
     receipt = Receipt(
         task=task.key,
         fingerprint=task.fingerprint,

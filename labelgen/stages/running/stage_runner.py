@@ -21,7 +21,8 @@ from labelgen.stages.running.task import Receipt, Task, outstanding
 class StageRunner:
     """Runs tasks through an executor; collects seconds, rows and peak memory by stage, and every receipt by key.
 
-    `pending` is the note of the unfinished work: the number of tasks of a stage is added to it for `status`.
+    `pending` is the note of the unfinished work: the number of tasks of a stage is added to it for `status`. `shared`:
+    this is one of the ranks that build together.
     """
 
     root: Path
@@ -29,6 +30,7 @@ class StageRunner:
     progress: Listener
     meter: PeakMeter
     pending: dict[str, Any] = field(default_factory=dict)
+    shared: bool = False
     notes: list[str] = field(default_factory=list)
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     receipts: dict[str, Receipt] = field(default_factory=dict)
@@ -37,7 +39,12 @@ class StageRunner:
     def run(self, stage: str, tasks: Sequence[Task]) -> list[Receipt]:
         """Return the receipts of all tasks, in their order; run those that are not done."""
         self._totals[stage] = self._totals.get(stage, 0) + len(tasks)
-        lock.note(self.root, self.pending, totals=self.pending.get("totals", {}) | self._totals)
+        totals = self.pending.get("totals", {}) | self._totals
+        if self.shared:  # a rank that comes late finds less to do
+            self.pending |= lock.read_pending(self.root) or {}
+            known = self.pending.get("totals", {})
+            totals = known | {name: max(total, known.get(name, 0)) for name, total in self._totals.items()}
+        lock.note(self.root, self.pending, totals=totals)
         done, todo, damaged = outstanding(self.root, tasks)
         if damaged:
             files = f"{len(damaged)} files of finished tasks are not what was written, and are made again: "
@@ -59,6 +66,11 @@ class StageRunner:
                 self.receipts[receipt.task] = receipt
                 advance(receipt.rows, receipt.task)
         return [self.receipts[task.key] for task in tasks]
+
+    def remove_parts(self, stage: str) -> None:
+        """Remove the parts of a finished stage; those of ranks stay to the seal, since a slower rank may read them."""
+        if not self.shared:
+            inventory.remove_parts(self.root, stage)
 
     def remember(self, receipts: Iterable[Receipt | None]) -> None:
         """Add receipts of tasks that are done."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from labelgen.errors import StoreNotFoundError
 from labelgen.stages.running.inventory import receipt_keys
+from labelgen.stages.running.leases import Rank, ranks_of
 from labelgen.stages.running.lock import read_pending
 from labelgen.stages.running.task import read_receipt
 from labelgen.store import layout
@@ -30,6 +31,7 @@ class Status:
         rows: rows of these tasks, by stage.
         totals: all tasks of the stages that the unfinished work has reached; empty where nothing is unfinished.
         holder: the process that is building there now, None for none.
+        ranks: the ranks of `labelgen work` that are there, and the tasks that they do.
         begun_on: machine classes and library sets that worked on it.
     """
 
@@ -41,6 +43,7 @@ class Status:
     totals: Mapping[str, int]
     holder: str | None
     begun_on: Sequence[Mapping[str, str]]
+    ranks: Sequence[Rank] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "path": str(self.path)}
@@ -72,6 +75,7 @@ def status(path: str | Path) -> Status:
         totals=work.get("totals", {}),
         holder=holder(root),
         begun_on=work.get("machines", sealed.machine.get("classes", []) if sealed is not None else []),
+        ranks=ranks_of(root),
     )
 
 

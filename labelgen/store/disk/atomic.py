@@ -3,6 +3,9 @@
 The folder is not synced, which halves the time spent waiting for the disk. If a power failure undoes a rename, the file
 is missing, and every reader and every resume detects that.
 
+Ranks that share a folder make their temporary files in the folder of a lease (`fence`). Whoever takes the lease away
+takes that folder, too, so the rename of a rank that wakes up later fails: nothing lies between the check and the write.
+
 Every file of a store is written with `atomic_file`, which also counts its bytes and computes their checksum during the
 write, so that no file is read a second time.
 """
@@ -22,6 +25,7 @@ from typing import BinaryIO, NamedTuple
 from blake3 import blake3
 
 from labelgen.errors import DiskError
+from labelgen.fingerprint import digest_file
 
 _SUFFIX = ".tmp"
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{1,16}\.tmp", re.DOTALL)
@@ -37,6 +41,14 @@ _DISK_ERRORS = {
     errno.EFBIG: "the file is too large for this file system",
     errno.EIO: "the disk reports an error",
 }
+
+
+#: The store of this rank, and the folder of its lease: files below the store get their names only while that is there.
+fence: tuple[Path, Path] | None = None
+
+
+class LostLeaseError(Exception):
+    """The lease under which a rank works was taken away, or the store was sealed: nothing was written."""
 
 
 class FileFact(NamedTuple):
@@ -83,18 +95,26 @@ def atomic_file(path: Path) -> Iterator[HashedFile]:
 
     Raises:
         DiskError: the disk is full or read-only, or the folder may not be written to. Nothing is left behind.
+        LostLeaseError: the folder of the lease in `fence` is gone.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}{_SUFFIX}")
+    lease = _lease_for(path)
+    temporary = (lease or path.parent) / f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}{_SUFFIX}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if lease is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             hashed = HashedFile(file)
             yield hashed
             file.flush()
             os.fsync(file.fileno())
-        rename(temporary, path)
+        if lease is None:
+            rename(temporary, path)
+        else:
+            _rename_out(temporary, path, hashed.fact)
     except OSError as error:
         _remove(temporary)
+        if lease is not None and error.errno == errno.ENOENT and not lease.is_dir():
+            raise LostLeaseError(str(path)) from error
         if error.errno in _DISK_ERRORS and not isinstance(error, DiskError):
             raise disk_error(path, error) from error
         raise
@@ -110,6 +130,40 @@ def write_atomic(path: Path, data: bytes) -> FileFact:
     return file.fact
 
 
+def move(source: Path, target: Path) -> None:
+    """Rename a finished file of a store; raises LostLeaseError where the folder of the lease in `fence` is gone."""
+    lease = _lease_for(target)
+    try:
+        if lease is None or lease.is_dir():
+            rename(source, target)
+            return
+    except FileNotFoundError:
+        if lease is None or lease.is_dir():
+            raise
+    raise LostLeaseError(str(target))
+
+
+def _lease_for(path: Path) -> Path | None:
+    return fence[1] if fence is not None and path.is_relative_to(fence[0]) else None
+
+
+def _rename_out(temporary: Path, path: Path, fact: FileFact) -> None:
+    """Rename a file out of the folder of a lease. A file of the same bytes stays: other hosts may have it open."""
+    if path.is_file() and path.stat().st_size == fact.bytes and digest_file(path) == fact.blake3:
+        _remove(temporary)
+        return
+    made = [folder for folder in path.parents if temporary.exists() and not folder.exists()]
+    for folder in reversed(made):
+        folder.mkdir(exist_ok=True)
+    try:
+        rename(temporary, path)
+    except FileNotFoundError:
+        for folder in made:
+            with contextlib.suppress(OSError):  # another rank writes there
+                folder.rmdir()
+        raise
+
+
 def is_temporary(name: str) -> bool:
     """Whether a file name is one that `atomic_file` gives to a file which is not finished."""
     return _TEMPORARY.fullmatch(name) is not None
@@ -120,8 +174,8 @@ def clean_temporaries(folder: Path) -> list[Path]:
 
     Returns what was removed.
     """
-    listed = sorted(folder.rglob(f".*{_SUFFIX}"))
-    found = [path for path in listed if is_temporary(path.name) and path.is_file() and not path.is_symlink()]
+    listed = [Path(above) / name for above, _, names in os.walk(folder) for name in names if is_temporary(name)]
+    found = [path for path in sorted(listed) if path.is_file() and not path.is_symlink()]
     for path in found:
         _remove(path)
     return found

@@ -26,6 +26,8 @@ _Factory = TypeVar("_Factory", bound=Callable[..., Any])
 #: Largest length of the difference of two unit rows. Below what rounding to float16 does to a row, and, for bfloat16,
 #: about twice what torch's own bfloat16 does.
 TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 0.1}
+#: Pictures of a small batch.
+_FEW = 3
 #: Verdicts of this process.
 _proven = set[str]()
 
@@ -103,7 +105,7 @@ def _agreeing(make: Callable[[Runtime], Any]) -> Any:
         return teacher
     with _refusing():
         rows = probe_rows(teacher)
-        compare(probe_rows(make("torch")), rows, _precision(identity))
+        compare(probe_rows(make("torch"), images_at_once=_FEW), rows, _precision(identity))
     with _other_threads():
         _refuse_other_bits(rows, probe_rows(make("openvino")), "compiled again, for another number of threads")
     with ThreadPoolExecutor(2) as pool:
@@ -114,16 +116,21 @@ def _agreeing(make: Callable[[Runtime], Any]) -> Any:
     return teacher
 
 
-def probe_rows(teacher: Any) -> dict[str, Float32]:
-    """Rows of texts and pictures of many lengths, shapes and contents, in batches of several sizes, by their names."""
+def probe_rows(teacher: Any, images_at_once: int = 0) -> dict[str, Float32]:
+    """Rows of texts and pictures of many lengths, shapes and contents, in batches of several sizes, by their names.
+
+    `images_at_once` limits the pictures of a forward pass, and with that the memory; the batch itself if it is 0.
+    """
     made = dict[str, Float32]()
     if "text" in teacher.modalities:
         for count in (1, 4, 12):
             made[f"{count} texts"] = teacher.encode_texts(_texts(count))
     if "image" in teacher.modalities:
         prepared = [teacher.prepare_image(picture) for picture in _pictures()]
-        for count in sorted({1, min(3, teacher.image_batch), teacher.image_batch}):
-            made[f"{count} pictures"] = teacher.encode_images((prepared * count)[:count])
+        for count in sorted({1, min(_FEW, teacher.image_batch), teacher.image_batch}):
+            pictures, step = (prepared * count)[:count], images_at_once or count
+            passes = [teacher.encode_images(pictures[start : start + step]) for start in range(0, count, step)]
+            made[f"{count} pictures"] = np.concatenate(passes)
     return made
 
 

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -64,9 +65,8 @@ class OpenVinoNetwork:
         openvino = imported()
         key = model_cache.key_of(call, example, dynamic, str(openvino.__version__))
         try:
-            core = openvino.Core()
-            model = model_cache.read_or_convert(core, key, lambda: _converted(openvino, call, example, dynamic))
-            self._compiled = core.compile_model(model, "CPU", _properties(precision, streams))
+            model = model_cache.read_or_convert(_core(), key, lambda: _converted(openvino, call, example, dynamic))
+            self._compiled = _core().compile_model(model, "CPU", _properties(precision, streams))
         except (MemoryError, TeacherError):
             raise
         except Exception as error:  # tracing runs code of models, and converters raise a dozen kinds of exceptions
@@ -117,6 +117,17 @@ def imported() -> Any:
     finally:
         if found is absent:
             del sys.modules["openvino_telemetry"]
+
+
+@cache
+def _core() -> Any:
+    """The one core of this process, never released.
+
+    On machines with AMX a core replaces the stack on which the main thread takes signals, and puts the one before back
+    when it goes. Of two cores the second would put back that of the first, which is gone by then: the next signal that
+    Python handles, that of a finished child for example, ends the process.
+    """
+    return imported().Core()
 
 
 def _properties(precision: Precision, streams: int) -> dict[str, Any]:
