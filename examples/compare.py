@@ -1,7 +1,8 @@
 """Do soft labels help? Two binary baselines and the four methods, by the same small student with the same budget.
 
     labelgen build --dataset flickr8k --root DATA --out stores/flickr8k \\
-        --teacher "text=minilm()" --teacher "image=efficientnet_lite(size=2)"
+        --teacher "text=minilm()" --teacher "image=efficientnet_lite(size=2)" \\
+        --refine "bridge(image='image', text='text')"
     python examples/compare.py sweep stores/flickr8k --against DATA/ExpertAnnotations.txt \\
         --against DATA/CrowdFlowerAnnotations.txt
     python examples/compare.py run stores/flickr8k --against ...

@@ -77,11 +77,14 @@ class Cusa(Method):
 
 
 class Listwise(Method):
-    """Triplet, and a smooth NDCG; other arguments as `modules.Listwise`."""
+    """Triplet, and a smooth NDCG of the labels of the text teacher, or of the fusion that `by` names.
 
-    def __init__(self, transform: str | tuple[str, ...] = "affine", **arguments: Any) -> None:
+    Other arguments as `modules.Listwise`.
+    """
+
+    def __init__(self, transform: str | tuple[str, ...] = "affine", by: str = "", **arguments: Any) -> None:
         super().__init__()
-        self.scheme = str(Spec.of("rsc", transform=transform))
+        self.scheme = str(Spec.of("ensemble", by=by) if by else Spec.of("rsc", transform=transform))
         self.loss = modules.Listwise(**arguments)
 
     def forward(self, images: Tensor, texts: Tensor, soft: SoftLabels | None) -> Tensor:

@@ -12,6 +12,8 @@ BUDGET = Budget()
 _WARM = "info_nce(start=0.1, low=0.1, high=0.1)"
 _CUSA = "cusa(alpha={}, beta={}, mode='add', reduction='mean', relevance_temperature={})"
 _LIST = "listwise(weight={}, transform=['relu()'])"
+_FUSED = 'listwise(weight={}, by="{}")'
+_BRIDGE, _DEFAULT = "mean(of=['i2t.bridge'])", "default(text='text', bridge='bridge')"
 
 #: Name in the table -> what `compare.py sweep` tries for it. Baselines are tuned as the methods are.
 SWEEP: dict[str, list[str]] = {
@@ -44,6 +46,8 @@ SWEEP: dict[str, list[str]] = {
         _CUSA.format(10.0, 0.0, 0.2),
     ],
     "listwise": ["listwise(weight=0.5)", _LIST.format(0.5), _LIST.format(0.8), _LIST.format(0.9)],
+    "listwise, bridge": [_FUSED.format(weight, _BRIDGE) for weight in (0.5, 0.8, 0.9)],
+    "listwise, fused": [_FUSED.format(weight, _DEFAULT) for weight in (0.5, 0.8, 0.9)],
     "fine-grained targets": [
         "fine_grained(mode='target')",
         f"fine_grained(base='{_WARM}', mode='target')",
