@@ -147,6 +147,13 @@ def test_a_beat_from_the_future_has_expired(tmp_path: Path) -> None:
             assert second
 
 
+def test_a_lease_whose_removal_was_interrupted_is_free(tmp_path: Path) -> None:
+    one, two = Leases(tmp_path / "store", 0).__enter__(), Leases(tmp_path / "store", 1).__enter__()
+    assert one.lead()
+    (one._held[0] / "beat").unlink()
+    assert two.lead()
+
+
 def test_a_lease_is_renewed_while_its_holder_lives(tmp_path: Path) -> None:
     one, two = opened(tmp_path / "store", 0, 0.6), opened(tmp_path / "store", 1, 0.6)
     with one.task("search/a") as mine:

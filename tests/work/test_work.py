@@ -81,6 +81,8 @@ def test_a_rank_beside_another_recipe_is_refused(recipe: list[str], tmp_path: Pa
         assert other.lead()
         with other.joining():
             pass
+        shown = CliRunner().invoke(cli, ["status", str(out)])
+        assert f"rank 0 (process {os.getpid()} on " in shown.output
         with pytest.raises(StoreMismatchError, match="--memory"):
             work(recipe, out, "run.memory=3GB")
 

@@ -19,7 +19,7 @@ _ORDER = ("describe", "ingest", "embed", "assemble", "train", "search", "merge",
 _SILENT = 30.0
 _WORDS = {
     "sealed": ("finished and sealed", "green"),
-    "unfinished": ("not finished: run its `labelgen build` again to resume", "yellow"),
+    "unfinished": ("not finished: run its command again to resume", "yellow"),
     "changing": ("sealed, and a change of it is not finished", "yellow"),
 }
 

@@ -31,7 +31,7 @@ from labelgen import errors
 from labelgen.errors import DiskError, LabelgenError, MissingExtraError, WorkerError
 from labelgen.store import layout
 from labelgen.store.disk import atomic
-from labelgen.store.disk.atomic import LostLeaseError, is_temporary, write_atomic
+from labelgen.store.disk.atomic import GONE, LostLeaseError, is_temporary, write_atomic
 from labelgen.store.disk.files import read_below
 
 #: Seconds of silence after which a lease expires, and how often it is renewed in that time.
@@ -116,7 +116,7 @@ class Leases:
 
     def close(self) -> None:
         """Take all leases away but the lead, which this rank has, before the seal: no other rank can write any more."""
-        if self._lead is None or not self._lead.is_dir():
+        if self._lead is None or not _is_there(self._lead):
             raise LostLeaseError
         with contextlib.suppress(FileNotFoundError):  # closed by a rank that died before it sealed
             self._open.rename(self._lead / "closed")
@@ -138,7 +138,7 @@ class Leases:
         try:
             yield True
         except Exception as error:
-            lost = not mine.is_dir()  # then what it read may have been removed, too
+            lost = not _is_there(mine)  # then what it read may have been removed, too
             if not lost and not isinstance(error, LostLeaseError):
                 self._record(key, error)
                 raise
@@ -193,7 +193,7 @@ class Leases:
             _remove(fresh)
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return None
-            raise LostLeaseError(str(place)) if error.errno == errno.ENOENT else error from error
+            raise LostLeaseError(str(place)) if error.errno in GONE else error from error
         return place / name
 
     def _expired(self, folder: Path) -> bool:
@@ -201,8 +201,8 @@ class Leases:
         try:  # opening it makes a file system of the network look again
             with (folder / _BEAT).open("rb") as file:
                 beat = os.fstat(file.fileno()).st_mtime_ns
-        except FileNotFoundError:
-            return folder.is_dir() and abs(now - folder.stat().st_mtime_ns) > self._seconds * 1e9
+        except OSError as error:
+            return error.errno in GONE  # it was given back, or its removal was interrupted
         return abs(now - beat) > self._seconds * 1e9
 
     def _now(self) -> int:
@@ -210,8 +210,8 @@ class Leases:
         try:
             os.utime(self._desk / _BEAT)
             return (self._desk / _BEAT).stat().st_mtime_ns
-        except FileNotFoundError as error:
-            raise LostLeaseError(str(self._desk)) from error
+        except OSError as error:
+            raise LostLeaseError(str(self._desk)) if error.errno in GONE else error from error
 
     def _renew(self) -> None:
         while not self._left.wait(self._seconds / _BEATS):
@@ -231,10 +231,14 @@ class Leases:
     def _take_away(self, folder: Path) -> None:
         """Remove a lease, first of all its name; nothing is done where another rank was quicker."""
         gone = self._desk / f"gone-{next(self._numbers)}"
-        with contextlib.suppress(FileNotFoundError):
+        try:
             folder.rename(gone)
-            _remove(gone)
-            _rmdir(folder.parent)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            return
+        _remove(gone)
+        _rmdir(folder.parent)
 
 
 @dataclass(frozen=True)
@@ -287,6 +291,14 @@ def _remove(folder: Path) -> None:
             with contextlib.suppress(OSError):
                 path.unlink()
     _rmdir(folder)
+
+
+def _is_there(lease: Path) -> bool:
+    try:
+        with (lease / _BEAT).open("rb"):
+            return True
+    except OSError:
+        return False
 
 
 def _rmdir(folder: Path) -> None:

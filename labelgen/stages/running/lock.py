@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -102,6 +103,9 @@ def _held(root: Path, kind: int) -> int:
         except OSError as error:
             holder = os.read(handle, 200).decode(errors="replace") or "unknown process"
             os.close(handle)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                todo = "build in another file system, or mount this one with locks (flock)"
+                raise DiskError(f"the file system of {root} has no locks", found=str(error), todo=todo) from error
             raise StoreBusyError(
                 f"another build is running in {root}", found=holder, todo="wait for it, or end it first"
             ) from error

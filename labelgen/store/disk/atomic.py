@@ -31,6 +31,8 @@ _SUFFIX = ".tmp"
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{1,16}\.tmp", re.DOTALL)
 #: The moment at which a file gets its name; a seam for the tests that kill a build right before or after it.
 rename: Callable[[Path, Path], object] = Path.replace
+#: What a path gives that another host took away.
+GONE = (errno.ENOENT, errno.ESTALE)
 #: Errors of a disk; other errors of the operating system are not about the disk and pass unchanged.
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -113,7 +115,7 @@ def atomic_file(path: Path) -> Iterator[HashedFile]:
             _rename_out(temporary, path, hashed.fact)
     except OSError as error:
         _remove(temporary)
-        if lease is not None and error.errno == errno.ENOENT and not lease.is_dir():
+        if lease is not None and error.errno in GONE:
             raise LostLeaseError(str(path)) from error
         if error.errno in _DISK_ERRORS and not isinstance(error, DiskError):
             raise disk_error(path, error) from error
