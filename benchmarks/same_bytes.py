@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from trees import HERE, labelgen, old_tree
+from trees import HERE, bundled, labelgen, old_tree
 
 IMAGES, DIM = 160, 24
 RELATIONS = ("t2t", "i2t", "t2i", "i2i")
@@ -45,7 +45,7 @@ def main() -> None:
 
 def _stores(tree: Path, data: Path, out: Path) -> Iterator[tuple[str, str]]:
     """(name, content digest) of every store that the tree makes."""
-    yield "demo", _build(tree, out / "demo", "--dataset", "demo", *_lists("64"), *_bundled())
+    yield "demo", _build(tree, out / "demo", "--dataset", "demo", *_lists("64"), *bundled(tree))
     for engine in ENGINES:
         if _has_engine(tree, engine):
             choice = (*_table(data / "all"), *_lists("8"), *_features(data), "--refine", "siamese(of='text')")
@@ -57,10 +57,6 @@ def _stores(tree: Path, data: Path, out: Path) -> Iterator[tuple[str, str]]:
 
 def _lists(k: str) -> list[str]:
     return [*(part for relation in RELATIONS for part in ("--relation", relation)), "--k", k, "--aggregation", "max"]
-
-
-def _bundled() -> list[str]:
-    return ["--teacher", "text=minilm(precision='float32')", "--teacher", "image=efficientnet_lite(size=2)"]
 
 
 def _table(root: Path) -> list[str]:

@@ -46,6 +46,17 @@ def run(tree: Path, arguments: Sequence[str]) -> str:
     return done.stdout
 
 
+def bundled(tree: Path) -> list[str]:
+    """Options of the bundled teachers, run by torch in every version: older ones have nothing else."""
+    torch = "runtime='torch'" if (tree / "labelgen/teachers/compute/openvino_network.py").exists() else ""
+    return [
+        "--teacher",
+        f"text=minilm({torch})",
+        "--teacher",
+        f"image=efficientnet_lite(size=2{torch and f', {torch}'})",
+    ]
+
+
 def labelgen(tree: Path, *arguments: str) -> str:
     """The output of a labelgen command of the tree."""
     return run(tree, ["-m", "labelgen", *arguments])
