@@ -15,6 +15,9 @@ from labelgen.losses import modules
 from labelgen.relevance.base import SoftLabels
 from labelgen.specs import Spec
 
+#: Named, since a store with a bridge has more than one teacher that knows texts.
+TEXT = {"text": "text"}
+
 
 class Method(nn.Module):
     """A loss over a batch of pairs.
@@ -57,7 +60,7 @@ class Bcls(Method):
 
     def __init__(self, aggregation: str = "max", **arguments: Any) -> None:
         super().__init__()
-        self.scheme = str(Spec.of("bcls", aggregation=aggregation))
+        self.scheme = str(Spec.of("bcls", **TEXT, aggregation=aggregation))
         self.loss = modules.Bcls(**arguments)
 
     def forward(self, images: Tensor, texts: Tensor, soft: SoftLabels | None) -> Tensor:
@@ -69,7 +72,7 @@ class Cusa(Method):
 
     def __init__(self, mode: str = "each", **arguments: Any) -> None:
         super().__init__()
-        self.scheme = str(Spec.of("cusa", mode=mode))
+        self.scheme = str(Spec.of("cusa", **TEXT, image="image", mode=mode))
         self.loss = modules.Cusa(**arguments)
 
     def forward(self, images: Tensor, texts: Tensor, soft: SoftLabels | None) -> Tensor:
@@ -84,7 +87,7 @@ class Listwise(Method):
 
     def __init__(self, transform: str | tuple[str, ...] = "affine", by: str = "", **arguments: Any) -> None:
         super().__init__()
-        self.scheme = str(Spec.of("ensemble", by=by) if by else Spec.of("rsc", transform=transform))
+        self.scheme = str(Spec.of("ensemble", by=by) if by else Spec.of("rsc", **TEXT, transform=transform))
         self.loss = modules.Listwise(**arguments)
 
     def forward(self, images: Tensor, texts: Tensor, soft: SoftLabels | None) -> Tensor:
@@ -108,7 +111,7 @@ class FineGrained(Method):
         **arguments: Any,
     ) -> None:
         super().__init__()
-        self.scheme = str(Spec.of("fine_grained", gamma=gamma, aggregation=aggregation, mode=mode))
+        self.scheme = str(Spec.of("fine_grained", **TEXT, gamma=gamma, aggregation=aggregation, mode=mode))
         self.base, self.weight, self.mode = method(base), weight, mode
         self.loss = modules.FineGrained(**arguments)
 

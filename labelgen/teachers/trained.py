@@ -63,14 +63,22 @@ class Derivation:
         return tuple(dict.fromkeys((*self.training, *made_of)))
 
 
-class SourceRows(Protocol):
-    """Embedding rows of a source, by image or caption row; zero rows are items without an embedding."""
+class Rows(Protocol):
+    """Embedding rows by image or caption row; zero rows are items without an embedding."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
 
     def take(self, rows: Int64) -> Float16 | Float32:
-        """The given rows, copied, [n, dim]: float16 where they are stored ones."""
+        """The given rows, copied, [n, dim]."""
+        ...
+
+
+class SourceRows(Rows, Protocol):
+    """Stored rows of a source."""
+
+    def take(self, rows: Int64) -> Float16:
+        """The given rows, copied, float16 [n, dim]."""
         ...
 
 
@@ -205,7 +213,7 @@ def caption_rows(captions: Captions, images: Int64) -> tuple[Int64, Int64]:
     return rows, owners
 
 
-def caption_means(texts: SourceRows, captions: Captions, images: Int64) -> tuple[Float64, Int64]:
+def caption_means(texts: Rows, captions: Captions, images: Int64) -> tuple[Float64, Int64]:
     """Mean rows of the usable captions of images [n, T], and how many each has [n]; zero where it has none."""
     rows, owners = caption_rows(captions, images)
     taken = texts.take(rows).astype(np.float64)

@@ -173,6 +173,12 @@ def test_a_cross_modal_teacher_finds_swaps_of_images_with_one_caption() -> None:
     assert precision(found.score, bad) > max(0.9, precision(plain.score, bad) + 0.03)
     chosen = np.einsum("nd,nd->n", good, unit(texts.take(np.arange(480))))
     np.testing.assert_allclose(found.evidence["cross"], chosen, atol=1e-5, err_msg="the one that tells them apart")
+    everywhere = unit(texts.take(np.arange(480))) @ good.T
+    listed = np.full((480, 480), -np.inf)
+    near = view.t2t.ids[:, :24]
+    np.put_along_axis(listed, near, np.take_along_axis(everywhere, near, axis=1), axis=1)
+    np.testing.assert_allclose(found.evidence["cross_elsewhere"], listed.max(axis=1), atol=1e-5)
+    assert np.isnan(plain.evidence["cross_elsewhere"]).all()
     low, high = found.noise_interval
     assert low < found.noise < high
 

@@ -16,6 +16,8 @@ ones. The share is estimated, siblings and neighbors that look replaced get less
 `cross`              its similarity with its image by a cross-modal teacher; of several by the one that tells annotated
                      from replaced pairs best. A `bridge` knows the data set; its rows are cross-fitted, so that no pair
                      vouches for itself
+`cross_elsewhere`    the largest of these similarities with the images of the captions most similar to it: a swapped
+                     caption finds its original image
 ===================  =================================================================================================
 
 Rows are unit rows with the mean row of the corpus subtracted. NaN is a value that a pair does not have.
@@ -43,7 +45,7 @@ from labelgen.types import PAD_SCORE, Bool, Float32, Float64, Int64
 #: Evidence on a pair, in the order of the columns of a frame.
 PIECES = (
     *("siblings", "sibling_top2", "sibling_mean", "best_other_image", "neighbor_captions", "image_consistency"),
-    "cross",
+    *("cross", "cross_elsewhere"),
 )
 #: Replaced pairs that the model learns from, and the seed they are drawn with.
 SAMPLE, SEED = 20_000, 20221105
@@ -88,6 +90,7 @@ class _Similarities:
         near, near_real, near_scores: the nearest captions on other images, [n, k].
         consistency: similarity of the images of `near` with the image, [n, k]; NaN where one is not embedded.
         cross: similarity of image and caption by every cross-modal teacher, [n, t]; NaN where one is not embedded.
+        elsewhere: the largest of these similarities of the caption with the images of `near`, [n, t].
     """
 
     images: Int64
@@ -100,6 +103,7 @@ class _Similarities:
     near_scores: Float32
     consistency: Float32
     cross: Float32
+    elsewhere: Float32
 
 
 class MismatchModel:
@@ -166,6 +170,7 @@ class MismatchModel:
     def _similarities(self, places: Int64, captions: Int64) -> _Similarities:
         numbers = 2 * self._view.width * self._text.shape[1]
         numbers += 0 if self._photos is None else 6 * self._photos.shape[1]
+        numbers += sum(4 * left.shape[1] for left, _ in self._view.cross.values())
         parts = [self._piece(places[here], captions[here]) for here in pieces(np.arange(len(places)), 4 * numbers)]
         need(parts, "embedded caption", "the store is empty")
         names = _Similarities.__dataclass_fields__
@@ -181,9 +186,22 @@ class MismatchModel:
         scores = np.einsum("nkd,nd->nk", members, caption)
         near, near_real, near_scores = self._near(images, captions)
         consistency = self._consistency(images, near, near_real)
-        cross = [cosines(unit(left.take(images)), unit(right.take(captions))) for left, right in view.cross.values()]
-        columns = np.stack(cross, axis=1) if cross else np.empty((len(images), 0), np.float32)
-        return _Similarities(images, captions, rows, real, scores, near, near_real, near_scores, consistency, columns)
+        cross, elsewhere = self._cross(images, captions, near, near_real)
+        known = (images, captions, rows, real, scores, near, near_real, near_scores, consistency)
+        return _Similarities(*known, cross, elsewhere)
+
+    def _cross(self, images: Int64, captions: Int64, near: Int64, real: Bool) -> tuple[Float32, Float32]:
+        """Return `cross` and `elsewhere`."""
+        cross, elsewhere = np.full((2, len(images), len(self._view.cross)), np.nan, np.float32)
+        distinct, inverse = np.unique(self._view.image_of[near], return_inverse=True)
+        place = np.asarray(inverse).reshape(near.shape)
+        for number, (left, right) in enumerate(self._view.cross.values()):
+            texts, others = unit(right.take(captions)), unit(left.take(distinct))
+            cross[:, number] = cosines(unit(left.take(images)), texts)
+            for column in range(near.shape[1]):
+                found = np.where(real[:, column], cosines(others[place[:, column]], texts), np.float32(np.nan))
+                elsewhere[:, number] = np.fmax(elsewhere[:, number], found)
+        return cross, elsewhere
 
     def _near(self, images: Int64, captions: Int64) -> tuple[Int64, Bool, Float32]:
         """Return the captions nearest to the given ones, on other images than the given ones; best first."""
@@ -255,6 +273,7 @@ class MismatchModel:
         top2 = aggregate([scores[:, number] for number in range(scores.shape[1])], "top2")
         top2 = np.where(top2 > PAD_SCORE, top2, np.float32(np.nan))
         count, dim = len(found.images), self._text.shape[1]
+        nothing = np.full(count, np.nan, np.float32)
         values = (
             in_pieces(count, 2 * self._view.width * dim, siblings),
             top2,
@@ -262,7 +281,8 @@ class MismatchModel:
             best_other_image(self._view.image_of[found.near], found.near_scores, found.near_real),
             in_pieces(count, 2 * dim, around),
             _weighted_mean(np.nan_to_num(found.consistency), np.where(unknown, 0, trust)),
-            np.full(count, np.nan, np.float32) if cross is None else found.cross[:, cross],
+            nothing if cross is None else found.cross[:, cross],
+            nothing if cross is None else found.elsewhere[:, cross],
         )
         return dict(zip(PIECES, values, strict=True))
 

@@ -47,6 +47,11 @@ EVIDENCE: Mapping[str, tuple[str, str]] = {
         "similarity of image and caption",
         "Similarity of the image itself with the caption, by a cross-modal teacher such as CLIP.",
     ),
+    "cross_elsewhere": (
+        "best similarity with another image",
+        "Largest similarity of the caption with an image whose captions are similar to it, by the same teacher. "
+        "A large value makes the pair suspect.",
+    ),
     "i2t_rank": (
         "place in the image's list",
         "Place of the caption among the captions of other images that are most similar to the image; 1 is the nearest.",

@@ -31,7 +31,7 @@ import numpy as np
 from labelgen.errors import TeacherError
 from labelgen.fingerprint import digest
 from labelgen.teachers.checks import unit_where
-from labelgen.teachers.trained import Captions, SourceRows, caption_means, caption_rows
+from labelgen.teachers.trained import Captions, Rows, caption_means, caption_rows
 from labelgen.types import Bool, Float16, Float32, Float64, Int64
 
 #: Candidates of the penalty p, in units of the mean variance of the image rows.
@@ -47,13 +47,13 @@ _SHRINKAGE = 0.1
 class PairedRows:
     """Rows of the images that are trained on and the mean rows of their captions, read in pieces."""
 
-    images: SourceRows
-    texts: SourceRows
+    images: Rows
+    texts: Rows
     captions: Captions
     chosen: Int64
 
     @classmethod
-    def of(cls, images: SourceRows, texts: SourceRows, captions: Captions, candidates: Int64) -> PairedRows:
+    def of(cls, images: Rows, texts: Rows, captions: Captions, candidates: Int64) -> PairedRows:
         """The images among `candidates` (ascending) that have a row and a caption with a row."""
         every = cls(images, texts, captions, candidates)
         usable = [alive for _, _, alive in every._pieces(candidates)]
@@ -96,7 +96,7 @@ def fold_of(names: Sequence[str], folds: int) -> Int64:
 
 @dataclass(frozen=True)
 class TextSpace:
-    """Caption rows in the space of the module; a `SourceRows`.
+    """Caption rows in the space of the module; `Rows`.
 
     Attributes:
         rows: of captions.
@@ -105,7 +105,7 @@ class TextSpace:
         centre: n [T].
     """
 
-    rows: SourceRows
+    rows: Rows
     mean: Float64
     map: Float64
     centre: Float64
