@@ -186,7 +186,7 @@ class TrainedTeacher(Teacher, Protocol):
         ...
 
     def refine(
-        self, modality: Modality, rows: Mapping[Source, Float16 | Float32], arrays: Arrays, numbers: Int64 | None = None
+        self, modality: Modality, rows: Mapping[Source, Float16], arrays: Arrays, numbers: Int64 | None = None
     ) -> Float32:
         """Rows of this teacher, [n, dim], made of the same rows of the arrays of `Derivation.rows`, each [n, D].
 

@@ -268,7 +268,7 @@ class TrainedTeacherSuite(_Suite):
         """Rows of the sources [n, D], at least one of each of them zero, and the captions they belong to."""
         raise NotImplementedError
 
-    def oracle_rows(self, modality: Modality, rows: Mapping[Source, Float16 | Float32], arrays: Arrays) -> Float32:
+    def oracle_rows(self, modality: Modality, rows: Mapping[Source, Float16], arrays: Arrays) -> Float32:
         """Rows of the network for queries, computed in an independent way."""
         raise NotImplementedError
 

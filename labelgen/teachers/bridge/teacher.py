@@ -158,7 +158,7 @@ class Bridge:
         return Training(arrays, report)
 
     def refine(
-        self, modality: Modality, rows: Mapping[Source, Float16 | Float32], arrays: Arrays, numbers: Int64 | None = None
+        self, modality: Modality, rows: Mapping[Source, Float16], arrays: Arrays, numbers: Int64 | None = None
     ) -> Float32:
         """See `TrainedTeacher.refine`. Images that were trained on are mapped by the map of their fold."""
         if modality == "text":

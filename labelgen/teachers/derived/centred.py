@@ -88,7 +88,7 @@ class Centred:
         return Training(means, {"mean_of": {"splits": list(splits), **counts}})
 
     def refine(
-        self, modality: Modality, rows: Mapping[Source, Float16 | Float32], arrays: Arrays, numbers: Int64 | None = None
+        self, modality: Modality, rows: Mapping[Source, Float16], arrays: Arrays, numbers: Int64 | None = None
     ) -> Float32:
         """See `TrainedTeacher.refine`."""
         return unit_less(rows[Source(self.of, modality)], arrays[modality])

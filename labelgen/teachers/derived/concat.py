@@ -113,7 +113,7 @@ class Concat:
         return Training({}, {"fusion": measured})
 
     def refine(
-        self, modality: Modality, rows: Mapping[Source, Float16 | Float32], arrays: Arrays, numbers: Int64 | None = None
+        self, modality: Modality, rows: Mapping[Source, Float16], arrays: Arrays, numbers: Int64 | None = None
     ) -> Float32:
         """See `TrainedTeacher.refine`; a row is zero where a part is."""
         by_alias = {source.alias: listed.astype(np.float64) for source, listed in rows.items()}

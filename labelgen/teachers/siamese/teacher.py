@@ -141,7 +141,7 @@ class Siamese:
         return Training(towers.arrays(), report)
 
     def refine(
-        self, modality: Modality, rows: Mapping[Source, Float16 | Float32], arrays: Arrays, numbers: Int64 | None = None
+        self, modality: Modality, rows: Mapping[Source, Float16], arrays: Arrays, numbers: Int64 | None = None
     ) -> Float32:
         return Towers.of(arrays).apply(rows[Source(self.of, modality)])
 
