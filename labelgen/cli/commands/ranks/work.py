@@ -14,8 +14,15 @@ from labelgen.cli.progress import listening
 
 @click.command("work", cls=RecipeCommand, short_help="Make a store with other machines: one rank of several.")
 @click.argument("store", type=click.Path())
-@click.option("--rank", metavar="R", type=int, help="Number of this rank, from 0 (that of torchrun or Slurm, else 0).")
-@click.option("--world", metavar="N", type=int, help="Number of ranks (that of torchrun or Slurm, else 1).")
+@click.option(
+    "--rank",
+    metavar="R",
+    type=click.IntRange(min=0),
+    help="Number of this rank, from 0 (that of torchrun or Slurm, else 0).",
+)
+@click.option(
+    "--world", metavar="N", type=click.IntRange(min=1), help="Number of ranks (that of torchrun or Slurm, else 1)."
+)
 @click.option(
     "--expire",
     metavar="SECONDS",
