@@ -164,36 +164,38 @@ def fused(name: str, pairs: JudgedPairs, scores: Mapping[str, Float64]) -> None:
 
 
 def folds(data: Path, store: Store) -> None:
-    """Judged pairs when the judged images are trained on, too: by maps of their folds, and by the map that saw them."""
+    """Judged pairs without whitening; and when the judged images are trained on, too, by either map."""
+    listed = {"within=0, whiten=0": made_by(store, seen=False, within=0.0, whiten=0.0)}
+    every = list(store.manifest.corpus.splits)
+    for seen in (False, True):
+        name = f"trained on all splits, image by a map that has its pair {'seen' if seen else 'not seen'}"
+        listed[name] = made_by(store, seen=seen, splits=every)
+    print("\nOther bridges")
+    for name in FILES:
+        pairs = unannotated(data, store, name)
+        scores = {called: np.einsum("ij,ij->i", x[pairs.left], y[pairs.right]) for called, (x, y) in listed.items()}
+        print(f"\n{name}, all judged pairs\n")
+        figures(pairs, scores)
+        print(f"\n{name}, second half\n")
+        figures(pairs.half("second"), {called: values[~pairs.first_half] for called, values in scores.items()})
+
+
+def made_by(store: Store, *, seen: bool, **arguments: Any) -> tuple[Float64, Float64]:
+    """Unit rows of images and of captions by another bridge; `seen`: by the map of all images."""
     from labelgen.stages.work.train import captions_of
     from labelgen.store.disk.mapped import MappedArray
     from labelgen.teachers.bridge.teacher import bridge
     from labelgen.teachers.trained import Source, Unsaved
 
-    teacher = bridge(splits=list(store.manifest.corpus.splits))
+    teacher = bridge(**arguments)
     arrays = {Source(entry.alias, entry.modality): entry.array for entry in store.manifest.embeddings}
     taken = {source: MappedArray(store.path, arrays[source]) for source in (teacher.image, teacher.text)}
     training = teacher.train(taken, captions_of(store.path / store.manifest.corpus.path), Unsaved())
     every = {source: array.slice(0, array.shape[0]) for source, array in taken.items()}
+    numbers: Int64 | None = None if seen else np.arange(len(every[teacher.image]))
+    image = teacher.refine("image", {teacher.image: every[teacher.image]}, training.arrays, numbers)
     text = teacher.refine("text", {teacher.text: every[teacher.text]}, training.arrays)
-    numbers: dict[str, Int64 | None] = {"not seen": np.arange(len(every[teacher.image])), "seen": None}
-    images = {
-        name: teacher.refine("image", {teacher.image: every[teacher.image]}, training.arrays, number)
-        for name, number in numbers.items()
-    }
-    print("\nA bridge that is trained on all splits, the judged images among them")
-    for name in FILES:
-        pairs = unannotated(data, store, name)
-        print(f"\n{name}, all judged pairs\n")
-        figures(
-            pairs,
-            {
-                f"image by a map that has its pair {word}": np.einsum(
-                    "ij,ij->i", made[pairs.left].astype(np.float64), text[pairs.right].astype(np.float64)
-                )
-                for word, made in images.items()
-            },
-        )
+    return image.astype(np.float64), text.astype(np.float64)
 
 
 if __name__ == "__main__":

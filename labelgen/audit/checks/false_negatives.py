@@ -7,8 +7,8 @@ the store::
 
 The weights are a logistic fit to the judgements of Flickr8k, experts and crowd of equal weight; fitted to one of the
 two they hold on the other (docs/audit.md). They are in units of the store's own random pairs, so that they carry over
-to other teachers. That of `cross` is of a bridge; for another cross-modal teacher it is multiplied by (d / 2.43)^2,
-where d is how far annotated pairs are above random ones in these units, 2.43 for the bridge that was fitted.
+to other teachers. That of `cross` is of a bridge; for another cross-modal teacher it is multiplied by (d / 2.64)^2,
+where d is how far annotated pairs are above random ones in these units, 2.64 for the bridge that was fitted.
 `neighbor_captions` counts for pairs without `cross` only, which says the same better.
 
 The score ranks pairs. It is not a probability: how often a pair of a given score is right depends on the data and on
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 #: Weight of each piece of evidence; one that a pair does not have counts as that of a random pair.
 WEIGHTS: Mapping[str, float] = {
-    "caption_set_top2": 0.97, "sets": 0.60, "length": -0.50, "cross": 0.67, "neighbor_captions": 0.43,
+    "caption_set_top2": 0.95, "sets": 0.56, "length": -0.49, "cross": 0.61, "neighbor_captions": 0.43,
 }  # fmt: skip
 #: How far annotated pairs are above random ones by the bridge that the weight of `cross` was fitted with.
-FITTED_SEPARATION = 2.43
+FITTED_SEPARATION = 2.64
 #: Random unannotated pairs that scale the evidence, and the seed they are drawn with.
 _RANDOM_PAIRS, _SEED = 20_000, 20221105
 #: Annotated pairs that `cross` is compared on.
