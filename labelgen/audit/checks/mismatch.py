@@ -47,6 +47,9 @@ PIECES = (
     *("siblings", "sibling_top2", "sibling_mean", "best_other_image", "neighbor_captions", "image_consistency"),
     *("cross", "cross_elsewhere"),
 )
+#: Evidence on pairs without siblings alone. Beside siblings it finds captions that were swapped for a similar one (AUC
+#: .78 instead of .74 of 10 % on Flickr8k), and hides pairs that people call wrong (.62 instead of .66 of 21).
+_ALONE = "best_other_image"
 #: Replaced pairs that the model learns from, and the seed they are drawn with.
 SAMPLE, SEED = 20_000, 20221105
 #: Nearest captions used for `best_other_image` and `image_consistency`.
@@ -301,7 +304,8 @@ def classify(
         mine, theirs = with_siblings == have, replaced_with == have
         if mine.sum() < 2 or theirs.sum() < 2:
             continue
-        left, right = _standardized(evidence, replaced, mine, theirs)
+        names = [name for name in PIECES if not have or name != _ALONE]
+        left, right = _standardized({name: (evidence[name][mine], replaced[name][theirs]) for name in names})
         targets = np.repeat([1.0, 0.0], [len(left), len(right)])
         share = weights[mine] / max(float(weights[mine].sum()), 1e-9)
         balanced = np.concatenate([share, np.full(len(right), 1 / len(right))])
@@ -327,13 +331,11 @@ def noise_interval(noise: float, images: int) -> tuple[float, float]:
     return max(0.0, 2 * float(middle - half)), min(1.0, 2 * float(middle + half))
 
 
-def _standardized(
-    evidence: dict[str, Float32], replaced: dict[str, Float32], mine: Bool, theirs: Bool
-) -> tuple[Float64, Float64]:
+def _standardized(evidence: dict[str, tuple[Float32, Float32]]) -> tuple[Float64, Float64]:
     """Return evidence of annotated and of replaced pairs in standard deviations; NaN becomes the mean."""
-    left, right = [np.zeros((int(mine.sum()), 0))], [np.zeros((int(theirs.sum()), 0))]
-    for name in PIECES:
-        ours, others = evidence[name][mine].astype(np.float64), replaced[name][theirs].astype(np.float64)
+    left, right = ([np.zeros((len(values), 0))] for values in evidence["siblings"])
+    for annotated, replaced in evidence.values():
+        ours, others = annotated.astype(np.float64), replaced.astype(np.float64)
         known = others[~np.isnan(others)]
         if len(known) and known.std() > 0 and not np.isnan(ours).all():
             mean, deviation = np.nanmean(ours), known.std()
