@@ -145,7 +145,9 @@ class _Rank:
                             report = self._build(started)
                         else:
                             time.sleep(_PAUSE)
-                    except LostLeaseError:  # this rank was silent for too long, or another one seals
+                    except Exception as error:  # this rank was silent for too long, or another one seals
+                        if not isinstance(error, LostLeaseError) and not self.leases.lost:
+                            raise
                         time.sleep(_PAUSE)
                     finally:
                         self.leases.release()

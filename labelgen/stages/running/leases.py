@@ -84,6 +84,11 @@ class Leases:
         """Whether the work was begun and is not being sealed."""
         return self._open.is_dir()
 
+    @property
+    def lost(self) -> bool:
+        """Whether a lease of this rank was taken away: what it was reading may have been removed by a seal."""
+        return not all(_is_there(folder) for folder in self._held)
+
     def lead(self) -> bool:
         """Become the rank that begins the work or seals it; False where another one is."""
         self._lead = self._taken(self._ranks / "lead")
