@@ -26,8 +26,9 @@ _IMPORTED = (
     "labelgen.stages.work.embed", "labelgen.stages.work.stats", "labelgen.teachers.precomputed.teacher",
     "labelgen.teachers.siamese.teacher",
 )  # fmt: skip
-#: What a rank does before it ends: looks at tasks, takes and gives back leases, renames.
-_MOMENTS = 60
+#: What a rank does before it ends: looks at tasks, takes and gives back leases, renames. Every rank looks at all tasks of
+#: the build, so that the first moments come even if others do them all.
+_FIRST_MOMENTS, _MOMENTS = 20, 60
 _RENAMES = 120
 
 
@@ -100,7 +101,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         frozen = begin(draw.randrange(world), draw.randint(1, _RENAMES), signal.SIGSTOP, True)
         stopped = os.WIFSTOPPED(os.waitpid(frozen, os.WUNTRACED)[1])
         for rank in range(world):
-            begin(rank, draw.randint(1, _MOMENTS))
+            begin(rank, draw.randint(1, _FIRST_MOMENTS))
         while len(living) > 1:
             pid, status = os.waitpid(-1, 0)
             rank = living.pop(pid)
