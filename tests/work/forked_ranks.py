@@ -26,8 +26,8 @@ _IMPORTED = (
     "labelgen.stages.work.embed", "labelgen.stages.work.stats", "labelgen.teachers.precomputed.teacher",
     "labelgen.teachers.siamese.teacher",
 )  # fmt: skip
-#: What a rank does before it ends: looks at tasks, takes and gives back leases, renames. Every rank looks at all tasks of
-#: the build, so that the first moments come even if others do them all.
+#: What a rank does before it ends: looks at tasks, takes and gives back leases, renames. Every rank looks at all tasks
+#: of the build, so that the first moments come even if others do them all.
 _FIRST_MOMENTS, _MOMENTS = 20, 60
 _RENAMES = 120
 
