@@ -29,6 +29,10 @@ class Spec:
         """A spec from Python values; lists become tuples so that the value stays hashable."""
         return cls(name, tuple(sorted((key, _frozen(key, value)) for key, value in arguments.items())))
 
+    def without(self, argument: str) -> Spec:
+        """The spec without one of its arguments, or as it is."""
+        return Spec(self.name, tuple(item for item in self.items if item[0] != argument))
+
     @classmethod
     def parse(cls, text: str) -> Spec:
         """Parse `name` or `name(key=literal, ...)`.

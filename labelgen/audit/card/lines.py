@@ -214,17 +214,10 @@ def differences_of_precision(rows: Sequence[CardRow], labels: Sequence[Label], s
 def _in_float32(store: Store) -> dict[str | None, str]:
     """Return aliases of teachers with a reduced precision, and the alias of the same teacher in float32."""
     specs = {alias: Spec.parse(text) for alias, text in store.manifest.teacher_specs.items()}
-    plain = {str(_without_precision(spec)): alias for alias, spec in specs.items() if not _is_reduced(spec)}
-    reduced = {alias: str(_without_precision(spec)) for alias, spec in specs.items() if _is_reduced(spec)}
+    full = {alias for alias, spec in specs.items() if spec.arguments.get("precision", "float32") == "float32"}
+    plain = {specs[alias].without("precision"): alias for alias in specs if alias in full}
+    reduced = {alias: spec.without("precision") for alias, spec in specs.items() if alias not in full}
     return {alias: plain[key] for alias, key in reduced.items() if key in plain}
-
-
-def _is_reduced(spec: Spec) -> bool:
-    return str(spec.arguments.get("precision", "float32")) != "float32"
-
-
-def _without_precision(spec: Spec) -> Spec:
-    return Spec.of(spec.name, **{name: value for name, value in spec.arguments.items() if name != "precision"})
 
 
 class _Chosen:

@@ -17,8 +17,8 @@ AUTO = "auto"
 
 def spec_of_runtime(spec: Spec, runtime: str) -> Spec:
     """The spec with a runtime; that of torch is not written, so that specs of older stores mean what they meant."""
-    arguments = {name: value for name, value in spec.arguments.items() if name != "runtime"}
-    return Spec.of(spec.name, **arguments, **({} if runtime == "torch" else {"runtime": runtime}))
+    plain = spec.without("runtime")
+    return plain if runtime == "torch" else Spec.of(plain.name, **plain.arguments, runtime=runtime)
 
 
 def as_written(config: BuildConfig, root: Path, sealed: Manifest | None, *, fresh: bool) -> BuildConfig:
