@@ -99,6 +99,7 @@ KERNEL = {
     "config",
     "given",
     "progress",
+    "torch_threads",
     "units",
     "version",
 }
@@ -188,7 +189,6 @@ LIBRARIES: dict[str, set[str]] = {
             "teachers/*",
             "similarity/tiled/*",
             "similarity/ann/faiss_engine.py",
-            "stages/running/worker.py",
         ),
         *("losses/_torch.py", "losses/modules.py", "loader/frameworks/open_clip_loss.py"),
         *("loader/collate.py", "loader/ddp.py", "loader/on_device.py", "loader/tensors.py"),
