@@ -20,11 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from labelgen.errors import LabelgenError
+from labelgen.errors import LabelgenError, requires
 from labelgen.similarity.base import Partial, SearchPlan, Strip
 from labelgen.similarity.groups import cut
 from labelgen.similarity.reference import ReferenceEngine
@@ -86,15 +87,22 @@ class TiledEngine:
         images = len(plan.offsets) - 1
         if images + int(plan.offsets[-1] - plan.offsets[0]) < self._least_rows:
             return False  # whatever the matrices are: nothing is imported for them
+        _torch()
         fitting = _rows_that_fit(plan) >= min(self._least_rows, _LEAST_FITTING)
         return fitting and int(_weights(plan).sum()) >= self._least_rows
+
+
+def _torch() -> Any:
+    """The library; MissingExtraError where it is not installed."""
+    with limiting(), requires("torch", "build", "the engine 'tiled'"):
+        import torch
+    return torch
 
 
 @contextmanager
 def _one_thread_each() -> Iterator[int]:
     """Libraries work with the calling thread alone; gives the number of threads they had."""
-    with limiting():
-        import torch
+    torch = _torch()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # threads that begin after this take it over
     try:

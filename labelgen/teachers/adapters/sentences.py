@@ -193,14 +193,14 @@ def load_sentences(
     if max_tokens is not None:
         require_least("max_tokens", max_tokens)
     library = _library(model)
-    with loading("sentence-transformers", model), reported() as checkpoint:
+    with reported() as checkpoint:
         network = load_model(model)
-        if max_tokens is not None:
-            _limit(network, max_tokens)
     # Pooler weights of the inner transformer never reach the rows: pooling is a separate module.
     checkpoint.refuse_random(model, lambda name: "pooler." in name)
     chosen = _prompt_text(network, model, prompt)
     with loading("sentence-transformers", model):
+        if max_tokens is not None:
+            _limit(network, max_tokens)
         facts: dict[str, Any] = {"settings": _file_settings(library, model)}
         if (tokenizer := getattr(network, "tokenizer", None)) is not None:
             facts["tokenizer"] = tokenizer_digest(tokenizer)

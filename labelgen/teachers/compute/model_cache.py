@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import labelgen
 from labelgen.errors import LabelgenError
 from labelgen.fingerprint import digest_file, fingerprint
 from labelgen.teachers.objects.describe import describe
@@ -24,8 +25,8 @@ from labelgen.teachers.packages import cache_folder
 if TYPE_CHECKING:
     import torch
 
-#: Raised when the conversion or the probe changes.
-_FORMAT = 1
+#: Raised when the conversion, the probe or what is recorded of a bundled model changes.
+_FORMAT = 2
 #: So many converted networks are kept, the last used ones.
 _KEPT = 12
 _LIBRARIES = ("torch", "torchvision", "transformers", "sentence-transformers", "timm", "open_clip_torch", "openvino")
@@ -67,8 +68,9 @@ def read(core: Any, key: str) -> Any:
 
 
 def record_key(kind: str, files: Sequence[Path]) -> str:
-    """Identity of what is known of a network in files: their names and contents, and the versions of the libraries."""
-    return fingerprint([_FORMAT, kind, [[path.name, digest_file(path)] for path in sorted(files)], _here()])
+    """Identity of what is known of a network in files: their names and contents, the versions of the libraries."""
+    found = [[path.name, digest_file(path)] for path in sorted(files)]
+    return fingerprint([_FORMAT, kind, found, labelgen.__version__, _here()])
 
 
 def read_record(key: str) -> dict[str, Any] | None:
