@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forked import Forked
 
 # No test may ask a hub: real weights come from installed packages, tiny models are made by the tests.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -39,3 +40,11 @@ def demo_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("stores") / "demo"
     pipeline.build(pipeline.resolve(dataset="demo"), out)
     return out
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[Forked]:
+    """Runs functions in forked children of one process; see `forked.py`."""
+    parent = Forked()
+    yield parent
+    parent.close()

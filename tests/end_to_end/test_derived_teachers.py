@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +11,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from forked import Forked, command_line
 from safetensors.numpy import load_file
 
 import labelgen
 from labelgen import pipeline
 from labelgen.errors import ConfigError, TeacherError, UnknownNameError
 from labelgen.pipeline import BuildReport, verify
+from labelgen.stages.estimate import calibrate
 from labelgen.store import layout
 from labelgen.store.manifest import load_manifest
 
@@ -156,7 +155,9 @@ def test_blocks_and_lists_of_concat_are_those_of_the_fusion(whole: Path) -> None
     assert 0 < fusion["largest"] < 2e-3
 
 
-def test_a_plan_names_what_they_are_made_of(data: Path) -> None:
+def test_a_plan_names_what_they_are_made_of(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate, "_SMALL", 400)
+    monkeypatch.setattr(calibrate, "_LARGEST", 1000)
     plan = pipeline.plan(pipeline.resolve(dataset="table", overrides=[*recipe(data), *all_three()]))
     told = [stage.what for stage in plan.stages if stage.stage == "train"]
     assert told == [
@@ -213,11 +214,11 @@ def test_added_to_a_sealed_store_they_have_the_same_bytes(whole: Path, changed: 
 
 @pytest.mark.parametrize("way", [["--threads", "4"], ["--workers", "2"], ["--executor", "dask"]])
 def test_threads_workers_and_executors_change_no_byte(
-    whole: Path, data: Path, way: Sequence[str], tmp_path: Path
+    forked: Forked, whole: Path, data: Path, way: Sequence[str], tmp_path: Path
 ) -> None:
     if "dask" in way:
         pytest.importorskip("distributed")
-    _run(_command(data, tmp_path / "store", *way))
+    _run(forked, _command(data, tmp_path / "store", *way))
     assert load_manifest(tmp_path / "store").content_digest == load_manifest(whole).content_digest
 
 
@@ -274,15 +275,15 @@ MOMENTS = [
 ]
 
 
-def test_killed_again_and_again_it_ends_like_an_undisturbed_build(whole: Path, data: Path, tmp_path: Path) -> None:
+def test_killed_again_and_again_it_ends_like_an_undisturbed_build(
+    forked: Forked, whole: Path, data: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "store"
     command = _command(data, out)
-    for when, pattern, count in MOMENTS:
-        arguments = [when, pattern, str(count), str(tmp_path / "log"), "--", *command]
-        program = [sys.executable, "-m", "labelgen.testing.killer", *arguments]
-        done = subprocess.run(program, env=_env(), capture_output=True, check=False)
-        assert done.returncode == -9, (when, pattern, done.stderr.decode())
-    _run(command)
+    for moment in MOMENTS:
+        done = forked(command_line, *command, kill=moment)
+        assert done.signal == 9, (moment, done.errors)
+    _run(forked, command)
     assert load_manifest(out).content_digest == load_manifest(whole).content_digest
     assert not (out / layout.WORK / "parts").exists()
 
@@ -330,12 +331,6 @@ def _command(data: Path, out: Path, *extra: str) -> list[str]:
     return ["build", "--dataset", "table", *chosen, *refined, "--out", str(out), "--progress", "none", *extra]
 
 
-def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "labelgen", *command], env=_env(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def _env() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1"}
+def _run(forked: Forked, command: Sequence[str]) -> None:
+    done = forked(command_line, *command)
+    assert done.value == 0, done.errors

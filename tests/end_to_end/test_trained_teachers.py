@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from forked import Forked, command_line
 
 import labelgen
 from labelgen import pipeline
@@ -159,8 +157,10 @@ def test_a_trained_teacher_that_is_dropped_leaves_nothing(whole: Path, data: Pat
 
 
 @pytest.mark.parametrize("way", [["--threads", "1"], ["--threads", "4"], ["--workers", "2"]])
-def test_threads_and_workers_change_no_byte(whole: Path, data: Path, way: Sequence[str], tmp_path: Path) -> None:
-    _run(_command(data, tmp_path / "store", *way))
+def test_threads_and_workers_change_no_byte(
+    forked: Forked, whole: Path, data: Path, way: Sequence[str], tmp_path: Path
+) -> None:
+    _run(forked, _command(data, tmp_path / "store", *way))
     assert load_manifest(tmp_path / "store").content_digest == load_manifest(whole).content_digest
 
 
@@ -203,22 +203,19 @@ MOMENTS = [
 
 @pytest.mark.parametrize("change", [False, True], ids=["first build", "change"])
 def test_killed_again_and_again_it_ends_like_an_undisturbed_build(
-    whole: Path, changed: Path, data: Path, change: bool, tmp_path: Path
+    forked: Forked, whole: Path, changed: Path, data: Path, change: bool, tmp_path: Path
 ) -> None:
     out = tmp_path / "store"
     if change:
         built(data, out)
     command = ["build", "--out", str(out), "--refine", SIAMESE, "--progress", "none"] if change else _command(data, out)
-    eager = "import labelgen.teachers.siamese.training as training; training._SAVE_EVERY = -1.0"
-    killer = f"{eager}; from labelgen.testing.killer import _main; _main()"
-    for when, pattern, count in MOMENTS:
-        arguments = [when, pattern, str(count), str(tmp_path / "log"), "--", *command]
-        program = [sys.executable, "-c", killer, *arguments]
-        done = subprocess.run(program, env=_env(), capture_output=True, check=False)
-        assert done.returncode == -9, (when, pattern, done.stderr.decode())
+    eager = {"labelgen.teachers.siamese.training._SAVE_EVERY": -1.0}
+    for moment in MOMENTS:
+        done = forked(command_line, *command, kill=moment, settings=eager)
+        assert done.signal == 9, (moment, done.errors)
         if change:
             assert verify(out).problems == (), "the sealed store stays whole"
-    _run(command)
+    _run(forked, command)
     assert load_manifest(out).content_digest == load_manifest(changed if change else whole).content_digest
     assert verify(out).problems == ()
     assert not (out / layout.WORK / "parts").exists()
@@ -293,12 +290,6 @@ def _copied(store: Path, to: Path) -> Path:
     return Path(shutil.copytree(store, to))
 
 
-def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "labelgen", *command], env=_env(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def _env() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1"}
+def _run(forked: Forked, command: Sequence[str]) -> None:
+    done = forked(command_line, *command)
+    assert done.value == 0, done.errors

@@ -6,17 +6,15 @@ The end is the digest of an undisturbed build or a refusal, never another digest
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forked import Forked, Moment
+from forked_builds import build
 
 from labelgen.pipeline import verify
 from labelgen.store.manifest import load_manifest
@@ -62,9 +60,10 @@ _IDLE = (".labelgen/lock",)
 
 
 class Builds:
-    """Builds in children of one process; see `forked_builds.py`."""
+    """Builds in forked children."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, forked: Forked, folder: Path) -> None:
+        self._forked = forked
         draw = np.random.default_rng(3)
         (folder / "data").mkdir()
         lines = [
@@ -84,35 +83,21 @@ class Builds:
             "search.k=5", "search.cross_k=2", "search.engine=numpy",
             f"teachers.text={text}", f"teachers.siamese={SIAMESE}",
         ]  # fmt: skip
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(Path(__file__).with_name("forked_builds.py"))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
 
-    def run(self, out: Path, kill: tuple[str, str, int] | None = None, **arguments: Any) -> dict[str, Any]:
-        return self._ask({"call": "build", "overrides": self.overrides}, out, kill, arguments)
+    def run(self, out: Path, kill: Moment | None = None, **arguments: Any) -> dict[str, Any]:
+        return self.ask("build", out, self.overrides, arguments, kill)
 
-    def change(self, out: Path, kill: tuple[str, str, int] | None = None) -> dict[str, Any]:
-        arguments = {"teachers": {"image": self.image}}
-        return self._ask({"call": "add", "overrides": ["search.engine=numpy"]}, out, kill, arguments)
+    def change(self, out: Path, kill: Moment | None = None) -> dict[str, Any]:
+        return self.ask("add", out, ["search.engine=numpy"], {"teachers": {"image": self.image}}, kill)
 
-    def _ask(self, job: dict[str, Any], out: Path, kill: Any, arguments: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({**job, "out": str(out), "kill": kill, "arguments": arguments}) + "\n")
-        self._process.stdin.flush()
-        told: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return told
-
-    def close(self) -> None:
-        self._process.communicate(timeout=30)
+    def ask(self, call: str, out: Path, overrides: list[str], arguments: Any, kill: Moment | None) -> dict[str, Any]:
+        ended = self._forked(build, call, out, overrides, arguments, kill)
+        return {"signal": ended.signal, **(ended.value or {})}
 
 
 @pytest.fixture(scope="module")
-def builds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builds]:
-    made = Builds(tmp_path_factory.mktemp("builds"))
-    yield made
-    made.close()
+def builds(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> Builds:
+    return Builds(forked, tmp_path_factory.mktemp("builds"))
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +199,7 @@ def test_a_change_is_not_made_from_damaged_rows(builds: Builds, undisturbed: Pat
     raw = bytearray(rows.read_bytes())
     raw[10] ^= 1
     rows.write_bytes(raw)
-    told = builds._ask({"call": "add", "overrides": ["search.engine=numpy", "search.k=6"]}, out, None, {})
+    told = builds.ask("add", out, ["search.engine=numpy", "search.k=6"], {}, None)
     assert told["error"] == "CorruptStoreError"
     assert "embeddings/text/text/c/0/0" in told["text"]
     assert not (out / ".labelgen" / "pending.json").exists()

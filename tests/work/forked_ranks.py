@@ -1,31 +1,15 @@
-"""Ranks as forked children of one process that has imported everything, killed and frozen at seeded moments.
-
-Reads one JSON line a run: {"out", "overrides", "seed", "world", "expire"}. A first process works alone until it is
-frozen in the middle of a rename. Then `world` ranks start; each is killed once, some twice, at moments that the seed
-draws, and started again. When they have ended, the frozen one is woken. Writes one JSON line: the exit codes of all
-processes in order, how many were killed, the digest, and the files that were there before and after the frozen one.
-"""
+"""Ranks as forked children of one process, killed and frozen at seeded moments; see `forked.py`."""
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
 import random
 import signal
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-#: What a build imports: forked children find it there.
-_IMPORTED = (
-    "polars", "pyarrow.parquet", "safetensors.numpy", "torch",
-    "labelgen.corpus.adapters.table", "labelgen.pipeline.working", "labelgen.similarity.reference",
-    "labelgen.stages.work.embed", "labelgen.stages.work.stats", "labelgen.teachers.precomputed.teacher",
-    "labelgen.teachers.siamese.teacher",
-)  # fmt: skip
 #: What a rank does before it ends: looks at tasks, takes and gives back leases, renames. Every rank looks at all tasks
 #: of the build, so that the first moments come even if others do them all.
 _FIRST_MOMENTS, _MOMENTS = 20, 60
@@ -88,6 +72,14 @@ def files(out: Path) -> dict[str, list[int]]:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
+    """One run of {"out", "overrides", "seed", "world", "expire"}.
+
+    A first process works alone until it is frozen in the middle of a rename. Then `world` ranks start; each is killed
+    once, some twice, at moments that the seed draws, and started again. When they have ended, the frozen one is woken.
+
+    Returns the exit codes of all processes in order, how many were killed, the digest, and the files that were there
+    before and after the frozen one.
+    """
     draw, out, world = random.Random(job["seed"]), Path(job["out"]), job["world"]
     living: dict[int, int] = {}
     killed, codes = [0] * world, []
@@ -130,11 +122,3 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         "after": files(out),
         "errors": errors.read_text() if errors.exists() else "",
     }
-
-
-if __name__ == "__main__":
-    for name in _IMPORTED:
-        importlib.import_module(name)
-    os.fsync = lambda _handle: None  # a killed process loses nothing that it has written
-    for line in sys.stdin:
-        print(json.dumps(run(json.loads(line))), flush=True)
