@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from forked import Forked, command_line
 
 pytest.importorskip("faiss", reason="needs the extra labelgen[faiss]")
 
@@ -46,9 +45,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(forked: Forked, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("stores") / "approximate"
-    _build(data, out)
+    _build(forked, data, out)
     return out
 
 
@@ -61,21 +60,10 @@ def _arguments(data: Path, spec: str = SPEC) -> list[str]:
     ]
 
 
-def _build(data: Path, out: Path, *more: str, spec: str = SPEC) -> str:
-    done = _run("build", *_arguments(data, spec), "--out", str(out), *more)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def _run(*arguments: str, module: Sequence[str] = ("labelgen",)) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *module, *arguments]
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"},
-    )
+def _build(forked: Forked, data: Path, out: Path, *more: str, spec: str = SPEC) -> str:
+    done = forked(command_line, "build", *_arguments(data, spec), "--out", str(out), *more)
+    assert done.value == 0, done.errors
+    return done.printed
 
 
 def _list(manifest: Manifest, relation: str, scope: str = "split") -> NeighborEntry:
@@ -101,10 +89,10 @@ def test_the_manifest_says_what_the_lists_are(store: Path) -> None:
         assert all(tuning["probes"] <= tuning["lists"] for tuning in entry.facts["tuning"])
 
 
-def test_recall_in_the_manifest_is_that_of_all_rows(store: Path) -> None:
+def test_recall_in_the_manifest_is_that_of_all_rows(forked: Forked, store: Path) -> None:
     """Measured here on every image by another program: an exact build of the same data."""
     manifest, opened = load_manifest(store), labelgen.open(store)
-    exact = _exact_lists(store)
+    exact = _exact_lists(forked, store)
     for relation in Relation:
         entry = _list(manifest, relation)
         found, true = opened.neighbors(relation, k=K), exact.neighbors(relation, k=K)
@@ -114,36 +102,39 @@ def test_recall_in_the_manifest_is_that_of_all_rows(store: Path) -> None:
         assert (found.scores[hits] == true.scores[hits]).all()
 
 
-def _exact_lists(store: Path) -> labelgen.Store:
+def _exact_lists(forked: Forked, store: Path) -> labelgen.Store:
     out = store.parent / "exact"
     if not out.exists():
         data = Path(load_manifest(store).recipe["dataset"]["root"])
         arguments = _arguments(data)
         place = arguments.index("--approximate")
-        done = _run("build", *arguments[:place], *arguments[place + 2 :], "--out", str(out))
-        assert done.returncode == 0, done.stderr
+        done = forked(command_line, "build", *arguments[:place], *arguments[place + 2 :], "--out", str(out))
+        assert done.value == 0, done.errors
     return labelgen.open(out)
 
 
-def test_nothing_bounds_an_approximate_list(store: Path) -> None:
+def test_nothing_bounds_an_approximate_list(forked: Forked, store: Path) -> None:
     opened = labelgen.open(store)
     for relation in Relation:
         assert np.isnan(opened.neighbors(relation).next).all()
         assert np.isnan(opened.neighbors(relation, k=3).next).all()
-    assert not np.isnan(_exact_lists(store).neighbors("t2t").next).any()
+    assert not np.isnan(_exact_lists(forked, store).neighbors("t2t").next).any()
 
 
-def test_every_output_says_so(store: Path, data: Path) -> None:
-    built = _build(data, store)
+def test_every_output_says_so(forked: Forked, store: Path, data: Path) -> None:
+    built = _build(forked, data, store)
     assert "nothing to do" in built
-    inspected, verified = _run("inspect", str(store)).stdout, _run("verify", str(store)).stdout
+    inspected, verified = (
+        forked(command_line, "inspect", str(store)).printed,
+        forked(command_line, "verify", str(store)).printed,
+    )
     card = (store / "README.md").read_text(encoding="utf-8")
     for text in (built, inspected, verified, card, repr(labelgen.open(store))):
         assert "approximate, recall@10 " in text
         assert "120 images" in text
-    facts = json.loads(_run("inspect", str(store), "--json").stdout)
+    facts = json.loads(forked(command_line, "inspect", str(store), "--json").printed)
     assert len(facts["approximate"]) == 8
-    assert "approximate" not in _run("inspect", str(_exact_lists(store).path)).stdout
+    assert "approximate" not in forked(command_line, "inspect", str(_exact_lists(forked, store).path)).printed
 
 
 def test_deep_verification_scores_again_and_measures_recall(store: Path, tmp_path: Path) -> None:
@@ -195,9 +186,9 @@ def test_another_corpus_in_the_same_folder_and_process_has_its_own_index(data: P
     assert digests["one", 4] == digests["two", 4] != digests["one", 3]
 
 
-def test_a_low_recall_is_reported(data: Path, tmp_path: Path) -> None:
+def test_a_low_recall_is_reported(forked: Forked, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "low"
-    text = _build(data, out, "--relation", "t2t", spec="faiss(lists=100, probes=1, sample=1000)")
+    text = _build(forked, data, out, "--relation", "t2t", spec="faiss(lists=100, probes=1, sample=1000)")
     assert "below its target" in text
     (entry,) = [entry for entry in load_manifest(out).neighbors if entry.scope == "split"]
     opened, images = labelgen.open(out), np.repeat(np.arange(IMAGES), CAPTIONS)
@@ -220,8 +211,10 @@ def test_a_low_recall_is_reported(data: Path, tmp_path: Path) -> None:
         ("--engine", "numpy"),
     ],
 )
-def test_the_digest_is_the_same_however_it_is_run(store: Path, data: Path, tmp_path: Path, more: Sequence[str]) -> None:
-    _build(data, tmp_path / "again", *more)
+def test_the_digest_is_the_same_however_it_is_run(
+    forked: Forked, store: Path, data: Path, tmp_path: Path, more: Sequence[str]
+) -> None:
+    _build(forked, data, tmp_path / "again", *more)
     assert load_manifest(tmp_path / "again").content_digest == load_manifest(store).content_digest
 
 
@@ -236,13 +229,12 @@ def test_the_digest_is_the_same_however_it_is_run(store: Path, data: Path, tmp_p
     ],
 )
 def test_a_killed_build_ends_like_an_undisturbed_one(
-    store: Path, data: Path, tmp_path: Path, when: str, pattern: str, count: int
+    forked: Forked, store: Path, data: Path, tmp_path: Path, when: str, pattern: str, count: int
 ) -> None:
-    out, log = tmp_path / "killed", tmp_path / "log"
-    command = ["build", *_arguments(data), "--out", str(out)]
-    killed = _run(when, pattern, str(count), str(log), "--", *command, module=("labelgen.testing.killer",))
-    assert killed.returncode == -9, killed.stderr
-    _build(data, out)
+    out = tmp_path / "killed"
+    killed = forked(command_line, "build", *_arguments(data), "--out", out, kill=(when, pattern, count))
+    assert killed.signal == 9, killed.errors
+    _build(forked, data, out)
     assert load_manifest(out).content_digest == load_manifest(store).content_digest
     assert pipeline.verify(out).problems == ()
 
@@ -250,24 +242,26 @@ def test_a_killed_build_ends_like_an_undisturbed_one(
 _RELATIONS = ("t2t", "i2i", "i2t", "t2i")
 
 
-def test_an_exact_store_becomes_approximate_on_request_only(store: Path, data: Path, tmp_path: Path) -> None:
+def test_an_exact_store_becomes_approximate_on_request_only(
+    forked: Forked, store: Path, data: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "changed"
-    shutil.copytree(_exact_lists(store).path, out)
-    done = _run("build", *_arguments(data), "--out", str(out))
-    assert done.returncode == StoreMismatchError.exit_code
-    assert "--approximate:" in done.stderr
-    _build(data, out, "--update", *(word for name in _RELATIONS for word in ("--drop", name)))
+    shutil.copytree(_exact_lists(forked, store).path, out)
+    done = forked(command_line, "build", *_arguments(data), "--out", str(out))
+    assert done.value == StoreMismatchError.exit_code
+    assert "--approximate:" in done.errors
+    _build(forked, data, out, "--update", *(word for name in _RELATIONS for word in ("--drop", name)))
     changed = load_manifest(out)
     assert all(entry.approximate for entry in changed.neighbors)
     assert changed.content_digest == load_manifest(store).content_digest
     assert not any(".approximate-" not in path.name for path in (out / "neighbors").iterdir() if path.is_dir())
 
 
-def test_an_index_that_does_not_fit_is_refused(data: Path, tmp_path: Path) -> None:
-    done = _run("build", *_arguments(data), "--memory", "400MB", "--out", str(tmp_path / "small"))
-    assert done.returncode == BudgetError.exit_code
-    assert "cannot hold the index of a split" in done.stderr
-    assert "raise --memory" in done.stderr
+def test_an_index_that_does_not_fit_is_refused(forked: Forked, data: Path, tmp_path: Path) -> None:
+    done = forked(command_line, "build", *_arguments(data), "--memory", "400MB", "--out", str(tmp_path / "small"))
+    assert done.value == BudgetError.exit_code
+    assert "cannot hold the index of a split" in done.errors
+    assert "raise --memory" in done.errors
 
 
 def test_nobody_gets_an_approximate_search_by_the_name_of_an_engine(data: Path) -> None:

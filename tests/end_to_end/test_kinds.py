@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forked import Forked, command_line
 
 import labelgen
 from labelgen import pipeline
@@ -220,20 +218,7 @@ def test_kinds_may_come_with_an_append_or_end_with_one(both: Path, bare: Path, f
     assert (end.neighbors("t2t", rows=range(240, 290), kinds="human").scores == -np.inf).all()
 
 
-def run(words: Sequence[str], *, kill_at: str = "") -> None:
-    """Run labelgen; kill it when the first task of a stage is done."""
-    words = [sys.executable, "-m", "labelgen", *words, "--progress", "json"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if kill_at and f'"kind": "task", "stage": "{kill_at}"' in line:
-                process.send_signal(signal.SIGKILL)
-        assert process.wait(timeout=30) == (-9 if kill_at else 0), "".join(said)[-3000:]
-
-
-def test_processes_and_a_kill_change_no_byte(both: Path, folder: Path, tmp_path: Path) -> None:
+def test_processes_and_a_kill_change_no_byte(forked: Forked, both: Path, folder: Path, tmp_path: Path) -> None:
     """With the rows of the teacher as features, so that no process loads it."""
     store = labelgen.open(both)
     rows = np.asarray(store.embeddings("text"), np.float32)
@@ -242,9 +227,11 @@ def test_processes_and_a_kill_change_no_byte(both: Path, folder: Path, tmp_path:
     settings = [f'dataset.root="{folder / "both"}"', f"teachers.text={teacher}", "search.k=6", KINDS]
     pipeline.build(pipeline.resolve(dataset="table", overrides=settings), tmp_path / "serial")
     words = ["build", "--dataset", "table", "--root", str(folder / "both"), "--teacher", f"text={teacher}"]
-    words += ["--k", "6", "--kinds", "human"]
-    run([*words, "--out", str(tmp_path / "store")], kill_at="search")
-    run([*words, "--out", str(tmp_path / "store"), "--workers", "2"])
+    words += ["--k", "6", "--kinds", "human", "--progress", "none", "--out", str(tmp_path / "store")]
+    killed = forked(command_line, *words, kill=("after", "receipts/search/*", 1))
+    assert killed.signal == 9, killed.errors
+    done = forked(command_line, *words, "--workers", "2")
+    assert done.value == 0, done.errors
     serial, resumed = (load_manifest(tmp_path / name) for name in ("serial", "store"))
     assert serial.content_digest == resumed.content_digest
     assert [entry.kinds for entry in serial.neighbors] == [("human",)] * 3

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Forked, command_line
 
 from labelgen.store.manifest import Manifest, load_manifest
 from labelgen.testing.engines import clustered_rows
@@ -29,14 +27,14 @@ _WAYS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of two splits with features, and a store of it that was searched in whole splits."""
     root = tmp_path_factory.mktemp("ranges")
     split = ["test" if number % 10 == 0 else "train" for number in range(_IMAGES)]
     lines = [f"i{n // 5:05d},c{n},text {n},{split[n // 5]}" for n in range(_CAPTIONS)]
     (root / "captions.csv").write_text("\n".join(["image_id,caption_id,caption,split", *lines]), encoding="utf-8")
     np.save(root / "text.npy", clustered_rows(_CAPTIONS, 32, seed=1).astype(np.float32))
-    manifest = _built(root, "whole", "--memory", "4GB")
+    manifest = _built(forked, root, "whole", "--memory", "4GB")
     assert {entry.scope for entry in manifest.neighbors} == {"split", "cross"}
     assert _search_tasks(root / "whole") == 3  # two splits, and the pair of them
     return root
@@ -52,37 +50,33 @@ def test_facts_of_the_proof_are_in_the_manifest(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.slow if "dask" in way else ()) for way in _WAYS])
-def test_several_ranges_give_the_same_digest(folder: Path, way: str) -> None:
+def test_several_ranges_give_the_same_digest(forked: Forked, folder: Path, way: str) -> None:
     name = way.replace(" ", "-").replace(",", "")
-    assert _built(folder, name, *_WAYS[way]).content_digest == load_manifest(folder / "whole").content_digest
+    assert _built(forked, folder, name, *_WAYS[way]).content_digest == load_manifest(folder / "whole").content_digest
     assert _search_tasks(folder / name) > 6
 
 
-def test_a_search_that_is_killed_between_its_ranges_goes_on_with_another_budget(folder: Path) -> None:
+def test_a_search_that_is_killed_between_its_ranges_goes_on_with_another_budget(forked: Forked, folder: Path) -> None:
     for when, pattern, memory in (
         ("after", ".labelgen/parts/search/*", _SMALL),
         ("before", "receipts/search/*", _SMALL),
         ("after", "receipts/search/*", "400MB"),
     ):
-        killer = ["-m", "labelgen.testing.killer", when, pattern, "3", str(folder / "log"), "--"]
-        done = _run(folder, [*killer, *_BUILD, "--out", "killed", "--memory", memory])
-        assert done.returncode == -9, done.stderr[-2000:]
-    assert _built(folder, "killed", "--memory", _SMALL).content_digest == load_manifest(folder / "whole").content_digest
+        command = [*_BUILD, "--out", "killed", "--memory", memory]
+        done = forked(command_line, *command, kill=(when, pattern, 3), folder=folder)
+        assert done.signal == 9, done.errors[-2000:]
+    assert (
+        _built(forked, folder, "killed", "--memory", _SMALL).content_digest
+        == load_manifest(folder / "whole").content_digest
+    )
 
 
-def _built(root: Path, out: str, *options: str) -> Manifest:
-    done = _run(root, ["-m", "labelgen", *_BUILD, "--out", out, *options])
-    assert done.returncode == 0, done.stderr[-3000:]
+def _built(forked: Forked, root: Path, out: str, *options: str) -> Manifest:
+    done = forked(command_line, *_BUILD, "--out", out, *options, folder=root)
+    assert done.value == 0, done.errors[-3000:]
     return load_manifest(root / out)
 
 
 def _search_tasks(store: Path) -> int:
     receipts = [json.loads(path.read_text(encoding="utf-8")) for path in (store / "receipts/search").rglob("*.json")]
     return len(receipts)
-
-
-def _run(root: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=root, env=environment, capture_output=True, text=True, check=False
-    )
