@@ -63,6 +63,18 @@ class TestTiledEngineWithSmallTiles(EngineSuite):
         return TiledEngine()
 
 
+@pytest.fixture
+def one_sided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strips with lists of their queries alone, wherever the matrix is symmetric."""
+    monkeypatch.setattr(engine, "_cost", lambda _plan, strips: any(strip.mutual for strip in strips))
+
+
+@pytest.mark.usefixtures("small", "one_sided")
+class TestTiledEngineWithOneSidedStrips(EngineSuite):
+    def make(self) -> TiledEngine:
+        return TiledEngine()
+
+
 @pytest.mark.usefixtures("small")
 def test_every_precision_gives_the_same_lists(precision: str) -> None:
     sizes = np.random.default_rng(1).integers(0, 6, 150)

@@ -149,6 +149,6 @@ def work_of(plan: SearchPlan, strips: Sequence[Strip]) -> tuple[np.ndarray[Any, 
         strip_span = strip.first, strip.last
         others = sum(weight(span) for span in strip.candidates)
         single = strip.candidates == (strip_span,)
-        pairs[number] = weight(strip_span) * others * (2 if strip.mutual and not single else 1)
+        pairs[number] = weight(strip_span) * others * (1 if strip.mutual and single else 2)
         rows[number] = weight(strip_span) + (others if strip.mutual and not single else 0)
     return pairs, rows
