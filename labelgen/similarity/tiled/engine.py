@@ -233,7 +233,8 @@ def _rows_that_fit(plan: SearchPlan) -> int:
 def _queries_that_fit(plan: SearchPlan) -> int:
     """Queries of a one-sided strip, beside what candidates take and, where there is room, the tiles of two threads."""
     free = plan.memory - _candidate_bytes(plan) - _thread_bytes()
-    return int((free - min(_thread_bytes(), free // 2)) / _row_bytes(plan))
+    second = _thread_bytes() if free >= 1.5 * _thread_bytes() else 0
+    return int((free - second) / _row_bytes(plan))
 
 
 def _row_bytes(plan: SearchPlan) -> float:
