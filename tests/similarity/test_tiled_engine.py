@@ -43,7 +43,7 @@ class TestTiledEngine(EngineSuite):
 @pytest.fixture(params=["bfloat16", "float32", "float32-blas"])
 def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every way to multiply, whatever is fastest here."""
-    monkeypatch.setattr(engine, "fastest", lambda: TileProduct(request.param))
+    monkeypatch.setattr(product, "fastest", lambda: TileProduct(request.param))
     return str(request.param)
 
 

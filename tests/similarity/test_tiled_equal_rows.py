@@ -29,7 +29,7 @@ from labelgen.types import Float16, Relation
 def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small tiles, strips and lists, multiplied in several ways."""
     how = DeviceProduct(torch.device("cpu"), torch.float16) if request.param == "device" else TileProduct(request.param)
-    monkeypatch.setattr(engine, "fastest", lambda: how)
+    monkeypatch.setattr(product, "fastest", lambda: how)
     monkeypatch.setattr(product, "BLOCK", 16)
     monkeypatch.setattr(product, "HITS", 64)
     monkeypatch.setattr(lists, "SLACK", 20)

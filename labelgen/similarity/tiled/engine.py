@@ -12,27 +12,24 @@ whole pass is repeated in float32.
 Each thread works on separate tiles, and the lists of a block are guarded by its lock.
 
 On another device, products and comparisons run there and the rest on the CPU (`device`). The reference engine, which
-gives the same bits, searches corpora below a few thousand rows and budgets for less than a few hundred.
+gives the same bits, searches corpora below a few thousand rows and budgets for less than a few hundred; nothing of
+torch or of compiled loops is imported then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
-import torch
 from threadpoolctl import threadpool_limits
 
-from labelgen.errors import LabelgenError
+from labelgen.errors import LabelgenError, requires
 from labelgen.similarity.base import Partial, SearchPlan, Strip
 from labelgen.similarity.groups import cut
 from labelgen.similarity.reference import ReferenceEngine
-from labelgen.similarity.tiled import product
-from labelgen.similarity.tiled.device import product_on, whole_sums
-from labelgen.similarity.tiled.matrix import all_matrices, matrices
-from labelgen.similarity.tiled.product import fastest
-from labelgen.similarity.tiled.sweep import Pass
+from labelgen.torch_threads import limiting
 from labelgen.types import Int64, Scope
 
 #: Floating-point operations of one strip: 10 s at 1 TFLOP/s, 30 s where there is a third of that.
@@ -75,6 +72,11 @@ class TiledEngine:
             yield from self._reference.search(plan, strip)
             return
         with _one_thread_each() as given:
+            from labelgen.similarity.tiled.device import product_on, whole_sums
+            from labelgen.similarity.tiled.matrix import matrices
+            from labelgen.similarity.tiled.product import fastest
+            from labelgen.similarity.tiled.sweep import Pass
+
             threads = min(given, _threads_that_fit(plan, strip))
             with whole_sums():
                 product = fastest() if self._device == "cpu" else product_on(self._device)
@@ -82,13 +84,25 @@ class TiledEngine:
                     yield from Pass(plan, strip, matrix, product, threads).run()
 
     def _is_ours(self, plan: SearchPlan) -> bool:
+        images = len(plan.offsets) - 1
+        if images + int(plan.offsets[-1] - plan.offsets[0]) < self._least_rows:
+            return False  # whatever the matrices are: nothing is imported for them
+        _torch()
         fitting = _rows_that_fit(plan) >= min(self._least_rows, _LEAST_FITTING)
         return fitting and int(_weights(plan).sum()) >= self._least_rows
+
+
+def _torch() -> Any:
+    """The library; MissingExtraError where it is not installed."""
+    with limiting(), requires("torch", "build", "the engine 'tiled'"):
+        import torch
+    return torch
 
 
 @contextmanager
 def _one_thread_each() -> Iterator[int]:
     """Libraries work with the calling thread alone; gives the number of threads they had."""
+    torch = _torch()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # threads that begin after this take it over
     try:
@@ -145,12 +159,16 @@ def _weights(plan: SearchPlan) -> Int64:
     """Rows that every image stands for, on both sides of a matrix together; [n_images]."""
     if plan.product == "image":
         return np.ones(len(plan.offsets) - 1, np.int64)
+    from labelgen.similarity.tiled.matrix import all_matrices
+
     captions = np.diff(plan.offsets)
     return np.maximum(captions, 1) if all(matrix.symmetric for matrix in all_matrices(plan)) else captions + 1
 
 
 def _rows_that_fit(plan: SearchPlan) -> int:
     """Rows whose low-precision copies and lists fit into the budget beside one thread's tile."""
+    from labelgen.similarity.tiled.matrix import all_matrices
+
     lists = [matrix.ranks(side).list_bytes for matrix in all_matrices(plan) for side in (matrix.left, matrix.right)]
     per_row = 1.1 * (4 * plan.dim + max(lists, default=0) + 64)  # allocators keep some of what is given back
     return int(max(0, plan.memory - _thread_bytes()) / per_row)
@@ -165,4 +183,6 @@ def _threads_that_fit(plan: SearchPlan, strip: Strip) -> int:
 
 
 def _thread_bytes() -> int:
-    return 4 * product.BLOCK**2 + _THREAD_BYTES
+    from labelgen.similarity.tiled.product import BLOCK
+
+    return 4 * BLOCK**2 + _THREAD_BYTES
