@@ -15,7 +15,7 @@ import pytest
 import labelgen
 from labelgen.errors import ConfigError, DiskError
 from labelgen.store.layout import ArraySpec
-from labelgen.store.remote import cache
+from labelgen.store.remote import cache, parts
 from labelgen.store.remote.parts import Part, granule_bits
 from labelgen.testing.servers import FolderServer
 
@@ -57,6 +57,23 @@ def test_lost_bytes_are_fetched_again(small: Path, serve: Serve, cache_folder: P
     (tags,) = cache_folder.glob("*/ranges/embeddings/text/text/c/0/0.tags")
     tags.write_bytes(os.urandom(tags.stat().st_size))
     np.testing.assert_array_equal(np.asarray(labelgen.open(url).embeddings("text")), near)
+
+
+def test_check_compares_rows_of_the_cache_too(small: Path, serve: Serve, cache_folder: Path) -> None:
+    """Other bytes with a tag that fits are found by the checksum of their chunk, which is then fetched again."""
+    url = serve(small).url + "/store"
+    rows = labelgen.open(url).embeddings("text")
+    near = rows.take(np.arange(200))
+    size = rows.spec.row_bytes << granule_bits(rows.spec)
+    (part,) = cache_folder.glob("*/ranges/embeddings/text/text/c/0/0")
+    tags = part.with_name("0.tags")
+    raw, tag = bytearray(part.read_bytes()), bytearray(tags.read_bytes())
+    raw[:size] = bytes(size)
+    tag[16:24] = parts._tags(np.zeros((1, size), np.uint8)).tobytes()
+    part.write_bytes(raw)
+    tags.write_bytes(tag)
+    assert not np.asarray(labelgen.open(url).embeddings("text"))[0].any()
+    np.testing.assert_array_equal(np.asarray(labelgen.open(url, check=True).embeddings("text")), near)
 
 
 def test_it_is_read_while_it_is_emptied(small: Path, serve: Serve, cache_folder: Path) -> None:
