@@ -57,20 +57,24 @@ def test_odds_turn_with_the_gains_and_choose_the_best_candidate() -> None:
     gains = (draw.standard_normal((400, 3, 2)) - [1.0, 0.2]).astype(np.float32)
     real = np.ones((400, 3), bool)
     real[:, 2], real[0] = False, False
-    found = exchanges(gains, real)
+    found = exchanges(gains, real, np.ones(len(gains), bool))
     assert np.isnan(found.odds[0])
     assert 0 < found.share < 0.3, "the turned pairs begin at 1, the pairs are normal around -1"
-    slopes = [exchanges(gains * scale, real).odds[5] / found.odds[5] for scale in (np.float32(1), np.float32(10))]
+    slopes = [
+        exchanges(gains * scale, real, np.ones(400, bool)).odds[5] / found.odds[5]
+        for scale in (np.float32(1), np.float32(10))
+    ]
     np.testing.assert_allclose(slopes, 1, rtol=1e-3, err_msg="the unit of gains does not matter")
-    swapped_columns = exchanges(gains[:, [1, 0, 2]], real[:, [1, 0, 2]])
+    assert exchanges(gains, real, found.odds > 2).share > found.share, "of the sure ones alone"
+    swapped_columns = exchanges(gains[:, [1, 0, 2]], real[:, [1, 0, 2]], np.ones(400, bool))
     np.testing.assert_allclose(swapped_columns.odds, found.odds, rtol=1e-4)
 
 
 def test_without_candidates_nothing_is_exchanged() -> None:
-    found = exchanges(np.zeros((3, 0, 2), np.float32), np.zeros((3, 0), bool))
+    found = exchanges(np.zeros((3, 0, 2), np.float32), np.zeros((3, 0), bool), np.ones(3, bool))
     assert np.isnan(found.odds).all()
     assert found.share == 0
-    alike = exchanges(np.zeros((3, 2, 2), np.float32), np.ones((3, 2), bool))
+    alike = exchanges(np.zeros((3, 2, 2), np.float32), np.ones((3, 2), bool), np.ones(3, bool))
     assert (alike.odds == 0).all()
     assert alike.share == 0
 
@@ -104,7 +108,7 @@ def test_exchanges_leave_the_score_alone_where_captions_were_not_exchanged(monke
     for view in (corpus(photos=False), swapped(corpus(photos=False), 48)[0]):
         found = MismatchModel(view).find()
         with monkeypatch.context() as patch:
-            patch.setattr(mismatch, "exchanges", lambda gains, real: exchanges(gains, real & False))
+            patch.setattr(mismatch, "exchanges", lambda gains, real, sure: exchanges(gains, real & False, sure))
             plain = MismatchModel(view).find()
         np.testing.assert_array_equal(found.score, plain.score)
         assert np.isfinite(found.evidence["exchange"]).all()

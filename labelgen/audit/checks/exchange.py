@@ -93,12 +93,14 @@ def gain(caption: Float32, other: Float32, expected: Float32, expected_there: Fl
     return np.where(known, products, 0).astype(np.float32)
 
 
-def exchanges(gains: Float32, real: Bool) -> Exchanges:
+def exchanges(gains: Float32, real: Bool, sure: Bool) -> Exchanges:
     """Learn from gains how much captions look exchanged.
 
     Args:
         gains: of every caption with every candidate, the most similar first, by texts and by images, [n, k, 2].
         real: which of them count, [n, k].
+        sure: captions whose first candidate does not look like one of a third image, [n]; the share is estimated from
+            these, since beside a replaced caption a right one looks exchanged.
     """
     if not real.any():
         return Exchanges(np.full(len(gains), np.nan, np.float32), 0.0)
@@ -111,7 +113,7 @@ def exchanges(gains: Float32, real: Bool) -> Exchanges:
     slopes: Float64 = logistic(both, targets, np.ones(len(both)), ridge=_RIDGE)[1:] * weights
     odds = np.where(real, gains @ slopes, -np.inf)
     best = odds.max(axis=1, initial=-np.inf)
-    return Exchanges(np.where(np.isfinite(best), best, np.nan).astype(np.float32), _share(odds[:, :1]))
+    return Exchanges(np.where(np.isfinite(best), best, np.nan).astype(np.float32), _share(odds[sure, :1]))
 
 
 def _share(odds: Float64) -> float:

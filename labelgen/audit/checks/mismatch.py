@@ -164,7 +164,10 @@ class MismatchModel:
             weights[embedded] = 1 - suspicion
         images = len(np.unique(view.image_of[embedded]))
         alias = None if cross is None else list(view.cross)[cross]
-        swaps = exchanges(*gains_of(view, self._alias, alias, embedded, annotated.near, annotated.near_real))
+        looks_replaced = np.zeros(view.n_captions, np.bool_)
+        looks_replaced[embedded] = odds < 0
+        sure = ~looks_replaced[annotated.near[:, :1]].any(axis=1)
+        swaps = exchanges(*gains_of(view, self._alias, alias, embedded, annotated.near, annotated.near_real), sure)
         score = -odds
         if noise_interval(swaps.share, images, QUANTILE)[0] > noise:
             score = np.logaddexp(score, np.nan_to_num(swaps.odds, nan=-np.inf)).astype(np.float32)
@@ -316,10 +319,10 @@ def classify(
     Pairs with siblings and pairs without have a model each.
     """
     odds, suspicion = np.zeros((2, len(weights)), np.float32)
-    with_siblings, replaced_with = ~np.isnan(evidence["siblings"]), ~np.isnan(replaced["siblings"])
+    with_siblings, looks_replacedwith = ~np.isnan(evidence["siblings"]), ~np.isnan(replaced["siblings"])
     mismatched = 0.0
     for have in (True, False):
-        mine, theirs = with_siblings == have, replaced_with == have
+        mine, theirs = with_siblings == have, looks_replacedwith == have
         if mine.sum() < 2 or theirs.sum() < 2:
             continue
         names = [name for name in PIECES if not have or name != _ALONE]
