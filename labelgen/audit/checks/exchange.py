@@ -63,13 +63,14 @@ def gains_of(
     held[captions] = 1
     count = np.bincount(view.image_of, held, view.n_images).astype(np.float32)
     sums = view.centroids(text, held) * count[:, None]
+    siblings = np.maximum(count - 1, 1).astype(np.float32)
     texts = Unit(view.text[text])
     sides = None if cross is None else [Unit(side) for side in view.cross[cross]]
     gains = np.zeros((*near.shape, 2), np.float32)
 
     def others(chosen: Int64, rows: Float32) -> Float32:
         images = view.image_of[chosen]
-        return (sums[images] - rows) / np.maximum(count[images] - 1, 1)[:, None]
+        return (sums[images] - rows) / siblings[images, None]
 
     for here in pieces(np.arange(len(near)), 32 * texts.shape[1]):
         mine, row = captions[here], texts.take(captions[here])
@@ -90,7 +91,8 @@ def gain(caption: Float32, other: Float32, expected: Float32, expected_there: Fl
     rows = (caption, other, expected, expected_there)
     known = np.logical_and.reduce([row.any(axis=1) for row in rows])
     products = np.einsum("nd,nd->n", caption - other, expected_there - expected)
-    return np.where(known, products, 0).astype(np.float32)
+    result: Float32 = np.where(known, products, 0).astype(np.float32)
+    return result
 
 
 def exchanges(gains: Float32, real: Bool, sure: Bool) -> Exchanges:

@@ -55,8 +55,8 @@ PIECES = (
     *("siblings", "sibling_top2", "sibling_mean", "best_other_image", "neighbor_captions", "image_consistency"),
     *("cross", "cross_elsewhere"),
 )
-#: Evidence on pairs without siblings alone. Beside siblings it finds captions that were swapped for a similar one (AUC
-#: .78 instead of .74 of 10 % on Flickr8k), and hides pairs that people call wrong (.62 instead of .66 of 21).
+#: Evidence on pairs without siblings alone: beside siblings it hides pairs that people call wrong (AUC .62 instead of
+#: .66 of 21 on Flickr8k), and `exchange` finds more of the captions that were swapped for a similar one.
 _ALONE = "best_other_image"
 #: Replaced pairs that the model learns from, and the seed they are drawn with.
 SAMPLE, SEED = 20_000, 20221105
@@ -166,7 +166,7 @@ class MismatchModel:
         alias = None if cross is None else list(view.cross)[cross]
         looks_replaced = np.zeros(view.n_captions, np.bool_)
         looks_replaced[embedded] = odds < 0
-        sure = ~looks_replaced[annotated.near[:, :1]].any(axis=1)
+        sure = np.asarray(~looks_replaced[annotated.near[:, :1]].any(axis=1))
         swaps = exchanges(*gains_of(view, self._alias, alias, embedded, annotated.near, annotated.near_real), sure)
         score = -odds
         if noise_interval(swaps.share, images, QUANTILE)[0] > noise:
