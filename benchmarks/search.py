@@ -137,13 +137,17 @@ def _plan(rows: np.ndarray, offsets: np.ndarray, k: int, relations: str, memory:
 
 def _fused(relations: str, precision: Any = None) -> Callable[[np.ndarray, np.ndarray, int], Any]:
     def search(rows: np.ndarray, offsets: np.ndarray, k: int) -> Any:
-        from labelgen.similarity.tiled import engine
-        from labelgen.similarity.tiled.product import TileProduct, fastest
+        from labelgen.similarity.tiled import product
+        from labelgen.similarity.tiled.engine import TiledEngine
 
-        engine.fastest = (lambda: TileProduct(precision)) if precision else fastest
+        chosen = product.fastest
+        product.fastest = (lambda: product.TileProduct(precision)) if precision else chosen
         plan = _plan(rows, offsets, k, relations)
-        engine = engine.TiledEngine()
-        found = [partial for strip in engine.schedule(plan) for partial in engine.search(plan, strip)]
+        engine = TiledEngine()
+        try:
+            found = [partial for strip in engine.schedule(plan) for partial in engine.search(plan, strip)]
+        finally:
+            product.fastest = chosen
         return {partial.request: partial.keys for partial in found}
 
     return search

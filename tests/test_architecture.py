@@ -99,6 +99,7 @@ KERNEL = {
     "config",
     "given",
     "progress",
+    "torch_threads",
     "units",
     "version",
 }
@@ -113,7 +114,7 @@ RUNNER = "stages.running.runner"
 ADAPTER_SIBLINGS = {
     ("corpus.adapters.demo", "corpus.adapters.table"),
     ("teachers.adapters.bundled", "teachers.adapters.sentences"),
-    ("teachers.adapters.conse", "teachers.adapters.sentences"),
+    ("teachers.adapters.ready", "teachers.adapters.sentences"),
     ("teachers.objects.given_teacher", "teachers.adapters.sentences"),
     ("teachers.objects.networks", "teachers.adapters.open_clip_teacher"),
     ("similarity.fallback", "similarity.reference"),
@@ -187,8 +188,6 @@ LIBRARIES: dict[str, set[str]] = {
         *(
             "teachers/*",
             "similarity/tiled/*",
-            "similarity/ann/faiss_engine.py",
-            "stages/running/worker.py",
         ),
         *("losses/_torch.py", "losses/modules.py", "loader/frameworks/open_clip_loss.py"),
         *("loader/collate.py", "loader/ddp.py", "loader/on_device.py", "loader/tensors.py"),
@@ -202,6 +201,7 @@ LIBRARIES: dict[str, set[str]] = {
         "loader/collate.py",
     },
     "urllib3": {"store/remote/client.py"},
+    "tokenizers": {"teachers/adapters/sentence_passes.py"},
     "torchvision": {"teachers/adapters/vision.py"},
     "transformers": {"teachers/adapters/transformers_teacher.py", "teachers/weights.py"},
     "zarr": {"store/zarr_access.py"},

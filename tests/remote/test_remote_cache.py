@@ -15,8 +15,8 @@ import pytest
 import labelgen
 from labelgen.errors import ConfigError, DiskError
 from labelgen.store.layout import ArraySpec
-from labelgen.store.remote import cache
-from labelgen.store.remote.parts import Part
+from labelgen.store.remote import cache, parts
+from labelgen.store.remote.parts import Part, granule_bits
 from labelgen.testing.servers import FolderServer
 
 Serve = Callable[..., FolderServer]
@@ -57,6 +57,23 @@ def test_lost_bytes_are_fetched_again(small: Path, serve: Serve, cache_folder: P
     (tags,) = cache_folder.glob("*/ranges/embeddings/text/text/c/0/0.tags")
     tags.write_bytes(os.urandom(tags.stat().st_size))
     np.testing.assert_array_equal(np.asarray(labelgen.open(url).embeddings("text")), near)
+
+
+def test_check_compares_rows_of_the_cache_too(small: Path, serve: Serve, cache_folder: Path) -> None:
+    """Other bytes with a tag that fits are found by the checksum of their chunk, which is then fetched again."""
+    url = serve(small).url + "/store"
+    rows = labelgen.open(url).embeddings("text")
+    near = rows.take(np.arange(200))
+    size = rows.spec.row_bytes << granule_bits(rows.spec)
+    (part,) = cache_folder.glob("*/ranges/embeddings/text/text/c/0/0")
+    tags = part.with_name("0.tags")
+    raw, tag = bytearray(part.read_bytes()), bytearray(tags.read_bytes())
+    raw[:size] = bytes(size)
+    tag[16:24] = parts._tags(np.zeros((1, size), np.uint8)).tobytes()
+    part.write_bytes(raw)
+    tags.write_bytes(tag)
+    assert not np.asarray(labelgen.open(url).embeddings("text"))[0].any()
+    np.testing.assert_array_equal(np.asarray(labelgen.open(url, check=True).embeddings("text")), near)
 
 
 def test_it_is_read_while_it_is_emptied(small: Path, serve: Serve, cache_folder: Path) -> None:
@@ -134,7 +151,8 @@ def test_spans_cover_what_is_needed_and_little_else(
     draw = np.random.default_rng(dim)
     shape = (5_000, dim) if dim else (5_000,)
     spec = ArraySpec("array", shape, dtype)
-    part = Part(tmp_path, spec, 0, "name")
+    bits = granule_bits(spec)
+    part = Part(tmp_path, spec, 0, "name", np.zeros(spec.shard_rows >> bits, bool), checked=False)
     values = draw.integers(0, 255, (spec.shape[0], spec.row_bytes), dtype=np.uint8)
     whole = np.zeros((part._n_chunks * spec.chunk_rows, spec.row_bytes), np.uint8)
     whole[: len(values)] = values
@@ -144,12 +162,12 @@ def test_spans_cover_what_is_needed_and_little_else(
     raw = b"".join(chunk.tobytes() + crc32c(chunk.tobytes()) for chunk in chunks)
     for count in (1, 40, 700, 5_000):
         rows = np.sort(draw.choice(5_000, count, replace=False))
-        granules = part.missing(rows)
+        granules = part.missing(rows >> bits)
         spans = part.spans(granules, gap=1_000)
         read = sum(span.stop - span.start for span in spans)
         assert read <= 1.25 * len(granules) * part._bytes + 8 * len(spans) + (spec.chunk_bytes if count > 4_000 else 0)
         for span in spans:
             part.take(span, raw[span.start : span.stop], '"etag"')
-        assert not part.missing(rows).size
+        assert not part.missing(rows >> bits).size
         view = part._rows.reshape(part._n_chunks * spec.chunk_rows, spec.row_bytes)
         np.testing.assert_array_equal(view[rows], values[rows])

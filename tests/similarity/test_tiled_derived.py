@@ -153,7 +153,7 @@ def test_many_lists_with_more_near_ties_than_places_are_searched_in_float32(monk
         return finer(product)
 
     monkeypatch.setattr(TileProduct, "finer", spied)
-    monkeypatch.setattr("labelgen.similarity.tiled.engine.fastest", lambda: TileProduct("bfloat16"))
+    monkeypatch.setattr("labelgen.similarity.tiled.product.fastest", lambda: TileProduct("bfloat16"))
     text = clustered_rows(2000, 256, seed=5, spread=0.1, clusters=1)
     plan = plan_of("text", [2] * 1000, requests_of(TEXT_RELATIONS, (10,)), text=text)
     engine = TiledEngine()

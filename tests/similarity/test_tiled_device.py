@@ -26,7 +26,7 @@ class TestTiledEngineOnADevice(EngineSuite):
 
     @pytest.fixture(autouse=True, params=DTYPES, ids=str)
     def small(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(engine, "fastest", lambda: DeviceProduct(torch.device("cpu"), request.param))
+        monkeypatch.setattr(product, "fastest", lambda: DeviceProduct(torch.device("cpu"), request.param))
         monkeypatch.setattr(engine, "_LEAST_ROWS", 1)
         monkeypatch.setattr(product, "BLOCK", 32)
         monkeypatch.setattr(device, "_SLAB", 1000)

@@ -21,6 +21,7 @@ from labelgen.similarity.exact import block_similarity
 from labelgen.similarity.tiled import bits, engine, kernels, lists, product
 from labelgen.similarity.tiled.engine import TiledEngine
 from labelgen.similarity.tiled.product import TileProduct, fastest
+from labelgen.stages.estimate.calibrate import ShapeOnly
 from labelgen.stages.running.worker import search_memory
 from labelgen.testing.engines import (
     TEXT_RELATIONS,
@@ -43,7 +44,7 @@ class TestTiledEngine(EngineSuite):
 @pytest.fixture(params=["bfloat16", "float32", "float32-blas"])
 def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every way to multiply, whatever is fastest here."""
-    monkeypatch.setattr(engine, "fastest", lambda: TileProduct(request.param))
+    monkeypatch.setattr(product, "fastest", lambda: TileProduct(request.param))
     return str(request.param)
 
 
@@ -59,6 +60,18 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small")
 class TestTiledEngineWithSmallTiles(EngineSuite):
+    def make(self) -> TiledEngine:
+        return TiledEngine()
+
+
+@pytest.fixture
+def one_sided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strips with lists of their queries alone, wherever the matrix is symmetric."""
+    monkeypatch.setattr(engine, "_cost", lambda _plan, strips: any(strip.mutual for strip in strips))
+
+
+@pytest.mark.usefixtures("small", "one_sided")
+class TestTiledEngineWithOneSidedStrips(EngineSuite):
     def make(self) -> TiledEngine:
         return TiledEngine()
 
@@ -368,3 +381,22 @@ def test_a_small_corpus_is_left_to_the_reference_engine(monkeypatch: pytest.Monk
     plan = plan_of("text", [3] * 1000, requests_of([Relation.T2T], (4,)), text=text)
     assert {strip.mutual for strip in TiledEngine().schedule(plan)} == {False}
     assert {strip.mutual for strip in TiledEngine(least_rows=2000).schedule(plan)} == {True}
+
+
+def test_a_budget_for_few_lists_takes_one_sided_strips() -> None:
+    """155,070 captions: a strip a range of queries where lists of both sides would mean dozens of strips."""
+    offsets = np.append(np.arange(0, 155_070, 5), 155_070).astype(np.int64)
+    requests = tuple(requests_of(TEXT_RELATIONS, (64,)))
+    plan = SearchPlan("text", ShapeOnly((155_070, 384)), None, offsets, ((0, len(offsets) - 1),), requests, 0)
+    few, many = (TiledEngine().schedule(replace(plan, memory=memory)) for memory in (250 * 10**6, 2900 * 10**6))
+    assert {strip.mutual for strip in few} == {False}
+    assert {strip.candidates for strip in few} == {((0, len(offsets) - 1),)}
+    assert len(few) < 30
+    assert {strip.mutual for strip in many} == {True}
+    image = replace(
+        plan, product="image", text=None, image=plan.text, requests=tuple(requests_of([Relation.I2I], (9,)))
+    )
+    image = replace(image, offsets=np.zeros(155_071, np.int64), splits=((0, 155_070),), memory=150 * 10**6)
+    assert {strip.mutual for strip in TiledEngine().schedule(image)} == {False}
+    means = replace(plan, requests=tuple(requests_of(TEXT_RELATIONS, (64,), "mean")), memory=250 * 10**6)
+    assert {strip.mutual for strip in TiledEngine().schedule(means)} == {True}

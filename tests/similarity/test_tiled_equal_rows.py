@@ -29,7 +29,7 @@ from labelgen.types import Float16, Relation
 def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small tiles, strips and lists, multiplied in several ways."""
     how = DeviceProduct(torch.device("cpu"), torch.float16) if request.param == "device" else TileProduct(request.param)
-    monkeypatch.setattr(engine, "fastest", lambda: how)
+    monkeypatch.setattr(product, "fastest", lambda: how)
     monkeypatch.setattr(product, "BLOCK", 16)
     monkeypatch.setattr(product, "HITS", 64)
     monkeypatch.setattr(lists, "SLACK", 20)
@@ -75,11 +75,12 @@ def plans(draw: st.DrawFn) -> SearchPlan:
 
 
 @pytest.mark.usefixtures("products")
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(plan=plans(), work=st.sampled_from([20.0**2 * 24, 1e13]))
-def test_equal_rows_give_the_lists_of_brute_force(plan: SearchPlan, work: float) -> None:
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(plan=plans(), work=st.sampled_from([20.0**2 * 24, 1e13]), one_sided=st.booleans())
+def test_equal_rows_give_the_lists_of_brute_force(plan: SearchPlan, work: float, one_sided: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "_WORK", work)
+        patch.setattr(engine, "_cost", lambda _plan, strips: any(s.mutual for s in strips) == one_sided)
         assert_equals_brute_force(TiledEngine(), plan)
 
 

@@ -110,15 +110,21 @@ def test_means_over_captions() -> None:
     check(TiledEngine(), plan_of("text", sizes, requests_of(TEXT_RELATIONS, (5,), "mean"), text=text), SPLITS, 240)
 
 
-def test_short_tasks_cut_more_strips_and_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_short_tasks_cut_more_strips_and_find_the_same(monkeypatch: pytest.MonkeyPatch, one_sided: bool) -> None:
     monkeypatch.setattr("labelgen.similarity.tiled.engine._WORK", 150.0**2 * 48)
+    monkeypatch.setattr(
+        "labelgen.similarity.tiled.engine._cost", lambda _plan, strips: any(s.mutual for s in strips) == one_sided
+    )
     sizes = np.random.default_rng(6).integers(1, 4, 300)
     text = clustered_rows(int(sizes.sum()), 48, seed=6)
-    requests = requests_of(TEXT_RELATIONS, (4,))
+    text[::7] = text[3]
+    requests = requests_of(TEXT_RELATIONS, (4,)) + requests_of(TEXT_RELATIONS, (3,), scope="cross")
     plan = plan_of("text", sizes, requests, text=text)
-    (order,) = row_orders(SPLITS, ["split"])
+    order = row_orders(SPLITS, ["split"])[0]
     strips = TiledEngine().schedule(reorder(plan, order))
     assert len(strips) > 4
+    assert {strip.mutual for strip in strips if strip.candidates} == {not one_sided}
     check(TiledEngine(), plan, SPLITS, 240)
 
 

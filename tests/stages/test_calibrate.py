@@ -17,7 +17,7 @@ from labelgen.similarity.reference import ReferenceEngine
 from labelgen.similarity.tiled.engine import TiledEngine
 from labelgen.similarity.tiles import row_weights
 from labelgen.stages.estimate import calibrate, cost
-from labelgen.stages.estimate.calibrate import Rates, ShapeOnly, exact_rates, made_plan, makespan, search_all
+from labelgen.stages.estimate.calibrate import Rates, ShapeOnly, exact_rates, made_plan, makespan, search_all, work_of
 from labelgen.stages.running import worker
 from labelgen.store.inspect import overview
 from labelgen.testing.engines import TEXT_RELATIONS, requests_of
@@ -139,3 +139,15 @@ def test_a_plan_says_how_far_an_exact_search_reaches() -> None:
     assert "text: an exact search of 5,300,000 rows in one split takes an hour here" in note
     assert "of ten times as many 113 h" in note
     assert "cluster" in note
+
+
+def test_one_sided_strips_compute_every_pair_in_both_directions() -> None:
+    """Rates of mutual strips, of which one computation serves both, count a pair of a one-sided strip twice."""
+    offsets = np.arange(31_015, dtype=np.int64) * 5
+    plan = SearchPlan("text", ShapeOnly((155_070, 384)), None, offsets, ((0, 31_014),), T2T, 150 * 10**6)
+    strips = TiledEngine().schedule(plan)
+    assert not any(strip.mutual for strip in strips)
+    (once, rows), (twice, _) = (work_of(plan, strips, mutual=mutual) for mutual in (False, True))
+    assert once.sum() == 155_070**2
+    assert twice.sum() == 2 * 155_070**2
+    assert rows.sum() == 155_070

@@ -82,7 +82,7 @@ def test_random_augmentation_is_refused(share: float) -> None:
 def test_dropout_in_a_text_network_is_refused(tiny_sbert: Path) -> None:
     teacher = registry.create("teacher", Spec.of("sbert", model=str(tiny_sbert)), device="cpu")
     check_repeatable(teacher, "teacher tiny")
-    network = teacher._model
+    network = teacher._encoder._model
     network.eval = lambda: network  # the library calls it before every batch
     network.train()
     with pytest.raises(TeacherError, match=r"teacher tiny gives different rows for the same texts"):

@@ -242,13 +242,13 @@ def test_nothing_runs_below_its_precision(tiny_timm: Mapping[str, Path]) -> None
     spec = Spec.of("timm", model="test_vit", checkpoint=str(tiny_timm["test_vit"]))
     teacher = registry.create("teacher", spec, device="cpu")
     seen = []
-    forward = teacher._forward
+    forward = teacher.network
 
     def watched(pixels: Any) -> Any:
         seen.append([place.allow_tf32 for place in places])
         return forward(pixels)
 
-    teacher._forward = watched
+    teacher.network = watched
     before = [place.allow_tf32 for place in places]
     for place in places:
         place.allow_tf32 = True

@@ -21,6 +21,7 @@ from labelgen.similarity import exact
 from labelgen.similarity.ann.recall import recall_by_image, scored
 from labelgen.similarity.base import ListRequest, Rows, SearchPlan
 from labelgen.similarity.groups import cut, rows_of, sides
+from labelgen.torch_threads import threads
 from labelgen.types import Float16, Float32, Int64, UInt64
 
 faiss: Any = library  # generated wrappers, whose types say little
@@ -137,8 +138,6 @@ class FaissEngine:
 
         The queries of all requests are rows of one modality, and their candidates are all in the index.
         """
-        import torch
-
         source = sides(plan, requests[0].relation)[0].rows
         captions = np.diff(plan.offsets)
         sizes = captions[images] if source is plan.text else np.ones(len(images), np.int64)
@@ -156,7 +155,7 @@ class FaissEngine:
             return [scored(plan, request, *those, ids) for request, those in zip(requests, queries, strict=True)]
 
         one = {"initializer": faiss.omp_set_num_threads, "initargs": (1,)}
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(torch.get_num_threads(), **one) as pool:
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads(), **one) as pool:
             found = pool.map(piece, cut(np.maximum(sizes, 1), 0, len(images), _PIECE))
             return dict(zip(requests, map(np.concatenate, zip(*found, strict=True)), strict=True))
 

@@ -12,37 +12,39 @@ whole pass is repeated in float32.
 Each thread works on separate tiles, and the lists of a block are guarded by its lock.
 
 On another device, products and comparisons run there and the rest on the CPU (`device`). The reference engine, which
-gives the same bits, searches corpora below a few thousand rows and budgets for less than a few hundred.
+gives the same bits, searches corpora below a few thousand rows and budgets for less than a few hundred; nothing of
+torch or of compiled loops is imported then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import torch
 from threadpoolctl import threadpool_limits
 
-from labelgen.errors import LabelgenError
+from labelgen.errors import LabelgenError, requires
 from labelgen.similarity.base import Partial, SearchPlan, Strip
 from labelgen.similarity.groups import cut
 from labelgen.similarity.reference import ReferenceEngine
-from labelgen.similarity.tiled import product
-from labelgen.similarity.tiled.device import product_on, whole_sums
-from labelgen.similarity.tiled.matrix import all_matrices, matrices
-from labelgen.similarity.tiled.product import fastest
-from labelgen.similarity.tiled.sweep import Pass
+from labelgen.torch_threads import limiting
 from labelgen.types import Int64, Scope
 
 #: Floating-point operations of one strip: 10 s at 1 TFLOP/s, 30 s where there is a third of that.
 _WORK = 1e13
 #: The same where a device multiplies: some seconds there, and as much again for the lists and their exact scores.
 _DEVICE_WORK = 3e14
+#: Floating-point operations that take as long as a place of a list, for each of a row's numbers, and as loading a row.
+_LISTED, _LOADED = 250, 5e6
 #: Rows below which the reference engine is quick enough, and nothing has to be compiled.
 _LEAST_ROWS = 4096
 #: Rows that must fit into the budget: with fewer, most of the time would go into the borders of strips.
 _LEAST_FITTING = 256
+#: Anonymous bytes of a candidate of a one-sided strip: its unit, image, group and x.x, and what finds equal rows.
+_CANDIDATE_BYTES = 80
 #: Anonymous bytes of one thread, beside its tile.
 _THREAD_BYTES = 64 * 10**6
 
@@ -60,35 +62,63 @@ class TiledEngine:
         self._reference = ReferenceEngine()
 
     def schedule(self, plan: SearchPlan) -> Sequence[Strip]:
-        """See `Engine`; all strips are mutual, of ranges within one split each."""
+        """See `Engine`; strips of ranges within one split each, all mutual or all one-sided, whichever costs less."""
         if not self._is_ours(plan):
             return self._reference.schedule(plan)
-        return list(_mutual_strips(plan, _WORK if self._device == "cpu" else _DEVICE_WORK))
+        mutual = list(_mutual_strips(plan, _WORK if self._device == "cpu" else _DEVICE_WORK))
+        single = list(_one_sided_strips(plan)) if self._device == "cpu" else []
+        return single if single and _cost(plan, single) < _cost(plan, mutual) else mutual
 
     def search(self, plan: SearchPlan, strip: Strip) -> Iterator[Partial]:
-        """See `Engine`; `SearchFacts` come with every list. A mutual strip serves the requests of its scope.
+        """See `Engine`; `SearchFacts` come with every list. A strip serves the requests of the scope of its ranges.
 
         Raises:
             LabelgenError: a computed similarity is further from the exact one than the bound.
         """
-        if not strip.mutual:
+        if not strip.mutual and not self._is_one_sided(plan, strip):
             yield from self._reference.search(plan, strip)
             return
         with _one_thread_each() as given:
+            from labelgen.similarity.tiled.device import product_on, whole_sums
+            from labelgen.similarity.tiled.matrix import matrices
+            from labelgen.similarity.tiled.product import fastest
+            from labelgen.similarity.tiled.sweep import OneSidedPass, Pass
+
             threads = min(given, _threads_that_fit(plan, strip))
+            run = Pass if strip.mutual else OneSidedPass
             with whole_sums():
                 product = fastest() if self._device == "cpu" else product_on(self._device)
-                for matrix in matrices(plan, _scope(plan, strip)):
-                    yield from Pass(plan, strip, matrix, product, threads).run()
+                for span in strip.candidates:
+                    part = replace(strip, candidates=(span,))
+                    for matrix in matrices(plan, _scope(plan, part)):
+                        yield from run(plan, part, matrix, product, threads).run()
+
+    def _is_one_sided(self, plan: SearchPlan, strip: Strip) -> bool:
+        """Whether a strip that is not mutual is one of `_one_sided_strips`, or the part of one that an append needs."""
+        apart = all(last <= strip.first or strip.last <= first for first, last in strip.candidates)
+        inside = all(first <= strip.first and strip.last <= last for first, last in strip.candidates)
+        return bool(strip.candidates) and (apart or inside) and self._is_ours(plan) and _is_symmetric(plan)
 
     def _is_ours(self, plan: SearchPlan) -> bool:
+        images = len(plan.offsets) - 1
+        if images + int(plan.offsets[-1] - plan.offsets[0]) < self._least_rows:
+            return False  # whatever the matrices are: nothing is imported for them
+        _torch()
         fitting = _rows_that_fit(plan) >= min(self._least_rows, _LEAST_FITTING)
         return fitting and int(_weights(plan).sum()) >= self._least_rows
+
+
+def _torch() -> Any:
+    """The library; MissingExtraError where it is not installed."""
+    with limiting(), requires("torch", "build", "the engine 'tiled'"):
+        import torch
+    return torch
 
 
 @contextmanager
 def _one_thread_each() -> Iterator[int]:
     """Libraries work with the calling thread alone; gives the number of threads they had."""
+    torch = _torch()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # threads that begin after this take it over
     try:
@@ -121,8 +151,52 @@ def _mutual_strips(plan: SearchPlan, work: float) -> Iterator[Strip]:
             yield from (Strip(*own, ()) for own in halves[number])  # lists without candidates
 
 
+def _one_sided_strips(plan: SearchPlan) -> Iterator[Strip]:
+    """Ranges of queries against whole splits, as long as memory and the length of a task allow.
+
+    None where a matrix has two sides, or where not even the candidates fit.
+    """
+    most = _queries_that_fit(plan)
+    if most < 1 or not _is_symmetric(plan):
+        return
+    weights = _weights(plan)
+    scopes = {request.scope for request in plan.requests}
+    for own in plan.splits:
+        others = [split for split in plan.splits if split != own and split[0] < split[1]]
+        for split in [*([own] if "split" in scopes else ()), *(others if "cross" in scopes else ())]:
+            rows = max(1, int(weights[slice(*split)].sum()))
+            for queries in cut(weights, *own, max(1, min(most, int(_WORK / (2 * plan.dim * rows))))):
+                yield Strip(*queries, (split,))
+        if "cross" in scopes and not others:
+            yield from (Strip(*queries, ()) for queries in cut(weights, *own, most))  # lists without candidates
+
+
+def _cost(plan: SearchPlan, strips: Sequence[Strip]) -> float:
+    """Floating-point operations of strips, of lists and loaded rows as many as take the same time."""
+    from labelgen.similarity.tiled.matrix import all_matrices
+
+    ends = np.concatenate([[0], np.cumsum(_weights(plan))])
+    places = max(matrix.ranks(side).places for matrix in all_matrices(plan) for side in (matrix.left, matrix.right))
+    total = 0.0
+    for strip in strips:
+        queries = float(ends[strip.last] - ends[strip.first])
+        for first, last in strip.candidates:
+            others = float(ends[last] - ends[first])
+            itself = strip.mutual and (first, last) == (strip.first, strip.last)
+            total += plan.dim * queries * others * (1 if itself else 2)
+            listed = queries + (others if strip.mutual and not itself else 0)
+            total += listed * places * plan.dim * _LISTED + (listed if strip.mutual else queries + 2 * others) * _LOADED
+    return total
+
+
+def _is_symmetric(plan: SearchPlan) -> bool:
+    from labelgen.similarity.tiled.matrix import all_matrices
+
+    return all(matrix.symmetric for matrix in all_matrices(plan))
+
+
 def _scope(plan: SearchPlan, strip: Strip) -> Scope:
-    """Relation of the two ranges of a mutual strip.
+    """Relation of the two ranges of a strip.
 
     Raises:
         LabelgenError: a range that does not lie in one split.
@@ -134,7 +208,7 @@ def _scope(plan: SearchPlan, strip: Strip) -> Scope:
     )
     if not own or not theirs:
         raise LabelgenError(
-            "each range of a mutual strip must be within one split",
+            "each range of a strip must be within one split",
             found=f"images {strip.first}-{strip.last} and {other[0]}-{other[1]}",
             expected=f"ranges within the splits {list(plan.splits)}",
         )
@@ -145,24 +219,51 @@ def _weights(plan: SearchPlan) -> Int64:
     """Rows that every image stands for, on both sides of a matrix together; [n_images]."""
     if plan.product == "image":
         return np.ones(len(plan.offsets) - 1, np.int64)
+    from labelgen.similarity.tiled.matrix import all_matrices
+
     captions = np.diff(plan.offsets)
     return np.maximum(captions, 1) if all(matrix.symmetric for matrix in all_matrices(plan)) else captions + 1
 
 
 def _rows_that_fit(plan: SearchPlan) -> int:
     """Rows whose low-precision copies and lists fit into the budget beside one thread's tile."""
+    return int(max(0, plan.memory - _thread_bytes()) / _row_bytes(plan))
+
+
+def _queries_that_fit(plan: SearchPlan) -> int:
+    """Queries of a one-sided strip, beside what candidates take and, where there is room, the tiles of two threads."""
+    free = plan.memory - _candidate_bytes(plan) - _thread_bytes()
+    second = _thread_bytes() if free >= 1.5 * _thread_bytes() else 0
+    return int((free - second) / _row_bytes(plan))
+
+
+def _row_bytes(plan: SearchPlan) -> float:
+    """Bytes of a row in low precision and of its lists; allocators keep some of what is given back."""
+    from labelgen.similarity.tiled.matrix import all_matrices
+
     lists = [matrix.ranks(side).list_bytes for matrix in all_matrices(plan) for side in (matrix.left, matrix.right)]
-    per_row = 1.1 * (4 * plan.dim + max(lists, default=0) + 64)  # allocators keep some of what is given back
-    return int(max(0, plan.memory - _thread_bytes()) / per_row)
+    return 1.1 * (4 * plan.dim + max(lists, default=0) + 64)
+
+
+def _candidate_bytes(plan: SearchPlan) -> int:
+    """Bytes of what a one-sided strip knows of its candidates, and of the blocks that it holds."""
+    from labelgen.similarity.tiled.product import BLOCK
+    from labelgen.similarity.tiled.sweep import STREAMED_BLOCKS
+
+    weights = _weights(plan)
+    longest = max((int(weights[slice(*split)].sum()) for split in plan.splits), default=0)
+    return _CANDIDATE_BYTES * longest + 4 * STREAMED_BLOCKS * BLOCK * plan.dim
 
 
 def _threads_that_fit(plan: SearchPlan, strip: Strip) -> int:
     """Threads whose tiles fit into the budget beside the rows of a strip, at least one."""
-    spans = dict.fromkeys([(strip.first, strip.last), *strip.candidates])
-    loaded = sum(int(_weights(plan)[start:stop].sum()) for start, stop in spans)
-    fitting = max(1, _rows_that_fit(plan))
-    return max(1, 1 + int((fitting - loaded) / fitting * plan.memory) // _thread_bytes())
+    spans = dict.fromkeys([(strip.first, strip.last), *(strip.candidates if strip.mutual else ())])
+    loaded = _row_bytes(plan) * sum(int(_weights(plan)[start:stop].sum()) for start, stop in spans)
+    loaded += 0 if strip.mutual else _candidate_bytes(plan)
+    return max(1, int(plan.memory - loaded) // _thread_bytes())
 
 
 def _thread_bytes() -> int:
-    return 4 * product.BLOCK**2 + _THREAD_BYTES
+    from labelgen.similarity.tiled.product import BLOCK
+
+    return 4 * BLOCK**2 + _THREAD_BYTES

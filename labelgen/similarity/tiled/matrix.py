@@ -135,10 +135,11 @@ class Part:
         group: first image of each unit, counted from `first`, and what it has in common with units of the same images:
             the image of a whole unit, else a number of its own; int32 [units, 2].
         dots: x.x by embedding row of all rows, shared by parts of the same rows; filled in where rows are loaded.
+        streamed: the rows are candidates only and are read when they are needed, not kept; queries may be among them.
     """
 
-    def __init__(self, side: Side, first: int, last: int, dots: Float64) -> None:
-        self.side, self.first, self.last, self.dots = side, first, last, dots
+    def __init__(self, side: Side, first: int, last: int, dots: Float64, *, streamed: bool = False) -> None:
+        self.side, self.first, self.last, self.dots, self.streamed = side, first, last, dots, streamed
         rows = side.units(first, last)
         self.start = int(side.offsets[first]) if side.modality == "text" else first
         self.stop = self.start + len(rows)
@@ -149,6 +150,8 @@ class Part:
         self.whole = self.equal.whole(self.row_image)
         image = self.row_image[self.equal.firsts]
         numbers = 2 * self.units + (side.modality == "text") + len(side.offsets) - 1
+        if streamed:  # a query that is not whole must meet the unit with its copies
+            numbers += 2 * side.rows.shape[0]
         self.image: Int32 = np.where(self.whole, image, numbers).astype(np.int32)
         self.group: Int32 = np.stack([image - np.int32(first), self.image], axis=1)
         self.blocks: list[Block] = []
@@ -160,12 +163,11 @@ class Part:
 
     def spare(self, candidates: Part) -> tuple[int, int]:
         """Units and images, beside those that count, among the best candidates of a unit; see `equal_rows`."""
-        if (self.first, self.last) != (candidates.first, candidates.last) or (
-            self.whole.all() and candidates.whole.all()
-        ):
+        inside = candidates.first <= self.first and self.last <= candidates.last
+        if not inside or (self.whole.all() and candidates.whole.all()):
             return 0, 0
-        whole = np.bincount(candidates.group[candidates.whole, 0], minlength=self.last - self.first)
-        images = self.row_image[~self.whole[self.equal.unit]] - self.first
+        whole = np.bincount(candidates.group[candidates.whole, 0], minlength=candidates.last - candidates.first)
+        images = self.row_image[~self.whole[self.equal.unit]] - candidates.first
         return min(_MOST_SPARE, int(whole[images].max(initial=0))), 1
 
     def spans(self, limit: int) -> list[tuple[int, int]]:
@@ -188,7 +190,8 @@ class Part:
             rows, alive = self._means(first, last) if self.side.grouped else self._unit(self.units[first:last])
             image[first - start : last - start][~alive] = -1
             loss = max(loss, product.lower(rows, low[first - start : last - start]))
-        return Block(start, product.placed(low), image, self.group[start:stop, 0].copy(), self.lists), loss
+        group = self.group[start:stop, 0].copy()
+        return Block(start, product.placed(low), image, group, self.lists, seeded=self.lists is None), loss
 
     def load_bits(self) -> None:
         """Read the float16 rows of the units into memory."""
@@ -199,7 +202,10 @@ class Part:
             self._bits[low : low + step] = self._read(members[low : low + step]).view(np.uint16)
 
     def bits(self, rows: Int64) -> tuple[UInt16, Int64]:
-        """All bits, and where in them embedding rows are, first rows of units."""
+        """Bits of rows, and where in them embedding rows are, first rows of units."""
+        if self.streamed:
+            needed, places = np.unique(rows, return_inverse=True)
+            return np.ascontiguousarray(self.side.rows.take(needed)).view(np.uint16), places.astype(np.int64)
         if self.side.grouped:
             return self._bits, rows - self.side.offsets[self.first]
         return self._bits, self.equal.unit[rows - self.start].astype(np.int64)

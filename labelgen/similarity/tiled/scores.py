@@ -34,8 +34,8 @@ from labelgen.types import Bool, Float64, Int64, UInt64
 _UNIT = np.uint64(0xFFFFFFFF)
 _PAD = PAD_KEY
 
-#: Lists scored at once; pairs of rows scored at once.
-_SCORED, _PAIRS = 1024, 1 << 17
+#: Lists scored at once; pairs of rows scored at once, and where their candidates are read for it.
+_SCORED, _PAIRS, _STREAMED_PAIRS = 1024, 1 << 17, 1 << 14
 
 
 class Scoring:
@@ -82,7 +82,8 @@ class Scoring:
         high = min(low + _SCORED, len(lists))
         queries, candidates = self._queries, self._candidates
         dots = queries.dots, candidates.dots
-        rescorer = Rescorer(self._plan, self._row_request, *dots, self._errors, _PAIRS, self._pair_dots, SearchFacts())
+        pairs = _STREAMED_PAIRS if candidates.streamed else _PAIRS
+        rescorer = Rescorer(self._plan, self._row_request, *dots, self._errors, pairs, self._pair_dots, SearchFacts())
         rows = queries.units[low:high], candidates.units
         found = lists.candidates(low, high, self._errors, scratch, *rows, means=self._matrix.means)
         self._list(rescorer.scored(found), low, high, by_row, by_image)

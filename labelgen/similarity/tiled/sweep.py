@@ -1,4 +1,9 @@
-"""One pass of the tiled engine: all tiles between two ranges of images, then exact scores."""
+"""One pass of the tiled engine: all tiles between two ranges of images, then exact scores.
+
+A mutual strip has lists of both ranges in memory. Where the budget is small that means many strips, and every row gets
+lists in each of them, which costs more than the product. A one-sided strip has lists of its queries alone: twice the
+product, and every row has lists once.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +26,8 @@ from labelgen.types import UInt64
 #: Fraction of lists that may fail before the pass is repeated in the next precision, which takes about four times as
 #: long. A failed list is searched against all rows in float64, which costs more from here on (equal queries share one).
 _FAILED = 0.05
+#: Blocks of candidates that a one-sided pass holds at once.
+STREAMED_BLOCKS = 4
 
 
 class Pass:
@@ -28,21 +35,25 @@ class Pass:
 
     def __init__(self, plan: SearchPlan, strip: Strip, matrix: SearchMatrix, product: Multiplier, threads: int) -> None:
         self._plan, self._matrix, self._product, self._threads = plan, matrix, product, threads
+        self._parts, self._meetings = self._of(strip)
+        self._errors = Errors(0.0)
+        self._local = threading.local()
+        self._scratch = threading.local()
+        self._stopped = False
+
+    def _of(self, strip: Strip) -> tuple[list[Part], list[tuple[Part, Part]]]:
+        """The parts that are held in memory, and the pairs of parts whose tiles are computed."""
+        matrix = self._matrix
         left_dots = np.zeros(matrix.left.rows.shape[0])  # zeroed memory is mapped lazily: rows not loaded use none
         same = matrix.left.rows is matrix.right.rows
         right_dots = left_dots if same else np.zeros(matrix.right.rows.shape[0])
         ranges = list(dict.fromkeys([(strip.first, strip.last), *strip.candidates]))
         left = [Part(matrix.left, *span, left_dots) for span in ranges]
         right = left if matrix.symmetric else [Part(matrix.right, *span, right_dots) for span in ranges]
-        self._parts = left if matrix.symmetric else left + right
-        #: Pairs of parts whose tiles are computed.
-        self._meetings = [(left[0], right[-1])]
+        meetings = [(left[0], right[-1])]
         if len(ranges) > 1 and not matrix.symmetric:
-            self._meetings.append((left[-1], right[0]))
-        self._errors = Errors(0.0)
-        self._local = threading.local()
-        self._scratch = threading.local()
-        self._stopped = False
+            meetings.append((left[-1], right[0]))
+        return left if matrix.symmetric else left + right, meetings
 
     def run(self) -> Iterator[Partial]:
         """Yield the partial lists of all rows of the ranges.
@@ -139,6 +150,42 @@ class Pass:
             self._scratch.held = np.empty(max(held.ranks.places for held in self._lists()), np.uint64)
         held: UInt64 = self._scratch.held
         return held
+
+
+class OneSidedPass(Pass):
+    """All tiles between queries and one range of candidates, which are read a few blocks at a time and not kept.
+
+    The matrix is symmetric. The queries are among the candidates, or none of them is.
+    """
+
+    def _of(self, strip: Strip) -> tuple[list[Part], list[tuple[Part, Part]]]:
+        side = self._matrix.left
+        dots = np.zeros(side.rows.shape[0])
+        (span,) = strip.candidates
+        queries = Part(side, strip.first, strip.last, dots)
+        return [queries], [(queries, Part(side, *span, dots, streamed=True))]
+
+    def _directed(self) -> list[tuple[Part, Part]]:
+        return self._meetings
+
+    def _meet_all(self, spread: Any) -> None:
+        ((queries, candidates),) = self._meetings
+        queries.lists = self._empty_lists(queries, candidates)
+        self._local = threading.local()
+        product: Any = self._product
+        spans = candidates.spans(product.block)
+
+        def load(part: Part, span: tuple[int, int]) -> tuple[Block, float]:
+            return part.block(span[0], span[1], product)
+
+        # The largest loss of all rows must be known before the first comparison.
+        losses = spread(lambda span: load(candidates, span)[1], spans)
+        found = spread(lambda span: load(queries, span), queries.spans(product.block))
+        queries.blocks = [block for block, _ in found]
+        self._errors = product.errors(self._plan.dim, max([0.0, *losses, *(loss for _, loss in found)]), 0)
+        for at in range(0, len(spans), STREAMED_BLOCKS):
+            here = spread(lambda span: load(candidates, span)[0], spans[at : at + STREAMED_BLOCKS])
+            spread(self._meet, [(own, other) for other in here for own in queries.blocks])
 
 
 def _pairs(left: Part, right: Part) -> Iterator[tuple[Block, Block]]:

@@ -46,11 +46,12 @@ class ShapeOnly:
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds a pair of rows and a row; `peak_bytes` of the calibration."""
+    """Seconds a pair of rows and a row; `peak_bytes` of the calibration; whether its strips were mutual."""
 
     pair: float
     row: float
     peak_bytes: int
+    mutual: bool = False
 
     def seconds(self, plan: SearchPlan, engine: Engine, workers: int = 1, distinct: float = 1.0) -> float:
         """Seconds of a whole search whose strips workers share in the order of the schedule.
@@ -58,7 +59,7 @@ class Rates:
         Args:
             distinct: fraction of the rows that differ; equal ones are searched as one.
         """
-        pairs, rows = work_of(plan, engine.schedule(plan))
+        pairs, rows = work_of(plan, engine.schedule(plan), mutual=self.mutual)
         return makespan((self.pair * pairs * distinct**2 + self.row * rows * distinct).tolist(), workers)
 
     def simple(self, rows: float) -> float:
@@ -79,7 +80,8 @@ def exact_rates(dim: int, requests: Sequence[ListRequest], product: Product) -> 
         [float(part.sum()) for part in work_of(plan, engine.schedule(plan))] for plan in (small, large)
     )
     pair = max(0.0, (second / more_rows - first / rows) / (more_pairs / more_rows - pairs / rows))
-    return Rates(pair, max(0.0, (first - pair * pairs) / rows), meter.peak_bytes)
+    mutual = any(strip.mutual for strip in engine.schedule(large))
+    return Rates(pair, max(0.0, (first - pair * pairs) / rows), meter.peak_bytes, mutual)
 
 
 def makespan(seconds: Sequence[float], workers: int) -> float:
@@ -137,8 +139,13 @@ def clocked(work: Callable[[], Made]) -> tuple[float, Made]:
     return time.perf_counter() - started, made
 
 
-def work_of(plan: SearchPlan, strips: Sequence[Strip]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Pairs that every strip compares, counted in both directions, and rows that it loads."""
+def work_of(
+    plan: SearchPlan, strips: Sequence[Strip], *, mutual: bool = False
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Pairs that every strip compares, counted in both directions, and rows whose lists it makes.
+
+    `mutual`: a pair is one of mutual strips, which compute it once for both directions; in others it counts twice.
+    """
     ends = np.concatenate([[0], np.cumsum(row_weights(plan))])
 
     def weight(span: tuple[int, int]) -> float:
@@ -149,6 +156,7 @@ def work_of(plan: SearchPlan, strips: Sequence[Strip]) -> tuple[np.ndarray[Any, 
         strip_span = strip.first, strip.last
         others = sum(weight(span) for span in strip.candidates)
         single = strip.candidates == (strip_span,)
-        pairs[number] = weight(strip_span) * others * (2 if strip.mutual and not single else 1)
+        twice = not single if strip.mutual else mutual
+        pairs[number] = weight(strip_span) * others * (2 if twice else 1)
         rows[number] = weight(strip_span) + (others if strip.mutual and not single else 0)
     return pairs, rows

@@ -14,6 +14,7 @@ from typing import Any
 from labelgen import given, registry
 from labelgen.specs import Spec
 from labelgen.stages.running.memory import PeakMeter, anonymous_bytes
+from labelgen.torch_threads import limiting, set_threads
 from labelgen.types import Modality
 
 
@@ -52,7 +53,7 @@ def configure(new: WorkerSettings) -> int:
     # Waiting threads of torch sleep instead of spinning: decoding threads and other processes need the cores. OpenMP
     # reads this once, so it has an effect where torch was not imported before (the command line, workers).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return _set_threads(new.threads)
+    return set_threads(new.threads)
 
 
 @contextmanager
@@ -62,18 +63,7 @@ def working(new: WorkerSettings) -> Iterator[None]:
     try:
         yield
     finally:
-        _set_threads(before)
-
-
-def _set_threads(threads: int) -> int:
-    """Set the number of torch's threads and return the old one; 0 where torch is not installed."""
-    try:
-        import torch
-    except ImportError:
-        return 0
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    return before
+        set_threads(before)
 
 
 def teacher(spec: str) -> Any:
@@ -85,7 +75,8 @@ def teacher_on(spec: str, device: str) -> Any:
     """The teacher of a spec, loaded once a process and device; or the object that the caller gives."""
     found = given.find(spec)
     if found is not None:
-        return found.make(device)
+        with limiting():
+            return found.make(device)
     key = spec, device
     return _remembered[key] if key in _remembered else _loaded(spec, device)
 
@@ -97,12 +88,14 @@ def remember(spec: str, teacher: Any) -> None:
 
 @lru_cache(maxsize=4)
 def _loaded(spec: str, device: str) -> Any:
-    return registry.create("teacher", Spec.parse(spec), device=device)
+    with limiting():
+        return registry.create("teacher", Spec.parse(spec), device=device)
 
 
 def engine() -> Any:
     """The search engine of this worker."""
-    return registry.create("engine", Spec.parse(_settings.engine), device=_settings.device)
+    with limiting():
+        return registry.create("engine", Spec.parse(_settings.engine), device=_settings.device)
 
 
 @contextmanager
@@ -114,11 +107,11 @@ def one_thread_a_pass() -> Iterator[AbstractContextManager[Any]]:
     if _settings.device != "cpu":
         yield threading.Lock()
         return
-    before = _set_threads(1)  # also of threads that start later
+    before = set_threads(1)  # also of threads that start later
     try:
         yield nullcontext()
     finally:
-        _set_threads(before)
+        set_threads(before)
 
 
 def needs_measuring(teacher: Any, modality: Modality) -> bool:

@@ -13,7 +13,7 @@ from labelgen.store.disk.shards import live_chunks
 from labelgen.store.layout import ArraySpec
 from labelgen.store.remote import client
 from labelgen.store.remote.answers import Source, Wanted
-from labelgen.store.remote.parts import Part, Span
+from labelgen.store.remote.parts import Part, Span, granule_bits
 from labelgen.types import Int64
 
 
@@ -30,6 +30,10 @@ class RemoteArray(MappedArray):
         super().__init__(ranges, spec)
         self.source, self._checked = source, checked
         self._parts: dict[int, Part] = {}
+        self._bits = granule_bits(spec)
+        self._part_bits = self._shard_bits - self._bits
+        chunks = -(-self._rows // spec.chunk_rows)
+        self._sound = np.zeros(chunks * spec.chunk_rows >> self._bits, bool)
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return type(self), (self.source, self._root, self.spec, self._checked)
@@ -45,25 +49,29 @@ class RemoteArray(MappedArray):
         fetch([(self, rows)])
         return super().take(rows)
 
-    def missing(self, rows: Int64) -> list[tuple[Part, Span]]:
-        """The ranges to read for some rows."""
+    def unsure(self, rows: Int64) -> Int64:
+        """The granules of rows that this process has not seen in the cache yet, in any order."""
         if not rows.size or rows.min() < 0 or rows.max() >= self._rows:
-            return []  # refused by whoever takes them
-        found = []
-        shards = rows >> self._shard_bits
-        for shard in (0,) if self._n_shards == 1 else np.unique(shards).tolist():
-            part, inner = self._part(shard), rows & self._shard_mask
-            inner = inner if self._n_shards == 1 else inner[shards == shard]
-            granules = part.unchecked(inner) if self._checked else part.missing(inner)
-            if granules.size:
-                found += [(part, span) for span in part.spans(granules, 0 if self._checked else client.gap())]
+            return np.empty(0, np.int64)  # refused by whoever takes them
+        granules = rows >> self._bits
+        sound = self._sound[granules]
+        return granules[:0] if sound.all() else granules[~sound]
+
+    def missing(self, granules: Int64) -> list[tuple[Part, Span]]:
+        """The ranges to read for granules."""
+        found, shards = [], granules >> self._part_bits
+        for shard in np.unique(shards).tolist():
+            part = self._part(shard)
+            absent = part.missing(granules[shards == shard] - (shard << self._part_bits))
+            found += [(part, span) for span in part.spans(absent, 0 if self._checked else client.gap())]
         return found
 
     def _part(self, shard: int) -> Part:
         part = self._parts.get(shard)
         if part is None:
             name = self.source.name(self.spec.shard_path(shard))
-            part = self._parts[shard] = Part(self._root, self.spec, shard, name)
+            sound = self._sound[shard << self._part_bits : (shard + 1) << self._part_bits]
+            part = self._parts[shard] = Part(self._root, self.spec, shard, name, sound, self._checked)
         return part
 
     def _mapped(self, shard: int) -> Array:
@@ -81,19 +89,19 @@ def fetch(wanted: Iterable[tuple[MappedArray, Int64]]) -> None:
     Raises:
         StoreMismatchError, CorruptStoreError, StoreError: see `Part.take` and `client.read`.
     """
-    rows_of: dict[RemoteArray, list[Int64]] = {}
+    unsure: dict[RemoteArray, list[Int64]] = {}
     for array, rows in wanted:
-        if isinstance(array, RemoteArray):
-            rows_of.setdefault(array, []).append(np.asarray(rows, np.int64).ravel())
+        if isinstance(array, RemoteArray) and (granules := array.unsure(np.asarray(rows, np.int64))).size:
+            unsure.setdefault(array, []).append(granules)
     ranges = [
         Wanted(array.source, part.inner, part.size, span.start, span.stop, (part, span))
-        for array, rows in rows_of.items()
-        for part, span in array.missing(np.concatenate(rows) if len(rows) > 1 else rows[0])
+        for array, granules in unsure.items()
+        for part, span in array.missing(np.concatenate(granules))
     ]
     if not ranges:
         return
     for item, answer in client.read_all(ranges):
         part, span = item.key
         part.take(span, answer.data, answer.validator)
-    for array in rows_of:
+    for array in unsure:
         array.renew()

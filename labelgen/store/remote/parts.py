@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from labelgen.store.disk.atomic import disk_error
 from labelgen.store.disk.shards import CRC_BYTES, crc32c, live_chunks, shard_bytes, shard_index
 from labelgen.store.layout import ArraySpec
 from labelgen.store.remote import cache
-from labelgen.types import Int64, UInt64
+from labelgen.types import Bool, Int64, UInt64
 
 #: Bytes of a granule at least, and of a request at most.
 _LEAST, _MOST = 64, 8 << 20
@@ -42,46 +42,49 @@ class Span(NamedTuple):
     stop: int
 
 
+def granule_bits(spec: ArraySpec) -> int:
+    """Binary logarithm of the rows of a granule."""
+    return min(spec.chunk_rows, max(1, _LEAST // spec.row_bytes)).bit_length() - 1
+
+
 class Part:
     """One shard of an array in the cache.
 
     Args:
         folder: where the copies of shards are.
         name: how messages call the shard.
+        sound: of its granules; True where this process knows that they are there.
+        checked: chunks are compared with their checksums before their granules are sound.
     """
 
-    def __init__(self, folder: Path, spec: ArraySpec, shard: int, name: str) -> None:
+    def __init__(self, folder: Path, spec: ArraySpec, shard: int, name: str, sound: Bool, checked: bool) -> None:
         self.spec, self.shard, self.name = spec, shard, name
+        self._sound, self._checked = sound, checked
         self.inner = spec.shard_path(shard)
         self.path = folder / self.inner
         self._tags_path = self.path.with_name(f"{self.path.name}.tags")
         self.size = shard_bytes(spec, shard)
-        rows = min(spec.chunk_rows, 1 << max(0, (_LEAST // spec.row_bytes).bit_length() - 1)) if spec.row_bytes else 1
-        self._bits, self._bytes = rows.bit_length() - 1, rows * spec.row_bytes
-        self._per_chunk, self._stride = spec.chunk_rows // rows, spec.chunk_bytes + CRC_BYTES
+        self._bits = granule_bits(spec)
+        self._bytes = spec.row_bytes << self._bits
+        self._per_chunk, self._stride = spec.chunk_rows >> self._bits, spec.chunk_bytes + CRC_BYTES
         self._n_chunks = live_chunks(spec, shard)
-        self._sound = np.zeros(self._n_chunks * self._per_chunk, bool)
-        self.checked = np.zeros(self._n_chunks, bool)
         self._open()
 
-    def missing(self, rows: Int64) -> Int64:
-        """The granules of rows (within the shard) that are not here, ascending."""
-        wanted = rows >> self._bits
-        unsure = wanted[~self._sound[wanted]]
-        return self._absent(np.unique(unsure)) if unsure.size else unsure
-
-    def unchecked(self, rows: Int64) -> Int64:
-        """All granules of the chunks of rows that are not compared with their checksums yet and not here whole."""
-        chunks = np.unique(rows // self.spec.chunk_rows)
-        for chunk in chunks[~self.checked[chunks]].tolist():
-            granules = np.arange(chunk * self._per_chunk, (chunk + 1) * self._per_chunk)
-            if not self._absent(granules).size and self._fits(
-                self.mapping[chunk * self._stride : (chunk + 1) * self._stride]
-            ):
-                self.checked[chunk] = True
-        left = chunks[~self.checked[chunks]]
-        found: Int64 = (left[:, None] * self._per_chunk + np.arange(self._per_chunk)).ravel()
-        return found
+    def missing(self, granules: Int64) -> Int64:
+        """Those to read of some granules, ascending; of a checked shard all those of their chunks."""
+        granules = np.unique(granules)
+        if not self._checked:
+            there = self._there(granules)
+            self._sound[granules[there]] = True
+            return granules[~there]
+        chunks = np.unique(granules // self._per_chunk)
+        found: Int64 = chunks[:, None] * self._per_chunk + np.arange(self._per_chunk)
+        absent = np.ones(len(chunks), bool)
+        for number, chunk in enumerate(chunks.tolist()):
+            bounds = slice(chunk * self._stride, (chunk + 1) * self._stride)
+            if self._there(found[number]).all() and _fits(self.mapping[bounds]):
+                self._sound[found[number]], absent[number] = True, False
+        return found[absent].ravel()
 
     def spans(self, granules: Int64, gap: int) -> list[Span]:
         """Ranges that hold granules (ascending). Ranges with at most `gap` bytes between them are joined, the nearest
@@ -119,10 +122,8 @@ class Part:
         for chunk in chunks:
             low = chunk * self._stride - span.start
             raw = data[max(low, 0) : low + self._stride]
-            if low >= 0 and len(raw) == self._stride:
-                if not self._fits(raw):
-                    raise self._damaged(chunk)
-                self.checked[chunk] = True
+            if low >= 0 and len(raw) == self._stride and not _fits(raw):
+                raise self._damaged(chunk)
         self._write(self._file, data, span.start)
         for chunk in chunks:
             first = max(span.first, chunk * self._per_chunk)
@@ -134,15 +135,13 @@ class Part:
             self._sound[first : last + 1] = True
         cache.added(len(data))
 
-    def _absent(self, granules: Int64) -> Int64:
-        tags = self._tags[granules]
-        there = np.flatnonzero(tags != 0)
-        raw = self._rows[granules[there] // self._per_chunk, granules[there] % self._per_chunk]
-        good = np.zeros(len(granules), bool)
-        good[there] = _tags(raw) == tags[there]
-        self._sound[granules[good]] = True
-        found: Int64 = granules[~good]
-        return found
+    def _there(self, granules: Int64) -> Bool:
+        """Whether the tags of granules fit their bytes, [n]."""
+        tags, there = self._tags[granules], np.zeros(len(granules), bool)
+        known = np.flatnonzero(tags)
+        raw = self._rows[granules[known] // self._per_chunk, granules[known] % self._per_chunk]
+        there[known] = _tags(raw) == tags[known]
+        return there
 
     def _offset(self, granules: Int64) -> Int64:
         offsets: Int64 = (granules // self._per_chunk) * self._stride + (granules % self._per_chunk) * self._bytes
@@ -159,10 +158,6 @@ class Part:
             whole = high % self._per_chunk == 0 and high - low >= self._per_chunk
             made.append(Span(low, high - 1, start, stop + self._bytes + (CRC_BYTES if whole else 0)))
         return made
-
-    def _fits(self, raw: Any) -> bool:
-        data = bytes(raw)
-        return crc32c(data[:-CRC_BYTES]) == data[-CRC_BYTES:]
 
     def _damaged(self, chunk: int) -> CorruptStoreError:
         first = self.spec.shard_range(self.shard)[0] + chunk * self.spec.chunk_rows
@@ -193,7 +188,7 @@ class Part:
             self._write(self._tags_file, mark, 0)
 
     def _open(self) -> None:
-        self._sound[:], self.checked[:] = False, False
+        self._sound[:] = False
         entries = shard_index(self.spec, self._n_chunks)
         self._file, self.mapping = self._mapped(self.path, self.size, entries)
         cells = self._n_chunks * self._per_chunk
@@ -235,6 +230,11 @@ class _Handle(int):
 
     def __del__(self, _close: Callable[[int], None] = os.close) -> None:  # `os` may be gone when Python ends
         _close(self)
+
+
+def _fits(raw: bytes) -> bool:
+    """Whether the bytes of a chunk fit the checksum behind them."""
+    return crc32c(raw[:-CRC_BYTES]) == raw[-CRC_BYTES:]
 
 
 def _tags(raw: NDArray[np.uint8]) -> UInt64:

@@ -1,9 +1,13 @@
-"""Teachers whose weights install from packages: real ones, without a hub."""
+"""Teachers whose weights install from packages: real ones, without a hub.
+
+With OpenVINO their networks come from the user's cache after the first time (see `ready`), and neither torch nor the
+library of the model is imported.
+"""
 
 from __future__ import annotations
 
-from labelgen.teachers.adapters.lite import LITE_SCALING, LitePixels, lite_network
-from labelgen.teachers.adapters.sentences import SentenceTower, load_sentences
+from labelgen.teachers.adapters import ready
+from labelgen.teachers.adapters.sentences import SentenceTower
 from labelgen.teachers.adapters.vision import ImageTower
 from labelgen.teachers.base import Precision, Runtime, TeacherInfo, described
 from labelgen.teachers.compute import Compute
@@ -38,7 +42,7 @@ def minilm(
         MissingExtraError: the package is not installed.
     """
     compute = Compute(precision, batch, block, device, runtime)
-    return load_sentences(str(minilm_folder()), text=text, compute=compute, bundled=True)
+    return ready.sentences(minilm_folder(), text=text, compute=compute)
 
 
 @described(
@@ -68,7 +72,7 @@ def mpnet(
         MissingExtraError: parts are not installed; the message has the line that installs them.
     """
     compute = Compute(precision, batch, block, device, runtime)
-    return load_sentences(str(mpnet_folder()), text=text, compute=compute, bundled=True)
+    return ready.sentences(mpnet_folder(), text=text, compute=compute)
 
 
 @described(
@@ -102,6 +106,4 @@ def efficientnet_lite(
         ConfigError: no such size.
     """
     compute = Compute(precision, batch, block, device, runtime)
-    network, facts = lite_network(size)
-    network.reset_classifier(0)
-    return ImageTower(compute.place(network), LitePixels(size), LITE_SCALING, compute=compute, facts=facts)
+    return ready.lite(size, compute=compute)

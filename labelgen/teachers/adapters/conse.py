@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from labelgen.errors import ConfigError
 from labelgen.fingerprint import fingerprint
+from labelgen.teachers.adapters import ready
 from labelgen.teachers.adapters.crossmodal import CrossModal
 from labelgen.teachers.adapters.lite import LITE_SCALING, LitePixels, lite_network
-from labelgen.teachers.adapters.sentences import load_sentences
 from labelgen.teachers.adapters.vision import ImageTower
 from labelgen.teachers.base import Precision, Runtime, TeacherInfo, described
 from labelgen.teachers.compute import Compute
@@ -69,7 +69,7 @@ def conse(
         raise ConfigError(f"top is {top!r}", expected="a number of ImageNet classes, 1 to 1000")
     compute = Compute(precision, batch, block, device, runtime)
     texts_compute = replace(compute, block=_TEXT_BLOCK)
-    encode_names = load_sentences(str(minilm_folder()), text="none", compute=texts_compute, bundled=True)
+    encode_names = ready.sentences(minilm_folder(), text="none", compute=texts_compute)
     texts = encode_names.with_text(text)
     network, facts = lite_network(size)
     names = class_names()

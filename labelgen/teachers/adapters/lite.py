@@ -42,6 +42,16 @@ class LitePixels:
         return np.asarray(square.resize((self._side, self._side), Resampling.BICUBIC))
 
 
+def check_size(size: int) -> None:
+    """Refuse a size that no package has.
+
+    Raises:
+        ConfigError: names those there are.
+    """
+    if size not in _SIDE:
+        raise ConfigError(f"there is no efficientnet_lite of size {size!r}", expected="0, 1 or 2")
+
+
 def lite_network(size: int) -> tuple[Any, dict[str, Any]]:
     """timm's network with the package's weights and classifier (1,000 ImageNet classes), and its facts of identity.
 
@@ -49,8 +59,7 @@ def lite_network(size: int) -> tuple[Any, dict[str, Any]]:
         ConfigError: no such size.
         MissingExtraError: the package with the weights, or timm, is not installed.
     """
-    if size not in _SIDE:
-        raise ConfigError(f"there is no efficientnet_lite of size {size!r}", expected="0, 1 or 2")
+    check_size(size)
     with requires("timm", "build", f"the image teacher efficientnet_lite(size={size})"):
         import timm
         import torch

@@ -8,26 +8,24 @@ import re
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from labelgen.errors import MissingExtraError, TeacherError, requires, shown, some
 from labelgen.fingerprint import canonical, fingerprint
 from labelgen.registry import unknown
+from labelgen.teachers.adapters.sentence_passes import SentenceEncoder, library_passes
 from labelgen.teachers.base import Precision, Runtime, TeacherInfo, described
 from labelgen.teachers.checks import unit_rows
-from labelgen.teachers.compute import Compute, unit
+from labelgen.teachers.compute import Compute
 from labelgen.teachers.compute.choice import with_runtime
 from labelgen.teachers.failures import foreign, require_least
 from labelgen.teachers.identity import file_settings, tokenizer_digest
 from labelgen.teachers.probe import probe_texts
 from labelgen.teachers.text import PROBES, text_step
 from labelgen.teachers.weights import loading, reported, weight_hash, without_bars
-from labelgen.types import Float32, Int64, Modality
-
-if TYPE_CHECKING:
-    import torch
+from labelgen.types import Float32, Modality
 
 #: Releases before this one ran the Python files of a local model folder unconditionally.
 _LEAST = 6
@@ -77,7 +75,7 @@ def sbert(
 
 
 class SentenceTower:
-    """A sentence-transformers model as a text teacher.
+    """A model of sentences as a text teacher.
 
     Attributes:
         notes: sentences for the user of the build.
@@ -87,21 +85,16 @@ class SentenceTower:
 
     def __init__(
         self,
-        model: Any,
+        encoder: SentenceEncoder,
+        facts: Mapping[str, Any],
         *,
         text: str,
         compute: Compute,
-        prompt: str | None = None,
-        facts: Mapping[str, Any] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
-        """`prompt` is the text before every text, None for the model's default; `facts` are more facts of identity."""
-        self._step = text_step(text)
-        self._compute, self._prompt = compute, prompt
-        with foreign("sentence-transformers cannot describe the model"):
-            self._facts = {"text": text, **_facts(model, prompt), **(facts or {})}
-        self._model = compute.place(model)
-        self._passes = _Passes(self._model, compute, prompt) if compute.runtime == "openvino" else None
+        """`facts` of identity; `max_tokens` is among them."""
+        self._step, self._facts = text_step(text), {"text": text, **facts}
+        self._encoder, self._compute = encoder, compute
         self.text_block, self.text_batch, self.notes = compute.block, compute.batch, tuple(notes)
         self.runtime = compute.runtime
         self.dim = int(probe_texts(self._encode, "the text teacher", compute.device).shape[1])
@@ -118,23 +111,11 @@ class SentenceTower:
         return self._encode([self._step(text) for text in texts])
 
     def identity(self) -> Mapping[str, Any]:
-        order = {"order": "tokens"} if self._passes is not None else {}  # which texts share a pass
-        return {**self._facts, **order, "compute": canonical(self._compute), "dim": self.dim}
+        return {**self._facts, **self._encoder.facts, "compute": canonical(self._compute), "dim": self.dim}
 
     def _encode(self, texts: list[str]) -> Float32:
         with self._compute.running(self._advice(texts)):
-            if self._passes is not None:
-                return self._passes.encode(texts)
-            rows: Float32 = self._model.encode(
-                texts,
-                prompt=self._prompt,
-                batch_size=self._compute.batch,
-                convert_to_numpy=True,
-                normalize_embeddings=True,
-                show_progress_bar=False,
-            ).astype(np.float32, copy=False)
-        # bfloat16 lengths are rounded to three digits: made right here; float32 rows stay as the library gives them.
-        return rows if self._compute.precision == "float32" else unit_rows(rows)
+            return self._encoder.encode(texts)
 
     def _advice(self, texts: Sequence[str]) -> str:
         """Advice where the network fails: mostly a text longer than its positions."""
@@ -146,88 +127,46 @@ class SentenceTower:
         )
 
 
-class _Sentences:
-    """Tensors of tokens -> sentence embeddings [b, dim], by all modules of a model."""
+def sentence_tower(
+    model: Any,
+    *,
+    text: str,
+    compute: Compute,
+    prompt: str | None = None,
+    facts: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> SentenceTower:
+    """The teacher of a SentenceTransformer.
 
-    def __init__(self, model: Any, features: Mapping[str, Any]) -> None:
-        self.model = model
-        self.names = [name for name, value in features.items() if hasattr(value, "detach")]
-        self._constant = {name: value for name, value in features.items() if name not in self.names}
-
-    def __call__(self, *tensors: torch.Tensor) -> torch.Tensor:
-        made = self.model({**self._constant, **dict(zip(self.names, tensors, strict=True))})
-        features: torch.Tensor = made["sentence_embedding"]
-        return features
-
-
-class _Passes:
-    """The forward passes of `SentenceTransformer.encode`, several at once, by a compiled network.
-
-    Texts are sorted by their number of tokens, the longest first (there by characters: batches of 32 of Flickr8k's
-    captions have 19 % padding by characters and 2 % by tokens). A batch is tokenised in the thread that runs it.
+    `prompt` is the text before every text, None for the model's default; `facts` are more facts of identity.
     """
+    text_step(text)
+    with foreign("sentence-transformers cannot describe the model"):
+        found = {**model_facts(model, prompt), **(facts or {})}
+    placed = compute.place(model)
+    kind = _LibraryEncoder if compute.runtime == "torch" else library_passes
+    return SentenceTower(kind(placed, compute, prompt), found, text=text, compute=compute, notes=notes)
+
+
+class _LibraryEncoder:
+    """The library's own `encode`, with torch."""
+
+    facts: Mapping[str, Any] = {}
 
     def __init__(self, model: Any, compute: Compute, prompt: str | None) -> None:
-        self._model, self._compute = model, compute
-        self._prompt = model.prompts.get(model.default_prompt_name) if prompt is None else prompt
-        call = _Sentences(model, self._features(["a man in blue", "two children watch from the street"]))
-        self._names, self._limits = call.names, _limits(model)
-        example = self._features(["one dog runs", "a red boat waits in the quiet harbour at night"])
-        self._forward = compute.forward(call, lambda: [example[name] for name in call.names], dynamic=(0, 1))
-        model.to("meta")  # only its tokenizer is still used
+        self._model, self._compute, self._prompt = model, compute, prompt
 
-    def encode(self, texts: Sequence[str]) -> Float32:
-        """Unit rows [len(texts), dim] in the order of the texts."""
-        rough = np.argsort([-len(text) for text in texts], kind="stable")  # so that counting pads little, too
-        lengths = np.concatenate(self._compute.each(self._lengths, self._batches(texts, rough)))
-        order = rough[np.argsort(-lengths, kind="stable")]
-        sorted_rows: Float32 = np.concatenate(self._compute.each(self._rows, self._batches(texts, order)))
-        rows = np.empty_like(sorted_rows)
-        rows[order] = sorted_rows
-        return rows
-
-    def _batches(self, texts: Sequence[str], order: Int64) -> list[list[str]]:
-        size = self._compute.batch
-        return [[texts[place] for place in order[start : start + size]] for start in range(0, len(order), size)]
-
-    def _lengths(self, texts: list[str]) -> Int64:
-        """Tokens of each text; characters where the model masks none (static embeddings, which pad nothing)."""
-        mask = self._features(texts).get("attention_mask")
-        counts: Int64 = np.array([len(text) for text in texts]) if mask is None else mask.sum(1).numpy()
-        return counts
-
-    def _rows(self, texts: list[str]) -> Float32:
-        features = self._features(texts)
-        self._refuse_beyond(features)
-        made = self._forward(*(features[name] for name in self._names))
-        return unit(made[:, : self._model.truncate_dim])
-
-    def _features(self, texts: list[str]) -> Mapping[str, Any]:
-        features: Mapping[str, Any] = self._model.preprocess(texts, prompt=self._prompt)
-        return features
-
-    def _refuse_beyond(self, features: Mapping[str, Any]) -> None:
-        """Refuse tokens that the tables of the network do not have: torch would, OpenVINO reads zeros."""
-        ids, (positions, vocabulary) = features.get("input_ids"), self._limits
-        if ids is None or not ids.numel():
-            return
-        if positions and ids.ndim == 2 and ids.shape[1] > positions:
-            raise IndexError(f"a text of {ids.shape[1]:,} tokens, and the network has {positions:,} positions")
-        if vocabulary and not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary:
-            raise IndexError(f"token {int(ids.max())}, and the network knows {vocabulary:,}")
-
-
-def _limits(model: Any) -> tuple[int, int]:
-    """Number of positions and of tokens that the network of a model has; 0 where it has no table of them."""
-    positions = vocabulary = 0
-    for name, part in model.named_modules():
-        size, last = int(getattr(part, "num_embeddings", 0) or 0), name.rpartition(".")[2]
-        if last in ("position_embeddings", "position_embedding", "wpe"):
-            # Families with a padding index begin to count behind it.
-            positions = size - (0 if part.padding_idx is None else part.padding_idx + 1)
-        elif last in ("word_embeddings", "token_embedding", "embed_tokens", "wte"):
-            vocabulary = size
-    return positions, vocabulary
+    def encode(self, texts: list[str]) -> Float32:
+        rows: Float32 = self._model.encode(
+            texts,
+            prompt=self._prompt,
+            batch_size=self._compute.batch,
+            convert_to_numpy=True,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        ).astype(np.float32, copy=False)
+        # bfloat16 lengths are rounded to three digits: made right here; float32 rows stay as the library gives them.
+        return rows if self._compute.precision == "float32" else unit_rows(rows)
 
 
 def load_sentences(
@@ -237,14 +176,12 @@ def load_sentences(
     compute: Compute,
     prompt: str | None = None,
     max_tokens: int | None = None,
-    bundled: bool = False,
 ) -> SentenceTower:
     """A model by hub name or local folder; arguments are checked before anything is read.
 
     Args:
         prompt: name of a prompt that the model lists, or the text of one; "" for none; None for the model's default.
         max_tokens: longer texts are truncated to so many tokens; None for the model's own limit.
-        bundled: the model is that of a package of one version: its settings are known, and not recorded again.
 
     Raises:
         MissingExtraError: sentence-transformers is not installed, or its release is too old.
@@ -255,24 +192,34 @@ def load_sentences(
     text_step(text)
     if max_tokens is not None:
         require_least("max_tokens", max_tokens)
-    with requires("sentence-transformers", "build", f"the text teacher {shown(model)}"):
-        import sentence_transformers as library
-    _refuse_old(str(library.__version__))
-    with loading("sentence-transformers", model), without_bars(), reported() as checkpoint:
-        network = library.SentenceTransformer(model, device="cpu", trust_remote_code=False)
-        if bundled:
-            return SentenceTower(network, text=text, compute=compute)
-        if max_tokens is not None:
-            _limit(network, max_tokens)
+    library = _library(model)
+    with reported() as checkpoint:
+        network = load_model(model)
     # Pooler weights of the inner transformer never reach the rows: pooling is a separate module.
     checkpoint.refuse_random(model, lambda name: "pooler." in name)
     chosen = _prompt_text(network, model, prompt)
     with loading("sentence-transformers", model):
+        if max_tokens is not None:
+            _limit(network, max_tokens)
         facts: dict[str, Any] = {"settings": _file_settings(library, model)}
         if (tokenizer := getattr(network, "tokenizer", None)) is not None:
             facts["tokenizer"] = tokenizer_digest(tokenizer)
     notes = [*checkpoint.notes(model), *_prompt_notes(network, model, prompt), *_length_notes(network, model)]
-    return SentenceTower(network, text=text, compute=compute, prompt=chosen, facts=facts, notes=notes)
+    return sentence_tower(network, text=text, compute=compute, prompt=chosen, facts=facts, notes=notes)
+
+
+def load_model(model: str) -> Any:
+    """The SentenceTransformer of a hub name or local folder, on the CPU; raises as `load_sentences` does."""
+    library = _library(model)
+    with loading("sentence-transformers", model), without_bars():
+        return library.SentenceTransformer(model, device="cpu", trust_remote_code=False)
+
+
+def _library(model: str) -> Any:
+    with requires("sentence-transformers", "build", f"the text teacher {shown(model)}"):
+        import sentence_transformers as library
+    _refuse_old(str(library.__version__))
+    return library
 
 
 def _refuse_old(version: str) -> None:
@@ -332,7 +279,7 @@ def _length_notes(network: Any, model: str) -> list[str]:
     ]
 
 
-def _facts(model: Any, prompt: str | None) -> dict[str, Any]:
+def model_facts(model: Any, prompt: str | None) -> dict[str, Any]:
     """Facts that decide the rows beside precision and batch, named independently of the library's release."""
     state, limit = model.state_dict(), model.max_seq_length
     ids = model.preprocess(list(PROBES)).get("input_ids")

@@ -16,12 +16,14 @@ import numpy as np
 from labelgen.errors import TeacherError
 from labelgen.fingerprint import canonical
 from labelgen.teachers.compute import Compute, unit
+from labelgen.teachers.compute.openvino_network import OpenVinoNetwork
 from labelgen.teachers.failures import foreign
 from labelgen.teachers.probe import pictures, probe_images
 from labelgen.types import Float32, Modality
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 
@@ -56,12 +58,22 @@ class Scaling:
         mean, std = (wide.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         return wide.div_(self.divisor).sub_(mean).div_(std)
 
+    def of_array(self, pixels: NDArray[np.uint8]) -> Float32:
+        """The same numbers, without torch."""
+        wide = pixels.astype(np.float32)
+        mean, std = (np.array(values, np.float32)[:, None, None] for values in (self.mean, self.std))
+        wide /= np.float32(self.divisor)
+        wide -= mean
+        wide /= std
+        return wide
+
 
 class ImageTower:
     """An image teacher around one network.
 
     Args:
-        forward: floats [b, 3, h, w] -> features [b, dim], by a network that `compute` has placed.
+        forward: floats [b, 3, h, w] -> features [b, dim], by a network that `compute` has placed, or one that is
+            compiled.
         prepare: one RGB image -> uint8 [h, w, 3] (then `scaling` is given), or floats [3, h, w]; called in threads.
         facts: weight hash, image transform and the like, for `identity`.
         notes: sentences for the user of the build.
@@ -75,7 +87,7 @@ class ImageTower:
 
     def __init__(
         self,
-        forward: Callable[[torch.Tensor], torch.Tensor],
+        forward: Callable[[torch.Tensor], torch.Tensor] | OpenVinoNetwork,
         prepare: Callable[[Image], Any],
         scaling: Scaling | None,
         *,
@@ -85,7 +97,7 @@ class ImageTower:
     ) -> None:
         self._prepare, self._scaling = prepare, scaling
         self._compute, self._facts, self.notes, self.runtime = compute, facts, tuple(notes), compute.runtime
-        self._forward = compute.forward(forward, self._example)
+        self.network = forward if isinstance(forward, OpenVinoNetwork) else compute.forward(forward, self._example)
         self.image_block, self.image_batch = compute.block, compute.batch
         self.dim = self._probe()
 
@@ -100,11 +112,19 @@ class ImageTower:
         return unit(self._features(prepared))
 
     def identity(self) -> Mapping[str, Any]:
-        return {**self._facts, "max_aspect": MAX_ASPECT, "compute": canonical(self._compute), "dim": self.dim}
+        unit = {} if self.runtime == "torch" else {"unit": "float64"}  # how rows get length 1
+        return {**self._facts, "max_aspect": MAX_ASPECT, **unit, "compute": canonical(self._compute), "dim": self.dim}
 
-    def _features(self, prepared: Sequence[Any]) -> torch.Tensor:
+    def _features(self, prepared: Sequence[Any]) -> Any:
         with self._compute.running():
-            return self._forward(self._pixels(prepared))
+            return self.network(self._pixels(prepared) if self.runtime == "torch" else self._array(prepared))
+
+    def _array(self, prepared: Sequence[Any]) -> Float32:
+        """Floats [b, 3, h, w], the same as `_pixels` for a network that is compiled."""
+        batch = np.stack([np.asarray(item) for item in prepared])
+        if self._scaling is not None:
+            return self._scaling.of_array(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
+        return batch.astype(np.float32, copy=False)
 
     def _pixels(self, prepared: Sequence[Any]) -> torch.Tensor:
         """Floats [b, 3, h, w] on the device, as the network takes them."""

@@ -9,22 +9,26 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+import numpy as np
+
 from labelgen.errors import TeacherError
 from labelgen.fingerprint import ADDED, TRANSIENT
 from labelgen.registry import unknown
 from labelgen.teachers.base import Precision, Runtime
+from labelgen.teachers.checks import unit_rows
 from labelgen.teachers.failures import first_line, foreign, require_least
+from labelgen.torch_threads import threads
+from labelgen.types import Float32
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import NDArray
 
     Network = TypeVar("Network", bound=torch.nn.Module)
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 _RUNTIMES: tuple[Runtime, ...] = ("torch", "openvino")
-#: Requests at once that a caller allows; 0 for as many as torch has threads.
+#: Requests at once that a caller allows; 0 for one a thread.
 _allowed: ContextVar[int] = ContextVar("labelgen_requests", default=0)
 
 
@@ -88,7 +92,7 @@ class Compute:
         call: Callable[..., torch.Tensor],
         example: Callable[[], Sequence[torch.Tensor]],
         dynamic: Sequence[int] = (0,),
-    ) -> Callable[..., torch.Tensor]:
+    ) -> Callable[..., Any]:
         """A forward pass of a placed network: `call` itself with torch, else the compiled network of OpenVINO.
 
         Args:
@@ -101,21 +105,16 @@ class Compute:
         """
         if self.runtime == "torch":
             return call
-        import torch
-
         from labelgen.teachers.compute.openvino_network import OpenVinoNetwork
 
-        streams = max(1, torch.get_num_threads())
-        return OpenVinoNetwork(call, example(), dynamic=dynamic, precision=self.precision, streams=streams)
+        return OpenVinoNetwork.of(call, example(), dynamic=dynamic, precision=self.precision, streams=threads())
 
     def each(self, function: Callable[[_Item], _Made], items: Sequence[_Item]) -> list[_Made]:
         """`function` of every item, in order; with OpenVINO several requests at once (see `requests_at_once`)."""
-        import torch
-
-        threads = _allowed.get() or torch.get_num_threads()
-        if self.runtime == "torch" or threads == 1 or len(items) < 2:
+        at_once = 1 if self.runtime == "torch" else _allowed.get() or threads()
+        if at_once == 1 or len(items) < 2:
             return [function(item) for item in items]
-        with ThreadPoolExecutor(min(threads, len(items)), thread_name_prefix="labelgen-request") as pool:
+        with ThreadPoolExecutor(min(at_once, len(items)), thread_name_prefix="labelgen-request") as pool:
             return list(pool.map(function, items))
 
     @contextmanager
@@ -128,6 +127,10 @@ class Compute:
         Raises:
             TeacherError: the network raised anything.
         """
+        if self.runtime != "torch":
+            with foreign("the network of a teacher fails on its input", todo=todo):
+                yield
+            return
         import torch
 
         places: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
@@ -152,9 +155,11 @@ def requests_at_once(count: int) -> Iterator[None]:
         _allowed.reset(token)
 
 
-def unit(features: torch.Tensor) -> NDArray[Any]:
-    """Features [n, dim] of any dtype and device -> rows of length 1, float32, in memory. Zero rows stay zero."""
+def unit(features: Any) -> Float32:
+    """Features [n, dim], a tensor of any dtype and device or an array -> unit rows in memory. Zero rows stay zero."""
+    if isinstance(features, np.ndarray):
+        return unit_rows(features.astype(np.float32, copy=False))
     import torch
 
-    rows: NDArray[Any] = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+    rows: Float32 = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
     return rows

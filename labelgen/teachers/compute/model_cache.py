@@ -1,4 +1,4 @@
-"""Converted networks and verdicts on them in the user's cache folder; a store never holds or names them.
+"""Converted networks, what is known of them, and verdicts on them, in the user's cache folder; no store names them.
 
 A converted network is found by what it was made of: classes, settings and weights of the network, shapes, versions of
 the libraries. Its bytes are compared with their digests before it is used.
@@ -11,11 +11,12 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import labelgen
 from labelgen.errors import LabelgenError
 from labelgen.fingerprint import digest_file, fingerprint
 from labelgen.teachers.objects.describe import describe
@@ -24,8 +25,8 @@ from labelgen.teachers.packages import cache_folder
 if TYPE_CHECKING:
     import torch
 
-#: Raised when the conversion or the probe changes.
-_FORMAT = 1
+#: Raised when the conversion, the probe or what is recorded of a bundled model changes.
+_FORMAT = 2
 #: So many converted networks are kept, the last used ones.
 _KEPT = 12
 _LIBRARIES = ("torch", "torchvision", "transformers", "sentence-transformers", "timm", "open_clip_torch", "openvino")
@@ -50,14 +51,48 @@ def read_or_convert(core: Any, key: str, convert: Callable[[], Any]) -> Any:
     Raises:
         OSError: there is no place for a temporary file.
     """
-    folder = cache_folder() / "openvino" / key
-    if key and _is_whole(folder):
-        return core.read_model(folder / _FILES[0])
+    found = read(core, key)
+    if found is not None:
+        return found
     model = convert()
-    if key and _kept(model, folder):
-        return core.read_model(folder / _FILES[0])
+    if key and _kept(model, _folder() / key):
+        return core.read_model(_folder() / key / _FILES[0])
     with tempfile.TemporaryDirectory(prefix="labelgen.", ignore_cleanup_errors=True) as work:
         return core.read_model(_saved(model, Path(work)))
+
+
+def read(core: Any, key: str) -> Any:
+    """The `openvino.Model` of a key from the cache, None where it is not there or damaged."""
+    folder = _folder() / key
+    return core.read_model(folder / _FILES[0]) if key and _is_whole(folder) else None
+
+
+def record_key(kind: str, files: Sequence[Path]) -> str:
+    """Identity of what is known of a network in files: their names and contents, the versions of the libraries."""
+    found = [[path.name, digest_file(path)] for path in sorted(files)]
+    return fingerprint([_FORMAT, kind, found, labelgen.__version__, _here()])
+
+
+def read_record(key: str) -> dict[str, Any] | None:
+    """The record of a key, None where there is none or it is damaged."""
+    try:
+        written = json.loads((_folder() / f"{key}.json").read_text(encoding="utf-8"))
+        record: dict[str, Any] = written["record"]
+        return record if written["digest"] == fingerprint(record) else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def keep_record(key: str, record: Mapping[str, Any]) -> None:
+    """Keep plain JSON data under a key; where the cache cannot be written, it is made again next time."""
+    try:
+        _folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=_folder(), prefix=".writing.", ignore_cleanup_errors=True) as work:
+            fresh = Path(work) / "record"
+            fresh.write_text(json.dumps({"digest": fingerprint(record), "record": record}), encoding="utf-8")
+            fresh.replace(_folder() / f"{key}.json")
+    except OSError:
+        return
 
 
 def verdict_key(identity: Any) -> str:
@@ -67,17 +102,21 @@ def verdict_key(identity: Any) -> str:
 
 def is_proven(key: str) -> bool:
     """Whether the teacher of a key agreed with torch on this machine before."""
-    return (cache_folder() / "openvino" / f"{key}.agrees").is_file()
+    return (_folder() / f"{key}.agrees").is_file()
 
 
 def remember_proven(key: str) -> None:
     """Keep a verdict; where the cache cannot be written, the next process compares again."""
     try:
-        path = cache_folder() / "openvino" / f"{key}.agrees"
+        path = _folder() / f"{key}.agrees"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     except OSError:
         return
+
+
+def _folder() -> Path:
+    return cache_folder() / "openvino"
 
 
 def _here() -> dict[str, str]:

@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
 
 from labelgen.errors import MissingExtraError, TeacherError, requires
 from labelgen.teachers.base import Precision
 from labelgen.teachers.compute import model_cache
 from labelgen.teachers.failures import reason_of
+from labelgen.types import Float32
 
 if TYPE_CHECKING:
     import torch
@@ -39,52 +42,76 @@ class RuntimeRefusedError(TeacherError):
 
 
 class OpenVinoNetwork:
-    """A converted network; called with tensors, by several threads at once.
+    """A converted network; called by several threads at once.
 
-    Args:
-        call: tensors -> one tensor of features, by a network on the CPU in float32.
-        example: tensors that `call` takes.
-        dynamic: axes of the inputs whose length varies; the others keep the length of the example.
-        precision: of the arithmetic; weights given as float32 are rounded by OpenVINO.
-        streams: number of requests that run at once, each in one thread.
-
-    Raises:
-        RuntimeRefusedError: the network does not convert or compile.
-        MissingExtraError: OpenVINO is not installed.
+    Attributes:
+        key: of the converted network in the user's cache; empty where it is not kept.
     """
 
-    def __init__(
-        self,
+    def __init__(self, model: Any, key: str, *, precision: Precision, streams: int) -> None:
+        """`precision` is that of the arithmetic; `streams` requests run at once, each in one thread."""
+        self.key = key
+        self._compiled = _core().compile_model(model, "CPU", _properties(precision, streams))
+        self._idle = SimpleQueue[Any]()
+
+    @classmethod
+    def of(
+        cls,
         call: Callable[..., torch.Tensor],
         example: Sequence[torch.Tensor],
         *,
         dynamic: Sequence[int],
         precision: Precision,
         streams: int,
-    ) -> None:
+    ) -> Self:
+        """A network of torch on the CPU, in float32.
+
+        Args:
+            call: tensors -> one tensor of features.
+            example: tensors that `call` takes.
+            dynamic: axes of the inputs whose length varies; the others keep the length of the example.
+
+        Raises:
+            RuntimeRefusedError: the network does not convert or compile.
+            MissingExtraError: OpenVINO is not installed.
+        """
         openvino = imported()
         key = model_cache.key_of(call, example, dynamic, str(openvino.__version__))
         try:
             model = model_cache.read_or_convert(_core(), key, lambda: _converted(openvino, call, example, dynamic))
-            self._compiled = _core().compile_model(model, "CPU", _properties(precision, streams))
+            network = cls(model, key, precision=precision, streams=streams)
         except (MemoryError, TeacherError):
             raise
         except Exception as error:  # tracing runs code of models, and converters raise a dozen kinds of exceptions
             raise RuntimeRefusedError(f"the network does not convert: {reason_of(error)}") from error
-        if len(self._compiled.inputs) != len(example) or len(self._compiled.outputs) != 1:
-            found = f"{len(self._compiled.inputs)} inputs and {len(self._compiled.outputs)} outputs"
+        compiled = network._compiled
+        if len(compiled.inputs) != len(example) or len(compiled.outputs) != 1:
+            found = f"{len(compiled.inputs)} inputs and {len(compiled.outputs)} outputs"
             raise RuntimeRefusedError(f"the converted network has {found}", f"{len(example)} inputs and 1 output")
-        self._idle = SimpleQueue[Any]()
+        return network
 
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Features [b, ...], float32."""
-        import torch
+    @classmethod
+    def kept(cls, key: str, *, precision: Precision, streams: int) -> Self | None:
+        """The converted network of a key from the user's cache, None where it is not there.
 
+        Raises:
+            RuntimeRefusedError: OpenVINO cannot be imported or compile it.
+            MissingExtraError: OpenVINO is not installed.
+        """
+        imported()
+        try:
+            model = model_cache.read(_core(), key)
+            return None if model is None else cls(model, key, precision=precision, streams=streams)
+        except RuntimeError as error:
+            raise RuntimeRefusedError(f"the network does not compile: {reason_of(error)}") from error
+
+    def __call__(self, *inputs: Any) -> Float32:
+        """Features [b, ...] of arrays, or of tensors in memory."""
         request = self._request()
         try:
-            arrays = [tensor.contiguous().numpy() for tensor in inputs]
-            made = request.infer(dict(enumerate(arrays)), share_inputs=True)[0]
-            return torch.from_numpy(made.copy())
+            arrays = [np.ascontiguousarray(item) for item in inputs]
+            features: Float32 = request.infer(dict(enumerate(arrays)), share_inputs=True)[0]
+            return features.copy()
         finally:
             self._idle.put(request)
 

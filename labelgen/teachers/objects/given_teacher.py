@@ -258,10 +258,10 @@ def _teacher_of(
     if isinstance(model, Teacher) and isinstance(model, TextTeacher | ImageTeacher) and callable(model.identity):
         return _side(model, modality)
     if "sentence_transformers.SentenceTransformer" in kinds:
-        from labelgen.teachers.adapters.sentences import SentenceTower
+        from labelgen.teachers.adapters.sentences import sentence_tower
 
         compute = Compute(precision, batch or _TEXT_BATCH, block or _TEXT_BLOCK, device, runtime)
-        return SentenceTower(_copy(model), text="none", compute=compute, facts=facts)
+        return sentence_tower(_copy(model), text="none", compute=compute, facts=facts)
     if is_module(model) and not (hasattr(model, "encode_texts") or hasattr(model, "encode_images")):
         from labelgen.teachers.objects.networks import network_teacher
 
