@@ -6,9 +6,10 @@
 the same pairs and resampled images as those of the card, and equal rows have equal figures. `--texts` is Flickr30k
 with a text teacher; either can be left out.
 False negatives: all judged unannotated pairs; choices were made on one half of the judged images (drawn with seed
-0), the other half is reported beside all. Noise: captions swapped at random, with a near neighbour, or with one
-that shares a noun, on Flickr8k as it is, with one caption an image, and on other stores (`--photos` and `--texts` may
-be given several times). Where there are photographs a bridge is trained on the swapped captions, as a build does.
+0), the other half is reported beside all. Noise: captions swapped at random, with one that shares a noun, with a near
+neighbour, or with one of a similar photograph, on Flickr8k as it is, with one caption an image, and on other stores
+(`--photos` and `--texts` may be given several times). Where there are photographs a bridge is trained on the swapped
+captions, as a build does.
 Intervals are of 95 % over resampled images.
 """
 
@@ -227,6 +228,9 @@ def noise(title: str, view: View, texts: list[str], curves: dict[str, Any], *, c
         "with one of the same noun": lambda share, draw: exchanged(view, partners, share, draw),
         "with a near one": lambda share, draw: exchanged(view, lambda c, _: near.ids[c][near.ids[c] >= 0], share, draw),
     }
+    if view.i2i is not None:
+        similar = similar_photographs(view)
+        kinds["with one of a similar photograph"] = lambda share, draw: exchanged(view, similar, share, draw)
     for kind, swap in kinds.items():
         for share in SHARES:
             moved = swap(share, np.random.default_rng(7))
@@ -296,6 +300,19 @@ def shared_nouns(texts: list[str]) -> Any:
         chosen = [holding[mine[place]] for place in draw.permutation(len(mine))]
         drawn = [np.asarray(rows)[draw.integers(0, len(rows), 8)] for rows in chosen]
         return np.concatenate(drawn) if drawn else np.empty(0, np.int64)
+
+    return partners
+
+
+def similar_photographs(view: View) -> Any:
+    """Captions of the five photographs most similar to that of a caption: a function of the caption and a generator."""
+    lists, offsets = view.i2i.ids[:, :5], view.offsets
+
+    def partners(caption: int, draw: np.random.Generator) -> Any:
+        images = lists[view.image_of[caption]]
+        images = draw.permutation(images[images >= 0])
+        sets = [np.arange(offsets[image], offsets[image + 1]) for image in images]
+        return np.concatenate([draw.permutation(rows) for rows in sets]) if sets else np.empty(0, np.int64)
 
     return partners
 

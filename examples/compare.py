@@ -10,8 +10,8 @@
 
 `sweep` tries settings with one seed and shows what they reach on the val split and on one half of the judged test
 images. `run` trains the setting of each method that the rule in `comparison/configurations.py` chooses, with five
-seeds. `report` writes a table and a plot of
-the test split and of the other half of the judged images. Runs lie in --out, and what lies there is not done again.
+seeds. `report` writes a table and a plot of the test split and of the other half of the judged images. Runs are kept in
+--out, and what is there is not done again. `--configuration` takes the place of the chosen settings.
 With `--wikipedia DATA` all three compare retrieval by category, on features; the store is made first.
 """
 
@@ -29,7 +29,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from comparison import report, results, wikipedia
-from comparison.configurations import BUDGET, SWEEP, WIKIPEDIA, choose
+from comparison.configurations import BUDGET, SWEEP, WIKIPEDIA, choose, names_of
 from comparison.flickr8k import Flickr8k
 from comparison.measures import Kept, Measure, value
 from comparison.training import Budget
@@ -51,7 +51,7 @@ def main() -> None:
         tried = options.configuration or (list(WIKIPEDIA.values()) if options.wikipedia else listed)
         sweep(data, tried, budget, options.seed or range(options.seeds or 1), options.out)
         return
-    named = {text: text for text in options.configuration}
+    named = names_of(options.configuration)
     named = named or (WIKIPEDIA if options.wikipedia else choose(reached(options.out)))
     seeds = options.seed or range(options.seeds or 5)
     runs = {name: trained(data, text, budget, seeds, options.out) for name, text in named.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from comparison.training import Budget
 
@@ -72,6 +72,13 @@ WIKIPEDIA: dict[str, str] = {
 
 #: How much of its best recall on val a method may give away for agreement with people.
 KEPT_RECALL = 0.95
+
+
+def names_of(texts: Sequence[str]) -> dict[str, str]:
+    """Name -> setting; a setting has its name in `SWEEP`, and is its own name where that is not there or not alone."""
+    listed = {text: name for name, tried in SWEEP.items() for text in tried}
+    names = [listed.get(text, text) for text in texts]
+    return {name if names.count(name) == 1 else text: text for name, text in zip(names, texts, strict=True)}
 
 
 def choose(reached: Mapping[str, Mapping[str, float]]) -> dict[str, str]:

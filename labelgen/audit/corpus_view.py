@@ -45,6 +45,20 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Unit:
+    """Rows of a source, of length 1; missing rows are zero."""
+
+    source: Source
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    def take(self, rows: Int64) -> Float32:
+        return unit(self.source.take(rows))
+
+
+@dataclass(frozen=True)
 class Centered:
     """Unit rows of a source with its mean row subtracted, unit again; missing rows are zero."""
 

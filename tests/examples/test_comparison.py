@@ -158,6 +158,18 @@ def test_the_rule_of_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert configurations.choose(rows) == {"m": "b", "n": "d"}
 
 
+def test_settings_have_the_names_of_the_sweep() -> None:
+    from comparison.configurations import SWEEP, names_of
+
+    fused, first, second = SWEEP["listwise, fused"][1], SWEEP["listwise"][1], SWEEP["listwise"][2]
+    assert names_of([fused, first, "bcls(weight=7.0)"]) == {
+        "listwise, fused": fused,
+        "listwise": first,
+        "bcls(weight=7.0)": "bcls(weight=7.0)",
+    }
+    assert names_of([first, second]) == {first: first, second: second}, "two settings of one name keep their texts"
+
+
 def test_average_precision_is_that_of_sklearn() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     pytest.importorskip("scipy")

@@ -20,7 +20,14 @@ ones. The share is estimated, siblings and neighbors that look replaced get less
                      caption finds its original image
 ===================  =================================================================================================
 
-Rows are unit rows with the mean row of the corpus subtracted. NaN is a value that a pair does not have.
+Rows are of length 1; from those of images the mean row of the corpus is subtracted. Rows of texts are not centered: a
+caption that is unlike all captions is more suspect than one that is merely unlike its siblings. NaN is a value that a
+pair does not have.
+
+Captions that were exchanged with a similar one of another image look like their siblings, and are found by
+`labelgen.audit.checks.exchange`. Its log-odds are evidence `exchange`, and enter the score where the share of exchanged
+captions is larger, by its interval, than that of replaced ones: in a corpus that holds none they would only push real
+mistakes down.
 """
 
 from __future__ import annotations
@@ -37,8 +44,9 @@ from labelgen.audit.checks.evidence import (
     neighbor_rows,
     separating,
 )
+from labelgen.audit.checks.exchange import QUANTILE, exchanges, gains_of
 from labelgen.audit.checks.logistic import logistic
-from labelgen.audit.corpus_view import Centered, Held, Source, View, need, pieces, unit
+from labelgen.audit.corpus_view import Centered, Held, Source, Unit, View, need, pieces, unit
 from labelgen.similarity.exact import aggregate
 from labelgen.types import PAD_SCORE, Bool, Float32, Float64, Int64
 
@@ -47,8 +55,8 @@ PIECES = (
     *("siblings", "sibling_top2", "sibling_mean", "best_other_image", "neighbor_captions", "image_consistency"),
     *("cross", "cross_elsewhere"),
 )
-#: Evidence on pairs without siblings alone. Beside siblings it finds captions that were swapped for a similar one (AUC
-#: .78 instead of .74 of 10 % on Flickr8k), and hides pairs that people call wrong (.62 instead of .66 of 21).
+#: Evidence on pairs without siblings alone: beside siblings it hides pairs that people call wrong (AUC .62 instead of
+#: .66 of 21 on Flickr8k), and `exchange` finds more of the captions that were swapped for a similar one.
 _ALONE = "best_other_image"
 #: Replaced pairs that the model learns from, and the seed they are drawn with.
 SAMPLE, SEED = 20_000, 20221105
@@ -67,11 +75,12 @@ class Mismatches:
 
     Attributes:
         captions: caption rows, int64 [n].
-        score: log-odds that the caption was replaced, float32 [n]; larger is worse.
+        score: log-odds that the caption was replaced, or exchanged, float32 [n]; larger is worse.
         suspicion: share of replaced captions among such pairs, if errors are captions swapped at random, float32 [n].
         evidence: the pieces, float32 [n] each.
         noise: estimated share of mismatched pairs in the corpus, if errors look like captions swapped at random.
         noise_interval: its 95 % interval: of the images that happen to be in the corpus, not of that assumption.
+        exchanged: estimated share of captions exchanged with the most similar caption of another image.
     """
 
     captions: Int64
@@ -80,6 +89,7 @@ class Mismatches:
     evidence: dict[str, Float32]
     noise: float
     noise_interval: tuple[float, float] = (float("nan"), float("nan"))
+    exchanged: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,7 @@ class MismatchModel:
             "second caption an image, nor photographs with lists i2i and t2t, nor a cross-modal teacher",
             "annotated pairs are judged by one of them: add an image teacher",
         )
-        self._text = Centered.of(view.text[self._alias])
+        self._text = Unit(view.text[self._alias])
         self._photos: Source | None = None if photos is None else Centered.of(photos)
         if self._photos is not None and 4 * int(np.prod(self._photos.shape)) <= _HELD_BYTES:
             # every image is used many times
@@ -152,8 +162,18 @@ class MismatchModel:
             others = self._evidence(replaced, weights, neighbors, cross)
             odds, suspicion, noise = classify(evidence, others, weights[embedded])
             weights[embedded] = 1 - suspicion
-        interval = noise_interval(noise, len(np.unique(view.image_of[embedded])))
-        return Mismatches(embedded, -odds, suspicion, evidence, noise, interval)
+        images = len(np.unique(view.image_of[embedded]))
+        alias = None if cross is None else list(view.cross)[cross]
+        looks_replaced = np.zeros(view.n_captions, np.bool_)
+        looks_replaced[embedded] = odds < 0
+        sure = np.asarray(~looks_replaced[annotated.near[:, :1]].any(axis=1))
+        swaps = exchanges(*gains_of(view, self._alias, alias, embedded, annotated.near, annotated.near_real), sure)
+        score = -odds
+        if noise_interval(swaps.share, images, QUANTILE)[0] > noise:
+            score = np.logaddexp(score, np.nan_to_num(swaps.odds, nan=-np.inf)).astype(np.float32)
+            suspicion = _posterior(score, max(noise, swaps.share))
+        evidence["exchange"] = swaps.odds
+        return Mismatches(embedded, score, suspicion, evidence, noise, noise_interval(noise, images), swaps.share)
 
     def _embedded(self, here: Int64) -> Float32:
         found: Float32 = np.any(self._text.source.take(here), axis=1).astype(np.float32)
@@ -249,7 +269,8 @@ class MismatchModel:
         if view.i2i is None or self._photos is None:
             return None
         centroids = view.centroids(self._alias, weights)
-        return neighbor_rows(view.i2i, centroids, self._text.mean, np.arange(view.n_images))
+        origin = np.zeros(self._text.shape[1], np.float32)
+        return neighbor_rows(view.i2i, centroids, origin, np.arange(view.n_images))
 
     def _evidence(
         self, found: _Similarities, weights: Float32, neighbors: Float32 | None, cross: int | None
@@ -298,10 +319,10 @@ def classify(
     Pairs with siblings and pairs without have a model each.
     """
     odds, suspicion = np.zeros((2, len(weights)), np.float32)
-    with_siblings, replaced_with = ~np.isnan(evidence["siblings"]), ~np.isnan(replaced["siblings"])
+    with_siblings, looks_replacedwith = ~np.isnan(evidence["siblings"]), ~np.isnan(replaced["siblings"])
     mismatched = 0.0
     for have in (True, False):
-        mine, theirs = with_siblings == have, replaced_with == have
+        mine, theirs = with_siblings == have, looks_replacedwith == have
         if mine.sum() < 2 or theirs.sum() < 2:
             continue
         names = [name for name in PIECES if not have or name != _ALONE]
@@ -312,23 +333,31 @@ def classify(
         model = logistic(np.concatenate([left, right]), targets, balanced, ridge=_RIDGE)
         odds[mine], others = left @ model[1:] + model[0], right @ model[1:] + model[0]
         noise = min(0.9, 2 * float((odds[mine] < np.median(others)).mean()))
-        ratio = np.exp(np.clip(odds[mine], -50, 50))
-        suspicion[mine] = noise / (noise + (1 - noise) * ratio) if noise else 0.0
+        suspicion[mine] = _posterior(-odds[mine], noise)
         mismatched += noise * float(mine.sum())
     return odds, suspicion, mismatched / max(len(weights), 1)
 
 
-def noise_interval(noise: float, images: int) -> tuple[float, float]:
-    """Return the 95 % interval of an estimated share: Wilson's, of half of it, from as many pairs as there are images.
+def _posterior(score: Float32, share: float) -> Float32:
+    """Return the chance of a mismatch of the given log-odds, if a share of the pairs is mismatched."""
+    ratio = np.exp(-np.clip(score, -50, 50))
+    result: Float32 = (share / (share + (1 - share) * ratio)).astype(np.float32)
+    return result
 
-    The share is twice that of the pairs below the median replaced pair; pairs of one image are not independent.
+
+def noise_interval(noise: float, images: int, quantile: float = 0.5) -> tuple[float, float]:
+    """Return the 95 % interval of an estimated share: Wilson's, from as many pairs as there are images.
+
+    The share is that of the pairs that look worse than a quantile of replaced ones, divided by 1 - quantile; pairs of
+    one image are not independent.
     """
     if not images:
         return float("nan"), float("nan")
-    share, z = noise / 2, 1.959964
+    share, z = noise * (1 - quantile), 1.959964
     middle = (share + z * z / (2 * images)) / (1 + z * z / images)
     half = z * np.sqrt(share * (1 - share) / images + z * z / (4 * images * images)) / (1 + z * z / images)
-    return max(0.0, 2 * float(middle - half)), min(1.0, 2 * float(middle + half))
+    low, high = (float(end) / (1 - quantile) for end in (middle - half, middle + half))
+    return max(0.0, low), min(1.0, high)
 
 
 def _standardized(evidence: dict[str, tuple[Float32, Float32]]) -> tuple[Float64, Float64]:

@@ -81,6 +81,11 @@ EVIDENCE: Mapping[str, tuple[str, str]] = {
         "best match with another image",
         "Largest similarity of the caption with the captions of another image. A large value makes the pair suspect.",
     ),
+    "exchange": (
+        "better exchanged",
+        "How much better the caption and a similar caption of another image would fit if they changed places. A large "
+        "value makes the pair suspect where the data set has many such captions.",
+    ),
     "image_consistency": (
         "similarity with images of similar captions",
         "Similarity of the image with the images of the captions that are most similar to this caption.",

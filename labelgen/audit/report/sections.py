@@ -91,6 +91,8 @@ def _false_negatives(store: Store, limit: int) -> Found:
 def _noisy_pairs(store: Store, limit: int) -> Found:
     found = MismatchModel(View.of(store)).find()
     share = f"{found.noise:.2%} of the annotated pairs look like captions of other images"
+    if found.exchanged:
+        share += f", {found.exchanged:.2%} like captions exchanged with a similar one"
     return noise_frame(store, found, limit=limit), share
 
 
