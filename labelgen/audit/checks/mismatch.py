@@ -319,10 +319,10 @@ def classify(
     Pairs with siblings and pairs without have a model each.
     """
     odds, suspicion = np.zeros((2, len(weights)), np.float32)
-    with_siblings, looks_replacedwith = ~np.isnan(evidence["siblings"]), ~np.isnan(replaced["siblings"])
+    with_siblings, replaced_with = ~np.isnan(evidence["siblings"]), ~np.isnan(replaced["siblings"])
     mismatched = 0.0
     for have in (True, False):
-        mine, theirs = with_siblings == have, looks_replacedwith == have
+        mine, theirs = with_siblings == have, replaced_with == have
         if mine.sum() < 2 or theirs.sum() < 2:
             continue
         names = [name for name in PIECES if not have or name != _ALONE]
