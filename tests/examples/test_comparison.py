@@ -141,7 +141,7 @@ def test_the_three_commands(
     printed, told = command("report", "--seeds", 2, "--replicates", 20)
     assert told == ""
     assert printed == (tmp_path / "out" / "report.md").read_text()
-    assert "Points over triplet():" in printed
+    assert "Points over triplet:" in printed, "the name that the sweep has for triplet()"
     assert all(f"| ratings {word}" in printed for word in ("Spearman |", "nDCG |", "Spearman, images |"))
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
 
