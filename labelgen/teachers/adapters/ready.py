@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labelgen.teachers.adapters.lite import LITE_SCALING, LitePixels, check_size, lite_network
-from labelgen.teachers.adapters.sentence_passes import Passes, Tokens, converted, table_sizes
+from labelgen.teachers.adapters.sentence_passes import LibraryTokeniser, Passes, Tokens, converted, table_sizes
 from labelgen.teachers.adapters.sentences import SentenceTower, load_model, model_facts, sentence_tower
 from labelgen.teachers.adapters.vision import ImageTower
 from labelgen.teachers.compute import Compute, model_cache
@@ -35,7 +35,7 @@ def sentences(folder: Path, *, text: str, compute: Compute) -> SentenceTower:
 
     def load() -> tuple[dict[str, Any], Any]:
         model = compute.place(load_model(str(folder)))
-        forward, names = converted(model, model.preprocess, compute)
+        forward, names = converted(model, LibraryTokeniser(model, None), compute)
         facts = model_facts(model, None)
         return {
             "facts": facts,

@@ -28,13 +28,28 @@ class SentenceEncoder(Protocol):
         ...
 
 
+class Tokeniser(Protocol):
+    """Texts -> tokens of each, and tokens of several texts -> the inputs of a network."""
+
+    def split(self, texts: list[str]) -> Sequence[Any]:
+        """Tokens of each text, or what stands for them until it is known with which others it shares a pass."""
+        ...
+
+    def lengths(self, items: Sequence[Any]) -> Int64:
+        """Tokens of each text; characters where the model masks none (static embeddings, which pad nothing)."""
+        ...
+
+    def inputs(self, items: Sequence[Any]) -> Mapping[str, Any]:
+        """Inputs by name, each [b, tokens of the longest text] where it has a place for every token."""
+        ...
+
+
 class Passes:
-    """Texts sorted by their number of tokens, the longest first, in batches that are tokenised where they run.
+    """Texts sorted by their number of tokens, the longest first, in batches.
 
     Sorted by characters, as the library does it, batches of 32 of Flickr8k's captions have 19 % padding; by tokens 2 %.
 
     Args:
-        tokenise: texts -> inputs by name, each [b, tokens] where there are any.
         names: of the inputs that `forward` takes, in its order.
         forward: inputs -> features [b, dim or more].
         limits: positions and tokens that the network has tables for; 0 where it has none.
@@ -46,7 +61,7 @@ class Passes:
 
     def __init__(
         self,
-        tokenise: Callable[[list[str]], Mapping[str, Any]],
+        tokeniser: Tokeniser,
         names: Sequence[str],
         forward: Callable[..., Any],
         compute: Compute,
@@ -54,30 +69,27 @@ class Passes:
         limits: tuple[int, int],
         dim: int | None = None,
     ) -> None:
-        self._tokenise, self._names, self._forward = tokenise, names, forward
+        self._tokeniser, self._names, self._forward = tokeniser, names, forward
         self._compute, self._limits, self._dim = compute, limits, dim
 
     def encode(self, texts: list[str]) -> Float32:
         """Unit rows [len(texts), dim] in the order of the texts."""
-        rough = np.argsort([-len(text) for text in texts], kind="stable")  # so that counting pads little, too
-        lengths = np.concatenate(self._compute.each(self._lengths, self._batches(texts, rough)))
-        order = rough[np.argsort(-lengths, kind="stable")]
-        sorted_rows: Float32 = np.concatenate(self._compute.each(self._rows, self._batches(texts, order)))
-        rows = np.empty_like(sorted_rows)
-        rows[order] = sorted_rows
+        rough = np.argsort([-len(text) for text in texts], kind="stable")  # counting may pad: similar lengths together
+        split = self._compute.each(self._tokeniser.split, self._batches([texts[place] for place in rough]))
+        lengths = np.concatenate(self._compute.each(self._tokeniser.lengths, split))
+        items = [item for batch in split for item in batch]
+        place = np.argsort(-lengths, kind="stable")
+        sorted_rows = np.concatenate(self._compute.each(self._rows, self._batches([items[at] for at in place])))
+        rows: Float32 = np.empty_like(sorted_rows)
+        rows[rough[place]] = sorted_rows
         return rows
 
-    def _batches(self, texts: Sequence[str], order: Int64) -> list[list[str]]:
+    def _batches(self, items: list[Any]) -> list[list[Any]]:
         size = self._compute.batch
-        return [[texts[place] for place in order[start : start + size]] for start in range(0, len(order), size)]
+        return [items[start : start + size] for start in range(0, len(items), size)]
 
-    def _lengths(self, texts: list[str]) -> Int64:
-        """Tokens of each text; characters where the model masks none (static embeddings, which pad nothing)."""
-        mask = self._tokenise(texts).get("attention_mask")
-        return np.array([len(text) for text in texts]) if mask is None else np.asarray(mask).sum(1)
-
-    def _rows(self, texts: list[str]) -> Float32:
-        features = self._tokenise(texts)
+    def _rows(self, items: Sequence[Any]) -> Float32:
+        features = self._tokeniser.inputs(items)
         self._refuse_beyond(features)
         return unit(self._forward(*(features[name] for name in self._names))[:, : self._dim])
 
@@ -92,8 +104,26 @@ class Passes:
             raise IndexError(f"token {int(ids.max())}, and the network knows {vocabulary:,}")
 
 
+class LibraryTokeniser:
+    """The tokenizer of a SentenceTransformer, which gives padded tensors: texts are tokenised once to be counted."""
+
+    def __init__(self, model: Any, prompt: str | None) -> None:
+        self._model, self._prompt = model, prompt
+
+    def split(self, texts: list[str]) -> Sequence[Any]:
+        return texts
+
+    def lengths(self, items: Sequence[Any]) -> Int64:
+        mask = self.inputs(items).get("attention_mask")
+        return np.array([len(text) for text in items]) if mask is None else np.asarray(mask).sum(1)
+
+    def inputs(self, items: Sequence[Any]) -> Mapping[str, Any]:
+        features: Mapping[str, Any] = self._model.preprocess(list(items), prompt=self._prompt)
+        return features
+
+
 class Tokens:
-    """Texts -> inputs of a network by the tokenizers library alone, which transformers' fast tokenizers wrap.
+    """The tokenizers library alone, which transformers' fast tokenizers wrap.
 
     Args:
         written: the tokenizer as JSON, with its truncation and padding.
@@ -105,13 +135,30 @@ class Tokens:
     def __init__(self, written: str, names: Sequence[str]) -> None:
         from tokenizers import Tokenizer
 
-        self._tokenizer: Any = Tokenizer.from_str(written)
+        tokenizer: Any = Tokenizer.from_str(written)
+        padding: dict[str, Any] = tokenizer.padding
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._left, self._multiple = padding["direction"] == "left", padding.get("pad_to_multiple_of") or 1
         self._parts = {name: self._PARTS[name] for name in names}
+        self._padding = {"ids": padding["pad_id"], "attention_mask": 0, "type_ids": padding["pad_type_id"]}
 
-    def __call__(self, texts: list[str]) -> dict[str, Int64]:
-        """Each input [len(texts), tokens of the longest text]."""
-        found = self._tokenizer.encode_batch(texts)
-        return {name: np.array([getattr(one, part) for one in found], np.int64) for name, part in self._parts.items()}
+    def split(self, texts: list[str]) -> Sequence[Any]:
+        found: Sequence[Any] = self._tokenizer.encode_batch(texts)
+        return found
+
+    def lengths(self, items: Sequence[Any]) -> Int64:
+        return np.array([len(item) for item in items], np.int64)
+
+    def inputs(self, items: Sequence[Any]) -> dict[str, Int64]:
+        longest = -(-max(map(len, items)) // self._multiple) * self._multiple
+        made = {}
+        for name, part in self._parts.items():
+            rows = np.full((len(items), longest), self._padding[part], np.int64)
+            for row, item in zip(rows, items, strict=True):
+                row[longest - len(item) if self._left else 0 :][: len(item)] = getattr(item, part)
+            made[name] = rows
+        return made
 
 
 class Sentences:
@@ -131,23 +178,17 @@ class Sentences:
 def library_passes(model: Any, compute: Compute, prompt: str | None) -> Passes:
     """Passes of a placed SentenceTransformer, with its tokenizer; `prompt` as for `sentence_tower`."""
     before = model.prompts.get(model.default_prompt_name) if prompt is None else prompt
-
-    def tokenise(texts: list[str]) -> Mapping[str, Any]:
-        features: Mapping[str, Any] = model.preprocess(texts, prompt=before)
-        return features
-
-    forward, names = converted(model, tokenise, compute)
-    passes = Passes(tokenise, names, forward, compute, limits=table_sizes(model), dim=model.truncate_dim)
+    tokeniser = LibraryTokeniser(model, before)
+    forward, names = converted(model, tokeniser, compute)
+    passes = Passes(tokeniser, names, forward, compute, limits=table_sizes(model), dim=model.truncate_dim)
     model.to("meta")  # only its tokenizer is still used
     return passes
 
 
-def converted(
-    model: Any, tokenise: Callable[[list[str]], Mapping[str, Any]], compute: Compute
-) -> tuple[Callable[..., Any], list[str]]:
+def converted(model: Any, tokeniser: LibraryTokeniser, compute: Compute) -> tuple[Callable[..., Any], list[str]]:
     """The compiled network of a SentenceTransformer, and the names of its inputs."""
-    call = Sentences(model, tokenise(["a man in blue", "two children watch from the street"]))
-    example = tokenise(["one dog runs", "a red boat waits in the quiet harbour at night"])
+    call = Sentences(model, tokeniser.inputs(["a man in blue", "two children watch from the street"]))
+    example = tokeniser.inputs(["one dog runs", "a red boat waits in the quiet harbour at night"])
     return compute.forward(call, lambda: [example[name] for name in call.names], dynamic=(0, 1)), call.names
 
 
