@@ -18,7 +18,7 @@ import pytest
 from labelgen.stages.running.memory import tree_pids
 
 pytest.importorskip("torch", reason="needs the extra labelgen[build]")
-CAPTIONS = 5000
+CAPTIONS = 8000
 
 
 @pytest.fixture(scope="module")
