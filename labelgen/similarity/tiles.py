@@ -7,7 +7,7 @@ splits. The captions of an image are never separated, so the image with the most
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from labelgen.errors import BudgetError
 from labelgen.similarity.base import SearchPlan, Strip
 from labelgen.similarity.groups import cut
-from labelgen.types import Int64, Scope
+from labelgen.types import Float64, Int64, Scope
 
 #: Floating-point operations of one strip: 10 s at a slow machine's 30 GFLOP/s.
 STRIP_WORK = 3e11
@@ -97,6 +97,27 @@ def candidate_tiles(plan: SearchPlan, strip: Strip, tile: int) -> Iterator[tuple
             if scope in scopes:
                 for first, last in cut(weights, max(low, start), min(high, stop), tile):
                     yield scope, first, last
+
+
+def work_of(plan: SearchPlan, strips: Sequence[Strip], *, mutual: bool = False) -> tuple[Float64, Float64]:
+    """Pairs that every strip compares, counted in both directions, and rows whose lists it makes.
+
+    `mutual`: a pair is one of mutual strips, which compute it once for both directions; in others it counts twice.
+    """
+    ends = np.concatenate([[0], np.cumsum(row_weights(plan))])
+
+    def weight(span: tuple[int, int]) -> float:
+        return float(ends[span[1]] - ends[span[0]])
+
+    pairs, rows = np.zeros(len(strips)), np.zeros(len(strips))
+    for number, strip in enumerate(strips):
+        strip_span = strip.first, strip.last
+        others = sum(weight(span) for span in strip.candidates)
+        single = strip.candidates == (strip_span,)
+        twice = not single if strip.mutual else mutual
+        pairs[number] = weight(strip_span) * others * (2 if twice else 1)
+        rows[number] = weight(strip_span) + (others if strip.mutual and not single else 0)
+    return pairs, rows
 
 
 def _requested_ranges(plan: SearchPlan, own: tuple[int, int]) -> list[tuple[int, int]]:

@@ -15,9 +15,9 @@ from labelgen.cli import show
 from labelgen.similarity.base import ListRequest, Partial, SearchPlan, Strip
 from labelgen.similarity.reference import ReferenceEngine
 from labelgen.similarity.tiled.engine import TiledEngine
-from labelgen.similarity.tiles import row_weights
+from labelgen.similarity.tiles import row_weights, work_of
 from labelgen.stages.estimate import calibrate, cost
-from labelgen.stages.estimate.calibrate import Rates, ShapeOnly, exact_rates, made_plan, makespan, search_all, work_of
+from labelgen.stages.estimate.calibrate import Rates, ShapeOnly, exact_rates, made_plan, makespan, search_all
 from labelgen.stages.running import worker
 from labelgen.store.inspect import overview
 from labelgen.testing.engines import TEXT_RELATIONS, requests_of

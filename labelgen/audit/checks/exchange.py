@@ -62,11 +62,15 @@ def gains_of(
     held = np.zeros(view.n_captions, np.float32)
     held[captions] = 1
     count = np.bincount(view.image_of, held, view.n_images).astype(np.float32)
+    alone = count[view.image_of] < 2
+    counted = real & ~alone[near] & ~alone[captions][:, None]
+    gains = np.zeros((*near.shape, 2), np.float32)
+    if not counted.any():
+        return gains, counted
     sums = view.centroids(text, held) * count[:, None]
     siblings = np.maximum(count - 1, 1).astype(np.float32)
     texts = Unit(view.text[text])
     sides = None if cross is None else [Unit(side) for side in view.cross[cross]]
-    gains = np.zeros((*near.shape, 2), np.float32)
 
     def others(chosen: Int64, rows: Float32) -> Float32:
         images = view.image_of[chosen]
@@ -82,8 +86,7 @@ def gains_of(
                 images, words = sides
                 photographs = (images.take(view.image_of[rows]) for rows in (mine, theirs))
                 gains[here, column, 1] = gain(words.take(mine), words.take(theirs), *photographs)
-    alone = count[view.image_of] < 2
-    return gains, real & ~alone[near] & ~alone[captions][:, None]
+    return gains, counted
 
 
 def gain(caption: Float32, other: Float32, expected: Float32, expected_there: Float32) -> Float32:

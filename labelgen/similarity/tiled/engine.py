@@ -30,6 +30,7 @@ from labelgen.errors import LabelgenError, requires
 from labelgen.similarity.base import Partial, SearchPlan, Strip
 from labelgen.similarity.groups import cut
 from labelgen.similarity.reference import ReferenceEngine
+from labelgen.similarity.tiles import work_of
 from labelgen.torch_threads import limiting
 from labelgen.types import Int64, Scope
 
@@ -175,18 +176,13 @@ def _cost(plan: SearchPlan, strips: Sequence[Strip]) -> float:
     """Floating-point operations of strips, of lists and loaded rows as many as take the same time."""
     from labelgen.similarity.tiled.matrix import all_matrices
 
-    ends = np.concatenate([[0], np.cumsum(_weights(plan))])
     places = max(matrix.ranks(side).places for matrix in all_matrices(plan) for side in (matrix.left, matrix.right))
-    total = 0.0
+    pairs, listed = (float(part.sum()) for part in work_of(plan, strips, mutual=True))
+    loaded = listed
     for strip in strips:
-        queries = float(ends[strip.last] - ends[strip.first])
-        for first, last in strip.candidates:
-            others = float(ends[last] - ends[first])
-            itself = strip.mutual and (first, last) == (strip.first, strip.last)
-            total += plan.dim * queries * others * (1 if itself else 2)
-            listed = queries + (others if strip.mutual and not itself else 0)
-            total += listed * places * plan.dim * _LISTED + (listed if strip.mutual else queries + 2 * others) * _LOADED
-    return total
+        if not strip.mutual:  # the candidates: for their largest loss, and again for the product
+            loaded += 2 * sum(float(_weights(plan)[first:last].sum()) for first, last in strip.candidates)
+    return plan.dim * (pairs + listed * places * _LISTED) + loaded * _LOADED
 
 
 def _is_symmetric(plan: SearchPlan) -> bool:
@@ -219,10 +215,8 @@ def _weights(plan: SearchPlan) -> Int64:
     """Rows that every image stands for, on both sides of a matrix together; [n_images]."""
     if plan.product == "image":
         return np.ones(len(plan.offsets) - 1, np.int64)
-    from labelgen.similarity.tiled.matrix import all_matrices
-
     captions = np.diff(plan.offsets)
-    return np.maximum(captions, 1) if all(matrix.symmetric for matrix in all_matrices(plan)) else captions + 1
+    return np.maximum(captions, 1) if _is_symmetric(plan) else captions + 1
 
 
 def _rows_that_fit(plan: SearchPlan) -> int:

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from labelgen.similarity.base import ArrayRows, Engine, ListRequest, Product, SearchPlan, Strip
-from labelgen.similarity.tiles import row_weights
+from labelgen.similarity.base import ArrayRows, Engine, ListRequest, Product, SearchPlan
+from labelgen.similarity.tiles import work_of
 from labelgen.stages.running import worker
 from labelgen.stages.running.memory import PeakMeter
 from labelgen.types import Float16, Int64
@@ -137,26 +137,3 @@ def clocked(work: Callable[[], Made]) -> tuple[float, Made]:
     started = time.perf_counter()
     made = work()
     return time.perf_counter() - started, made
-
-
-def work_of(
-    plan: SearchPlan, strips: Sequence[Strip], *, mutual: bool = False
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Pairs that every strip compares, counted in both directions, and rows whose lists it makes.
-
-    `mutual`: a pair is one of mutual strips, which compute it once for both directions; in others it counts twice.
-    """
-    ends = np.concatenate([[0], np.cumsum(row_weights(plan))])
-
-    def weight(span: tuple[int, int]) -> float:
-        return float(ends[span[1]] - ends[span[0]])
-
-    pairs, rows = np.zeros(len(strips)), np.zeros(len(strips))
-    for number, strip in enumerate(strips):
-        strip_span = strip.first, strip.last
-        others = sum(weight(span) for span in strip.candidates)
-        single = strip.candidates == (strip_span,)
-        twice = not single if strip.mutual else mutual
-        pairs[number] = weight(strip_span) * others * (2 if twice else 1)
-        rows[number] = weight(strip_span) + (others if strip.mutual and not single else 0)
-    return pairs, rows

@@ -24,8 +24,8 @@ from labelgen.progress import Event, Listener
 from labelgen.similarity.base import SearchPlan
 from labelgen.similarity.row_order import over_captions
 from labelgen.similarity.sort_keys import encode
-from labelgen.similarity.tiles import row_weights
-from labelgen.stages.estimate.calibrate import Rates, ShapeOnly, exact_rates, made_plan, made_rows, timed, work_of
+from labelgen.similarity.tiles import row_weights, work_of
+from labelgen.stages.estimate.calibrate import Rates, ShapeOnly, exact_rates, made_plan, made_rows, timed
 from labelgen.stages.estimate.sample import embedding_seconds, photo_seconds
 from labelgen.stages.ingest import ingest
 from labelgen.stages.ingest.corpus_source import facts_of, refuse_unknown_kinds

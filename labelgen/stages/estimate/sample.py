@@ -26,8 +26,8 @@ _WORK: Mapping[str, Callable[..., TaskResult]] = {
     "embed.images": embed.embed_images,
     "embed.keyed": embed.embed_keyed,
 }
-#: Seconds that the pieces of one array may take together, and into how many the time is divided: a row of a piece of a
-#: second costs 5 to 10 % more than one of a whole task, whose batches have less padding and whose threads wait less.
+#: Seconds that the pieces of one array may take together, and into how many the time is divided: a row of a
+#: short piece costs more than one of a whole task, whose batches have less padding and whose threads wait less.
 _SECONDS, _PIECES = 4.0, 2
 #: Rows of the first piece, which warms up, and of other pieces.
 _FIRST, _MOST = 32, 4096

@@ -105,7 +105,7 @@ class Passes:
 
 
 class LibraryTokeniser:
-    """The tokenizer of a SentenceTransformer, which gives padded tensors: texts are tokenised once to be counted."""
+    """The tokenizer of a SentenceTransformer, which gives padded tensors: texts are counted in a pass of their own."""
 
     def __init__(self, model: Any, prompt: str | None) -> None:
         self._model, self._prompt = model, prompt

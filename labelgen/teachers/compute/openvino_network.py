@@ -98,7 +98,6 @@ class OpenVinoNetwork:
             RuntimeRefusedError: OpenVINO cannot be imported or compile it.
             MissingExtraError: OpenVINO is not installed.
         """
-        imported()
         try:
             model = model_cache.read(_core(), key)
             return None if model is None else cls(model, key, precision=precision, streams=streams)
