@@ -13,7 +13,7 @@ from labelgen.similarity import exact
 from labelgen.similarity.base import ListRequest, Rows, SearchPlan
 from labelgen.similarity.error_bounds import Errors
 from labelgen.similarity.groups import cut, rows_of, sides
-from labelgen.similarity.sort_keys import PAD_KEY, decode, encode
+from labelgen.similarity.sort_keys import by_query, decode, encode, smallest
 from labelgen.types import PAD_SCORE, Bool, Float32, Float64, Int64, UInt64
 
 #: (rows, row numbers, rows, row numbers) -> exact x.y of each pair.
@@ -28,17 +28,13 @@ class Candidates:
         queries: query rows (images or captions), [n].
         owner: position in `queries` of each candidate, ascending, [c].
         ids: candidate rows, [c].
-        members: if one side is grouped, the embedding row that gives the maximum, or -1 for all members; [c].
         values: computed similarities, [c].
-        dropped: upper bound of the candidates left out, -inf if none; [n].
     """
 
     queries: Int64
     owner: Int64
     ids: Int64
-    members: Int64
     values: Float32
-    dropped: Float32
 
 
 @dataclass
@@ -103,7 +99,7 @@ class Rescorer:
         """
         scores = self._scores(found)
         self._check_errors(scores, found.values)
-        return _sorted(found, encode(scores, found.ids))
+        return np.sort(_table(found, scores), axis=1)
 
     def proven(self, keys: UInt64, dropped: Float32) -> Bool:
         """Return the mask of lists (sorted keys [n, k + 1]) that no candidate below the bound `dropped` can change."""
@@ -121,7 +117,7 @@ class Rescorer:
 
     def listed(self, found: Candidates) -> UInt64:
         """Return sorted keys [n, k + 1] of all queries from their candidates, without a proof."""
-        return first_keys(_sorted(found, encode(self._scores(found), found.ids)), self.request.k + 1)
+        return smallest(_table(found, self._scores(found)), self.request.k + 1)
 
     def _scores(self, found: Candidates) -> Float32:
         """Exact similarity of each candidate."""
@@ -132,11 +128,9 @@ class Rescorer:
                 here = slice(start, start + self.pairs)
                 scores[here] = self._pair_scores(queries[here], found.ids[here])
             return scores
-        whole = found.members < 0
         units = queries if self._query.grouped else found.ids
-        grouped = self._query if self._query.grouped else self._candidate
-        sizes = np.where(whole, grouped.sizes(units), 1)
-        starts = np.where(whole, self.plan.offsets[units], found.members) if whole.any() else found.members
+        starts = self.plan.offsets[units]
+        sizes = self.plan.offsets[units + 1] - starts
         for first, last in cut(sizes, 0, len(sizes), self.pairs):
             here = slice(first, last)
             members = rows_of(starts[here], sizes[here])
@@ -164,18 +158,5 @@ class Rescorer:
             )
 
 
-def _sorted(found: Candidates, keys: UInt64) -> UInt64:
-    """Sorted keys of the candidates, one row per query."""
-    counts = np.bincount(found.owner, minlength=len(found.queries))
-    place = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
-    table = np.full((len(found.queries), int(counts.max(initial=1))), PAD_KEY)
-    table[found.owner, place] = keys
-    table.sort(axis=1)
-    return table
-
-
-def first_keys(keys: UInt64, count: int) -> UInt64:
-    """Return the first `count` sorted keys, padded if there are fewer; [n, c] -> [n, count]."""
-    found = np.full((len(keys), count), PAD_KEY)
-    found[:, : keys.shape[1]] = keys[:, :count]
-    return found
+def _table(found: Candidates, scores: Float32) -> UInt64:
+    return by_query(found.owner, encode(scores, found.ids), len(found.queries))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from labelgen.errors import LabelgenError
 from labelgen.similarity.base import Partial
-from labelgen.types import PAD_ROW, PAD_SCORE, Float32, UInt32, UInt64
+from labelgen.types import PAD_ROW, PAD_SCORE, Float32, Int64, UInt32, UInt64
 
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 _ROW_BITS = np.uint64(32)
@@ -63,6 +63,15 @@ def merge(lists: Sequence[UInt64], k: int) -> UInt64:
     return smallest(keys, k)
 
 
+def by_query(owner: Int64, keys: UInt64, queries: int) -> UInt64:
+    """Keys [c] in a table [queries, most of one query], padded; the row of each is `owner` [c], ascending."""
+    counts = np.bincount(owner, minlength=queries)
+    place = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
+    table = np.full((queries, int(counts.max(initial=1))), PAD_KEY)
+    table[owner, place] = keys
+    return table
+
+
 def merge_tile(lists: UInt64, scores: Float32, rows: NDArray[Any]) -> UInt64:
     """Sorted lists [m, k] of keys with the best of more candidates, given by scores [m, c] and rows [c]; -inf is none.
 
@@ -70,15 +79,12 @@ def merge_tile(lists: UInt64, scores: Float32, rows: NDArray[Any]) -> UInt64:
     """
     last, _ = decode(lists[:, -1])
     reaching = scores >= np.maximum(last, np.finfo(np.float32).min)[:, None]
-    counts = np.count_nonzero(reaching, axis=1)
-    width = int(counts.max(initial=0))
+    width = int(np.count_nonzero(reaching, axis=1).max(initial=0))
     if width > scores.shape[1] // 4:
         keys = np.where(reaching, encode(scores, rows), PAD_KEY)
         return merge([lists, smallest(keys, lists.shape[1])], lists.shape[1])
     query, column = np.nonzero(reaching)
-    place = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
-    keys = np.full((len(lists), width), PAD_KEY)
-    keys[query, place] = encode(scores[query, column], rows[column])
+    keys = by_query(query, encode(scores[query, column], rows[column]), len(lists))
     return merge([lists, keys], lists.shape[1])
 
 

@@ -51,9 +51,8 @@ def scored(plan: SearchPlan, request: ListRequest, queries: Int64, owner: Int64,
         pair_dots(*operands, products)
         return products
 
-    nothing = np.empty(0, np.float32)
     rescorer = Rescorer(plan, request, known[0], known[1], Errors(0.0), max(64, (6 << 20) // plan.dim), dots)
-    return rescorer.listed(Candidates(queries, places, units, np.full(len(units), -1), nothing, nothing))
+    return rescorer.listed(Candidates(queries, places, units, np.empty(0, np.float32)))
 
 
 def exact_keys(

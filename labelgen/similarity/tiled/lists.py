@@ -77,21 +77,18 @@ class Lists:
         return self.rows_rank, self.images_rank, errors.flat, errors.relative, *arrays, scratch
 
     def candidates(
-        self, low: int, high: int, errors: Errors, scratch: UInt64, queries: Int64, rows: Int64, *, means: bool
+        self, low: int, high: int, errors: Errors, scratch: UInt64, queries: Int64, rows: Int64
     ) -> Candidates:
         """Entries of the lists [low, high) for exact scoring, without the lists that failed.
 
         Args:
             queries: row of each of these lists; rows: row of each candidate.
-            means: candidates or queries are means, of which all members are scored.
         """
         kernels.tighten_all(low, high, *self.given(errors, scratch))
         total = int(np.maximum(self.counts[low:high], 0).sum())
         owner, units, keys = np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total, np.int32)
         kernels.listed(low, high, self.counts, self.entries, owner, units, keys)
-        ids = rows[units]
-        members = np.full(total, -1) if means else ids
-        return Candidates(queries, owner, ids, members, numbers(keys), self.dropped(low, high, rows=False))
+        return Candidates(queries, owner, rows[units], numbers(keys))
 
     def dropped(self, low: int, high: int, *, rows: bool) -> Float32:
         """Upper bound of the similarities that the lists [low, high) dropped, -inf if none."""

@@ -85,7 +85,7 @@ class Scoring:
         pairs = _STREAMED_PAIRS if candidates.streamed else _PAIRS
         rescorer = Rescorer(self._plan, self._row_request, *dots, self._errors, pairs, self._pair_dots, SearchFacts())
         rows = queries.units[low:high], candidates.units
-        found = lists.candidates(low, high, self._errors, scratch, *rows, means=self._matrix.means)
+        found = lists.candidates(low, high, self._errors, scratch, *rows)
         self._list(rescorer.scored(found), low, high, by_row, by_image)
         equal = queries.equal
         copies = equal.copies[equal.bounds[low] : equal.bounds[high]]
