@@ -13,12 +13,13 @@ the mean of its set, so it is divided by the length of that, or annotated pairs 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from labelgen.similarity.exact import aggregate, pair_similarities
-from labelgen.types import PAD_SCORE, Bool, Float16, Float32, Float64, Int64
+from labelgen.types import PAD_SCORE, Float16, Float32, Float64, Int64
 
 #: How the similarities of a caption with the captions of an image become one number.
 PairAggregation: TypeAlias = Literal["max", "mean", "top2", "first"]
@@ -67,15 +68,10 @@ def pair_set_similarities(
     found = np.empty(len(images), np.float32)
     for here in _pieces(len(images), rows.shape[1]):
         query, wanted = rows.take(captions[here]), captions[here]
-        starts = sets.offsets[images[here]]
-        sizes = sets.offsets[images[here] + 1] - starts
         members = [np.full(len(wanted), PAD_SCORE)]  # of images without captions
-        last = int(sizes.max(initial=0))
-        for number in range(min(1, last) if how == "first" else last):
-            there = np.flatnonzero(number < sizes)
-            others = sets.captions(starts[there] + number)
-            kept = np.ones(len(others), np.bool_) if itself else others != wanted[there]
-            there, others = there[kept], others[kept]
+        for places, rows_there in islice(_members(sets, images[here]), 1 if how == "first" else None):
+            kept = np.ones(len(places), np.bool_) if itself else rows_there != wanted[places]
+            there, others = places[kept], rows_there[kept]
             scores = np.full(len(wanted), PAD_SCORE)
             scores[there] = pair_similarities(query[there], rows.take(others))
             members.append(scores)
@@ -97,9 +93,12 @@ def pair_sets(rows: TakenRows, sets: Sets, images: Int64, captions: Int64, owner
         annotated = np.flatnonzero(images[here] == owners[here])
         if annotated.size:
             own, caption = images[here][annotated], captions[here][annotated]
-            left[annotated] -= query[annotated] * _held(sets, own, caption)[:, None]
-            counts = np.maximum(_living(rows, sets, own), 1)
-            mean = np.sqrt(_squares(right[annotated])) / counts
+            held, living = np.zeros(len(own), np.bool_), np.zeros(len(own), np.int64)
+            for there, others in _members(sets, own):
+                held[there] |= others == caption[there]
+                living[there] += np.any(rows.take(others), axis=1)
+            left[annotated] -= query[annotated] * held[:, None]
+            mean = np.sqrt(_squares(right[annotated])) / np.maximum(living, 1)
             right[annotated] = query[annotated] * np.where(mean > 0, 1 / np.where(mean > 0, mean, 1), 1)[:, None]
         alive = query.any(axis=1)
         lengths = _squares(right)
@@ -123,12 +122,9 @@ def block_sets(rows: TakenRows, sets: Sets, images: Int64, captions: Int64, owne
 
 def set_sums(rows: TakenRows, sets: Sets, images: Int64) -> Float64:
     """Sum of the unit rows of the captions of every image, [n, d]."""
-    starts = sets.offsets[images]
-    sizes = sets.offsets[images + 1] - starts
     sums = np.zeros((len(images), rows.shape[1]))
-    for number in range(int(sizes.max(initial=0))):
-        there = np.flatnonzero(number < sizes)
-        sums[there] += unit64(rows.take(sets.captions(starts[there] + number)))
+    for there, captions in _members(sets, images):
+        sums[there] += unit64(rows.take(captions))
     return sums
 
 
@@ -140,26 +136,13 @@ def unit64(rows: Float16 | Float32 | Float64) -> Float64:
     return unit
 
 
-def _held(sets: Sets, images: Int64, captions: Int64) -> Bool:
-    """Whether the set of an image holds the caption, [n]."""
-    held = np.zeros(len(images), np.bool_)
+def _members(sets: Sets, images: Int64) -> Iterator[tuple[Int64, Int64]]:
+    """The first captions of the sets of images, then the second ones ...: places of the images that have one, rows."""
     starts = sets.offsets[images]
     sizes = sets.offsets[images + 1] - starts
     for number in range(int(sizes.max(initial=0))):
         there = np.flatnonzero(number < sizes)
-        held[there] |= sets.captions(starts[there] + number) == captions[there]
-    return held
-
-
-def _living(rows: TakenRows, sets: Sets, images: Int64) -> Int64:
-    """Number of the captions of every image that have a row, [n]."""
-    living = np.zeros(len(images), np.int64)
-    starts = sets.offsets[images]
-    sizes = sets.offsets[images + 1] - starts
-    for number in range(int(sizes.max(initial=0))):
-        there = np.flatnonzero(number < sizes)
-        living[there] += np.any(rows.take(sets.captions(starts[there] + number)), axis=1)
-    return living
+        yield there, sets.captions(starts[there] + number)
 
 
 def _squares(rows: Float64) -> Float64:
