@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from labelgen.similarity.base import Product, SearchPlan
-from labelgen.similarity.exact import aggregate, pair_similarities
+from labelgen.similarity.caption_sets import pair_set_similarities
+from labelgen.similarity.exact import pair_similarities
 from labelgen.similarity.row_order import reorder, row_orders
 from labelgen.stages.model import tables
 from labelgen.stages.running.task import Output, TaskResult
 from labelgen.stages.work.search import plan_of
 from labelgen.store import layout
 from labelgen.store.disk.atomic import write_atomic
+from labelgen.store.kinds import AllCaptions
 from labelgen.types import Aggregation, Float32, Int64, Relation
 
 SEED = 20221105
@@ -137,15 +139,9 @@ class _Sampler:
 
     def _sets(self, images: Int64, captions: Int64, *, leave_out: bool) -> Float32:
         """Similarities of images, as sets of their captions, with captions."""
-        sizes = np.diff(self.plan.offsets)[images]
-        members = []
-        for number in range(int(sizes.max(initial=0))):
-            rows = self.plan.offsets[images] + number
-            there = (number < sizes) & ~((rows == captions) if leave_out else np.zeros(len(rows), bool))
-            scores = np.full(len(rows), -np.inf, np.float32)
-            scores[there] = self._pairs_of("text", rows[there], "text", captions[there])
-            members.append(scores)
-        return aggregate(members, self.aggregation) if members else np.empty(0, np.float32)
+        rows: Any = self.plan.text
+        sets = AllCaptions(self.plan.offsets)
+        return pair_set_similarities(rows, sets, images, captions, self.aggregation, itself=not leave_out)
 
     def _pairs_of(self, side: str, rows: Int64, other: str, columns: Int64) -> Float32:
         left, right = getattr(self.plan, side), getattr(self.plan, other)
