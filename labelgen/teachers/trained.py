@@ -213,14 +213,24 @@ def caption_rows(captions: Captions, images: Int64) -> tuple[Int64, Int64]:
     return rows, owners
 
 
-def caption_means(texts: Rows, captions: Captions, images: Int64) -> tuple[Float64, Int64]:
-    """Mean rows of the usable captions of images [n, T], and how many each has [n]; zero where it has none."""
+def usable_captions(texts: Rows, captions: Captions, images: Int64) -> tuple[Float64, Int64]:
+    """Rows of the usable captions of images [c, T], and for each of them the position of its image in `images`."""
     rows, owners = caption_rows(captions, images)
     taken = texts.take(rows).astype(np.float64)
     usable = (captions.texts[rows] >= 0) & taken.any(axis=1)
-    sums, counts = np.zeros((len(images), taken.shape[1])), np.bincount(owners[usable], minlength=len(images))
-    np.add.at(sums, owners[usable], taken[usable])
+    return taken[usable], owners[usable]
+
+
+def means_by_image(rows: Float64, owners: Int64, count: int) -> tuple[Float64, Int64]:
+    """Mean of the rows of each of `count` images [count, T], and how many each has [count]; zero where it has none."""
+    sums, counts = np.zeros((count, rows.shape[1])), np.bincount(owners, minlength=count)
+    np.add.at(sums, owners, rows)
     return sums / np.maximum(counts, 1)[:, None], counts.astype(np.int64)
+
+
+def caption_means(texts: Rows, captions: Captions, images: Int64) -> tuple[Float64, Int64]:
+    """Mean rows of the usable captions of images [n, T], and how many each has [n]; zero where it has none."""
+    return means_by_image(*usable_captions(texts, captions, images), len(images))
 
 
 def source_of(alias: str, modality: Modality, shapes: Mapping[str, Shape]) -> Source:

@@ -31,7 +31,7 @@ import numpy as np
 from labelgen.errors import TeacherError
 from labelgen.fingerprint import digest
 from labelgen.teachers.checks import unit_where
-from labelgen.teachers.trained import Captions, Rows, caption_means, caption_rows
+from labelgen.teachers.trained import Captions, Rows, caption_means, means_by_image, usable_captions
 from labelgen.types import Bool, Float16, Float32, Float64, Int64
 
 #: Candidates of the penalty p, in units of the mean variance of the image rows.
@@ -72,11 +72,8 @@ class PairedRows:
         total, within = np.zeros((length, length)), np.zeros((length, length))
         for start in range(0, len(self.chosen), _PIECE):
             images = self.chosen[start : start + _PIECE]
-            at, owners = caption_rows(self.captions, images)
-            rows = self.texts.take(at).astype(np.float64)
-            usable = (self.captions.texts[at] >= 0) & rows.any(axis=1)
-            rows, owners = rows[usable], owners[usable]
-            own = rows - caption_means(self.texts, self.captions, images)[0][owners]
+            rows, owners = usable_captions(self.texts, self.captions, images)
+            own = rows - means_by_image(rows, owners, len(images))[0][owners]
             total += (rows - mean).T @ (rows - mean)
             within += own.T @ own
         return total, within
