@@ -53,11 +53,7 @@ def info_nce(
         sums = -xp.sum(half.relevance * logs, axis=1)
         counted = number > 0
         mean = mean_where(xp, sums / xp.where(counted, number, xp.ones_like(number)), counted)
-        return (
-            mean_where(xp, mean / at_least_one(xp, counted, mean.dtype), xp.any(counted))
-            if reduction == "cusa"
-            else mean
-        )
+        return mean / at_least_one(xp, counted, mean.dtype) if reduction == "cusa" else mean
 
     return mean_of_both(loss, halves)
 
