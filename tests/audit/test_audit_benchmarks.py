@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import labelgen
-from labelgen.audit.card.labels import label_values
+from labelgen.audit.card.labels import PairLabels
 from labelgen.audit.card.measures import agreement_figures, draw_images
 from labelgen.audit.checks.false_negatives import StoreScorer
 from labelgen.relevance.base import BlockRequest
@@ -36,10 +36,10 @@ def test_both_benchmarks_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not pairs.annotated.any()
     judge = StoreScorer(store)
     evidence, _ = judge.of(pairs.left, pairs.right)
-    scores = label_values(store, BlockRequest(Relation.I2T, "text"), pairs)
+    scores = PairLabels(store, pairs).values(BlockRequest(Relation.I2T, "text"))
     assert audit.maximum(judge.view, pairs.left, pairs.right) == pytest.approx(scores, abs=1e-6)
     for piece, how in (("caption_set_max", "max"), ("caption_set_top2", "top2"), ("sets", "sets")):
-        centred = label_values(store, BlockRequest(Relation.I2T, "text", how, centred=True), pairs)
+        centred = PairLabels(store, pairs).values(BlockRequest(Relation.I2T, "text", how, centred=True))
         assert evidence[piece] == pytest.approx(centred, abs=2e-3), "rows of the card are rounded to float16"
     counts = draw_images(pairs.n_groups, shared.REPLICATES)
     figures = agreement_figures(scores, pairs.ratings, pairs.groups, counts, right=pairs.positive)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import labelgen
 from labelgen.audit.card.advice import advice
 from labelgen.audit.card.card import agreement_card
-from labelgen.audit.card.labels import label_values, labels_of
+from labelgen.audit.card.labels import PairLabels, labels_of
 from labelgen.audit.card.measures import Figure
 from labelgen.audit.card.pairs import resolve
 from labelgen.audit.card.retrieval import answers_of, ranked, retrieval_values
@@ -97,14 +97,14 @@ def test_labels_equal_a_brute_force(store: Store, judged: Judgements) -> None:
         *("i2t.text", "i2t.text.mean", "i2t.text.top2", "i2t.text.sets", "i2t.clip", "i2i.image", "i2i.clip")
     ]
     for label in labels:
-        ours = label_values(store, label, pairs)
+        ours = PairLabels(store, pairs).values(label)
         theirs = [brute(store, label, i, c) for i, c in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)]
         assert ours == pytest.approx(np.array(theirs), abs=1e-6, nan_ok=True), str(label)
 
 
 def test_a_judged_caption_is_left_out_of_its_own_set(store: Store, judged: Judgements) -> None:
     pairs = resolve(store, judged)
-    values = label_values(store, BlockRequest(Relation.I2T, "text"), pairs)
+    values = PairLabels(store, pairs).values(BlockRequest(Relation.I2T, "text"))
     full = store.block("i2t", image_rows=pairs.left, caption_rows=pairs.right, alias="text", missing="mask")[0]
     foreign = ~pairs.annotated & np.isfinite(values)
     assert np.array_equal(values[foreign], full.diagonal()[foreign])
@@ -285,7 +285,7 @@ def test_sentences_are_captions_where_they_can_be(store: Store, monkeypatch: pyt
     assert pairs.right.tolist()[1] == -1
     same_as = store.embeddings("text").take(np.array([2]))
     monkeypatch.setattr("labelgen.audit.card.labels.encode_sentences", lambda spec, texts: same_as)
-    values = label_values(store, BlockRequest(Relation.T2T, "text"), pairs)
+    values = PairLabels(store, pairs).values(BlockRequest(Relation.T2T, "text"))
     block = store.block("t2t", caption_rows=[0, 1, 2], alias="text")
     first = [texts.index(texts[0]), texts.index(texts[1])]
     assert values.tolist() == [store.block("t2t", caption_rows=first, alias="text")[0, 1], block[0, 2]]
@@ -301,7 +301,7 @@ def test_two_captions_as_sets(store: Store) -> None:
     assert owners[0] == owners[1] == owners[2] != owners[3]
     frame = graded_frame([ids[0], ids[0]], [ids[1], ids[3]], [3.0, 1.0])
     pairs = resolve(store, Judgements("t", "t", Relation.T2T, ("caption", "caption"), "graded", frame, None, "t"))
-    values = label_values(store, BlockRequest(Relation.T2T, "text", "sets"), pairs)
+    values = PairLabels(store, pairs).values(BlockRequest(Relation.T2T, "text", "sets"))
 
     def cosine(left: np.ndarray, right: np.ndarray) -> float:
         return float(left @ right / np.sqrt((left @ left) * (right @ right)))

@@ -10,7 +10,7 @@ import pytest
 
 import labelgen
 from labelgen.audit.card.card import agreement_card
-from labelgen.audit.card.labels import label_values
+from labelgen.audit.card.labels import PairLabels
 from labelgen.audit.card.pairs import resolve
 from labelgen.audit.judgements.judgements import Judgements, graded_frame
 from labelgen.relevance.base import BlockRequest
@@ -89,7 +89,7 @@ def test_graded_figures(tmp_path: Path, levels: int) -> None:
         relation, alias, *how = row.label.split(".")
         need = BlockRequest(Relation(relation), alias, how[0] if how else "max")
         chosen = np.ones(len(pairs), bool) if row.subset == "all" else ~pairs.annotated
-        x, y = label_values(store, need, pairs)[chosen].tolist(), pairs.ratings[chosen].tolist()
+        x, y = PairLabels(store, pairs).values(need)[chosen].tolist(), pairs.ratings[chosen].tolist()
         right = [rating >= levels / 2 for rating in y]
         loops = {
             "spearman": spearman(x, y),
@@ -139,7 +139,7 @@ def test_retrieval_figures(tmp_path: Path, relation: Relation) -> None:
             continue
         label, alias, *how = row.label.split(".")
         need = BlockRequest(Relation(label), alias, how[0] if how else "max")
-        block = label_values(store, need, pairs).reshape(n_images, -1)
+        block = PairLabels(store, pairs).values(need).reshape(n_images, -1)
         scores = block if forward else block.T
         found = []
         for query in queries:

@@ -85,7 +85,17 @@ class PairLabels:
         self._found: dict[BlockRequest, Float64] = {}
 
     def values(self, need: BlockRequest, *, without: Int64 = NO_CAPTIONS) -> Float64:
-        """Return `label_values` as float64, [n]."""
+        """Return a label of every pair, float64 [n]; NaN where an item has no embedding or an image no other caption.
+
+        A sentence that is no caption of the store has no photograph: NaN for `i2i`.
+
+        Args:
+            without: captions that are in no image's set: those that a patch removes.
+
+        Raises:
+            ConfigError: the relation of the label does not fit the pairs.
+            UnknownNameError: no such teacher.
+        """
         if without.size:
             return self._values(need, without)
         if need not in self._found:
@@ -127,23 +137,8 @@ class PairLabels:
         return self._rows[key]
 
 
-def label_values(store: Store, need: BlockRequest, pairs: JudgedPairs, *, without: Int64 = NO_CAPTIONS) -> Float64:
-    """Return the label of every pair, float64 [n]; NaN where an item has no embedding or an image no other caption.
-
-    A sentence that is no caption of the store has no photograph: NaN for `i2i`.
-
-    Args:
-        without: captions that are in no image's set: those that a patch removes.
-
-    Raises:
-        ConfigError: the relation of the label does not fit the pairs.
-        UnknownNameError: no such teacher.
-    """
-    return PairLabels(store, pairs).values(need, without=without)
-
-
 def image_caption_values(store: Store, need: BlockRequest, images: Int64, captions: Int64) -> Float32:
-    """Return `label_values` of pairs of an image and a caption, float32 [n]."""
+    """Return `PairLabels.values` of pairs of an image and a caption, float32 [n]."""
     return _image_caption(store, need, images, captions, NO_CAPTIONS, lambda *key: _Rows(store, *key))
 
 
