@@ -18,7 +18,7 @@ from labelgen.audit.card.card import agreement_card
 from labelgen.audit.card.labels import PairLabels, labels_of
 from labelgen.audit.card.measures import Figure
 from labelgen.audit.card.pairs import resolve
-from labelgen.audit.card.retrieval import answers_of, ranked, retrieval_values
+from labelgen.audit.card.retrieval import answers_of, ranked_twice, retrieval_values
 from labelgen.audit.card.rows import CardRow
 from labelgen.audit.judgements.judgements import Judgements, Kind, graded_frame, read_judgements
 from labelgen.cli.main import cli
@@ -27,7 +27,7 @@ from labelgen.relevance.base import BlockRequest
 from labelgen.relevance.fusion import fusion
 from labelgen.store.reader import Store
 from labelgen.testing.stores import make_store
-from labelgen.types import Relation
+from labelgen.types import Float64, Int64, Relation
 
 
 @pytest.fixture(scope="module")
@@ -317,6 +317,10 @@ def test_two_captions_as_sets(store: Store) -> None:
 
 def test_ranked_by_hand() -> None:
     """Scores .9 .8 .7 .6; right are the first and the third of them, then with ties."""
+
+    def ranked(scores: Float64, right: Int64) -> tuple[float, float, float]:
+        return ranked_twice(scores, right, np.empty(0, np.int64))[0]
+
     scores = np.array([0.6, 0.9, 0.7, 0.8])
     assert ranked(scores, np.array([1, 2])) == (0.5, 0.5, 1.0)  # first two are 1 and 3: one hit, at the top
     assert ranked(scores, np.array([3])) == (0.0, 0.0, 0.0)

@@ -126,13 +126,11 @@ def retrieval_values(
     ]
 
 
-def ranked(scores: Float64, right: Int64) -> tuple[float, float, float]:
-    """Return AP@R, R-Precision and R@1 of one query, from the scores of all candidates and the right columns."""
-    return ranked_twice(scores, right, np.empty(0, np.int64))[0]
-
-
 def ranked_twice(scores: Float64, right: Int64, annotated: Int64) -> tuple[tuple[float, float, float], ...]:
-    """Return `ranked` with the annotated columns and, zeros where no answer is left, without them."""
+    """Return AP@R, R-Precision and R@1 of one query, from the scores of all candidates and the right columns.
+
+    Twice: with the annotated columns and, zeros where no answer is left, without them.
+    """
     near = _best(scores, len(right) + len(annotated))
     kind = np.zeros(len(scores), np.int8)
     kind[right] = 1
