@@ -199,13 +199,11 @@ class View:
         return sums
 
 
-def read_lists(
-    store: Store, relation: Relation, *, k: int = 64, scope: Scope = "split", aggregation: Aggregation = "max"
-) -> NeighborLists | None:
+def read_lists(store: Store, relation: Relation, *, k: int = 64, scope: Scope = "split") -> NeighborLists | None:
     """Return the lists of a relation, of the first teacher that has them; None where no teacher has."""
     for entry in choose.lists_over_all(store.manifest):
-        if (entry.relation, entry.scope, entry.aggregation) == (relation, scope, aggregation):
-            return listed(store, relation, entry.alias, k=min(k, entry.k), scope=scope, aggregation=aggregation)
+        if (entry.relation, entry.scope, entry.aggregation) == (relation, scope, "max"):
+            return listed(store, relation, entry.alias, k=min(k, entry.k), scope=scope)
     return None
 
 

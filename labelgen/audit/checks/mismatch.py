@@ -120,21 +120,17 @@ class _Similarities:
 
 
 class MismatchModel:
-    """The model of one corpus.
-
-    Args:
-        view: the corpus.
-        text, image: teachers; the first ones by default.
+    """The model of one corpus; of several teachers of a modality the first one counts.
 
     Raises:
         ConfigError: only the caption itself is known: no text teacher, or neither siblings nor images.
     """
 
-    def __init__(self, view: View, *, text: str | None = None, image: str | None = None) -> None:
+    def __init__(self, view: View) -> None:
         need(view.text, "text teacher", "build it with one: --add-teacher text=minilm()")
         self._view = view
-        self._alias = text or next(iter(view.text))
-        photos = view.image.get(image or next(iter(view.image), "")) if view.i2i is not None else None
+        self._alias = next(iter(view.text))
+        photos = next(iter(view.image.values()), None) if view.i2i is not None else None
         need(
             view.width > 1 or (photos is not None and view.t2t is not None) or view.cross,
             "second caption an image, nor photographs with lists i2i and t2t, nor a cross-modal teacher",
