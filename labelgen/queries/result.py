@@ -70,7 +70,7 @@ class QueryResult:
 
     @cached_property
     def _pictures(self) -> dict[str, str]:
-        root = self.photos if self.photos is not None else photo_root(self.store)
+        root = photo_root(self.store, self.photos)
         return thumbnails(self.store, root, list(dict.fromkeys(self.frame["image_id"])), SMALL)
 
     def _repr_html_(self) -> str:

@@ -58,7 +58,7 @@ def write_fiftyone(
     unknown = [name for name in findings if name not in FINDINGS]
     if unknown:
         raise ConfigError(f"findings {', '.join(unknown)} have no images", expected=", ".join(FINDINGS))
-    root = Path(photos).expanduser() if photos is not None else photo_root(store)
+    root = photo_root(store, photos)
     if root is None:
         raise ConfigError("the photographs of this store were not found", todo="pass photos=, their folder")
     folder = Path(out).expanduser()

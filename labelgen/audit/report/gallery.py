@@ -119,6 +119,6 @@ def show(
             todo="pass what labelgen.audit returned; polars.from_pandas(frame) converts a pandas frame",
         )
     found = tuple(findings_of(Section("shown", "", "", rows, "", 0.0), count))
-    root = Path(photos).expanduser() if photos is not None else photo_root(store)
+    root = photo_root(store, photos)
     images = list(dict.fromkeys(image for finding in found for _, image in finding.images))
     return Gallery(found, thumbnails(store, root, images, SIDE), annotated_captions(store, found))

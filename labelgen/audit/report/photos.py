@@ -18,8 +18,10 @@ from labelgen.store.reader import Store
 LARGE, SMALL, QUALITY = 360, 192, 60
 
 
-def photo_root(store: Store) -> Path | None:
-    """Return the folder of the photographs by the store's recipe; None where the data set is missing or has none."""
+def photo_root(store: Store, given: str | Path | None = None) -> Path | None:
+    """Return the given folder of photographs, else that of the store's recipe; None where this has none any more."""
+    if given is not None:
+        return Path(given).expanduser()
     recipe = store.manifest.recipe.get("dataset", {})
     try:
         spec = Spec.of(str(recipe.get("name", "")), **recipe.get("options", {}))

@@ -62,7 +62,7 @@ def write_report(
         validate(reviewed, store)
     made = list(sections)
     found = [finding for section in made for finding in findings_of(section, shown)]
-    root = Path(photos).expanduser() if photos is not None else photo_root(store)
+    root = photo_root(store, photos)
     target = Path(path).expanduser()
     page = render(store, made, found, _pictures(store, root, found), reviewed)
     write_atomic(target, page.encode("utf-8", "replace"))
