@@ -15,7 +15,7 @@ import numpy as np
 from labelgen.errors import ConfigError
 from labelgen.store import choose
 from labelgen.store.reader import Store
-from labelgen.types import PAD_ROW, Aggregation, Bool, Float32, Int64, Relation, Scope
+from labelgen.types import PAD_ROW, PAD_SCORE, Aggregation, Bool, Float32, Int64, Relation, Scope
 
 #: Bytes of gathered rows of a piece.
 CHUNK_BYTES = 32 << 20
@@ -221,6 +221,11 @@ def listed(
     ids = found.rows.astype(np.int64)
     ids[found.rows == PAD_ROW] = -1
     return NeighborLists(ids, found.scores)
+
+
+def or_nan(scores: Float32) -> Float32:
+    """Return scores with NaN where there is none."""
+    return np.where(scores > PAD_SCORE, scores, np.float32(np.nan))
 
 
 def unit(rows: Float32) -> Float32:

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from labelgen.audit.card.pairs import JudgedPairs
+from labelgen.audit.corpus_view import or_nan
 from labelgen.errors import ConfigError
 from labelgen.relevance.base import CAPTION_LENGTH, BlockRequest
 from labelgen.relevance.fusion import Fusion, default, default_of_captions
@@ -22,7 +23,7 @@ from labelgen.specs import Spec
 from labelgen.store.disk.centred import centred
 from labelgen.store.kinds import AllCaptions, CaptionKinds, CaptionSets
 from labelgen.store.reader import Store
-from labelgen.types import PAD_SCORE, Float16, Float32, Float64, Int64, Modality, Relation
+from labelgen.types import Float16, Float32, Float64, Int64, Modality, Relation
 
 #: How the captions of an image are aggregated, the judged caption left out.
 CardAggregation: TypeAlias = Literal["max", "mean", "top2", "sets"]
@@ -125,7 +126,7 @@ class PairLabels:
         others = self.store.image_of(right)
         # of one image the first call leaves out `right` alone and the second one `left`; of two they are the same
         both = pair_sets(rows, sets, owners, right, others), pair_sets(rows, sets, others, left, owners)
-        result[known] = _finite(((both[0] + both[1]) / 2).astype(np.float32))
+        result[known] = or_nan(((both[0] + both[1]) / 2).astype(np.float32))
         return result
 
     def rows(self, alias: str, modality: Modality, centre: bool) -> _Rows:
@@ -170,10 +171,10 @@ def _image_caption(
         kept = ~np.isin(np.arange(store.manifest.corpus.n_captions), without)
         sets = CaptionKinds.of(kept, sets.offsets)
     if need.aggregation != "sets":
-        return _finite(pair_set_similarities(texts, sets, images, captions, _HOW[need.aggregation]))
+        return or_nan(pair_set_similarities(texts, sets, images, captions, _HOW[need.aggregation]))
     known, result = captions >= 0, np.full(len(images), np.nan, np.float32)
     owners = store.image_of(captions[known])
-    result[known] = _finite(pair_sets(texts, sets, images[known], captions[known], owners))
+    result[known] = or_nan(pair_sets(texts, sets, images[known], captions[known], owners))
     return result
 
 
@@ -230,17 +231,13 @@ def _pairwise(left: _Rows, left_rows: Int64, right: _Rows, right_rows: Int64) ->
         pair_similarities(left.take(left_rows[here]), right.take(right_rows[here]))
         for here in _pieces(len(left_rows), left.shape[1])
     ]
-    return _finite(np.concatenate(parts) if parts else np.empty(0, np.float32))
+    return or_nan(np.concatenate(parts) if parts else np.empty(0, np.float32))
 
 
 def _pieces(count: int, dim: int) -> Iterator[slice]:
     """Yield slices of consecutive pairs whose rows together fit a piece."""
     step = max(1, _PIECE // max(1, dim))
     return (slice(start, start + step) for start in range(0, count, step))
-
-
-def _finite(values: Float32) -> Float32:
-    return np.where(values > PAD_SCORE, values, np.float32(np.nan))
 
 
 def _modalities(store: Store) -> dict[str, set[Modality]]:

@@ -27,10 +27,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from labelgen.audit.corpus_view import Centered, NeighborLists, Source, View, pieces, unit
+from labelgen.audit.corpus_view import Centered, NeighborLists, Source, View, or_nan, pieces, unit
 from labelgen.similarity.caption_sets import PairAggregation, pair_set_similarities, pair_sets
 from labelgen.store.kinds import AllCaptions
-from labelgen.types import PAD_SCORE, Bool, Float32, Float64, Int64
+from labelgen.types import Bool, Float32, Float64, Int64
 
 #: Name of a piece of evidence -> its values, float32 [n].
 Evidence: TypeAlias = Mapping[str, Float32]
@@ -88,13 +88,13 @@ class PairFeatures:
         """Return aggregates over the image's captions, the caption itself left out."""
         rows, sets = self._texts[alias], AllCaptions(self._view.offsets)
         return {
-            name: _known(pair_set_similarities(rows, sets, images, captions, how))
+            name: or_nan(pair_set_similarities(rows, sets, images, captions, how))
             for name, how in SET_AGGREGATES.items()
         }
 
     def _sets(self, alias: str, images: Int64, captions: Int64) -> Float32:
         sets, owners = AllCaptions(self._view.offsets), self._view.image_of[captions]
-        return _known(pair_sets(self._texts[alias], sets, images, captions, owners))
+        return or_nan(pair_sets(self._texts[alias], sets, images, captions, owners))
 
     def _neighbors(self, alias: str, images: Int64, captions: Int64) -> Float32:
         if self._view.i2i is None:
@@ -111,10 +111,6 @@ class PairFeatures:
 SET_AGGREGATES: Mapping[str, PairAggregation] = {
     "caption_set_max": "max", "caption_set_top2": "top2", "caption_set_mean": "mean",
 }  # fmt: skip
-
-
-def _known(values: Float32) -> Float32:
-    return np.where(values > PAD_SCORE, values, np.float32(np.nan))
 
 
 def separating(annotated: Float32, others: Float32) -> int | None:
