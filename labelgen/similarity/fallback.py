@@ -17,12 +17,11 @@ import numpy as np
 from labelgen.similarity.base import ListRequest, SearchPlan, Strip
 from labelgen.similarity.groups import Side, sides
 from labelgen.similarity.reference import exact_lists, least_bytes
-from labelgen.similarity.sort_keys import PAD_KEY
+from labelgen.similarity.sort_keys import PAD_KEY, ROW_MASK
 from labelgen.types import Int64, UInt64
 
 #: Queries of one call, and the bytes it may use; engines reserve them for each thread.
 _QUERIES, _BYTES = 256, 64 * 10**6
-_UNIT = np.uint64(0xFFFFFFFF)
 
 #: (function, items) -> results, computed by all threads.
 Spread: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
@@ -63,6 +62,6 @@ def _distinct(query: Side, queries: Int64) -> tuple[Int64, Int64]:
 
 def _without_own(keys: UInt64, images: Int64, candidate: Side) -> UInt64:
     """Remove from each sorted list the candidates of the given image."""
-    units = np.where(keys == PAD_KEY, 0, keys & _UNIT).astype(np.int64)
+    units = np.where(keys == PAD_KEY, 0, keys & ROW_MASK).astype(np.int64)
     own = candidate.images(units.ravel()).reshape(units.shape) == images[:, None]
     return np.sort(np.where(own, PAD_KEY, keys), axis=1)

@@ -20,11 +20,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from labelgen.similarity.base import Partial, Rows, SearchPlan, Strip
-from labelgen.similarity.sort_keys import PAD_KEY
+from labelgen.similarity.sort_keys import PAD_KEY, ROW_MASK
 from labelgen.types import Float16, Int64, Modality, Scope, UInt64
 
 Span = tuple[int, int]
-_ROW_BITS = np.uint64(0xFFFFFFFF)
 
 
 @dataclass(frozen=True)
@@ -247,10 +246,10 @@ def _moved(keys: UInt64, candidates: Sequence[Span]) -> UInt64:
 def _with_rows(keys: UInt64, change: Callable[[Int64], Int64]) -> UInt64:
     """Change the rows in keys; fillers stay."""
     real = keys != PAD_KEY
-    rows = keys.astype(np.uint64) & _ROW_BITS
+    rows = keys & ROW_MASK
     if real.any():
         rows[real] = change(rows[real].astype(np.int64)).astype(np.uint64)
-    return np.where(real, (keys & ~_ROW_BITS) | rows, PAD_KEY)
+    return np.where(real, (keys & ~ROW_MASK) | rows, PAD_KEY)
 
 
 def _to_store(rows: Int64, spans: Sequence[Span]) -> Int64:

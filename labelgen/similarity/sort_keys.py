@@ -39,6 +39,9 @@ def decode(keys: UInt64) -> tuple[Float32, UInt32]:
     return bits.view(np.float32), keys.astype(np.uint32)
 
 
+#: The row of a key.
+ROW_MASK = np.uint64(0xFFFFFFFF)
+
 #: Fills short lists: the key of (-inf, PAD_ROW).
 PAD_KEY = np.uint64(encode(np.array([PAD_SCORE]), np.array([PAD_ROW]))[0])
 

@@ -21,14 +21,12 @@ from typing import Any
 import numpy as np
 
 from labelgen.similarity.base import Rows
-from labelgen.similarity.sort_keys import PAD_KEY, encode
+from labelgen.similarity.sort_keys import PAD_KEY, ROW_MASK, encode
 from labelgen.similarity.tiled.bits import compiled
 from labelgen.types import Bool, Int32, Int64
 
 #: Numbers of rows that are read at once.
 _PIECE = 1 << 20
-_SCORE, _UNIT = np.uint64(0xFFFFFFFF00000000), np.uint64(0xFFFFFFFF)
-_PAD = PAD_KEY
 #: The upper half of the key of a similarity of 1.
 _EQUAL = np.uint64(encode(np.ones(1, np.float32), np.zeros(1, np.int64))[0])
 
@@ -120,8 +118,8 @@ def _sums(bits: Any, factors: Any, sums: Any) -> None:
 def _tied(line: Any, place: Any, score: Any, theirs: Any, start: Any, heads: Any, ends: Any, held: Any) -> Any:
     """Take in the copies of all candidates from `place` on whose score is `score`; return the new place and number."""
     unit, bounds, _ = theirs
-    while place < len(line) and line[place] & _SCORE == score and line[place] != _PAD:
-        other = unit[np.int64(line[place] & _UNIT) - start]
+    while place < len(line) and line[place] & ~ROW_MASK == score and line[place] != PAD_KEY:
+        other = unit[np.int64(line[place] & ROW_MASK) - start]
         heads[held], ends[held] = bounds[other], bounds[other + 1]
         held, place = held + 1, place + 1
     return place, held
@@ -171,9 +169,9 @@ def listed(
                 place, held = _tied(table[line], place, score, theirs, start, heads, ends, held)
             while rows < rows_rank or found < images_rank:
                 if held == 0:
-                    if place == table.shape[1] or table[line, place] == _PAD:
+                    if place == table.shape[1] or table[line, place] == PAD_KEY:
                         break
-                    score = table[line, place] & _SCORE
+                    score = table[line, place] & ~ROW_MASK
                     place, held = _tied(table[line], place, score, theirs, start, heads, ends, held)
                 candidate, held = _next_copy(theirs[2], heads, ends, held)
                 image = their_images[candidate]

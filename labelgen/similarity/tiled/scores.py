@@ -24,15 +24,12 @@ from labelgen.similarity.base import ListRequest, Partial, Rows, SearchPlan, Str
 from labelgen.similarity.error_bounds import Errors
 from labelgen.similarity.fallback import Spread, search_again
 from labelgen.similarity.rescoring import Rescorer, SearchFacts
-from labelgen.similarity.sort_keys import PAD_KEY
+from labelgen.similarity.sort_keys import PAD_KEY, ROW_MASK
 from labelgen.similarity.tiled.bits import compiled, pair_dots
 from labelgen.similarity.tiled.equal_rows import listed
 from labelgen.similarity.tiled.lists import Lists
 from labelgen.similarity.tiled.matrix import Part, SearchMatrix
 from labelgen.types import Bool, Float64, Int64, UInt64
-
-_UNIT = np.uint64(0xFFFFFFFF)
-_PAD = PAD_KEY
 
 #: Lists scored at once; pairs of rows scored at once, and where their candidates are read for it.
 _SCORED, _PAIRS, _STREAMED_PAIRS = 1024, 1 << 17, 1 << 14
@@ -160,9 +157,9 @@ def _best_of_captions(keys: Any, bounds: Any, start: Any, seen: Any, found: Any)
                 else:
                     key = keys[row, theirs]
                     theirs += 1
-                if key == _PAD:
+                if key == PAD_KEY:
                     break
-                candidate = np.int64(key & _UNIT) - start
+                candidate = np.int64(key & ROW_MASK) - start
                 if seen[candidate] != merge:
                     seen[candidate] = merge
                     best[place] = key
