@@ -7,18 +7,14 @@ of equal bytes, as in the definition. Bits depend on BLAS and its threads.
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
-from numpy.typing import NDArray
 
 from labelgen.similarity.exact import PANEL, aggregate_groups
-from labelgen.types import PAD_SCORE, BlockAggregation, Float16, Float32, Int64
+from labelgen.similarity.groups import rows_of
+from labelgen.types import PAD_SCORE, BlockAggregation, Float16, Float32, Int64, UInt64
 
 #: Numbers of rows with equal keys that are compared at a time.
 _COMPARED = 1 << 20
-
-UInt64: TypeAlias = "NDArray[np.uint64]"
 
 
 def block_similarity32(x: Float16, y: Float16) -> Float32:
@@ -73,8 +69,7 @@ def _equal_rows(x: Float16, y: Float16) -> tuple[Int64, Int64]:
     order = np.argsort(keys, kind="stable")
     first, last = (np.searchsorted(keys[order], wanted, side=side) for side in ("left", "right"))
     counts = last - first
-    rows = np.repeat(np.arange(len(x)), counts)
-    columns = order[np.arange(len(rows)) + np.repeat(first - np.cumsum(counts) + counts, counts)]
+    rows, columns = np.repeat(np.arange(len(x)), counts), order[rows_of(first, counts)]
     bits = [np.ascontiguousarray(side).view(np.uint16) for side in (x, y)]
     step = max(1, _COMPARED // max(1, x.shape[1]))
     equal = [
