@@ -34,6 +34,16 @@ def set_threads(count: int) -> int:
 
 
 @contextmanager
+def using(count: int) -> Iterator[None]:
+    """Give torch so many threads in the block, and those of before behind it."""
+    before = set_threads(count)
+    try:
+        yield
+    finally:
+        set_threads(before)
+
+
+@contextmanager
 def limiting() -> Iterator[None]:
     """Give a torch that is imported in the block the threads that were set before."""
     late = "torch" not in sys.modules

@@ -14,7 +14,7 @@ from typing import Any
 from labelgen import given, registry
 from labelgen.specs import Spec
 from labelgen.stages.running.memory import PeakMeter, anonymous_bytes
-from labelgen.torch_threads import limiting, set_threads
+from labelgen.torch_threads import limiting, set_threads, using
 from labelgen.types import Modality
 
 
@@ -45,25 +45,23 @@ def settings() -> WorkerSettings:
     return _settings
 
 
-def configure(new: WorkerSettings) -> int:
-    """Make this process a worker; threads are set here alone. Returns the number of torch's threads before."""
+def configure(new: WorkerSettings) -> None:
+    """Make this process a worker; threads are set here alone."""
     global _settings  # noqa: PLW0603 - a process is one worker
     _settings = new
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if new.threads > 1 else "false")
     # Waiting threads of torch sleep instead of spinning: decoding threads and other processes need the cores. OpenMP
     # reads this once, so it has an effect where torch was not imported before (the command line, workers).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return set_threads(new.threads)
+    set_threads(new.threads)
 
 
 @contextmanager
 def working(new: WorkerSettings) -> Iterator[None]:
     """Make this process a worker for a while; torch's threads are restored for a training in the same process."""
-    before = configure(new)
-    try:
+    with using(new.threads):
+        configure(new)
         yield
-    finally:
-        set_threads(before)
 
 
 def teacher(spec: str) -> Any:
@@ -107,11 +105,8 @@ def one_thread_a_pass() -> Iterator[AbstractContextManager[Any]]:
     if _settings.device != "cpu":
         yield threading.Lock()
         return
-    before = set_threads(1)  # also of threads that start later
-    try:
+    with using(1):  # also of threads that start later
         yield nullcontext()
-    finally:
-        set_threads(before)
 
 
 def needs_measuring(teacher: Any, modality: Modality) -> bool:

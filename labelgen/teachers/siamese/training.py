@@ -8,8 +8,7 @@ depends on earlier ones only through the saved weights and moments of Adam.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -18,6 +17,7 @@ import numpy as np
 from labelgen.teachers.siamese.pairs import Groups, Pairs, auc, batch
 from labelgen.teachers.siamese.towers import Towers
 from labelgen.teachers.trained import Arrays, Saved, SourceRows
+from labelgen.torch_threads import using
 from labelgen.types import Float32, Float64, Int64
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def train_towers(rows: SourceRows, fit: Groups, stopping: Pairs, plan: Plan, sav
     requested, places = np.unique(np.stack([stopping.left, stopping.right]), return_inverse=True)
     left, right = places.reshape(2, -1)
     judged = _scaled(rows.take(requested), center, scale)
-    with one_thread():
+    with using(1):  # torch is imported by now
         learner, progress = _resumed(rows.shape[1], plan, saved)
         since = time.monotonic()
         while not progress.over(plan):
@@ -114,19 +114,6 @@ def train_towers(rows: SourceRows, fit: Groups, stopping: Pairs, plan: Plan, sav
                 _save(learner, progress, saved)
                 since = time.monotonic()
     return _folded(progress.best, center, scale), progress
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for torch, and the old number afterwards."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def pair_loss(
