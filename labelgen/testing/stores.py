@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 import labelgen
 from labelgen.fingerprint import fingerprint
+from labelgen.similarity.base import ArrayRows, ListRequest, Product, SearchPlan
 from labelgen.store import layout
 from labelgen.store.disk.atomic import FileFact, write_atomic
 from labelgen.store.disk.parquet import write_frame
@@ -35,7 +35,8 @@ from labelgen.store.manifest import (
 )
 from labelgen.store.readme.readme import write_card
 from labelgen.store.splits import SplitRows
-from labelgen.types import PAD_ROW, PAD_SCORE, UNSPECIFIED, Float16, Float32, Float64, Int64, Modality, Relation
+from labelgen.testing.oracles import brute_force
+from labelgen.types import UNSPECIFIED, Float16, Int64, Modality, Relation
 
 if TYPE_CHECKING:
     import polars as pl
@@ -92,10 +93,9 @@ def make_store(
     entries = []
     for relation, alias in _lists(embeddings) if lists else ():
         entry = _neighbor_entry(relation, alias, k, n_images if relation.query == "image" else int(offsets[-1]))
-        scores = _similarities(relation, alias, embeddings, offsets)
-        found = brute_force(scores, _excluded(relation, offsets, splits), k)
-        for spec, values in zip(entry.arrays().values(), found, strict=True):
-            files |= write_array(root, spec, values)
+        found = brute_force(_plan(relation, alias, embeddings, offsets, splits), ListRequest(relation, k))
+        for name, spec in entry.arrays().items():
+            files |= write_array(root, spec, getattr(found, name))
         entries.append(entry)
     files |= _write_receipt(root)
     manifest = _manifest(root, files, offsets, texts, splits, embeddings, entries, len(missing_images))
@@ -106,61 +106,13 @@ def make_store(
     return root
 
 
-def brute_force(scores: Float32, excluded: NDArray[np.bool_], k: int) -> tuple[NDArray[np.uint32], Float32, Float32]:
-    """ids, scores and next of the k best columns of every row: score descending, then column ascending.
-
-    Args:
-        scores: [n, m]; -inf where an item has no embedding.
-        excluded: [n, m], True where a column is no candidate of a row.
-    """
-    open_scores = np.where(excluded, PAD_SCORE, scores)
-    columns = np.arange(scores.shape[1])
-    ids = np.full((len(scores), k + 1), PAD_ROW, np.uint32)
-    best = np.full((len(scores), k + 1), PAD_SCORE, np.float32)
-    for row, values in enumerate(open_scores):
-        order = np.lexsort((columns, -values))
-        order = order[values[order] > PAD_SCORE][: k + 1]
-        ids[row, : len(order)], best[row, : len(order)] = order, values[order]
-    return ids[:, :k].copy(), best[:, :k].copy(), best[:, k].copy()
-
-
-def similarity_matrix(x: Float16, y: Float16) -> Float32:
-    """Every row of x with every row of y as `store.md` defines it, in plain float64; -inf for zero rows."""
-    a, b = x.astype(np.float64), y.astype(np.float64)
-    scale: Float64 = np.sqrt(np.multiply.outer((a * a).sum(1), (b * b).sum(1)))
-    with np.errstate(invalid="ignore"):
-        return np.where(scale > 0, (a @ b.T) / scale, -np.inf).astype(np.float32)
-
-
-def _similarities(
-    relation: Relation, alias: str, embeddings: Mapping[tuple[str, Modality], Float16], offsets: Int64
-) -> Float32:
-    """[n_queries, n_candidates] of one relation."""
-    if relation.query == relation.candidate:
-        rows = embeddings[alias, relation.query]
-        return similarity_matrix(rows, rows)
-    if (alias, "image") in embeddings:
-        scores = similarity_matrix(embeddings[alias, "image"], embeddings[alias, "text"])
-    else:
-        texts = embeddings[alias, "text"]
-        pairs = similarity_matrix(texts, texts)
-        scores = np.full((len(offsets) - 1, len(texts)), PAD_SCORE, np.float32)
-        for image, (start, stop) in enumerate(pairwise(offsets)):
-            if stop > start:
-                scores[image] = pairs[start:stop].max(axis=0)
-    return scores if relation is Relation.I2T else scores.T
-
-
-def _excluded(relation: Relation, offsets: Int64, splits: Mapping[str, tuple[int, int]]) -> NDArray[np.bool_]:
-    """Candidates of the query's image, and of other splits."""
-    images = np.arange(len(offsets) - 1)
-    captions = np.repeat(images, np.diff(offsets))
-    of = {"image": images, "text": captions}
-    starts = np.array([start for start, _ in splits.values()])
-    queries, candidates = of[relation.query], of[relation.candidate]
-    number = np.searchsorted(starts, images, side="right")
-    same: NDArray[np.bool_] = np.equal.outer(queries, candidates)
-    return same | np.not_equal.outer(number[queries], number[candidates])
+def _plan(relation: Relation, alias: str, embeddings: Mapping[tuple[str, Modality], Float16], offsets: Int64,
+          splits: Mapping[str, tuple[int, int]]) -> SearchPlan:  # fmt: skip
+    sides = {side: ArrayRows(rows) for (name, side), rows in embeddings.items() if name == alias}
+    product: Product = "image" if relation is Relation.I2I else "text"
+    if len(sides) == 2 and relation in (Relation.I2T, Relation.T2I):
+        product = "cross"
+    return SearchPlan(product, sides.get("text"), sides.get("image"), offsets, tuple(splits.values()), (), memory=0)
 
 
 def _texts(draw: np.random.Generator, count: int, missing: set[int]) -> list[int | None]:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import labelgen
+from labelgen.similarity.base import ArrayRows, ListRequest, SearchPlan
 from labelgen.store.verify.store import verify
-from labelgen.testing.stores import brute_force, make_store, similarity_matrix
-from labelgen.types import PAD_ROW
+from labelgen.testing.oracles import brute_force
+from labelgen.testing.stores import make_store
+from labelgen.types import PAD_ROW, Relation
 
 
 def test_equal_arguments_make_equal_bytes(tmp_path: Path) -> None:
@@ -37,22 +39,14 @@ def test_odd_stores_are_whole(tmp_path: Path, arguments: dict[str, object]) -> N
 
 
 def test_brute_force_by_hand() -> None:
-    """Columns 1 and 3 tie, 0 is excluded, 2 has no embedding."""
-    scores = np.array([[0.9, 0.5, -np.inf, 0.5, 0.1]], np.float32)
-    excluded = np.array([[True, False, False, False, False]])
-    ids, best, following = brute_force(scores, excluded, 2)
-    assert ids.tolist() == [[1, 3]]
-    assert best.tolist() == [[0.5, 0.5]]
-    assert following.tolist() == [np.float32(0.1)]
-    ids, best, following = brute_force(scores, excluded, 4)
-    assert ids.tolist() == [[1, 3, 4, PAD_ROW]]
-    assert following.tolist() == [-np.inf]
-
-
-def test_similarities_by_hand() -> None:
-    x = np.array([[0.6, 0.8], [0, 0]], np.float16)
-    y = np.array([[1, 0], [0, 1]], np.float16)
+    """Of the first row: 1 and 3 tie, 2 has no embedding, 4 is the nearest."""
+    rows = np.array([[0.6, 0.8], [1, 0], [0, 0], [1, 0], [0, 1]], np.float16)
     a, b = float(np.float16(0.6)), float(np.float16(0.8))
-    expected = np.float32([a / (a * a + b * b) ** 0.5, b / (a * a + b * b) ** 0.5])
-    assert similarity_matrix(x, y)[0].tolist() == expected.tolist()
-    assert similarity_matrix(x, y)[1].tolist() == [-np.inf, -np.inf]
+    far, near = np.float32([a / (a * a + b * b) ** 0.5, b / (a * a + b * b) ** 0.5]).tolist()
+    plan = SearchPlan("image", None, ArrayRows(rows), np.zeros(6, np.int64), ((0, 5),), (), memory=0)
+    found = brute_force(plan, ListRequest(Relation.I2I, 2))
+    assert (found.ids[0].tolist(), found.scores[0].tolist(), float(found.next[0])) == ([4, 1], [near, far], far)
+    found = brute_force(plan, ListRequest(Relation.I2I, 4))
+    assert found.ids[0].tolist() == [4, 1, 3, PAD_ROW]
+    assert found.next[0] == -np.inf
+    assert found.ids[2].tolist() == [PAD_ROW] * 4
