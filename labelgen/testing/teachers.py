@@ -23,6 +23,7 @@ import numpy as np
 from labelgen import registry
 from labelgen.errors import TeacherError
 from labelgen.fingerprint import canonical
+from labelgen.similarity.base import ArrayRows
 from labelgen.specs import Spec
 from labelgen.teachers.checks import check_rows
 from labelgen.teachers.trained import (
@@ -36,7 +37,7 @@ from labelgen.teachers.trained import (
     Unsaved,
     sources_of,
 )
-from labelgen.types import Float16, Float32, Int64, Modality
+from labelgen.types import Float16, Float32, Modality
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -246,21 +247,6 @@ class KeyedTeacherSuite(_Suite):
         return list(features), (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-class ArrayOfRows:
-    """`SourceRows` in memory."""
-
-    def __init__(self, array: Float16) -> None:
-        self.array = array
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    def take(self, rows: Int64) -> Float16:
-        taken: Float16 = self.array[rows]
-        return taken
-
-
 class TrainedTeacherSuite(_Suite):
     """Trained teachers of texts or images. `corpus()` is something that they can learn from in a second or two."""
 
@@ -292,7 +278,7 @@ class TrainedTeacherSuite(_Suite):
     def train(self, saved: Saved) -> Training:
         rows, captions = self.corpus()
         teacher = self.teacher()
-        needed = {source: ArrayOfRows(rows[source]) for source in teacher.derive(self.shapes()).training}
+        needed = {source: ArrayRows(rows[source]) for source in teacher.derive(self.shapes()).training}
         training: Training = teacher.train(needed, captions, saved)
         return training
 

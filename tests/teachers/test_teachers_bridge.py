@@ -14,11 +14,12 @@ from teachers.paired_corpus import IMAGE, LONG, TEXT, WIDE, paired_corpus
 
 from labelgen import registry
 from labelgen.errors import ConfigError, LabelgenError, SpecError, TeacherError
+from labelgen.similarity.base import ArrayRows
 from labelgen.specs import Spec
 from labelgen.teachers.bridge.maps import PENALTIES, fold_of
 from labelgen.teachers.bridge.retrieval import recalls
 from labelgen.teachers.trained import Arrays, Captions, Shape, Source, Training, Unsaved
-from labelgen.testing.teachers import ArrayOfRows, TrainedTeacherSuite
+from labelgen.testing.teachers import TrainedTeacherSuite
 from labelgen.types import Float16, Float32, Float64, Modality
 
 FOLDS = 3
@@ -30,7 +31,7 @@ def create(**arguments: Any) -> Any:
 
 def trained(corpus: tuple[Mapping[Source, Float16], Captions], **arguments: Any) -> Training:
     rows, captions = corpus
-    taken = {source: ArrayOfRows(array) for source, array in rows.items()}
+    taken = {source: ArrayRows(array) for source, array in rows.items()}
     training: Training = create(**arguments).train(taken, captions, Unsaved())
     return training
 

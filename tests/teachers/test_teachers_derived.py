@@ -11,10 +11,11 @@ from teachers.paired_corpus import IMAGE, LONG, TEXT, WIDE, paired_corpus
 
 from labelgen import registry
 from labelgen.errors import ConfigError, SpecError, TeacherError
+from labelgen.similarity.base import ArrayRows
 from labelgen.specs import Spec
 from labelgen.teachers.checks import normalise
 from labelgen.teachers.trained import Arrays, Captions, Shape, Source, Unsaved
-from labelgen.testing.teachers import ArrayOfRows, TrainedTeacherSuite
+from labelgen.testing.teachers import TrainedTeacherSuite
 from labelgen.types import Float16, Float32, Modality
 
 OTHER = Source("other", "text")
@@ -74,7 +75,7 @@ def test_the_cosine_is_the_weighted_mean_of_those_of_the_parts() -> None:
     ]
     fused = (3 * units[0] @ units[0].T + units[1] @ units[1].T) / 4
     np.testing.assert_allclose(rows @ rows.T, fused, atol=1e-6)
-    taken = {source: ArrayOfRows(array) for source, array in parts.items()}
+    taken = {source: ArrayRows(array) for source, array in parts.items()}
     report = teacher.train(taken, paired_corpus()[1], Unsaved()).report["fusion"]
     stored = normalise(rows.astype(np.float32)).astype(np.float64)
     stored /= np.linalg.norm(stored, axis=1)[:, None]
@@ -107,7 +108,7 @@ def test_both_modalities_of_a_source_are_centred_each_by_its_own_mean() -> None:
     both = {Source("clip", "image"): rows[IMAGE][:, :LONG], Source("clip", "text"): rows[TEXT]}
     teacher = create("centred(of='clip')")
     assert teacher.derive({"clip": Shape(frozenset({"text", "image"}), LONG)}).dim == LONG
-    training = teacher.train({key: ArrayOfRows(array) for key, array in both.items()}, captions, Unsaved())
+    training = teacher.train({key: ArrayRows(array) for key, array in both.items()}, captions, Unsaved())
     assert training.report == {"mean_of": {"splits": ["train"], "image": 60, "text": 180}}
     np.testing.assert_allclose(training.arrays["image"], rows[IMAGE][:60, :LONG].astype(np.float64).mean(axis=0))
     assert WIDE > LONG
@@ -116,11 +117,11 @@ def test_both_modalities_of_a_source_are_centred_each_by_its_own_mean() -> None:
 def test_a_row_that_equals_the_mean_is_zero_and_no_rows_are_refused() -> None:
     rows, captions = paired_corpus()
     same = np.ones_like(rows[TEXT])
-    taken = {TEXT: ArrayOfRows(same)}
+    taken = {TEXT: ArrayRows(same)}
     arrays = create("centred()").train(taken, captions, Unsaved()).arrays
     assert not create("centred()").refine("text", {TEXT: same}, arrays).any()
     with pytest.raises(TeacherError, match="no text row"):
-        create("centred()").train({TEXT: ArrayOfRows(0 * same)}, captions, Unsaved())
+        create("centred()").train({TEXT: ArrayRows(0 * same)}, captions, Unsaved())
     with pytest.raises(TeacherError, match="'trian'"):
         create("centred(splits='trian')").train(taken, captions, Unsaved())
 

@@ -18,13 +18,14 @@ from sklearn.metrics import roc_auc_score
 
 from labelgen import registry
 from labelgen.errors import ArrayError, ConfigError, LabelgenError, SpecError, TeacherError, UnknownNameError
+from labelgen.similarity.base import ArrayRows
 from labelgen.specs import Spec
 from labelgen.teachers.siamese import training
 from labelgen.teachers.siamese.pairs import Groups, auc, batch, divided, grouped, judged
 from labelgen.teachers.siamese.towers import NAMES, Towers
 from labelgen.teachers.siamese.training import ROUND, Learner, Plan, pair_loss, train_towers
 from labelgen.teachers.trained import Arrays, Captions, Source, Training, Unsaved
-from labelgen.testing.teachers import ArrayOfRows, TrainedTeacherSuite
+from labelgen.testing.teachers import TrainedTeacherSuite
 from labelgen.types import Float16, Float32, Modality
 
 SMALL = {"hidden": 32, "dim": 8, "batch": 64, "steps": 200, "patience": 3, "rate": 0.01}
@@ -36,7 +37,7 @@ def create(**arguments: Any) -> Any:
 
 def trained(corpus: tuple[Float16, Captions], **arguments: Any) -> Training:
     rows, captions = corpus
-    taken = {Source("text", "text"): ArrayOfRows(rows)}
+    taken = {Source("text", "text"): ArrayRows(rows)}
     training: Training = create(**SMALL | arguments).train(taken, captions, Unsaved())
     return training
 
@@ -243,7 +244,7 @@ def test_the_best_weights_are_kept_and_steps_are_a_limit() -> None:
     parts = divided(captions, ("train",), 0.1, 0)
     fit = grouped(captions, parts["fit"], captions.texts >= 0, "image")
     stopping = judged(grouped(captions, parts["stopping"], captions.texts >= 0, "image", fit.texts), 0)
-    towers, progress = train_towers(ArrayOfRows(rows), fit, stopping, plan, Unsaved())
+    towers, progress = train_towers(ArrayRows(rows), fit, stopping, plan, Unsaved())
     made = towers.apply(rows).astype(np.float64)
     score = auc(np.einsum("ij,ij->i", made[stopping.left], made[stopping.right]), stopping.positive)
     assert score == pytest.approx(max(progress.curve), abs=0.002), "the last weights would give another one"
