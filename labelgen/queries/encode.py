@@ -19,7 +19,7 @@ from labelgen.stages.work.train import derivation_of, refined_again
 from labelgen.store import layout
 from labelgen.store.manifest import TeacherEntry
 from labelgen.store.reader import Store
-from labelgen.teachers.base import ImageTeacher, TextTeacher
+from labelgen.teachers.base import ImageTeacher, TextTeacher, least_side_of
 from labelgen.teachers.checks import check_rows, normalise
 from labelgen.teachers.failures import foreign
 from labelgen.teachers.objects.given_teacher import resolve_teachers
@@ -61,7 +61,8 @@ class QueryEncoder:
             return self._refined(alias, "image", lambda source: self.images(source, photos))
         teacher = self._teacher(alias, "image")
         with foreign(f"teacher {alias!r} fails on the query"):
-            prepared = [photo.with_pixels(teacher.prepare_image) for photo in photos]
+            side = least_side_of(teacher)
+            prepared = [photo.with_pixels(teacher.prepare_image, side) for photo in photos]
             batches = range(0, len(prepared), teacher.image_batch)
             rows = [teacher.encode_images(prepared[start : start + teacher.image_batch]) for start in batches]
         return self._unit(alias, np.concatenate(rows), [photo.name for photo in photos])

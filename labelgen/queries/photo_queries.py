@@ -43,15 +43,15 @@ class PhotoQuery:
             "this is not a photograph", found=shown(given), expected="a path, the bytes of a file, or a PIL image"
         )
 
-    def with_pixels(self, work: Callable[[Any], Made]) -> Made:
-        """Return `work` of the upright RGB pixels.
+    def with_pixels(self, work: Callable[[Any], Made], least_side: int = 0) -> Made:
+        """Return `work` of the upright RGB pixels; `least_side` as for `with_photo` (a PIL image has all its pixels).
 
         Raises:
             PhotoError: it cannot be decoded.
         """
         try:
             if isinstance(self.content, bytes):
-                return with_photo(self.content, work)
+                return with_photo(self.content, work, least_side)
             pixels = upright(self.content.copy())
         except PhotoError as error:
             raise PhotoError(error.reason, f"{self.name}: {error.what}", found=error.found) from error

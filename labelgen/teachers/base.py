@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 #: What runs a network. `auto` is replaced by one of the others before anything is encoded or recorded.
 Runtime: TypeAlias = Literal["auto", "torch", "openvino"]
+#: `full`: pictures are decoded in all their pixels; `reduced`: large JPEGs to 1/2, 1/4 or 1/8 of their sides.
+Decode: TypeAlias = Literal["full", "reduced"]
 _Factory = TypeVar("_Factory", bound=Callable[..., "Teacher"])
 
 
@@ -83,7 +85,10 @@ class TextTeacher(Teacher, Protocol):
 
 @runtime_checkable
 class ImageTeacher(Teacher, Protocol):
-    """A content teacher of images. `prepare_image` runs in decoding threads, `encode_images` on the device."""
+    """A content teacher of images. `prepare_image` runs in decoding threads, `encode_images` on the device.
+
+    A teacher may have an attribute `least_side`: pixels of the shorter side that suffice, see `with_photo`.
+    """
 
     image_block: int
     image_batch: int
@@ -95,6 +100,11 @@ class ImageTeacher(Teacher, Protocol):
     def encode_images(self, prepared: Sequence[Any]) -> Float32:
         """[len(prepared), dim] float32 of at most `image_batch` prepared images."""
         ...
+
+
+def least_side_of(teacher: ImageTeacher) -> int:
+    """Pixels of a photograph's shorter side that suffice for a teacher; 0 where it needs all."""
+    return int(getattr(teacher, "least_side", 0))
 
 
 @runtime_checkable

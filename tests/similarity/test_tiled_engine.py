@@ -152,6 +152,17 @@ def test_budgets_change_the_strips_and_not_the_lists() -> None:
         np.testing.assert_array_equal(getattr(loose, name), getattr(held, name))
 
 
+@pytest.mark.parametrize("memory", [250, 400, 650, 900, 1400, 2900])
+def test_strips_leave_room_for_the_tiles_of_two_threads(memory: int) -> None:
+    """A budget that rows fill to the last byte leaves one thread at work."""
+    rows = np.broadcast_to(np.zeros(384, np.float16), (100_000, 384))
+    requests = requests_of([Relation.T2T, Relation.I2T, Relation.T2I], (64,))
+    plan = replace(plan_of("text", [5] * 20_000, requests, text=rows), memory=memory * 10**6)
+    for strips in (list(engine._mutual_strips(plan, engine._WORK)), list(engine._one_sided_strips(plan))):
+        assert strips
+        assert min(engine._threads_that_fit(plan, strip) for strip in strips) >= 2
+
+
 def photographs() -> Float16:
     """The photographs of the demo set and their four corners as rows of 112 x 112 x 3 numbers, around their mean."""
     from PIL import Image

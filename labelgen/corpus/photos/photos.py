@@ -107,8 +107,12 @@ def decode_photo(data: bytes) -> Image.Image:
     return with_photo(data, lambda image: image)
 
 
-def with_photo(data: bytes, work: Callable[[Image.Image], Made]) -> Made:
+def with_photo(data: bytes, work: Callable[[Image.Image], Made], least_side: int = 0) -> Made:
     """Return `work(decode_photo(data))`; only one large picture is held at a time.
+
+    Args:
+        least_side: pixels of the shorter side that suffice: a JPEG is decoded to 1/2, 1/4 or 1/8 of its sides where so
+            many remain. 0 for all pixels.
 
     Raises:
         PhotoError: see `decode_photo`; what `work` raises passes unchanged.
@@ -116,6 +120,8 @@ def with_photo(data: bytes, work: Callable[[Image.Image], Made]) -> Made:
     if not data:
         raise PhotoError("empty", "the photograph has no bytes")
     image = _opened(BytesIO(data))
+    if least_side:
+        image.draft(None, (least_side, least_side))
     with turn(image):
         try:
             decoded = upright(image)

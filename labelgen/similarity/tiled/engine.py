@@ -220,15 +220,19 @@ def _weights(plan: SearchPlan) -> Int64:
 
 
 def _rows_that_fit(plan: SearchPlan) -> int:
-    """Rows whose low-precision copies and lists fit into the budget beside one thread's tile."""
-    return int(max(0, plan.memory - _thread_bytes()) / _row_bytes(plan))
+    """Rows whose low-precision copies and lists fit into the budget beside tiles."""
+    return int(max(0, _beside_tiles(plan.memory)) / _row_bytes(plan))
 
 
 def _queries_that_fit(plan: SearchPlan) -> int:
-    """Queries of a one-sided strip, beside what candidates take and, where there is room, the tiles of two threads."""
-    free = plan.memory - _candidate_bytes(plan) - _thread_bytes()
-    second = _thread_bytes() if free >= 1.5 * _thread_bytes() else 0
-    return int((free - second) / _row_bytes(plan))
+    """Queries of a one-sided strip, beside tiles and what candidates take."""
+    return int(_beside_tiles(plan.memory - _candidate_bytes(plan)) / _row_bytes(plan))
+
+
+def _beside_tiles(free: int) -> int:
+    """Bytes for rows: tiles of threads take an eighth of the rest, those of two threads where that leaves anything."""
+    tile = _thread_bytes()
+    return free - tile * (max(2, free // (8 * tile)) if free >= 2.5 * tile else 1)
 
 
 def _row_bytes(plan: SearchPlan) -> float:

@@ -35,7 +35,7 @@ from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.manifest import EmbeddingEntry, Manifest, NeighborEntry, load_manifest
 from labelgen.store.splits import split_numbers
 from labelgen.store.verify.findings import ProblemList
-from labelgen.teachers.base import KeyedTeacher
+from labelgen.teachers.base import KeyedTeacher, least_side_of
 from labelgen.teachers.checks import normalise
 from labelgen.teachers.trained import TrainedTeacher
 from labelgen.types import Float16, Float64, Int64
@@ -194,7 +194,8 @@ def _photos_again(
         if photos is None or file is None:
             continue
         try:
-            prepared.append(with_photo(read_photo(photos, file), teacher.prepare_image))
+            data = read_photo(photos, file)
+            prepared.append(with_photo(data, teacher.prepare_image, least_side_of(teacher)))
         except PhotoError:
             continue
         rows.append(row)

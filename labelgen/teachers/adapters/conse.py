@@ -20,7 +20,7 @@ from labelgen.teachers.adapters import ready
 from labelgen.teachers.adapters.crossmodal import CrossModal
 from labelgen.teachers.adapters.lite import LITE_SCALING, LitePixels, lite_network
 from labelgen.teachers.adapters.vision import ImageTower
-from labelgen.teachers.base import Precision, Runtime, TeacherInfo, described
+from labelgen.teachers.base import Decode, Precision, Runtime, TeacherInfo, described
 from labelgen.teachers.compute import Compute
 from labelgen.teachers.compute.choice import with_runtime
 from labelgen.teachers.packages import minilm_folder
@@ -50,6 +50,7 @@ def conse(
     batch: int = 32,
     block: int = 256,
     runtime: Runtime = "torch",
+    decode: Decode = "full",
     device: str = "cpu",
 ) -> CrossModal:
     """EfficientNet-Lite and MiniLM as one cross-modal teacher.
@@ -58,7 +59,7 @@ def conse(
         size: of the EfficientNet-Lite, 0, 1 or 2.
         top: number of classes that an image is made of, 1 to 1,000.
         text: preprocessing step of the captions (class names are encoded as they are).
-        precision, batch, block, runtime, device: see `labelgen.teachers.compute.Compute`. Texts are encoded
+        precision, batch, block, runtime, decode, device: see `labelgen.teachers.compute.Compute`. Texts are encoded
             in blocks of 4,096.
 
     Raises:
@@ -67,8 +68,8 @@ def conse(
     """
     if not 1 <= top <= 1000:
         raise ConfigError(f"top is {top!r}", expected="a number of ImageNet classes, 1 to 1000")
-    compute = Compute(precision, batch, block, device, runtime)
-    texts_compute = replace(compute, block=_TEXT_BLOCK)
+    compute = Compute(precision, batch, block, device, runtime, decode)
+    texts_compute = replace(compute, block=_TEXT_BLOCK, decode="full")
     encode_names = ready.sentences(minilm_folder(), text="none", compute=texts_compute)
     texts = encode_names.with_text(text)
     network, facts = lite_network(size)

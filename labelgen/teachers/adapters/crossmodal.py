@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labelgen.errors import TeacherError
-from labelgen.teachers.base import ImageTeacher, TextTeacher
+from labelgen.teachers.base import ImageTeacher, TextTeacher, least_side_of
 from labelgen.types import Float32, Modality
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class CrossModal:
         self.notes = tuple(dict.fromkeys(note for side in sides for note in getattr(side, "notes", ())))
         self.dim = text.dim
         self.text_block, self.image_block, self.image_batch = text.text_block, image.image_block, image.image_batch
+        self.least_side = least_side_of(image)
         self.text_batch = getattr(text, "text_batch", 0)
         self.runtime = str(getattr(image, "runtime", "torch"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -13,7 +14,7 @@ from labelgen.fingerprint import canonical, fingerprint
 from labelgen.registry import unknown
 from labelgen.teachers.adapters.crossmodal import CrossModal
 from labelgen.teachers.adapters.vision import ImageTower, split
-from labelgen.teachers.base import Precision, Runtime, TeacherInfo, described
+from labelgen.teachers.base import Decode, Precision, Runtime, TeacherInfo, described
 from labelgen.teachers.compute import Compute, unit
 from labelgen.teachers.compute.choice import with_runtime
 from labelgen.teachers.failures import foreign
@@ -50,6 +51,7 @@ def open_clip(
     batch: int = 32,
     block: int = 256,
     runtime: Runtime = "torch",
+    decode: Decode = "full",
     device: str = "cpu",
 ) -> CrossModal | ImageTower | TextTower:
     """A CLIP teacher.
@@ -59,13 +61,13 @@ def open_clip(
         pretrained: tag or weight file where `model` is a plain name. Random weights are not offered.
         side: `both` makes a cross-modal teacher; the other two use one tower.
         text: preprocessing step of the captions, see `labelgen.teachers.text`.
-        precision, batch, block, runtime, device: see `labelgen.teachers.compute.Compute`.
+        precision, batch, block, runtime, decode, device: see `labelgen.teachers.compute.Compute`.
 
     Raises:
         TeacherError: the network cannot be loaded, or its activation is not the one the weights were trained with.
         UnknownNameError: an unknown side, text step or precision.
     """
-    compute = Compute(precision, batch, block, device, runtime)
+    compute = Compute(precision, batch, block, device, runtime, decode)
     text_step(text)
     if side not in get_args(Side):
         raise unknown("side", str(side), get_args(Side))
@@ -86,7 +88,8 @@ def open_clip(
     network = compute.place(network)
     if side == "image":
         return _image_side(network, transform, weights, compute, shared)
-    texts = TextTower(network.encode_text, tokenise, text=text, weights=weights, compute=compute, facts=own)
+    without = replace(compute, decode="full")  # which has nothing to do with texts
+    texts = TextTower(network.encode_text, tokenise, text=text, weights=weights, compute=without, facts=own)
     return texts if side == "text" else CrossModal(texts, _image_side(network, transform, weights, compute, shared))
 
 

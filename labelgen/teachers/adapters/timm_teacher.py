@@ -7,7 +7,7 @@ from typing import Any
 
 from labelgen.errors import TeacherError, requires, shown, some
 from labelgen.teachers.adapters.vision import ImageTower, split
-from labelgen.teachers.base import Precision, Runtime, TeacherInfo, described
+from labelgen.teachers.base import Decode, Precision, Runtime, TeacherInfo, described
 from labelgen.teachers.compute import Compute
 from labelgen.teachers.compute.choice import with_runtime
 from labelgen.teachers.identity import file_settings, settings
@@ -31,6 +31,7 @@ def timm(
     batch: int = 32,
     block: int = 256,
     runtime: Runtime = "torch",
+    decode: Decode = "full",
     device: str = "cpu",
 ) -> ImageTower:
     """An image teacher.
@@ -39,13 +40,13 @@ def timm(
         model: timm's name (`vit_base_patch14_dinov2.lvd142m`), `hf-hub:owner/name` or `local-dir:folder`.
         checkpoint: file with the weights (.safetensors, .pth); otherwise those that timm knows for `model`. Random
             weights are not offered: another process would draw others.
-        precision, batch, block, runtime, device: see `labelgen.teachers.compute.Compute`.
+        precision, batch, block, runtime, decode, device: see `labelgen.teachers.compute.Compute`.
 
     Raises:
         TeacherError: the network or its weights cannot be loaded.
         UnknownNameError: an unknown precision.
     """
-    compute = Compute(precision, batch, block, device, runtime)
+    compute = Compute(precision, batch, block, device, runtime, decode)
     with requires("timm", "build", f"the image teacher {model!r}"):
         import timm as library
         import torch

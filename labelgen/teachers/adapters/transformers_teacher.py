@@ -8,7 +8,7 @@ from labelgen.errors import TeacherError, requires
 from labelgen.fingerprint import canonical
 from labelgen.registry import unknown
 from labelgen.teachers.adapters.vision import ImageTower
-from labelgen.teachers.base import Precision, Runtime, TeacherInfo, described
+from labelgen.teachers.base import Decode, Precision, Runtime, TeacherInfo, described
 from labelgen.teachers.compute import Compute
 from labelgen.teachers.compute.choice import with_runtime
 from labelgen.teachers.identity import settings
@@ -37,6 +37,7 @@ def transformers(
     batch: int = 32,
     block: int = 256,
     runtime: Runtime = "torch",
+    decode: Decode = "full",
     device: str = "cpu",
 ) -> ImageTower:
     """An image teacher.
@@ -46,14 +47,14 @@ def transformers(
         pool: `default`: the image features of a dual encoder (CLIP, SigLIP); else the network's pooled output where the
             checkpoint holds its weights; else the class token. `cls`: the class token. `mean`: the mean of all tokens
             but registers.
-        precision, batch, block, runtime, device: see `labelgen.teachers.compute.Compute`.
+        precision, batch, block, runtime, decode, device: see `labelgen.teachers.compute.Compute`.
 
     Raises:
         TeacherError: the network cannot be loaded, its checkpoint lacks weights, it has not what `pool` takes, or it
             gives other rows when it encodes an image again.
         UnknownNameError: an unknown precision or pool.
     """
-    compute = Compute(precision, batch, block, device, runtime)
+    compute = Compute(precision, batch, block, device, runtime, decode)
     if pool not in get_args(Pool):
         raise unknown("pool", str(pool), get_args(Pool))
     with requires("transformers", "build", f"the image teacher {model!r}"):

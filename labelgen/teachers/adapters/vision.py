@@ -99,6 +99,7 @@ class ImageTower:
         self._compute, self._facts, self.notes, self.runtime = compute, facts, tuple(notes), compute.runtime
         self.network = forward if isinstance(forward, OpenVinoNetwork) else compute.forward(forward, self._example)
         self.image_block, self.image_batch = compute.block, compute.batch
+        self.least_side = 2 * self._side() if compute.decode == "reduced" else 0
         self.dim = self._probe()
 
     def prepare_image(self, image: Image) -> Any:
@@ -134,6 +135,11 @@ class ImageTower:
         if self._scaling is not None:
             batch = self._scaling(batch.permute(0, 3, 1, 2))
         return batch.to(dtype=self._compute.dtype, memory_format=torch.channels_last)
+
+    def _side(self) -> int:
+        """Pixels on the longer side of what the network gets."""
+        shape = np.asarray(self.prepare_image(pictures()[0])).shape
+        return int(max(shape[:2] if self._scaling is not None else shape[-2:]))
 
     def _example(self) -> list[torch.Tensor]:
         """Two pictures of noise, which a network is traced with."""
