@@ -8,26 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 
 from labelgen.errors import ConfigError
+from labelgen.similarity.caption_sets import TakenRows
 from labelgen.store import choose
 from labelgen.store.reader import Store
-from labelgen.types import PAD_ROW, PAD_SCORE, Aggregation, Bool, Float32, Int64, Relation, Scope
+from labelgen.types import PAD_ROW, PAD_SCORE, Aggregation, Bool, Float16, Float32, Int64, Relation, Scope
 
 #: Bytes of gathered rows of a piece.
 CHUNK_BYTES = 32 << 20
-
-
-class Source(Protocol):
-    """Rows of embeddings: a mapped array of a store, or `Held`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def take(self, rows: Int64) -> Float32: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +39,7 @@ class Held:
 class Unit:
     """Rows of a source, of length 1; missing rows are zero."""
 
-    source: Source
+    source: TakenRows
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -62,11 +53,11 @@ class Unit:
 class Centered:
     """Unit rows of a source with its mean row subtracted, unit again; missing rows are zero."""
 
-    source: Source
+    source: TakenRows
     mean: Float32
 
     @classmethod
-    def of(cls, source: Source, among: Int64 | None = None) -> Centered:
+    def of(cls, source: TakenRows, among: Int64 | None = None) -> Centered:
         """Subtract the mean of the unit rows that are not missing, of all or `among` some."""
         total, present = np.zeros(source.shape[1]), 0
         every = np.arange(source.shape[0]) if among is None or not len(among) else among
@@ -109,9 +100,9 @@ class View:
 
     offsets: Int64
     splits: Mapping[str, Sequence[int]]
-    text: dict[str, Source]
-    image: dict[str, Source]
-    cross: dict[str, tuple[Source, Source]]
+    text: dict[str, TakenRows]
+    image: dict[str, TakenRows]
+    cross: dict[str, tuple[TakenRows, TakenRows]]
     t2t: NeighborLists | None
     i2i: NeighborLists | None
     group_of: Int64 | None = None
@@ -228,7 +219,7 @@ def or_nan(scores: Float32) -> Float32:
     return np.where(scores > PAD_SCORE, scores, np.float32(np.nan))
 
 
-def unit(rows: Float32) -> Float32:
+def unit(rows: Float16 | Float32) -> Float32:
     """Return float32 rows of length 1; zero rows stay zero."""
     wide = np.asarray(rows, np.float32)
     lengths = np.sqrt(np.einsum("...d,...d->...", wide, wide))[..., None]

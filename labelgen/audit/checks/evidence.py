@@ -27,8 +27,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from labelgen.audit.corpus_view import Centered, NeighborLists, Source, View, or_nan, pieces, unit
-from labelgen.similarity.caption_sets import PairAggregation, pair_set_similarities, pair_sets
+from labelgen.audit.corpus_view import Centered, NeighborLists, View, or_nan, pieces, unit
+from labelgen.similarity.caption_sets import PairAggregation, TakenRows, pair_set_similarities, pair_sets
 from labelgen.store.kinds import AllCaptions
 from labelgen.types import Bool, Float32, Float64, Int64
 
@@ -164,7 +164,7 @@ def cosines(left: Float32, right: Float32) -> Float32:
         return np.where(lengths > 0, products / lengths, np.nan).astype(np.float32)
 
 
-def _similarities(left: Source, left_rows: Int64, right: Source, right_rows: Int64) -> Float32:
+def _similarities(left: TakenRows, left_rows: Int64, right: TakenRows, right_rows: Int64) -> Float32:
     return in_pieces(
         len(left_rows),
         4 * left.shape[1],

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labelgen.audit.checks.duplicates import edges
-from labelgen.audit.corpus_view import Source, read_lists, unit
+from labelgen.audit.corpus_view import read_lists, unit
 from labelgen.audit.frames import caption_columns, image_columns, ranked
 from labelgen.errors import ConfigError
+from labelgen.similarity.caption_sets import TakenRows
 from labelgen.store.reader import Store
 from labelgen.store.splits import split_numbers
 from labelgen.types import Float32, Int64, Modality, Relation
@@ -69,7 +70,7 @@ def _rows(store: Store, modality: Modality) -> list[Int64]:
     return images if modality == "image" else [store.captions_in(rows) for rows in images]
 
 
-def _compare(source: Source, splits: list[Int64], threshold: float) -> tuple[Int64, Int64, Float32]:
+def _compare(source: TakenRows, splits: list[Int64], threshold: float) -> tuple[Int64, Int64, Float32]:
     """Return all pairs of a row with a row of an earlier split, of at least a similarity."""
     before = [np.concatenate([np.empty(0, np.int64), *splits[:number]]) for number in range(len(splits))]
     work = sum(float(len(rows)) * len(others) * source.shape[1] for rows, others in zip(splits, before, strict=True))

@@ -46,7 +46,8 @@ from labelgen.audit.checks.evidence import (
 )
 from labelgen.audit.checks.exchange import QUANTILE, exchanges, gains_of
 from labelgen.audit.checks.logistic import logistic
-from labelgen.audit.corpus_view import Centered, Held, Source, Unit, View, need, pieces, unit
+from labelgen.audit.corpus_view import Centered, Held, Unit, View, need, pieces, unit
+from labelgen.similarity.caption_sets import TakenRows
 from labelgen.similarity.exact import aggregate
 from labelgen.types import PAD_SCORE, Bool, Float32, Float64, Int64
 
@@ -137,7 +138,7 @@ class MismatchModel:
             "annotated pairs are judged by one of them: add an image teacher",
         )
         self._text = Unit(view.text[self._alias])
-        self._photos: Source | None = None if photos is None else Centered.of(photos)
+        self._photos: TakenRows | None = None if photos is None else Centered.of(photos)
         if self._photos is not None and 4 * int(np.prod(self._photos.shape)) <= _HELD_BYTES:
             # every image is used many times
             self._photos = Held(self._photos.take(np.arange(view.n_images)))
