@@ -262,7 +262,7 @@ class Scheme(Protocol):
 
 
 def spec_of(name: str, made: Any) -> Spec:
-    """The spec of a scheme that is a dataclass: its fields, those at their default left out."""
+    """The spec of a scheme or a fusion that is a dataclass: its fields, those at their default left out."""
     values = {item.name: (getattr(made, item.name), item.default) for item in fields(made)}
     return Spec.of(name, **{key: value for key, (value, default) in values.items() if value != default})
 

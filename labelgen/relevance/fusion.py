@@ -28,7 +28,7 @@ import numpy as np
 
 from labelgen.errors import ConfigError, SpecError
 from labelgen.registry import unknown
-from labelgen.relevance.base import CAPTION_LENGTH, LENGTH, SET_AGGREGATIONS, BlockRequest
+from labelgen.relevance.base import CAPTION_LENGTH, LENGTH, SET_AGGREGATIONS, BlockRequest, spec_of
 from labelgen.specs import Spec
 from labelgen.types import Float64, Relation
 
@@ -72,9 +72,7 @@ class Fusion:
     @property
     def spec(self) -> Spec:
         """`fusion(str(self.spec))` is an equal fusion."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        plain = {item.name: item.default for item in fields(self)}
-        return Spec.of(self.name, **{name: value for name, value in values.items() if value != plain[name]})
+        return spec_of(self.name, self)
 
     @property
     def inputs(self) -> tuple[BlockRequest, ...]:
