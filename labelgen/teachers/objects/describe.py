@@ -29,12 +29,11 @@ _OF_TORCH = frozenset({"training"})
 
 
 class UnclearError(TeacherError):
-    """A part of an object has no identity; `place` is its path."""
+    """A part of an object has no identity."""
 
     def __init__(self, place: str, value: Any) -> None:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         super().__init__(f"{place} cannot be described", found=f"a {kind}")
-        self.place, self.kind = place, kind
 
 
 def describe(value: Any, place: str = "the object") -> Any:
