@@ -24,7 +24,6 @@ import numpy as np
 
 from labelgen.errors import StoreError, some
 from labelgen.similarity.groups import cut
-from labelgen.similarity.scratch import scratch
 from labelgen.types import PAD_SCORE, BlockAggregation, Float16, Float32, Float64, Int64
 
 #: Columns converted to float64 at a time: bounds memory for very long rows and changes no bit.
@@ -70,7 +69,7 @@ def similarity(products: Float64, left: Float64, right: Float64) -> Float32:
         left, right: x.x and y.y, of shapes that broadcast to the shape of `products`.
     """
     scores = np.empty(products.shape, np.float32)
-    _quotients(products, left, right, np.empty(products.shape), scores)
+    _quotients(products, left, right, scores)
     return scores
 
 
@@ -97,7 +96,7 @@ def block_similarity(x: Float16, y: Float16) -> Float32:
     scores = np.empty((len(x), len(y)), np.float32)
     if x.shape[1] > PANEL:
         products, left, right = _panel_sums(x, y)
-        _quotients(products, left[:, None], right, np.empty(products.shape), scores)
+        _quotients(products, left[:, None], right, scores)
     elif y is x:
         _score_own(x, scores)
     else:
@@ -124,7 +123,7 @@ def block_group_similarity(members: Float16, sizes: Int64, y: Float16, aggregati
     ends = np.cumsum(sizes)
     for first, last in cut(sizes, 0, len(sizes), against.slab):
         rows = members[ends[first] - sizes[first] : ends[last - 1]]
-        scores = scratch.array("scores", len(rows), len(y), dtype=np.float32)
+        scores = np.empty((len(rows), len(y)), np.float32)
         against.score(rows, scores)
         result[first:last] = aggregate_groups(scores, sizes[first:last], aggregation)
     return result
@@ -193,32 +192,30 @@ class _Against:
     """Rows y in float64, ready to be compared with slabs of other rows."""
 
     def __init__(self, y: Float16) -> None:
-        self._wide = _widened(y, "right")
+        self._wide = y.astype(np.float64)
         self._dots = np.einsum("ij,ij->i", self._wide, self._wide)
         self.slab = max(1, _SLAB // max(1, *y.shape))
 
     def score(self, x: Float16, scores: Float32) -> None:
         """Similarities of rows x with y, written to `scores` [len(x), len(y)]."""
-        wide = _widened(x, "left")
-        products = np.matmul(wide, self._wide.T, out=scratch.array("products", *scores.shape))
-        dots = np.einsum("ij,ij->i", wide, wide)
-        _quotients(products, dots[:, None], self._dots, scratch.array("scale", *scores.shape), scores)
+        wide = x.astype(np.float64)
+        _quotients(wide @ self._wide.T, np.einsum("ij,ij->i", wide, wide)[:, None], self._dots, scores)
 
 
 def _score_own(x: Float16, scores: Float32) -> None:
-    wide = _widened(x, "left")
-    products = np.matmul(wide, wide.T, out=scratch.array("products", *scores.shape))
+    wide = x.astype(np.float64)
+    products = wide @ wide.T
     own = products.diagonal().copy()
-    _quotients(products, own[:, None], own, scratch.array("scale", *scores.shape), scores)
+    _quotients(products, own[:, None], own, scores)
 
 
-def _quotients(products: Float64, left: Float64, right: Float64, scale: Float64, scores: Float32) -> None:
-    """The formula; `scale` is overwritten, `scores` is the result."""
+def _quotients(products: Float64, left: Float64, right: Float64, scores: Float32) -> None:
+    """The formula; `scores` is the result."""
     dead = None
     if not (left.all() and right.all()):
         dead = (left == 0) | (right == 0)
         left, right = np.where(left == 0, 1.0, left), np.where(right == 0, 1.0, right)
-    np.multiply(left, right, out=scale)
+    scale = left * right
     np.sqrt(scale, out=scale)
     np.divide(products, scale, out=scores, casting="same_kind")  # a float64 quotient, rounded once
     if dead is not None:
@@ -232,12 +229,6 @@ def _panel_sums(x: Float16, y: Float16) -> tuple[Float64, Float64, Float64]:
         wide = x_panel.astype(np.float64)
         products += wide @ (wide if y is x else y_panel.astype(np.float64)).T
     return products, self_dots(x), self_dots(y)
-
-
-def _widened(rows: Float16, name: str) -> Float64:
-    wide = scratch.array(name, *rows.shape)
-    np.copyto(wide, rows)
-    return wide
 
 
 def _panels(rows: Any) -> Iterator[Any]:
