@@ -16,29 +16,18 @@ _SUBSETS = ("unannotated", "without annotated", "all", "with annotated")
 
 
 def advice(rows: Sequence[CardRow]) -> Iterator[str]:
-    """Yield one sentence a file, in the order of the card."""
+    """Yield one sentence a file, in the order of the card, and one where files are ordered best by other labels."""
+    best: dict[str, set[str]] = {}
     for name in dict.fromkeys(row.judgements for row in rows):
         here = [row for row in rows if row.judgements == name]
         subset = next(subset for subset in _SUBSETS if any(row.subset == subset for row in here))
         chosen = [row for row in here if row.subset == subset]
-        sentence = _sentence(name, subset, [row for row in chosen if row.kind != "patched"])
-        if sentence:
-            yield sentence
-        yield from _changes(name, subset, chosen)
-    yield from _by_task(rows)
-
-
-def _by_task(rows: Sequence[CardRow]) -> Iterator[str]:
-    """Yield a sentence where graded ratings and queries with many right answers are ordered best by other labels."""
-    best: dict[str, set[str]] = {}
-    for name in dict.fromkeys(row.judgements for row in rows):
-        here = [row for row in rows if row.judgements == name and row.kind != "patched"]
-        subset = next((subset for subset in _SUBSETS if any(row.subset == subset for row in here)), "")
-        known = [row for row in here if row.subset == subset and np.isfinite(decisive(row).value)]
+        known = [row for row in chosen if row.kind != "patched" and np.isfinite(decisive(row).value)]
         if known:
-            first = max(known, key=lambda row: decisive(row).value)
-            measure = next(measure for measure in DECISIVE if measure in first.figures)
-            best.setdefault(measure, set()).add(first.label)
+            ordered = sorted(known, key=lambda row: -decisive(row).value)
+            best.setdefault(_measure(ordered[0]), set()).add(ordered[0].label)
+            yield _sentence(name, subset, ordered, chosen)
+        yield from _changes(name, subset, chosen)
     graded, listed = best.get("spearman", set()), best.get("map_at_r", set())
     if graded and listed and not graded & listed:
         yield "The best label depends on the task: graded ratings and queries with many right answers have another one."
@@ -58,16 +47,16 @@ def _changes(name: str, subset: str, rows: Sequence[CardRow]) -> Iterator[str]:
 
 def decisive(row: CardRow) -> Figure:
     """Return the figure that lines of a file are ordered by."""
-    return next(row.figures[name] for name in DECISIVE if name in row.figures)
+    return row.figures[_measure(row)]
 
 
-def _sentence(name: str, subset: str, rows: Sequence[CardRow]) -> str:
-    ordered = sorted((row for row in rows if np.isfinite(decisive(row).value)), key=lambda row: -decisive(row).value)
-    if not ordered:
-        return ""
+def _measure(row: CardRow) -> str:
+    return next(name for name in DECISIVE if name in row.figures)
+
+
+def _sentence(name: str, subset: str, ordered: Sequence[CardRow], rows: Sequence[CardRow]) -> str:
     best = ordered[0]
-    measure = next(measure for measure in DECISIVE if measure in best.figures)
-    begin = f"{name} ({subset}): {_called(best, rows)} agrees best, {measure} {decisive(best).value:.3f}"
+    begin = f"{name} ({subset}): {_called(best, rows)} agrees best, {_measure(best)} {decisive(best).value:.3f}"
     rivals = [row for row in ordered[1:] if best.kind == "teacher" or row.kind == "teacher"]
     if not rivals:
         return f"{begin}."
