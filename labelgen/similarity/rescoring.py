@@ -10,14 +10,14 @@ import numpy as np
 
 from labelgen.errors import LabelgenError
 from labelgen.similarity import exact
-from labelgen.similarity.base import ListRequest, Rows, SearchPlan
+from labelgen.similarity.base import ListRequest, SearchPlan
 from labelgen.similarity.error_bounds import Errors
 from labelgen.similarity.groups import cut, rows_of, sides
 from labelgen.similarity.sort_keys import by_query, decode, encode, smallest
 from labelgen.types import PAD_SCORE, Bool, Float32, Float64, Int64, UInt64
 
-#: (rows, row numbers, rows, row numbers) -> exact x.y of each pair.
-PairDots: TypeAlias = Callable[[Rows, Int64, Rows, Int64], Float64]
+#: (rows of queries, rows of candidates) -> exact x.y of each pair.
+PairDots: TypeAlias = Callable[[Int64, Int64], Float64]
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,7 @@ class Rescorer:
 
     def _pair_scores(self, left: Int64, right: Int64) -> Float32:
         self.facts.rescored += len(left)
-        dots = self.pair_dots(self._query.rows, left, self._candidate.rows, right)
-        return exact.similarity(dots, self.query_dots[left], self.candidate_dots[right])
+        return exact.similarity(self.pair_dots(left, right), self.query_dots[left], self.candidate_dots[right])
 
     def _check_errors(self, scores: Float32, values: Float32) -> None:
         errors = np.abs(scores.astype(np.float64) - values)

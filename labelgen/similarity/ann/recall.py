@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from labelgen.similarity import exact
-from labelgen.similarity.base import ListRequest, Rows, SearchPlan, Strip
+from labelgen.similarity.base import ListRequest, SearchPlan, Strip
 from labelgen.similarity.error_bounds import Errors
 from labelgen.similarity.groups import sides
 from labelgen.similarity.reference import exact_lists, tile_scores
@@ -38,16 +38,16 @@ def scored(plan: SearchPlan, request: ListRequest, queries: Int64, owner: Int64,
     places, units = np.divmod(np.unique(places[other] << 32 | units[other]), 1 << 32)
     known = [np.zeros(side.rows.shape[0]) for side in (query, candidate)]
 
-    def dots(left: Rows, left_rows: Int64, right: Rows, right_rows: Int64) -> Float64:
+    def dots(left: Int64, right: Int64) -> Float64:
         operands = []
-        for source, needed, squares in zip((left, right), (left_rows, right_rows), known, strict=True):
+        for side, needed, squares in zip((query, candidate), (left, right), known, strict=True):
             distinct, place = np.unique(needed, return_inverse=True)
-            bits, squared = source.take(distinct).view(np.uint16), np.empty(len(distinct))
+            bits, squared = side.rows.take(distinct).view(np.uint16), np.empty(len(distinct))
             self_dots(bits, squared)
             exact.check_rows(squared, distinct)
             squares[distinct] = squared
             operands += [bits, place]
-        products = np.empty(len(left_rows))
+        products = np.empty(len(left))
         pair_dots(*operands, products)
         return products
 

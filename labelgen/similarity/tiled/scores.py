@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from labelgen.similarity.base import ListRequest, Partial, Rows, SearchPlan, Strip
+from labelgen.similarity.base import ListRequest, Partial, SearchPlan, Strip
 from labelgen.similarity.error_bounds import Errors
 from labelgen.similarity.fallback import Spread, search_again
 from labelgen.similarity.rescoring import Rescorer, SearchFacts
@@ -119,10 +119,10 @@ class Scoring:
         candidates = self._candidates
         return best_of_captions(by_row, rank, bounds, candidates.start, candidates.stop - candidates.start)
 
-    def _pair_dots(self, _left: Rows, left_rows: Int64, _right: Rows, right_rows: Int64) -> Float64:
+    def _pair_dots(self, left: Int64, right: Int64) -> Float64:
         """x.y of pairs of rows; see `rescoring.PairDots`."""
-        dots = np.empty(len(left_rows))
-        pair_dots(*self._queries.bits(left_rows), *self._candidates.bits(right_rows), dots)
+        dots = np.empty(len(left))
+        pair_dots(*self._queries.bits(left), *self._candidates.bits(right), dots)
         return dots
 
 
