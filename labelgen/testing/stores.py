@@ -98,7 +98,7 @@ def make_store(
             files |= write_array(root, spec, getattr(found, name))
         entries.append(entry)
     files |= _write_receipt(root)
-    manifest = _manifest(root, files, offsets, texts, splits, embeddings, entries, len(missing_images))
+    manifest = _manifest(files, offsets, texts, splits, embeddings, entries, len(missing_images))
     counts = {UNSPECIFIED if kind is None else kind: list(kinds).count(kind) for kind in kinds}
     corpus = replace(manifest.corpus, kinds=counts, groups=len(set(groups) - {None}))
     manifest = replace(manifest, corpus=corpus)
@@ -271,7 +271,6 @@ def _neighbor_entry(relation: Relation, alias: str, k: int, rows: int) -> Neighb
 
 
 def _manifest(
-    root: Path,
     files: Mapping[str, FileFact],
     offsets: Int64,
     texts: Sequence[int | None],
