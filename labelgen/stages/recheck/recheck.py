@@ -21,6 +21,7 @@ from labelgen.corpus.photos.photos import PhotoError, read_photo, with_photo
 from labelgen.errors import LabelgenError
 from labelgen.similarity.ann.recall import listed_scores, recall_by_image, wilson
 from labelgen.similarity.base import ListRequest, Strip, query_rows
+from labelgen.similarity.exact import pair_similarities
 from labelgen.similarity.row_order import reorder, restore, row_orders, with_candidates
 from labelgen.similarity.sort_keys import TopK, encode, merge
 from labelgen.specs import Spec
@@ -130,10 +131,9 @@ def _embed_again(
     except LabelgenError as error:
         found.notes.append(f"{name}: not embedded again: {error.what}")
         return
-    stored = MappedArray(root, entry.array).take(rows).astype(np.float64)
-    new = again.astype(np.float64)
-    live = (stored * stored).sum(1) > 0
-    cosines = (stored * new).sum(1)[live] / np.sqrt((stored * stored).sum(1)[live] * (new * new).sum(1)[live])
+    stored = MappedArray(root, entry.array).take(rows)
+    live = stored.any(axis=1)
+    cosines = pair_similarities(stored, again)[live]
     bad = rows[live][cosines < 1 - TOLERANCE]
     if bad.size:
         what = f"{bad.size} of {live.sum()} rows differ embedded again (cosine {cosines.min():.4f})"
