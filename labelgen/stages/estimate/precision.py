@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from labelgen import registry
@@ -32,10 +33,9 @@ def precision_note(root: Path, plan: EmbeddingPlan) -> str:
     seconds, rows = {}, {}
     try:
         for precision, text in specs.items():
-            sampled_rows(root / layout.INGEST, photos, text, plan.modality)  # warms up
-            seconds[precision], rows[precision] = clocked(
-                lambda text=text: sampled_rows(root / layout.INGEST, photos, text, plan.modality)
-            )
+            encode = partial(sampled_rows, root / layout.INGEST, photos, text, plan.modality)
+            encode()  # warms up
+            seconds[precision], rows[precision] = clocked(encode)
     except LabelgenError:  # a network that has no bfloat16: the plan is that of the precision that was chosen
         return ""
     found = moved(rows["bfloat16"], rows["float32"])

@@ -202,7 +202,8 @@ def sampled_rows(corpus: Path, photos: Path, spec: str, modality: Modality) -> F
     """Rows that a teacher gives to the first 256 distinct texts, or to the first batch of photographs."""
     teacher = worker.teacher(spec)
     if modality == "text":
-        return teacher.encode_texts(tables.distinct_texts(corpus)[:256])
+        rows: Float32 = teacher.encode_texts(tables.distinct_texts(corpus)[:256])
+        return rows
     files = [file for file in tables.image_files(corpus) if file is not None][: teacher.image_batch]
     return np.concatenate([batch.rows for batch in _encoded_batches(teacher, photos, files)])
 
