@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ def folder(name: str) -> Path:
 def demo_root() -> Path:
     """The demo set: 76 photographs with captions, licences and origins."""
     return _PACKAGE / "corpus" / "demo_data"
+
+
+def user_cache() -> Path:
+    """Folder of unpacked weights, converted networks and remote rows: `$XDG_CACHE_HOME/labelgen`, or in `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelgen"
 
 
 def recipe_names() -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from labelgen.progress import Listener, silent
+from labelgen.resources import user_cache
 
 #: Extras that users install; `dev` and `docs` are for people who change labelgen.
 EXTRAS = ("build", "demo", "audit", "faiss", "remote")
@@ -134,6 +135,7 @@ def machine_checks(out: Path) -> Iterator[Check]:
     yield Check(group, "cores", "ok", f"{cores} of {os.cpu_count()} may be used")
     yield Check(group, "memory", "ok", _memory())
     yield _disk(out)
+    yield _cache()
     shared = Path(_SHARED_MEMORY)
     if shared.is_dir():
         size = shutil.disk_usage(shared).total
@@ -158,9 +160,7 @@ def _memory() -> str:
 
 
 def _disk(out: Path) -> Check:
-    folder = out.absolute()
-    while not folder.exists():
-        folder = folder.parent
+    folder = _nearest(out)
     free = shutil.disk_usage(folder).free
     found = f"{free / 1e9:.1f} GB free in {folder}"
     if not os.access(folder, os.W_OK):
@@ -168,6 +168,23 @@ def _disk(out: Path) -> Check:
     if free < _SMALL_DISK:
         return Check("machine", "disk", "note", found, "`labelgen plan` shows what a build needs")
     return Check("machine", "disk", "ok", found)
+
+
+def _cache() -> Check:
+    """The user's folder of converted teachers and of rows of remote stores."""
+    wanted = user_cache()
+    if os.access(_nearest(wanted), os.W_OK):
+        return Check("machine", "cache", "ok", str(wanted))
+    found = f"{wanted} may not be written to: every process converts its teachers again, which takes some 20 s"
+    return Check("machine", "cache", "note", found, "set XDG_CACHE_HOME to a folder that you may write")
+
+
+def _nearest(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    folder = path.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
 
 
 def package_checks() -> Iterator[Check]:

@@ -6,7 +6,6 @@ the parts are found through their metadata, joined, and unpacked once into the u
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from types import ModuleType
 from zipfile import BadZipFile, ZipFile
 
 from labelgen.errors import DiskError, MissingExtraError, TeacherError, requires, some
+from labelgen.resources import user_cache
 
 _MPNET, _MPNET_VERSION = "all-mpnet-base-v2", "0.0.1"
 
@@ -56,11 +56,6 @@ def _package(name: str, needed_for: str) -> ModuleType:
     return module  # noqa: RET504 - mypy takes a return inside for one that may not happen
 
 
-def cache_folder() -> Path:
-    """Folder of unpacked weights: `$XDG_CACHE_HOME/labelgen`, else `~/.cache/labelgen`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelgen"
-
-
 def unpacked(packages: Sequence[str], version: str, folder: str) -> Path:
     """The `folder` inside the zip that the parts of `packages` make, unpacked into the cache by the first call.
 
@@ -69,7 +64,7 @@ def unpacked(packages: Sequence[str], version: str, folder: str) -> Path:
         TeacherError: the parts do not make a zip with that folder.
         DiskError: the cache cannot be written.
     """
-    target = cache_folder() / f"{folder}-{version}"
+    target = user_cache() / f"{folder}-{version}"
     if not (target / folder).is_dir():
         _unpack(_parts(packages, version), target, folder)
     return target / folder

@@ -132,6 +132,15 @@ def test_the_disk_is_that_of_the_nearest_folder_that_exists(tmp_path: Path, monk
     assert by_name(checks.machine_checks(tmp_path))["disk"].state == "problem"
 
 
+def test_a_cache_that_cannot_be_written_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no" / "such"))
+    found = by_name(checks.machine_checks(tmp_path))["cache"]
+    assert (found.state, found.found) == ("ok", str(tmp_path / "no" / "such" / "labelgen"))
+    monkeypatch.setattr(checks.os, "access", lambda *_: False)
+    found = by_name(checks.machine_checks(tmp_path))["cache"]
+    assert (found.state, found.todo) == ("note", "set XDG_CACHE_HOME to a folder that you may write")
+
+
 def test_small_shared_memory_and_disk_are_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda _: SimpleNamespace(total=64 << 20, free=10**9))
     found = by_name(checks.machine_checks(tmp_path))

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from labelgen.errors import ConfigError
+from labelgen.resources import user_cache
 from labelgen.store import layout
 
 #: Name of the environment variables for the folder and its limit.
@@ -31,8 +32,7 @@ _added = {"bytes": _STEP}
 def cache_folder() -> Path:
     """`$LABELGEN_CACHE`, or `labelgen/stores` in `$XDG_CACHE_HOME` or `~/.cache`; only its user may look into it."""
     chosen = os.environ.get(FOLDER)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelgen" / "stores"
-    folder = Path(chosen).expanduser().absolute() if chosen else base
+    folder = Path(chosen).expanduser().absolute() if chosen else user_cache() / "stores"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 

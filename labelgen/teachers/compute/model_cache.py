@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import labelgen
 from labelgen.errors import LabelgenError
 from labelgen.fingerprint import digest_file, fingerprint
+from labelgen.resources import user_cache
 from labelgen.teachers.objects.describe import describe
-from labelgen.teachers.packages import cache_folder
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +116,7 @@ def remember_proven(key: str) -> None:
 
 
 def _folder() -> Path:
-    return cache_folder() / "openvino"
+    return user_cache() / "openvino"
 
 
 def _here() -> dict[str, str]:
