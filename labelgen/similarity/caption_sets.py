@@ -50,6 +50,14 @@ class TakenRows(Protocol):
         ...
 
 
+def pair_row_similarities(left: TakenRows, left_rows: Int64, right: TakenRows, right_rows: Int64) -> Float32:
+    """Similarity of row left_rows[i] of one array with row right_rows[i] of another, [n]; -inf where one is dead."""
+    scores = np.empty(len(left_rows), np.float32)
+    for here in _pieces(len(left_rows), left.shape[1]):
+        scores[here] = pair_similarities(left.take(left_rows[here]), right.take(right_rows[here]))
+    return scores
+
+
 def pair_set_similarities(
     rows: TakenRows,
     sets: Sets,

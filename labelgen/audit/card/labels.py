@@ -7,7 +7,7 @@ construction; this is why a card shows unannotated pairs separately.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -17,8 +17,7 @@ from labelgen.audit.corpus_view import or_nan
 from labelgen.errors import ConfigError
 from labelgen.relevance.base import CAPTION_LENGTH, BlockRequest
 from labelgen.relevance.fusion import Fusion, default, default_of_captions
-from labelgen.similarity.caption_sets import PairAggregation, pair_set_similarities, pair_sets
-from labelgen.similarity.exact import pair_similarities
+from labelgen.similarity.caption_sets import PairAggregation, pair_row_similarities, pair_set_similarities, pair_sets
 from labelgen.specs import Spec
 from labelgen.store.disk.centred import centred
 from labelgen.store.kinds import AllCaptions, CaptionKinds, CaptionSets
@@ -29,8 +28,6 @@ from labelgen.types import Float16, Float32, Float64, Int64, Modality, Relation
 CardAggregation: TypeAlias = Literal["max", "mean", "top2", "sets"]
 AGGREGATIONS: tuple[CardAggregation, ...] = ("max", "mean", "top2", "sets")
 _HOW: Mapping[str, PairAggregation] = {"max": "max", "mean": "mean", "top2": "top2"}
-#: Numbers of gathered embedding rows at once.
-_PIECE = 8_000_000
 
 
 def labels_of(
@@ -115,7 +112,7 @@ class PairLabels:
         rows = self.rows(_alias(need), "text" if need.relation is Relation.T2T else "image", need.centred)
         if need.of_two_sets:
             return self._two_sets(rows).astype(np.float64)
-        return _pairwise(rows, pairs.left, rows, pairs.right).astype(np.float64)
+        return or_nan(pair_row_similarities(rows, pairs.left, rows, pairs.right)).astype(np.float64)
 
     def _two_sets(self, rows: _Rows) -> Float32:
         """Compare the caption sets of two images, each without the judged captions where they are of one image."""
@@ -158,14 +155,14 @@ def _image_caption(
     if need.relation is Relation.I2I:
         rows, known = rows_of_teacher(alias, "image", need.centred), captions >= 0
         result = np.full(len(images), np.nan, np.float32)
-        result[known] = _pairwise(rows, images[known], rows, store.image_of(captions[known]))
+        result[known] = or_nan(pair_row_similarities(rows, images[known], rows, store.image_of(captions[known])))
         return result
     if need.relation is not Relation.I2T or need.aggregation not in AGGREGATIONS:
         expected = f"i2t ({', '.join(AGGREGATIONS)}), or i2i"
         raise ConfigError(f"{need} is not a label of an image and a caption", expected=expected)
     texts = rows_of_teacher(alias, "text", need.centred)
     if "image" in _modalities(store)[alias]:
-        return _pairwise(rows_of_teacher(alias, "image", need.centred), images, texts, captions)
+        return or_nan(pair_row_similarities(rows_of_teacher(alias, "image", need.centred), images, texts, captions))
     sets: CaptionSets = AllCaptions(np.asarray(store.offsets, np.int64))
     if without.size:
         kept = ~np.isin(np.arange(store.manifest.corpus.n_captions), without)
@@ -224,20 +221,6 @@ def encode_sentences(spec: str, texts: Sequence[str]) -> Float16:
     rows = np.concatenate(parts).astype(np.float64)
     unit: Float16 = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float16)
     return unit
-
-
-def _pairwise(left: _Rows, left_rows: Int64, right: _Rows, right_rows: Int64) -> Float32:
-    parts = [
-        pair_similarities(left.take(left_rows[here]), right.take(right_rows[here]))
-        for here in _pieces(len(left_rows), left.shape[1])
-    ]
-    return or_nan(np.concatenate(parts) if parts else np.empty(0, np.float32))
-
-
-def _pieces(count: int, dim: int) -> Iterator[slice]:
-    """Yield slices of consecutive pairs whose rows together fit a piece."""
-    step = max(1, _PIECE // max(1, dim))
-    return (slice(start, start + step) for start in range(0, count, step))
 
 
 def _modalities(store: Store) -> dict[str, set[Modality]]:

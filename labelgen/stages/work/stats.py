@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from labelgen.similarity.base import Product, SearchPlan
-from labelgen.similarity.caption_sets import pair_set_similarities
-from labelgen.similarity.exact import pair_similarities
+from labelgen.similarity.caption_sets import pair_row_similarities, pair_set_similarities
 from labelgen.similarity.row_order import reorder, row_orders
 from labelgen.stages.model import tables
 from labelgen.stages.running.task import Output, TaskResult
@@ -144,13 +143,7 @@ class _Sampler:
         return pair_set_similarities(rows, sets, images, captions, self.aggregation, itself=not leave_out)
 
     def _pairs_of(self, side: str, rows: Int64, other: str, columns: Int64) -> Float32:
-        left, right = getattr(self.plan, side), getattr(self.plan, other)
-        piece = max(1, _PIECE_BYTES // (20 * self.plan.dim))
-        scored = [
-            pair_similarities(left.take(rows[start : start + piece]), right.take(columns[start : start + piece]))
-            for start in range(0, len(rows), piece)
-        ]
-        return np.concatenate(scored) if scored else np.empty(0, np.float32)
+        return pair_row_similarities(getattr(self.plan, side), rows, getattr(self.plan, other), columns)
 
     def _pairs(self) -> int:
         """Number of pairs to draw: fewer where rows are very long, so that a table takes seconds at most."""
