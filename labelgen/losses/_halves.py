@@ -76,11 +76,6 @@ def mean_of_both(loss: Callable[[Half], Array], halves: tuple[Half, Half]) -> Ar
     return (loss(halves[0]) + loss(halves[1])) / 2
 
 
-def one_sided(scores: Array, relevance: Array, where: Array | None) -> Half:
-    """The rows of the scores only."""
-    return of_matrix(scores, where, relevance, None)[0]
-
-
 def _halves(
     xp: Namespace,
     scores: Array,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from labelgen.errors import ConfigError
 from labelgen.losses import _checks
-from labelgen.losses._halves import Half, mean_of_both, of_matrix, one_sided
+from labelgen.losses._halves import Half, mean_of_both, of_matrix
 from labelgen.losses._namespace import at_least_one, beside, identity, log_softmax, mean_where, namespace_of
 from labelgen.losses._types import Array
 
@@ -85,7 +85,7 @@ def soft_contrastive(
     """
     _checks.temperature("temperature", temperature)
     _checks.temperature("relevance_temperature", relevance_temperature)
-    return _divergence(one_sided(scores, relevance, where), temperature, relevance_temperature)
+    return _divergence(of_matrix(scores, where, relevance, None)[0], temperature, relevance_temperature)
 
 
 def csa(
