@@ -15,6 +15,7 @@ from labelgen.errors import ConfigError
 from labelgen.similarity.caption_sets import TakenRows
 from labelgen.store import choose
 from labelgen.store.reader import Store
+from labelgen.store.splits import split_numbers
 from labelgen.types import PAD_ROW, PAD_SCORE, Aggregation, Bool, Float16, Float32, Int64, Relation, Scope
 
 #: Bytes of gathered rows of a piece.
@@ -143,10 +144,7 @@ class View:
     @cached_property
     def split_of(self) -> Int64:
         """Number of the split of every image, [n_images]."""
-        number = np.empty(self.n_images, np.int64)
-        for position, rows in enumerate(self.splits.values()):
-            number[np.asarray(rows, np.int64)] = position
-        return number
+        return split_numbers(self.splits, self.n_images)
 
     @cached_property
     def width(self) -> int:

@@ -124,9 +124,9 @@ def splits_of(names: Sequence[str]) -> dict[str, SplitRows]:
     return {name: SplitRows(found) for name, found in ranges.items()}
 
 
-def split_numbers(splits: Mapping[str, SplitRows], n_images: int) -> Int64:
+def split_numbers(splits: Mapping[str, Sequence[int]], n_images: int) -> Int64:
     """Number of the split of every image, in the order of `splits`; -1 where no split has it; [n_images]."""
     numbers = np.full(n_images, -1, np.int64)
     for number, rows in enumerate(splits.values()):
-        numbers[np.asarray(rows)] = number
+        numbers[np.asarray(rows, np.int64)] = number
     return numbers

@@ -17,7 +17,6 @@ from labelgen.audit.card.advice import advice
 from labelgen.audit.card.fusion import fitted_fusions
 from labelgen.audit.card.labels import AGGREGATIONS, CardAggregation, PairLabels
 from labelgen.audit.card.lines import CardLines
-from labelgen.audit.card.measures import MEASURES
 from labelgen.audit.card.pairs import Half, resolve
 from labelgen.audit.card.rows import AgreementCard, CardInterrupted, CardRow
 from labelgen.audit.judgements.in_memory import judgements_of
@@ -195,4 +194,4 @@ def _listed(stores: Store | str | Path | Sequence[Store | str | Path]) -> list[S
     return [stores] if isinstance(stores, (Store, str, Path)) else list(stores)
 
 
-__all__ = ["MEASURES", "AgreementCard", "CardInterrupted", "CardRow", "agreement_card"]
+__all__ = ["AgreementCard", "CardInterrupted", "CardRow", "agreement_card"]
