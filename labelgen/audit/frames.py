@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from labelgen.store.reader import Store
-    from labelgen.types import Float32, Int64
+    from labelgen.types import Float32, Int64, Modality
 
 
 def ranked(columns: dict[str, Any], score: Float32) -> pl.DataFrame:
@@ -43,27 +43,22 @@ def pair_columns(store: Store, images: Int64, captions: Int64) -> dict[str, Any]
     }
 
 
-def image_columns(store: Store, images: Int64, prefix: str = "") -> dict[str, Any]:
-    """Return columns of images: id, row, split, and the first caption."""
+def item_columns(store: Store, modality: Modality, rows: Int64, prefix: str = "") -> dict[str, Any]:
+    """Return columns of images (id, split, first caption, row) or captions (id, text, split, image, row)."""
     table, texts = store.images, store.captions
+    if modality == "text":
+        return {
+            f"{prefix}caption_id": texts["caption_id"].gather(rows),
+            f"{prefix}text": texts["text"].gather(rows),
+            f"{prefix}split": texts["split"].gather(rows),
+            f"{prefix}image_id": table["image_id"].gather(texts["image_row"].gather(rows)),
+            f"{prefix}caption_row": rows.astype(np.uint32),
+        }
     return {
-        f"{prefix}image_id": table["image_id"].gather(images),
-        f"{prefix}split": table["split"].gather(images),
-        f"{prefix}text": _first_texts(store, images, texts["text"]),
-        f"{prefix}image_row": images.astype(np.uint32),
-    }
-
-
-def caption_columns(store: Store, captions: Int64, prefix: str = "") -> dict[str, Any]:
-    """Return columns of captions: id, text, split, image, row."""
-    texts = store.captions
-    owners = texts["image_row"].gather(captions)
-    return {
-        f"{prefix}caption_id": texts["caption_id"].gather(captions),
-        f"{prefix}text": texts["text"].gather(captions),
-        f"{prefix}split": texts["split"].gather(captions),
-        f"{prefix}image_id": store.images["image_id"].gather(owners),
-        f"{prefix}caption_row": captions.astype(np.uint32),
+        f"{prefix}image_id": table["image_id"].gather(rows),
+        f"{prefix}split": table["split"].gather(rows),
+        f"{prefix}text": _first_texts(store, rows, texts["text"]),
+        f"{prefix}image_row": rows.astype(np.uint32),
     }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labelgen.audit.corpus_view import NeighborLists, listed
-from labelgen.audit.frames import caption_columns, image_columns, ranked
+from labelgen.audit.frames import item_columns, ranked
 from labelgen.errors import ConfigError
 from labelgen.store import choose
 from labelgen.store.reader import Store
@@ -52,8 +52,8 @@ def agreement(
         queries, right = _matched(a, b, wanted, right)
         left = NeighborLists(left.ids[queries], left.scores[queries])
     overlap, correlation = compared(left.ids, right.ids)
-    names = image_columns(a, queries) if wanted.query == "image" else caption_columns(a, queries)
-    return ranked({"overlap": overlap, "correlation": correlation, **names}, 1 - overlap)
+    columns = {"overlap": overlap, "correlation": correlation, **item_columns(a, wanted.query, queries)}
+    return ranked(columns, 1 - overlap)
 
 
 def compared(left: Int64, right: Int64) -> tuple[Float32, Float32]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labelgen.audit.corpus_view import NeighborLists, read_lists
-from labelgen.audit.frames import caption_columns, image_columns
+from labelgen.audit.frames import item_columns
 from labelgen.errors import ConfigError, requires
 from labelgen.store.reader import Store
 from labelgen.types import Float32, Int64, Modality, Relation
@@ -112,7 +112,7 @@ def _frame(
 ) -> pl.DataFrame:
     import polars as pl
 
-    names = caption_columns(store, rows) if modality == "text" else image_columns(store, rows)
+    names = item_columns(store, modality, rows)
     # an exact repeat in a group of nearly equal captions is still one: the text decides, member by member
     same = pl.len().over("group", "text_row") > 1 if texts is not None else pl.col("similarity") >= 1.0
     frame = pl.DataFrame(

@@ -8,7 +8,7 @@ import numpy as np
 
 from labelgen.audit.checks.leakage import split_of
 from labelgen.audit.corpus_view import NeighborLists, listed
-from labelgen.audit.frames import caption_columns, image_columns, ranked
+from labelgen.audit.frames import item_columns, ranked
 from labelgen.store import choose
 from labelgen.store.reader import Store
 from labelgen.types import Float32, Int64, Modality, Relation
@@ -32,7 +32,7 @@ def hubs(store: Store, relation: str, *, alias: str | None = None, k: int = 10, 
     mean, score = _by_split(counts, split_of(store, wanted.candidate))
     best = np.argsort(-score, kind="stable")[:limit]
     columns = {"listed": counts[best], "expected": mean[best]}
-    return ranked({**columns, **_names(store, wanted.candidate, best)}, score[best])
+    return ranked({**columns, **item_columns(store, wanted.candidate, best)}, score[best])
 
 
 def isolated(store: Store, relation: str, *, alias: str | None = None, k: int = 5, limit: int = 100) -> pl.DataFrame:
@@ -55,7 +55,7 @@ def isolated(store: Store, relation: str, *, alias: str | None = None, k: int = 
     columns: dict[str, Any] = {"nearest": lists.scores[best, 0]}
     if wanted.query == wanted.candidate:
         columns["listed"] = listed_counts(lists, len(lists.ids))[best]
-    return ranked({**columns, **_names(store, wanted.query, best)}, score)
+    return ranked({**columns, **item_columns(store, wanted.query, best)}, score)
 
 
 def listed_counts(lists: NeighborLists, count: int) -> Int64:
@@ -89,7 +89,3 @@ def _by_split(counts: Int64, split: Int64) -> tuple[Float32, Float32]:
     deviation = np.sqrt(squares)[split]
     score = np.divide(counts - means[split], deviation, out=np.zeros(len(counts)), where=deviation > 0)
     return means[split].astype(np.float32), score.astype(np.float32)
-
-
-def _names(store: Store, modality: Modality, rows: Int64) -> dict[str, Any]:
-    return image_columns(store, rows) if modality == "image" else caption_columns(store, rows)

@@ -8,7 +8,7 @@ import numpy as np
 
 from labelgen.audit.checks.duplicates import edges
 from labelgen.audit.corpus_view import read_lists, unit
-from labelgen.audit.frames import caption_columns, image_columns, ranked
+from labelgen.audit.frames import item_columns, ranked
 from labelgen.errors import ConfigError
 from labelgen.similarity.caption_sets import TakenRows
 from labelgen.store.reader import Store
@@ -53,9 +53,9 @@ def leakage(store: Store, modality: Modality, *, threshold: float = 0.95) -> pl.
         left, right, scores = _compare(store.embeddings(aliases[0], modality), _rows(store, modality), threshold)
     else:
         raise ConfigError(f"this store has no {modality} teacher", todo=f"add one: --add-teacher {modality}=...")
-    columns = caption_columns if modality == "text" else image_columns
     exact = _equal_texts(store, left, right) if modality == "text" else scores >= 1
-    return ranked({"exact": exact, **columns(store, left), **columns(store, right, "other_")}, scores)
+    columns = item_columns(store, modality, left) | item_columns(store, modality, right, "other_")
+    return ranked({"exact": exact, **columns}, scores)
 
 
 def split_of(store: Store, modality: Modality) -> Int64:
