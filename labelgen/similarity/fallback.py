@@ -27,37 +27,27 @@ _QUERIES, _BYTES = 256, 64 * 10**6
 Spread: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
 
-def search_again(plan: SearchPlan, strip: Strip, request: ListRequest, queries: Int64, spread: Spread) -> UInt64:
+def search_again(
+    plan: SearchPlan, strip: Strip, request: ListRequest, queries: Int64, equal: Int64, spread: Spread
+) -> UInt64:
     """Return sorted keys [len(queries), k + 1] of some query rows of a strip.
 
     Args:
-        queries: query rows of the relation (images or captions), ascending.
+        queries: query rows of the relation (images or captions).
+        equal: for each of them a query row of the strip with an equal embedding, one for all of its copies.
     """
     if not len(queries):
         return np.empty((0, request.k + 1), np.uint64)
     query, candidate = sides(plan, request.relation)
-    first, place = _distinct(query, queries)
+    distinct, place = np.unique(equal, return_inverse=True)
     captions = plan.offsets[query.images(queries) + 1] - plan.offsets[query.images(queries)]
     own = 1 if candidate.modality == "image" else int(captions.max())
     longer = replace(request, k=request.k + own)
     wide = replace(plan, requests=(longer,))
     wide = replace(wide, memory=max(_BYTES, least_bytes(wide)))
-    pieces = [queries[first[low : low + _QUERIES]] for low in range(0, len(first), _QUERIES)]
+    pieces = [distinct[low : low + _QUERIES] for low in range(0, len(distinct), _QUERIES)]
     found = np.concatenate(spread(lambda piece: exact_lists(wide, strip, longer, piece, own=True), pieces))
     return _without_own(found[place], query.images(queries), candidate)[:, : request.k + 1]
-
-
-def _distinct(query: Side, queries: Int64) -> tuple[Int64, Int64]:
-    """Return the positions of distinct queries, and for each query the index of its equal among them."""
-    if query.grouped:  # a query is a set of rows, and sets are rarely equal
-        return np.arange(len(queries)), np.arange(len(queries))
-    rows = np.ascontiguousarray(query.rows.take(queries))
-    bits = rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).ravel()
-    _, first, place = np.unique(bits, return_index=True, return_inverse=True)
-    order = np.argsort(first)  # ascending, as `exact_lists` requires
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    return first[order], rank[place]
 
 
 def _without_own(keys: UInt64, images: Int64, candidate: Side) -> UInt64:

@@ -109,8 +109,9 @@ class Scoring:
 
     def _search_again(self, request: ListRequest, again: Bool, keys: UInt64, spread: Spread) -> int:
         """Search the lists that are not proven in float64; return their number."""
-        places = np.flatnonzero(again)
-        keys[places] = search_again(self._plan, self._strip, request, places + self._queries.start, spread)
+        places, start, equal = np.flatnonzero(again), self._queries.start, self._queries.equal
+        rows = places + start, equal.firsts[equal.unit[places]] + start
+        keys[places] = search_again(self._plan, self._strip, request, *rows, spread)
         return len(places)
 
     def _of_images(self, by_row: UInt64, rank: int) -> UInt64:
