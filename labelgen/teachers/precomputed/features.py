@@ -39,8 +39,6 @@ from labelgen.teachers.precomputed.pickled import read_mapping
 from labelgen.teachers.precomputed.safetensors_features import Tensors
 from labelgen.types import Modality
 
-FORMATS = (".npy", ".npz", ".safetensors", ".parquet", ".pkl", ".pickle")
-
 
 class Source(Protocol):
     """Arrays of features in the order of their file."""
@@ -92,20 +90,12 @@ def open_features(path: Path, modality: Modality = "image") -> Source:
     Raises:
         TeacherError: no such file, a format that is not read, a damaged file, or ids that cannot be used.
     """
-    readers: Mapping[str, Callable[[Path, Modality], Source]] = {
-        ".npy": _npy,
-        ".npz": _npz,
-        ".safetensors": _safetensors,
-        ".parquet": _parquet,
-        ".pkl": _pickle,
-        ".pickle": _pickle,
-    }
-    reader = readers.get(path.suffix.lower())
+    reader = _READERS.get(path.suffix.lower())
     if reader is None or not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises on overlong names
         raise TeacherError(
             f"no features at {shown(str(path))}",
             found="no such file" if reader else f"a name that ends in {shown(path.suffix)}",
-            expected=f"a file of one of the formats {', '.join(FORMATS)}",
+            expected=f"a file of one of the formats {', '.join(_READERS)}",
         )
     with reading(path.name):
         return reader(path, modality)
@@ -213,3 +203,13 @@ def _parquet(path: Path, modality: Modality) -> Source:
     from labelgen.teachers.precomputed.parquet_features import ParquetRows
 
     return ParquetRows(path, modality)
+
+
+_READERS: Mapping[str, Callable[[Path, Modality], Source]] = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".safetensors": _safetensors,
+    ".parquet": _parquet,
+    ".pkl": _pickle,
+    ".pickle": _pickle,
+}
