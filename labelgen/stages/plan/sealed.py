@@ -9,7 +9,7 @@ from pathlib import Path
 from labelgen.errors import CorruptStoreError, some
 from labelgen.stages.model.lists import ListSpec
 from labelgen.stages.plan.build_plan import EmbeddingPlan
-from labelgen.stages.running.task import Output, is_whole
+from labelgen.stages.running.task import is_whole
 from labelgen.store import layout
 from labelgen.store.manifest import Manifest
 
@@ -35,7 +35,7 @@ def refuse_damage(
     taken = tuple(_taken_over(sealed, embeddings, lists, appending=appending))
     facts = [(path, fact) for path, fact in sealed.files.items() if path.startswith(taken)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        whole = list(pool.map(lambda item: is_whole(root / item[0], Output(item[0], *item[1])), facts))
+        whole = list(pool.map(lambda item: is_whole(root / item[0], item[1]), facts))
     damaged = [path for (path, _), sound in zip(facts, whole, strict=True) if not sound]
     if damaged:
         raise CorruptStoreError(

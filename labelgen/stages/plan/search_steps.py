@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from labelgen import registry
 from labelgen.config import BuildConfig
 from labelgen.errors import BudgetError, StoreMismatchError
 from labelgen.executors.base import worker_settings
@@ -18,7 +17,6 @@ from labelgen.similarity.base import SearchPlan
 from labelgen.similarity.groups import cut, searched_rows
 from labelgen.similarity.row_order import reorder, row_orders, schedule
 from labelgen.similarity.tiles import row_weights
-from labelgen.specs import Spec
 from labelgen.stages.model import tables
 from labelgen.stages.model.lists import ListSpec, SealedList
 from labelgen.stages.plan.build_plan import ProductPlan
@@ -120,7 +118,7 @@ class SearchSteps:
         root, corpus, lists = self.runner.root, product.corpus, [item.to_json() for item in product.lists]
         old = corpus.new.image if product.bases else 0
         orders = row_orders(tables.split_spans(root / corpus.folder), [item.scope for item in product.lists])
-        engine = registry.create("engine", Spec.parse(self.config.search.engine), device="cpu")
+        engine = engine_of(self.config.search.engine)
         with self._budget() as memory:
             how = product.dim, memory, corpus.generation, product.lists[0].kinds
             plan = plan_of(root, corpus.folder, product.alias, product.product, lists, *how)

@@ -127,7 +127,7 @@ def find_receipt(root: Path, task: Task, *, outputs: bool = True) -> Receipt | N
     return receipt if receipt is not None and receipt.fingerprint == task.fingerprint else None
 
 
-def is_whole(path: Path, output: Output) -> bool:
+def is_whole(path: Path, output: Output | FileFact) -> bool:
     """Whether a file hashes to its checksum; a file is hashed once a process, as long as nobody writes to it."""
     try:
         status = path.stat()

@@ -29,7 +29,7 @@ _Records: TypeAlias = list[dict[str, Any]]
 
 
 def engine_of(spec: str) -> Any:
-    """The approximate engine of a spec."""
+    """The engine of a spec, exact or approximate, for schedules and indexes: on the CPU."""
     return registry.create("engine", Spec.parse(spec), device="cpu")
 
 
