@@ -156,8 +156,7 @@ def _estimated(config: BuildConfig, workers: int, root: Path, *, calibrate: bool
         costs += found
         notes += more
     for plan in plans if calibrate else ():  # last: a second network must not count as memory of the build
-        progress(Event("note", "plan", text=f"comparing precisions of teacher {plan.alias} ({plan.modality})"))
-        notes += [note] if (note := precision_note(root, plan)) else []
+        notes += [note] if (note := precision_note(root, plan, progress)) else []
     return CostPlan(costs, facts.n_images, facts.n_captions, facts.n_texts, notes, corpus.ledger)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from labelgen import registry
 from labelgen.errors import LabelgenError
+from labelgen.progress import Event, Listener
 from labelgen.specs import Spec
 from labelgen.stages.estimate.calibrate import clocked
 from labelgen.stages.plan.build_plan import EmbeddingPlan
@@ -16,7 +17,7 @@ from labelgen.stages.work.embed import moved, sampled_rows
 from labelgen.store import layout
 
 
-def precision_note(root: Path, plan: EmbeddingPlan) -> str:
+def precision_note(root: Path, plan: EmbeddingPlan, progress: Listener) -> str:
     """A sentence on a sample of the data set; empty where the teacher or the processor has no bfloat16.
 
     Args:
@@ -27,6 +28,7 @@ def precision_note(root: Path, plan: EmbeddingPlan) -> str:
     possible = plan.teacher.kind == "content" and plan.units and registry.takes("teacher", spec.name, "precision")
     if not possible or (chosen == "float32" and worker.settings().device == "cpu" and not has_bfloat16()):
         return ""
+    progress(Event("note", "plan", text=f"comparing precisions of teacher {plan.alias} ({plan.modality})"))
     other = "bfloat16" if chosen == "float32" else "float32"
     specs = {chosen: str(spec), other: str(Spec.of(spec.name, **{**spec.arguments, "precision": other}))}
     photos = Path(plan.corpus.parts[0].photos)
