@@ -127,7 +127,9 @@ def restore(partial: Partial, order: RowOrder, offsets: Int64) -> Iterator[Parti
         first, last = max(partial.first_row, at), min(partial.first_row + len(partial.keys), at + stop - start)
         if first < last:
             keys = partial.keys[first - partial.first_row : last - partial.first_row]
-            yield replace(partial, first_row=start + first - at, keys=_moved(keys, candidates))
+            yield replace(
+                partial, first_row=start + first - at, keys=_with_rows(keys, lambda rows: _to_store(rows, candidates))
+            )
             partial = replace(partial, facts={})  # facts are reported once
 
 
@@ -236,11 +238,6 @@ class ReorderedRows:
 
     def take(self, rows: Int64) -> Float16:
         return self._rows.take(_to_store(np.asarray(rows, np.int64), self._spans))
-
-
-def _moved(keys: UInt64, candidates: Sequence[Span]) -> UInt64:
-    """Replace the candidate rows in keys by rows of the store."""
-    return _with_rows(keys, lambda rows: _to_store(rows, candidates))
 
 
 def _with_rows(keys: UInt64, change: Callable[[Int64], Int64]) -> UInt64:

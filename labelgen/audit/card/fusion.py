@@ -12,7 +12,6 @@ from labelgen.audit.checks.logistic import logistic
 from labelgen.errors import ConfigError
 from labelgen.relevance.base import BlockRequest
 from labelgen.relevance.fusion import Agreement, Fusion, Logistic, Maximum, Mean, ReciprocalRank, TextImageCross
-from labelgen.store.reader import Store
 from labelgen.types import Float64, Int64, Relation
 
 _RIDGE = 1e-6
@@ -80,7 +79,8 @@ def fitted_fusions(judged: Sequence[PairLabels]) -> list[Fusion]:
     halves = [(file, half) for file, half in halves if half.any()]
     if not halves:
         raise ConfigError("the first half of the judged images has no unannotated pair")
-    every = {need: [file.values(need)[half] for file, half in halves] for need in labels_of(*_of(halves[0][0]))}
+    labels = labels_of(judged[0].store, judged[0].pairs.relation)
+    every = {need: [file.values(need)[half] for file, half in halves] for need in labels}
     found = {need: np.concatenate(parts) for need, parts in every.items()}
     found = {need: values for need, values in found.items() if np.isfinite(values).mean() >= _KNOWN}
     of, values = list(found), list(found.values())
@@ -98,10 +98,6 @@ def fitted_fusions(judged: Sequence[PairLabels]) -> list[Fusion]:
         fit_logistic(of, values, targets, weights),
     ]
     return made + _text_image_cross(of)
-
-
-def _of(file: PairLabels) -> tuple[Store, Relation]:
-    return file.store, file.pairs.relation
 
 
 def _text_image_cross(of: Sequence[BlockRequest]) -> list[Fusion]:

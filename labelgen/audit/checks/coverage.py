@@ -50,6 +50,7 @@ def _one(store: Store, entry: NeighborEntry, split: str, batch: int, batches: in
     offsets = np.asarray(store.offsets, np.int64)
     images: Int64 = np.asarray(store.splits[split])
     images = images[offsets[images + 1] > offsets[images]]
+    sizes = offsets[images + 1] - offsets[images]
     lists = listed(store, entry.relation, entry.alias, k=entry.k, aggregation=entry.aggregation)
     totals, shares = np.zeros(4), []
     for _ in range(batches if len(images) > 1 else 0):
@@ -69,17 +70,13 @@ def _one(store: Store, entry: NeighborEntry, split: str, batch: int, batches: in
         "alias": entry.alias,
         "k": entry.k,
         "split": split,
-        "items": int((offsets[images + 1] - offsets[images]).sum()) if _texts(entry) else len(images),
+        "items": int(sizes.sum()) if entry.relation.candidate == "text" else len(images),
         "batch": min(batch, len(images)),
         "pairs": int(pairs),
         "pairs_listed": known / max(pairs, 1),
         "nearest": nearest / max(queries_seen, 1),
         "mass": float(np.mean(shares)) if shares else 0.0,
     }
-
-
-def _texts(entry: NeighborEntry) -> bool:
-    return entry.relation.candidate == "text"
 
 
 def _block(store: Store, entry: NeighborEntry, images: Int64, captions: Int64) -> tuple[Float32, Bool]:

@@ -11,7 +11,7 @@ from labelgen.audit.corpus_view import NeighborLists, listed
 from labelgen.audit.frames import item_columns, ranked
 from labelgen.store import choose
 from labelgen.store.reader import Store
-from labelgen.types import Float32, Int64, Modality, Relation
+from labelgen.types import Float32, Int64, Relation
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,8 +28,9 @@ def hubs(store: Store, relation: str, *, alias: str | None = None, k: int = 10, 
         ConfigError: no such list, or a `k` beyond it.
     """
     wanted, lists = _lists(store, relation, alias, k)
-    counts = listed_counts(lists, _rows(store, wanted.candidate))
-    mean, score = _by_split(counts, split_of(store, wanted.candidate))
+    split = split_of(store, wanted.candidate)
+    counts = listed_counts(lists, len(split))
+    mean, score = _by_split(counts, split)
     best = np.argsort(-score, kind="stable")[:limit]
     columns = {"listed": counts[best], "expected": mean[best]}
     return ranked({**columns, **item_columns(store, wanted.candidate, best)}, score[best])
@@ -75,10 +76,6 @@ def _lists(store: Store, relation: str, alias: str | None, k: int) -> tuple[Rela
         alias = next(able, None)
     entry = choose.neighbor_list(store.manifest, wanted, alias=alias, scope="split", aggregation="max", k=k)
     return wanted, listed(store, wanted, entry.alias, k=k)
-
-
-def _rows(store: Store, modality: Modality) -> int:
-    return store.manifest.corpus.n_images if modality == "image" else store.manifest.corpus.n_captions
 
 
 def _by_split(counts: Int64, split: Int64) -> tuple[Float32, Float32]:
