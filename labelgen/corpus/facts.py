@@ -22,14 +22,6 @@ class Facts:
     licence: str
     url: str
 
-    @property
-    def images(self) -> int:
-        return sum(images for images, _ in self.splits.values())
-
-    @property
-    def captions(self) -> int:
-        return sum(captions for _, captions in self.splits.values())
-
 
 @lru_cache(maxsize=1)
 def _all() -> Mapping[str, tuple[Facts, ...]]:

@@ -84,16 +84,6 @@ class KindStore(Store):
         manifest = self._all.manifest
         return _reopen, (self.storage.place, manifest.content_digest, self._guard.hashed, self.chosen)
 
-    @property
-    def whole(self) -> Store:
-        """The store with all its captions."""
-        return self._all
-
-    @property
-    def caption_rows_there(self) -> Int64:
-        """The row of every caption in the store with all captions, ascending; [n_captions]."""
-        return self._captions.rows
-
     def array(self, spec: ArraySpec) -> MappedArray:
         """An array of the manifest; of arrays with a row a caption the rows of the chosen kinds."""
         source = self._all.array(self._sources[spec.path])
