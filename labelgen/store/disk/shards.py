@@ -59,9 +59,9 @@ def array_metadata(spec: ArraySpec) -> dict[str, Any]:
     }
 
 
-def group_metadata(attributes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def group_metadata() -> dict[str, Any]:
     """The `zarr.json` of a folder of arrays or groups."""
-    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})}
+    return {"zarr_format": 3, "node_type": "group", "attributes": {}}
 
 
 def metadata_paths(spec: ArraySpec) -> list[str]:
