@@ -115,6 +115,11 @@ def crc32c(data: bytes) -> bytes:
     return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
 
 
+def is_sound(raw: bytes) -> bool:
+    """Whether bytes of a shard file, a chunk or the index, fit the checksum that they end with."""
+    return crc32c(raw[:-CRC_BYTES]) == raw[-CRC_BYTES:]
+
+
 def chunk_offsets(spec: ArraySpec, n_chunks: int) -> UInt64:
     """Offsets of the chunks of a shard file, [n_chunks]."""
     return np.arange(n_chunks, dtype=np.uint64) * np.uint64(spec.chunk_bytes + CRC_BYTES)
