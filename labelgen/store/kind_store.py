@@ -77,8 +77,7 @@ class KindStore(Store):
         self._all = store
         self._captions = CaptionKinds.of(store.has_kind(self.chosen), store.offsets)
         self._sources = {spec.path: spec for spec in store.manifest.arrays()}
-        super().__init__(store.storage, self._manifest(store.manifest))
-        self._guard = store._guard
+        super().__init__(store.storage, self._manifest(store.manifest), store._guard)
 
     def __reduce__(self) -> tuple[object, tuple[Any, ...]]:
         manifest = self._all.manifest
