@@ -161,7 +161,7 @@ def _caption_frame(captions: Sequence[CaptionRecord], image_rows: Int64, images:
 def _status(text: str) -> str:
     if not text.strip():
         return BLANK
-    return OK if text.isascii() or is_utf8(text) else NOT_UTF8
+    return OK if is_utf8(text) else NOT_UTF8
 
 
 def _quarantine(captions: pl.DataFrame) -> pl.DataFrame:

@@ -115,9 +115,8 @@ def numbered_texts(
     text that several kinds have belongs to the first of them.
     """
     ranks = {kind: rank for rank, kind in enumerate(kinds_in_order(kinds))}
-    order = range(len(texts)) if len(ranks) == 1 else sorted(range(len(texts)), key=lambda row: ranks[kinds[row]])
     seen = {text: row for row, text in enumerate(known)}
-    for row in order:
+    for row in sorted(range(len(texts)), key=lambda row: ranks[kinds[row]]):
         if usable[row]:
             seen.setdefault(texts[row], len(seen))
     return [seen[text] if good else None for text, good in zip(texts, usable, strict=True)]
