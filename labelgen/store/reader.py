@@ -243,7 +243,7 @@ class Store(Items):
             ConfigError: no such list in this store.
         """
         named = _relation(relation)
-        over = chosen_kinds(self.manifest.corpus.kinds, kinds) if kinds else ()
+        over = self._kinds_of_lists(named, kinds)
         how: Any = {"alias": alias, "scope": scope, "aggregation": aggregation, "k": k, "kinds": over}
         entry = choose.neighbor_list(self.manifest, named, **how)
         if ids is not None and rows is not None:
@@ -261,6 +261,10 @@ class Store(Items):
             bound = np.where(unbounded, bound, scores[:, k]).astype(np.float32)
             listed, scores = listed[:, :k].copy(), scores[:, :k].copy()
         return Neighbors.of(self, named.candidate, listed, scores, bound)
+
+    def _kinds_of_lists(self, relation: Relation, kinds: Iterable[str]) -> tuple[str, ...]:
+        """The kinds that the lists of a relation are over, empty for all captions."""
+        return chosen_kinds(self.manifest.corpus.kinds, kinds) if kinds else ()
 
     def _listed(self, entry: NeighborEntry, queries: Int64) -> tuple[UInt32, Float32, Float32]:
         """Rows, scores and bounds of a list."""
