@@ -108,7 +108,7 @@ def shortened(text: str, length: int) -> str:
 
 
 def ledger(accounts: Iterable[Mapping[str, Any]]) -> str:
-    """The account of a data set, a line a unit: `36 members seen: 30 used, 6 skipped (6 no photograph)`."""
+    """The account of a data set, a line a unit: `members: 36 seen, 30 used, 6 skipped (6 no photograph)`."""
     return "\n".join(_account(account) for account in accounts) or "not recorded"
 
 
@@ -119,7 +119,7 @@ def _account(account: Mapping[str, Any]) -> str:
         if tallies:
             kinds = ", ".join(f"{count(tally['count'])} {kind}" for kind, tally in tallies.items())
             parts.append(f"{count(sum(tally['count'] for tally in tallies.values()))} {fate} ({kinds})")
-    return f"{count(account['seen'])} {account['unit']} seen: {', '.join(parts)}"
+    return f"{account['unit']}: {count(account['seen'])} seen, {', '.join(parts)}"
 
 
 def lists(paths: Iterable[str], notes: Mapping[str, str]) -> str:

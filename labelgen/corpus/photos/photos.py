@@ -119,9 +119,7 @@ def with_photo(data: bytes, work: Callable[[Image.Image], Made], least_side: int
     """
     if not data:
         raise PhotoError("empty", "the photograph has no bytes")
-    image = _opened(BytesIO(data))
-    if least_side:
-        image.draft(None, (least_side, least_side))
+    image = _opened(BytesIO(data), least_side)
     with turn(image):
         try:
             decoded = upright(image)
@@ -205,8 +203,8 @@ def _tar_index(shard: Path, size: int, changed: int) -> Mapping[str, tuple[int, 
     return found
 
 
-def _opened(stream: IO[bytes]) -> Image.Image:
-    """The picture with its header read and its size accepted, pixels not yet decoded."""
+def _opened(stream: IO[bytes], least_side: int = 0) -> Image.Image:
+    """The picture with its header read and its size accepted, pixels not yet decoded; `least_side` see `with_photo`."""
     _quiet()
     try:
         prefix = stream.read(16)
@@ -219,6 +217,8 @@ def _opened(stream: IO[bytes]) -> Image.Image:
         stream.seek(0)
         image: Image.Image = factory(stream, "")
         problem = size_problem(image)
+        if least_side:
+            image.draft(None, (least_side, least_side))
     except Exception as error:  # see with_photo
         raise photo_error(error) from error
     if problem:

@@ -26,6 +26,7 @@ from labelgen.similarity.row_order import over_captions
 from labelgen.similarity.sort_keys import encode
 from labelgen.similarity.tiles import row_weights, work_of
 from labelgen.stages.estimate.calibrate import Rates, ShapeOnly, exact_rates, made_plan, made_rows, timed
+from labelgen.stages.estimate.precision import precision_note
 from labelgen.stages.estimate.sample import embedding_seconds, photo_seconds
 from labelgen.stages.ingest import ingest
 from labelgen.stages.ingest.corpus_source import facts_of, refuse_unknown_kinds
@@ -154,6 +155,8 @@ def _estimated(config: BuildConfig, workers: int, root: Path, *, calibrate: bool
         found, more = _search_costs(product, corpus, workers, calibrate=calibrate)
         costs += found
         notes += more
+    for plan in plans if calibrate else ():  # last: a second network must not count as memory of the build
+        notes += [note] if (note := precision_note(root, plan, progress)) else []
     return CostPlan(costs, facts.n_images, facts.n_captions, facts.n_texts, notes, corpus.ledger)
 
 

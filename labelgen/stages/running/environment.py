@@ -40,6 +40,11 @@ def machine_class(runtimes: Collection[str] = ()) -> dict[str, str]:
     return machine() | {name: installed[name] for name in (*_DECISIVE, *runtimes) if name in installed}
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16."""
+    return _vector_units() in ("amx_bf16", "avx512_bf16")
+
+
 def _vector_units() -> str:
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

@@ -194,25 +194,31 @@ def assemble_embedding(
 
 def deviation(root: Path, *, corpus: str, photos: str, spec: str, reference: str, modality: Modality) -> TaskResult:
     """Compare a reduced precision with float32: cosines between rows of a sample, as facts of the receipt."""
-    low, full = worker.teacher(spec), worker.teacher(reference)
+    low, full = (sampled_rows(root / corpus, Path(photos), item, modality) for item in (spec, reference))
+    return TaskResult((), moved(low, full))
+
+
+def sampled_rows(corpus: Path, photos: Path, spec: str, modality: Modality) -> Float32:
+    """Rows that a teacher gives to the first 256 distinct texts, or to the first batch of photographs."""
+    teacher = worker.teacher(spec)
     if modality == "text":
-        sample = tables.distinct_texts(root / corpus)[:256]
-        a, b = low.encode_texts(sample), full.encode_texts(sample)
-    else:
-        files = [file for file in tables.image_files(root / corpus) if file is not None][: low.image_batch]
-        a, b = (
-            np.concatenate([batch.rows for batch in _encoded_batches(it, Path(photos), files)]) for it in (low, full)
-        )
-    a, b = (x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True) for x in (a, b))
+        rows: Float32 = teacher.encode_texts(tables.distinct_texts(corpus)[:256])
+        return rows
+    files = [file for file in tables.image_files(corpus) if file is not None][: teacher.image_batch]
+    return np.concatenate([batch.rows for batch in _encoded_batches(teacher, photos, files)])
+
+
+def moved(low: Float32, full: Float32) -> dict[str, float]:
+    """How far rows of a reduced precision are from those of float32: cosines, and changes of their similarities."""
+    a, b = (rows.astype(np.float64) for rows in (low, full))
+    a, b = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (a, b))
     cosines = (a * b).sum(1)
-    moved = np.abs(a @ a.T - b @ b.T)
-    facts = {
+    return {
         "sample": len(a),
         "smallest_cosine": round(float(cosines.min()), 6),
         "mean_cosine": round(float(cosines.mean()), 6),
-        "largest_similarity_change": round(float(moved.max()), 6),
+        "largest_similarity_change": round(float(np.abs(a @ a.T - b @ b.T).max()), 6),
     }
-    return TaskResult((), facts)
 
 
 @dataclass(frozen=True)
