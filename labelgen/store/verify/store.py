@@ -29,10 +29,10 @@ from labelgen.store.manifest import Manifest, content_digest, digest_matches, ma
 from labelgen.store.schema.contradictions import are_arrays_sound, contradictions
 from labelgen.store.verify.arrays import check_embedding, check_neighbors, check_with_zarr
 from labelgen.store.verify.corpus import check_corpus, missing_rows
-from labelgen.store.verify.findings import Problem, ProblemList, Report
+from labelgen.store.verify.findings import ProblemList, Report
 from labelgen.store.verify.unfinished import Unfinished
 
-__all__ = ["Problem", "Report", "verify"]
+__all__ = ["Report", "verify"]
 
 _Found: TypeAlias = Mapping[str, os.stat_result]
 #: A file of so many bytes with less than one part in `_PACKED` on the disk is not read to its end.
