@@ -32,8 +32,6 @@ from labelgen.store.verify.corpus import check_corpus, missing_rows
 from labelgen.store.verify.findings import ProblemList, Report
 from labelgen.store.verify.unfinished import Unfinished
 
-__all__ = ["Report", "verify"]
-
 _Found: TypeAlias = Mapping[str, os.stat_result]
 #: A file of so many bytes with less than one part in `_PACKED` on the disk is not read to its end.
 _LARGE, _PACKED, _TRIED = 16 << 20, 64, 4
