@@ -13,12 +13,17 @@ _wanted = 0
 _default = 0
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def threads() -> int:
     """Threads that torch has or, before it is imported, shall have: those that were set, else one a core."""
     torch = sys.modules.get("torch")
     if torch is not None:
         return int(torch.get_num_threads())
-    return _wanted or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    return _wanted or usable_cores()
 
 
 def set_threads(count: int) -> int:

@@ -33,8 +33,8 @@ DEPENDENCIES: dict[str, set[str]] = {
         *("similarity.base", "similarity.exact", "similarity.groups", "similarity.single_precision"),
         "similarity.caption_sets",
     },
-    # a data set in memory is written as every other file: whole or not at all
-    "corpus": {"store.disk.atomic"},
+    # a data set in memory is written as every other file: whole or not at all; frames have the columns of the tables
+    "corpus": {"store.disk.atomic", "store.layout"},
     "teachers": set(),
     "relevance": set(),
     "losses": set(),

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from labelgen.progress import Listener, silent
 from labelgen.resources import user_cache
+from labelgen.torch_threads import usable_cores
 
 #: Extras that users install; `dev` and `docs` are for people who change labelgen.
 EXTRAS = ("build", "demo", "audit", "faiss", "remote")
@@ -131,8 +132,7 @@ def machine_checks(out: Path) -> Iterator[Check]:
     python = platform.python_version()
     yield Check(group, "python", "ok" if sys.version_info >= (3, 11) else "problem", f"{python} at {sys.executable}")
     yield Check(group, "system", "ok", f"{platform.system()} {platform.release()}, {platform.machine()}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Check(group, "cores", "ok", f"{cores} of {os.cpu_count()} may be used")
+    yield Check(group, "cores", "ok", f"{usable_cores()} of {os.cpu_count()} may be used")
     yield Check(group, "memory", "ok", _memory())
     yield _disk(out)
     yield _cache()

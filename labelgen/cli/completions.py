@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import click
-from click.shell_completion import BashComplete, CompletionItem, add_completion_class
+from click.shell_completion import BashComplete, CompletionItem
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -80,8 +80,3 @@ class BashWords(BashComplete):
         _, incomplete = self.get_completion_args()
         start = incomplete.rfind("=") + 1
         return f"{item.type},{item.value[start:] if item.value.startswith(incomplete[:start]) else item.value}"
-
-
-def register() -> None:
-    """Have click use `BashWords`."""
-    add_completion_class(BashWords, "bash")

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import add_completion_class
 
 from labelgen.cli import completions, exits
 from labelgen.errors import ConfigError, LabelgenError, printed, visible
@@ -104,7 +105,7 @@ def cli() -> None:
     """
 
 
-completions.register()
+add_completion_class(completions.BashWords, "bash")
 
 
 def main() -> None:

@@ -52,6 +52,12 @@ def title(console: Console, name: str, words: str = "", style: str = "") -> None
     console.print(*texts, sep="  ", soft_wrap=True)
 
 
+def notes(console: Console, sentences: Iterable[str]) -> None:
+    """Print notes, one a line."""
+    for sentence in sentences:
+        console.print(plain(f"note: {sentence}", "yellow"))
+
+
 def facts(rows: Iterable[tuple[str, Any]]) -> Table:
     """Two columns without lines: what, value. A value may be text or anything rich draws."""
     from rich.table import Table

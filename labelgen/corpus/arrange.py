@@ -135,7 +135,7 @@ def _image_frame(images: Sequence[ImageRecord], caption_images: Int64) -> pl.Dat
         "status": [OK] * len(images),
         "group": [image.group for image in images],
     }
-    return pl.DataFrame(columns, schema=dict(IMAGE_SCHEMA))
+    return pl.DataFrame(columns, schema=IMAGE_SCHEMA)
 
 
 def _caption_frame(captions: Sequence[CaptionRecord], image_rows: Int64, images: Sequence[ImageRecord]) -> pl.DataFrame:
@@ -155,13 +155,13 @@ def _caption_frame(captions: Sequence[CaptionRecord], image_rows: Int64, images:
         "status": status,
         "kind": kinds,
     }
-    return pl.DataFrame(columns, schema=dict(CAPTION_SCHEMA))
+    return pl.DataFrame(columns, schema=CAPTION_SCHEMA)
 
 
 def _status(text: str) -> str:
     if not text.strip():
         return BLANK
-    return OK if text.isascii() or is_utf8(text) else NOT_UTF8
+    return OK if is_utf8(text) else NOT_UTF8
 
 
 def _quarantine(captions: pl.DataFrame) -> pl.DataFrame:
@@ -169,4 +169,4 @@ def _quarantine(captions: pl.DataFrame) -> pl.DataFrame:
     found = {"row": unusable["caption_row"], "id": unusable["caption_id"], "reason": unusable["status"]}
     same = {"kind": "caption", "file": None, "stage": "ingest", "alias": None}
     columns = {name: found[name] if name in found else [same[name]] * len(unusable) for name in QUARANTINE_SCHEMA}
-    return pl.DataFrame(columns, schema=dict(QUARANTINE_SCHEMA))
+    return pl.DataFrame(columns, schema=QUARANTINE_SCHEMA)

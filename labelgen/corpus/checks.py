@@ -57,7 +57,7 @@ def _refuse(wrong: Sequence[str], problem: str, expected: str, todo: str = "") -
 def _check_ids(kind: str, ids: Sequence[str]) -> None:
     _check_words(f"{kind} id", ids)
     _refuse(
-        [] if len(set(ids)) == len(ids) else [value for value, times in Counter(ids).items() if times > 1],
+        [value for value, times in Counter(ids).items() if times > 1],
         f"{kind} ids occur more than once",
         f"one {kind} an id (case counts: 'a' and 'A' are two ids)",
         "make them unique in the source, or leave out the copies",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from labelgen.corpus.frames import Corpus
@@ -22,24 +21,10 @@ class Facts:
     licence: str
     url: str
 
-    @property
-    def images(self) -> int:
-        return sum(images for images, _ in self.splits.values())
-
-    @property
-    def captions(self) -> int:
-        return sum(captions for _, captions in self.splits.values())
-
-
-@lru_cache(maxsize=1)
-def _all() -> Mapping[str, tuple[Facts, ...]]:
-    data = json.loads(_FILE.read_text(encoding="utf-8"))
-    return {dataset: tuple(Facts(**entry) for entry in entries) for dataset, entries in data.items()}
-
 
 def known(dataset: str) -> tuple[Facts, ...]:
     """The published forms of a data set, none for adapters of users' data."""
-    return _all().get(dataset, ())
+    return tuple(Facts(**entry) for entry in json.loads(_FILE.read_text(encoding="utf-8")).get(dataset, ()))
 
 
 def check(dataset: str, corpus: Corpus, *, limit: int = 0) -> list[str]:

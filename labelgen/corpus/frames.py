@@ -12,43 +12,21 @@ import polars as pl
 
 from labelgen.corpus.ledger import Account, with_quarantine
 from labelgen.fingerprint import digest_many
+from labelgen.store import layout
 from labelgen.types import UNSPECIFIED, Int64
 
-IMAGE_SCHEMA: Mapping[str, type[pl.DataType]] = {
-    "image_row": pl.UInt32,
-    "image_id": pl.String,
-    "split": pl.String,
-    "file": pl.String,
-    "source_row": pl.UInt32,
-    "n_captions": pl.UInt32,
-    "category": pl.String,
-    "width": pl.UInt32,
-    "height": pl.UInt32,
-    "status": pl.String,
-    "group": pl.String,
-}
+_TYPES: Mapping[str, type[pl.DataType]] = {"uint32": pl.UInt32, "string": pl.String}
 
-CAPTION_SCHEMA: Mapping[str, type[pl.DataType]] = {
-    "caption_row": pl.UInt32,
-    "caption_id": pl.String,
-    "image_row": pl.UInt32,
-    "split": pl.String,
-    "text": pl.String,
-    "text_row": pl.UInt32,
-    "source_row": pl.UInt32,
-    "status": pl.String,
-    "kind": pl.String,
-}
 
-QUARANTINE_SCHEMA: Mapping[str, type[pl.DataType]] = {
-    "kind": pl.String,
-    "row": pl.UInt32,
-    "id": pl.String,
-    "file": pl.String,
-    "stage": pl.String,
-    "alias": pl.String,
-    "reason": pl.String,
-}
+def _schema(table: str) -> dict[str, type[pl.DataType]]:
+    """All columns that a table of a store can have, and their types in a frame."""
+    columns = {**layout.TABLES[table], **layout.ADDED_COLUMNS[table]}
+    return {name: _TYPES[kind.rstrip("?")] for name, kind in columns.items()}
+
+
+IMAGE_SCHEMA = _schema(layout.IMAGES)
+CAPTION_SCHEMA = _schema(layout.CAPTIONS)
+QUARANTINE_SCHEMA = _schema(layout.QUARANTINE)
 
 #: Most kinds of captions, and characters of one: a column with more has another meaning.
 MAX_KINDS, MAX_KIND = 256, 256
@@ -137,9 +115,8 @@ def numbered_texts(
     text that several kinds have belongs to the first of them.
     """
     ranks = {kind: rank for rank, kind in enumerate(kinds_in_order(kinds))}
-    order = range(len(texts)) if len(ranks) == 1 else sorted(range(len(texts)), key=lambda row: ranks[kinds[row]])
     seen = {text: row for row, text in enumerate(known)}
-    for row in order:
+    for row in sorted(range(len(texts)), key=lambda row: ranks[kinds[row]]):
         if usable[row]:
             seen.setdefault(texts[row], len(seen))
     return [seen[text] if good else None for text, good in zip(texts, usable, strict=True)]

@@ -90,9 +90,9 @@ class Ledger:
         """Items of a unit became part of the corpus."""
         self._used[unit] = self._used.get(unit, 0) + count
 
-    def quarantined(self, unit: str, reason: str, example: str, count: int = 1, *, loud: bool = True) -> None:
-        """Items that should have been used and cannot be: damaged, empty, undecodable."""
-        self._book(unit, "quarantined", reason, Tally(count, example, loud))
+    def quarantined(self, unit: str, reason: str, example: str) -> None:
+        """An item that should have been used and cannot be: damaged, empty, undecodable."""
+        self._book(unit, "quarantined", reason, Tally(1, example, loud=True))
 
     def skipped(self, unit: str, kind: str, example: str, count: int = 1, *, loud: bool = False) -> None:
         """Items that were left out by kind. `loud` for what looks like a photograph or a caption."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +10,7 @@ from labelgen.config import RunConfig, parse_bytes
 from labelgen.errors import WorkerError
 from labelgen.stages.running.task import Receipt, Task
 from labelgen.stages.running.worker import WorkerSettings
+from labelgen.torch_threads import usable_cores
 
 
 class Executor(Protocol):
@@ -47,7 +47,6 @@ def worker_settings(run: RunConfig, engine: str) -> list[WorkerSettings]:
     """Settings of every worker: devices in turn, and equal shares of threads and memory."""
     devices = [device.strip() for device in run.device.split(",") if device.strip()] or ["cpu"]
     count = max(run.workers, len(devices))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = run.threads or max(1, cores // count)
+    threads = run.threads or max(1, usable_cores() // count)
     memory = parse_bytes(run.memory) // count
     return [WorkerSettings(devices[number % len(devices)], threads, memory, engine) for number in range(count)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -73,9 +72,7 @@ class _Lazy:
 
 
 def _write(file: BinaryIO, stream: Stream) -> None:
-    header = io.BytesIO()
     described = {"descr": np.lib.format.dtype_to_descr(stream.dtype), "fortran_order": False, "shape": stream.shape}
-    np.lib.format.write_array_header_1_0(header, described)
-    file.write(header.getvalue())
+    np.lib.format.write_array_header_1_0(file, described)
     for piece in stream.pieces:
         file.write(np.ascontiguousarray(piece, stream.dtype).tobytes())  # memoryviews know no text and no empty arrays

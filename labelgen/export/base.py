@@ -11,6 +11,7 @@ import numpy as np
 
 from labelgen.errors import ConfigError
 from labelgen.store import choose
+from labelgen.store.blocks import has_embedding
 from labelgen.store.disk.atomic import FileFact
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.reader import Store
@@ -156,7 +157,7 @@ def alive(embeddings: MappedArray, rows: Int64) -> Any:
     """Mask of the rows that are there, bool [len(rows)]: those that are not all zero."""
     found = np.zeros(len(rows), bool)
     for low, high in pieces(len(rows), embeddings.spec.row_bytes):
-        found[low:high] = (embeddings.take(rows[low:high]) != 0).any(axis=1)
+        found[low:high] = has_embedding(embeddings.take(rows[low:high]))
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from labelgen.export.base import Options, Written, hub_splits, pieces
 from labelgen.export.list_rows import ListRows
-from labelgen.export.parquet import item_ranges, query_ranges, write_batches
+from labelgen.export.parquet import item_ranges, write_batches
 from labelgen.store import layout
 from labelgen.store.disk.atomic import write_atomic
 from labelgen.store.reader import Store
@@ -36,7 +36,8 @@ def write(store: Store, options: Options, written: Written) -> None:
         for split, images in splits.items():
             file = f"{name}/{split}.parquet"
             rows = ListRows(store, listed, texts=options.texts, positives=options.positives)
-            written.add(file, write_batches(written.path(file), *rows.table(query_ranges(store, listed, images))))
+            ranges = item_ranges(store, listed.relation.query, images)
+            written.add(file, write_batches(written.path(file), *rows.table(ranges)))
     written.add("README.md", write_atomic(written.path("README.md"), _card(store, configs, list(splits)).encode()))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copyfileobj
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from labelgen.loader.fine_grained import pair_labels
 from labelgen.store import layout
 from labelgen.store.disk.atomic import FileFact, atomic_file
 from labelgen.store.disk.files import open_below
-from labelgen.store.manifest import NeighborEntry
 from labelgen.store.reader import Store
 from labelgen.store.splits import SplitRows
 from labelgen.types import Modality
@@ -30,7 +30,8 @@ def write(store: Store, options: Options, written: Written) -> None:
         written.add(name, _copy(store, f"{store.manifest.corpus.path}/{name}", written.path(name)))
     for entry in store.manifest.neighbors:
         name = f"neighbors/{entry.path.partition('/')[2]}.parquet"
-        ranges = [part for images in splits_of(store, options).values() for part in query_ranges(store, entry, images)]
+        splits = splits_of(store, options).values()
+        ranges = [part for images in splits for part in item_ranges(store, entry.relation.query, images)]
         written.add(name, write_batches(written.path(name), *ListRows(store, entry).table(ranges)))
 
 
@@ -68,11 +69,6 @@ def write_fine_grained(store: Store, options: Options, written: Written) -> None
         written.notes.append(f"{lost} of {len(labels)} pairs cannot be compared: an item has no embedding")
 
 
-def query_ranges(store: Store, entry: NeighborEntry, images: SplitRows) -> list[range]:
-    """Rows of a list whose queries belong to the images."""
-    return item_ranges(store, entry.relation.query, images)
-
-
 def item_ranges(store: Store, modality: Modality, images: SplitRows) -> list[range]:
     """The images themselves, or their captions, as ranges of rows."""
     if modality == "image":
@@ -94,6 +90,5 @@ def write_batches(path: Path, schema: Any, batches: Iterator[dict[str, Any]]) ->
 def _copy(store: Store, source: str, target: Path) -> FileFact:
     store.file(source)
     with open_below(store.path, source) as read, atomic_file(target) as file:
-        while data := read.read(1 << 20):
-            file.write(data)
+        copyfileobj(read, file)
     return file.fact

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from labelgen.errors import ConfigError, some
-from labelgen.loader.requests import first, quantile_table, reader_of, sets_block, without_itself
+from labelgen.loader.requests import first, quantile_table, reader_of, without_itself
 from labelgen.patches.batch_masks import BoundPatch, PatchMasks, bound, patched
 from labelgen.patches.patch import Patch
 from labelgen.relevance.base import (
@@ -30,7 +30,7 @@ from labelgen.relevance.base import (
     scheme,
 )
 from labelgen.specs import Spec
-from labelgen.store.blocks import BlockReader
+from labelgen.store.blocks import BlockReader, block_sets
 from labelgen.store.items import Ids
 from labelgen.store.kinds import AllCaptions, CaptionKinds, CaptionSets, chosen_kinds
 from labelgen.store.reader import Store, as_store
@@ -243,7 +243,7 @@ class SoftLabeler:
         return patched(made, PatchMasks(found.positive & batch.known, found.where | ~batch.known))
 
     def _with_groups(self, labels: SoftLabels, batch: Batch) -> SoftLabels:
-        owners = self.store.owners.take(batch.captions).astype(np.int64)
+        owners = self.store.image_of(batch.captions)
         same = self.store.same_group(batch.images[:, None], owners[None, :]) & batch.known | labels.same_image
         others = same & ~labels.same_image
         everything = np.ones(same.shape, bool)
@@ -292,7 +292,8 @@ class SoftLabeler:
         if request.aggregation == "first":
             return first(sets, reader.captions, batch.images, batch.captions, exact=self.exact)
         if request.aggregation == "sets":
-            return sets_block(self.store, reader, sets, batch.images, batch.captions)
+            owners = self.store.image_of(batch.captions)
+            return block_sets(reader.captions, sets, batch.images, batch.captions, owners)
         same = batch.image_rows[:, None] == batch.caption_images[None, :]
         return without_itself(reader, sets, block, batch.images, batch.captions, same)
 

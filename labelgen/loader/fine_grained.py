@@ -7,7 +7,7 @@ aggregation of the scheme, bit-identical to `soft_labels(exact=True)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -126,7 +126,9 @@ def _similarities(
     """[n], -inf where nothing can be compared."""
     reader, sets = reader_of(store, request, kinds), kinds or AllCaptions(store.offsets)
     found = np.empty(len(pairs), np.float32)
-    for piece in _pieces(len(pairs), int(reader.captions.shape[1])):
+    step = max(1, _PIECE // reader.captions.shape[1])
+    for start in range(0, len(pairs), step):
+        piece = slice(start, start + step)
         captions, images = pairs.captions[piece], pairs.images[piece]
         queries = reader.captions.take(captions)
         if reader.offsets is None:
@@ -150,11 +152,6 @@ def _of_sets(
     kept = how not in LEFT_OUT
     one: PairAggregation = "first" if how == "first" else reader.aggregation
     return pair_set_similarities(reader.captions, sets, images, captions, one, itself=kept)
-
-
-def _pieces(count: int, dim: int) -> Iterator[slice]:
-    step = max(1, _PIECE // max(1, dim))
-    return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
 def _refuse(kind: str, alias: str, ids: list[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from labelgen.corpus.text.table_files import SUFFIXES, column_names, read_columns
+from labelgen.corpus.text.table_files import SUFFIXES, TableFile
 from labelgen.errors import ArrayError, DatasetError, UnknownIdError, some
 from labelgen.store.items import Ids
 from labelgen.store.reader import Store
@@ -73,18 +73,18 @@ def read_pairs(store: Store, path: str | Path) -> ListedPairs:
         raise DatasetError(
             f"there is no list of pairs at {file}", found=found, expected=f"one of {', '.join(SUFFIXES)}"
         )
-    there = column_names(file)
-    lacking = [name for name in COLUMNS if name not in there]
+    table = TableFile(file)
+    lacking = [name for name in COLUMNS if name not in table.columns]
     if lacking:
-        near = {name: difflib.get_close_matches(name, there, n=1, cutoff=0.5) for name in lacking}
+        near = {name: difflib.get_close_matches(name, table.columns, n=1, cutoff=0.5) for name in lacking}
         renamed = ", ".join(f"{found[0]!r} to {name!r}" for name, found in near.items() if found)
         raise DatasetError(
             f"{file.name} is not a list of pairs: it lacks {', '.join(lacking)}",
-            found=f"columns {', '.join(there)}",
+            found=f"columns {', '.join(table.columns)}",
             expected="columns caption_id, image_id and y (1: they belong together, 0: they do not)",
             todo=f"rename {renamed}" if renamed else "",
         )
-    rows = read_columns(file, COLUMNS)
+    rows = [values for _, values in table.rows(COLUMNS)]
     if not rows:
         raise DatasetError(f"{file.name} lists no pairs")
     captions, images, y = (list(column) for column in zip(*rows, strict=True))

@@ -7,6 +7,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import takewhile
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -290,12 +291,7 @@ def _components(path: str) -> tuple[str, ...]:
 
 def _common_ending(one: tuple[str, ...], other: tuple[str, ...]) -> int:
     """Number of equal components from the last on."""
-    number = 0
-    for first, second in zip(reversed(one), reversed(other), strict=False):
-        if first != second:
-            break
-        number += 1
-    return number
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one[::-1], other[::-1], strict=False)))
 
 
 def _equal(text: str, listed: list[str]) -> list[int]:

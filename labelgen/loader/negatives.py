@@ -100,14 +100,15 @@ class HardNegatives:
             raise ConfigError(f"choice={choice!r}, n={n}", expected="hardest or random, and n at least 1")
         self.store, self.relation, self.n, self.choice, self.seed = store, Relation(relation), n, choice, seed
         self._lists: Any = {"alias": alias, "k": k, "scope": scope, "same_group": same_group}
-        self.alias, self.k, self.scope = alias, k, scope
+        store.neighbors(relation, rows=[], **self._lists)  # an error now, not in training
+        named: Any = {"alias": alias, "k": k, "scope": scope}
+        self._alias = choose.neighbor_list(store.manifest, self.relation, **named, aggregation="max").alias
         self.patch = None if patch is None else bound(patch, store)
         self.epoch = 0
         self.relative = relative
         self.threshold = threshold if threshold is not None else 1.0
         if percentile is not None:
             self.threshold = self._level(percentile)
-        store.neighbors(relation, rows=[], **self._lists)  # an error now, not in training
 
     def set_epoch(self, epoch: int) -> None:
         """Other draws for another epoch."""
@@ -144,7 +145,7 @@ class HardNegatives:
         captions = queries if one_row else self.store.captions_in(queries)
         images = self.store.image_of(captions)
         relation = Relation.T2T if self.relation is Relation.T2T else Relation.I2T
-        reader = self.store.block_reader(relation, self._alias())
+        reader = self.store.block_reader(relation, self._alias)
         if reader.offsets is None and relation is Relation.I2T:
             scores = pair_similarities(reader.images.take(images), reader.captions.take(captions))
         else:
@@ -160,12 +161,6 @@ class HardNegatives:
         mean = np.divide(total, count, out=np.full(len(queries), np.inf), where=count > 0)
         limits: Float32 = mean.astype(np.float32)
         return limits
-
-    def _alias(self) -> str:
-        """The teacher of the list that is read."""
-        return choose.neighbor_list(
-            self.store.manifest, self.relation, alias=self.alias, scope=self.scope, aggregation="max", k=self.k
-        ).alias
 
     def _free(self, patch: BoundPatch, queries: Int64, candidates: Int64) -> Bool:
         """Mask of the listed entries that the patch leaves as negatives, [m, k]."""
@@ -187,7 +182,7 @@ class HardNegatives:
         if not 0 <= percentile <= 1:
             raise ConfigError(f"percentile={percentile}", expected="a level in [0, 1], for example 0.999")
         relation = Relation.I2T if self.relation is Relation.T2I else self.relation
-        table = quantile_table(self.store, BlockRequest(relation, self._alias()))
+        table = quantile_table(self.store, BlockRequest(relation, self._alias))
         levels = sorted(table)
         return float(np.interp(percentile, levels, [table[level] for level in levels]))
 

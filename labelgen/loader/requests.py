@@ -14,7 +14,6 @@ from labelgen.store import choose, layout
 from labelgen.store.blocks import (
     BlockReader,
     ReadRows,
-    block_sets,
     block_similarity,
     block_similarity32,
     pair_set_similarities,
@@ -46,11 +45,6 @@ def reader_of(store: Store, request: BlockRequest, kinds: CaptionKinds | None = 
             found=f"aggregation={how!r}",
         )
     return reader if kinds is None or reader.offsets is None else replace(reader, kinds=kinds)
-
-
-def sets_block(store: Store, reader: BlockReader, sets: CaptionSets, images: Int64, captions: Int64) -> Float32:
-    """The block by `sets`, [A, B]; computed in float64 on the host. -inf where a set is empty."""
-    return block_sets(reader.captions, sets, images, captions, store.owners.take(captions).astype(np.int64))
 
 
 def without_itself(

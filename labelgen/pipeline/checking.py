@@ -20,7 +20,7 @@ from labelgen.teachers.objects.sealed_objects import sealed_objects
 
 if TYPE_CHECKING:
     from labelgen.stages.estimate.cost import CostPlan
-    from labelgen.store.verify.store import Report
+    from labelgen.store.verify.findings import Report
 
 
 def plan(

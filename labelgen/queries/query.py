@@ -63,8 +63,8 @@ def query(
     """
     opened = as_store(store)
     asked = _Asked.of(opened, text, image, k, relations, splits, aggregation)
-    named = {teachers: None} if isinstance(teachers, str) else dict(teachers) if isinstance(teachers, Mapping) else None
-    named = dict.fromkeys(teachers) if named is None else named
+    aliases = [teachers] if isinstance(teachers, str) else teachers
+    named = dict(aliases) if isinstance(aliases, Mapping) else dict.fromkeys(aliases)
     for alias in named:
         if alias not in opened.manifest.teachers:
             raise unknown("teacher alias", alias, opened.manifest.teachers)

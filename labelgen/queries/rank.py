@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +49,10 @@ class Best:
 
 def rank_rows(queries: Float16, embeddings: MappedArray, ranges: Iterable[range], best: Best) -> None:
     """Compare queries [m, dim] with the embedding rows of some ranges."""
+    limit = _limit(len(queries), embeddings.shape[1])
     for rows in ranges:
-        for start, stop in _pieces(rows, len(queries), embeddings.shape[1]):
+        for start in range(rows.start, rows.stop, limit):
+            stop = min(start + limit, rows.stop)
             best.add(block_similarity(queries, embeddings.slice(start, stop)), np.arange(start, stop))
 
 
@@ -79,12 +81,6 @@ def rank_sets(
                 captions.add(scores, np.arange(start, stop))
             by_image = aggregate_groups(np.ascontiguousarray(scores.T), sizes[first:last], aggregation)
             best.add(np.ascontiguousarray(by_image.T), np.arange(rows.start + first, rows.start + last))
-
-
-def _pieces(rows: range, queries: int, dim: int) -> Iterator[tuple[int, int]]:
-    limit = _limit(queries, dim)
-    for start in range(rows.start, rows.stop, limit):
-        yield start, min(start + limit, rows.stop)
 
 
 def _limit(queries: int, dim: int) -> int:

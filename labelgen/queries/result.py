@@ -20,13 +20,6 @@ from labelgen.types import PAD_ROW, Float16, Int64, Relation
 if TYPE_CHECKING:
     import polars as pl
 
-#: What a list is called for people.
-TITLES: Mapping[str, str] = {
-    "t2t": "nearest captions",
-    "t2i": "nearest images",
-    "i2t": "nearest captions",
-    "i2i": "nearest images",
-}
 _CARD = "display:flex;gap:10px;border-bottom:1px solid #8886;padding:6px 0;overflow-wrap:anywhere"
 _PICTURE = "width:144px;height:144px;object-fit:contain"
 
@@ -63,7 +56,8 @@ class QueryResult:
         """A title and the rows of every list: `a dog: nearest images by text`."""
         keys = ("query", "relation", "alias")
         for (query, relation, alias), rows in self.frame.group_by(keys, maintain_order=True):
-            yield f"{query}: {TITLES[str(relation)]} by {alias} ({relation})", rows.to_dicts()
+            kind = "images" if str(relation).endswith("i") else "captions"
+            yield f"{query}: nearest {kind} by {alias} ({relation})", rows.to_dicts()
 
     def to_json(self) -> dict[str, Any]:
         return {"store": self.store.storage.name, "notes": list(self.notes), "results": self.frame.to_dicts()}

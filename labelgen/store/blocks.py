@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from labelgen.similarity.caption_sets import PairAggregation, block_sets, pair_set_similarities, pair_sets
-from labelgen.similarity.exact import aggregate, block_group_similarity, block_similarity, pair_similarities
+from labelgen.similarity.exact import block_group_similarity, block_similarity, pair_similarities
 from labelgen.similarity.groups import rows_of
 from labelgen.similarity.single_precision import block_group_similarity32, block_similarity32
 from labelgen.store.disk.centred import CentredRows
@@ -21,7 +21,6 @@ __all__ = [
     "BlockReader",
     "PairAggregation",
     "ReadRows",
-    "aggregate",
     "block_sets",
     "block_similarity",
     "block_similarity32",

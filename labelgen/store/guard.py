@@ -32,11 +32,12 @@ class Guard:
     root: Path
     stamp: Stamp | None
     files: Mapping[str, FileFact]
-    hashed: bool = False
+    hashed: bool
 
     def only(self, paths: Iterable[str]) -> Guard:
         """The guard of some files, small enough to be pickled with an array."""
-        return Guard(self.root, self.stamp, {path: self.files[path] for path in paths if path in self.files})
+        kept = {path: self.files[path] for path in paths if path in self.files}
+        return Guard(self.root, self.stamp, kept, hashed=False)
 
     def check(self, path: str) -> None:
         """Call this after a file was opened: what was opened is what the manifest named if this returns.

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from labelgen.errors import StoreError
 from labelgen.similarity.groups import rows_of
 from labelgen.store import layout
-from labelgen.store.disk.folder import Folder, Storage
+from labelgen.store.disk.folder import Storage
 from labelgen.store.disk.mapped import MappedArray
-from labelgen.store.guard import Guard, Stamp
+from labelgen.store.guard import Guard
 from labelgen.store.index import IdIndex
 from labelgen.store.kinds import chosen_kinds
 from labelgen.store.manifest import Manifest
@@ -44,18 +44,9 @@ class Items:
 
     chosen: tuple[str, ...] = ()
 
-    def __init__(
-        self,
-        storage: Storage | Path,
-        manifest: Manifest,
-        *,
-        stamp: Stamp | None = None,
-        check: bool = False,
-    ) -> None:
-        self.storage = Folder(storage) if isinstance(storage, Path) else storage
-        self.path = self.storage.root
-        self.manifest = manifest
-        self._guard = Guard(self.path, stamp, manifest.files, check)
+    def __init__(self, storage: Storage, manifest: Manifest, guard: Guard) -> None:
+        self.storage, self.manifest, self._guard = storage, manifest, guard
+        self.path = storage.root
         self._process = os.getpid()
         self._arrays: dict[str, MappedArray] = {}
         self._frames: dict[str, pl.DataFrame] = {}

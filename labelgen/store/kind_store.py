@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from labelgen.errors import ConfigError
 from labelgen.store import choose, layout
 from labelgen.store.disk.mapped import MappedArray
-from labelgen.store.items import Ids, Neighbors, RowNumbers
 from labelgen.store.kinds import CaptionKinds, chosen_kinds, update_command
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import Manifest, NeighborEntry
 from labelgen.store.reader import Store, kept_entries, reopen
 from labelgen.store.reader import open_store as open_whole
-from labelgen.types import PAD_ROW, Aggregation, Float32, Int64, Relation, Scope, UInt32
+from labelgen.types import PAD_ROW, Float32, Int64, Relation, UInt32
 
 if TYPE_CHECKING:
     import polars as pl
@@ -62,7 +61,8 @@ class KindStore(Store):
 
     Neighbour lists are those over the same kinds. Where there are none, they are those over all captions that compare
     single rows (`t2t`, `i2i`, lists of cross-modal teachers), without the other captions: they may be shorter than k,
-    and `next` is still a bound. `zarr` opens what is stored.
+    and `next` is still a bound. `kinds` of `neighbors` may name the same kinds, without effect. `zarr` opens what is
+    stored.
 
     Args:
         store: an open store.
@@ -77,42 +77,19 @@ class KindStore(Store):
         self._all = store
         self._captions = CaptionKinds.of(store.has_kind(self.chosen), store.offsets)
         self._sources = {spec.path: spec for spec in store.manifest.arrays()}
-        super().__init__(store.storage, self._manifest(store.manifest))
-        self._guard = store._guard
+        super().__init__(store.storage, self._manifest(store.manifest), store._guard)
 
     def __reduce__(self) -> tuple[object, tuple[Any, ...]]:
         manifest = self._all.manifest
         return _reopen, (self.storage.place, manifest.content_digest, self._guard.hashed, self.chosen)
-
-    @property
-    def whole(self) -> Store:
-        """The store with all its captions."""
-        return self._all
-
-    @property
-    def caption_rows_there(self) -> Int64:
-        """The row of every caption in the store with all captions, ascending; [n_captions]."""
-        return self._captions.rows
 
     def array(self, spec: ArraySpec) -> MappedArray:
         """An array of the manifest; of arrays with a row a caption the rows of the chosen kinds."""
         source = self._all.array(self._sources[spec.path])
         return SelectedArray(source, spec, self._captions.rows) if spec.shape != source.shape else source
 
-    def neighbors(
-        self,
-        relation: str,
-        ids: Ids | None = None,
-        *,
-        rows: RowNumbers | None = None,
-        k: int | None = None,
-        alias: str | None = None,
-        scope: Scope = "split",
-        aggregation: Aggregation = "max",
-        kinds: Iterable[str] = (),
-        same_group: Literal["keep", "leave_out"] = "keep",
-    ) -> Neighbors:
-        """As of `Store`; rows of captions are those of this reader. `kinds` may name its own kinds, without effect."""
+    def _kinds_of_lists(self, relation: Relation, kinds: Iterable[str]) -> tuple[str, ...]:
+        """None: the manifest of this reader has its lists as lists over all captions."""
         if kinds and chosen_kinds(self.kinds, kinds) != self.chosen:
             raise ConfigError(f"this reader is one of kinds {', '.join(self.chosen)}", found=f"kinds={kinds!r}")
         if not any(entry.relation == relation for entry in self.manifest.neighbors):
@@ -121,8 +98,7 @@ class KindStore(Store):
                 found=choose.stored_lists(self._all.manifest),
                 todo=f"build them into the store: {update_command(self.storage.name, self.chosen)}",
             )
-        how: Any = {"k": k, "alias": alias, "scope": scope, "aggregation": aggregation, "same_group": same_group}
-        return super().neighbors(relation, ids, rows=rows, **how)
+        return ()
 
     def _listed(self, entry: NeighborEntry, queries: Int64) -> tuple[UInt32, Float32, Float32]:
         listed, scores, bound = super()._listed(entry, queries)

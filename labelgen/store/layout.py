@@ -193,14 +193,6 @@ def generation_of(path: str) -> int:
     return int(path.partition("/")[0].partition(".")[2] or 1)
 
 
-def alias_path(alias: str, generation: int = 1) -> str:
-    return f"{numbered(EMBEDDINGS, generation)}/{alias}"
-
-
-def embedding_path(alias: str, modality: Modality, generation: int = 1) -> str:
-    return f"{alias_path(alias, generation)}/{modality}"
-
-
 def neighbors_path(
     relation: Relation,
     alias: str,
@@ -239,7 +231,7 @@ def stats_path(
 
 
 def embedding_spec(alias: str, modality: Modality, rows: int, dim: int, generation: int = 1) -> ArraySpec:
-    return ArraySpec(embedding_path(alias, modality, generation), (rows, dim), "float16")
+    return ArraySpec(f"{numbered(EMBEDDINGS, generation)}/{alias}/{modality}", (rows, dim), "float16")
 
 
 def neighbor_specs(path: str, rows: int, k: int) -> dict[str, ArraySpec]:
@@ -265,13 +257,8 @@ def index_specs(corpus: str, n_images: int, n_captions: int) -> dict[str, ArrayS
         "caption_row": (n_captions, "uint32"),
     }
     return {
-        name: ArraySpec(f"{index_path(corpus)}/{name}", (rows,), dtype, whole=True)
-        for name, (rows, dtype) in shapes.items()
+        name: ArraySpec(f"{corpus}/index/{name}", (rows,), dtype, whole=True) for name, (rows, dtype) in shapes.items()
     }
-
-
-def index_path(corpus: str) -> str:
-    return f"{corpus}/index"
 
 
 def is_content(path: str) -> bool:

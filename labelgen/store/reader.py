@@ -13,9 +13,9 @@ from labelgen.errors import ConfigError, MissingItemError, StoreMismatchError, s
 from labelgen.store import choose, describe
 from labelgen.store.blocks import BlockReader, has_embedding
 from labelgen.store.disk.centred import CentredRows
-from labelgen.store.disk.folder import Storage
+from labelgen.store.disk.folder import Folder, Storage
 from labelgen.store.disk.mapped import MappedArray
-from labelgen.store.guard import Stamp, stamp_of
+from labelgen.store.guard import Guard, stamp_of
 from labelgen.store.items import KINDS, Ids, Items, Neighbors, RowNumbers
 from labelgen.store.kinds import chosen_kinds
 from labelgen.store.manifest import Manifest, NeighborEntry, load_manifest
@@ -44,12 +44,13 @@ def open_store(path: str | Path | Source, *, check: bool = False) -> Store:
     if not isinstance(path, PathLike) and (not isinstance(path, str) or is_address(path)):
         from labelgen.store.remote.storage import open_remote
 
-        storage, manifest = open_remote(path)
-        return Store(storage, manifest, stamp=stamp_of(storage.root), check=check)
+        far, manifest = open_remote(path)
+        return Store(far, manifest, Guard(far.root, stamp_of(far.root), manifest.files, check))
     is_address(path)  # an address that was made a path is refused
     root = Path(path).expanduser().absolute()
     stamp = stamp_of(root)  # before the manifest is read: a change in between is then noticed
-    return Store(root, load_manifest(root), stamp=stamp, check=check)
+    manifest = load_manifest(root)
+    return Store(Folder(root), manifest, Guard(root, stamp, manifest.files, check))
 
 
 def as_store(store: Store | str | Path) -> Store:
@@ -65,15 +66,8 @@ class Store(Items):
     before workers are forked.
     """
 
-    def __init__(
-        self,
-        storage: Storage | Path,
-        manifest: Manifest,
-        *,
-        stamp: Stamp | None = None,
-        check: bool = False,
-    ) -> None:
-        super().__init__(storage, manifest, stamp=stamp, check=check)
+    def __init__(self, storage: Storage, manifest: Manifest, guard: Guard) -> None:
+        super().__init__(storage, manifest, guard)
         self._readers: dict[tuple[Relation, str | None, BlockAggregation, bool], BlockReader] = {}
         self._centred: dict[str, CentredRows] = {}
 
@@ -249,7 +243,7 @@ class Store(Items):
             ConfigError: no such list in this store.
         """
         named = _relation(relation)
-        over = chosen_kinds(self.manifest.corpus.kinds, kinds) if kinds else ()
+        over = self._kinds_of_lists(named, kinds)
         how: Any = {"alias": alias, "scope": scope, "aggregation": aggregation, "k": k, "kinds": over}
         entry = choose.neighbor_list(self.manifest, named, **how)
         if ids is not None and rows is not None:
@@ -267,6 +261,10 @@ class Store(Items):
             bound = np.where(unbounded, bound, scores[:, k]).astype(np.float32)
             listed, scores = listed[:, :k].copy(), scores[:, :k].copy()
         return Neighbors.of(self, named.candidate, listed, scores, bound)
+
+    def _kinds_of_lists(self, relation: Relation, kinds: Iterable[str]) -> tuple[str, ...]:
+        """The kinds that the lists of a relation are over, empty for all captions."""
+        return chosen_kinds(self.manifest.corpus.kinds, kinds) if kinds else ()
 
     def _listed(self, entry: NeighborEntry, queries: Int64) -> tuple[UInt32, Float32, Float32]:
         """Rows, scores and bounds of a list."""
@@ -353,7 +351,7 @@ def kept_entries(rows: UInt32, scores: Float32, keep: Bool) -> tuple[UInt32, Flo
     return listed.astype(np.uint32), values.astype(np.float32)
 
 
-def reopen(path: str | Source, content_digest: str, check: bool = False) -> Store:
+def reopen(path: str | Source, content_digest: str, check: bool) -> Store:
     """Unpickle: open the same store again, and only that."""
     store = open_store(path, check=check)
     if store.manifest.content_digest != content_digest:

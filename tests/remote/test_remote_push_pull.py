@@ -185,12 +185,14 @@ def test_a_name_that_is_not_there(small: Path, serve: Serve, tmp_path: Path) -> 
 def test_another_store_is_not_replaced(small: Path, place: str, tmp_path: Path) -> None:
     labelgen.push(small / "store", place)
     other = make_store(tmp_path / "other", n_images=5, seed=9)
-    document = json.loads((other / "manifest.json").read_text())
-    assert document["store_id"] == labelgen.open(small / "store").manifest.store_id or True
     with pytest.raises(StoreMismatchError, match="holds something else"):
         labelgen.pull(place, other)
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "mine.txt").write_text("mine")
+    with pytest.raises(StoreMismatchError, match="holds something else"):
+        labelgen.pull(place, tmp_path / "files")
+    (tmp_path / "files" / ".labelgen").mkdir()
+    (tmp_path / "files" / ".labelgen" / "pulled.json").write_text("{")
     with pytest.raises(StoreMismatchError, match="holds something else"):
         labelgen.pull(place, tmp_path / "files")
     assert (tmp_path / "files" / "mine.txt").read_text() == "mine"

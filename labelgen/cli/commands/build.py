@@ -203,8 +203,7 @@ def _print(report: BuildReport) -> None:
     console.print(show.facts(_facts(report)))
     if report.quarantined:
         console.print(_quarantine(report))
-    for note in report.notes:
-        console.print(show.plain(f"note: {in_flags(note)}", "yellow"))
+    show.notes(console, map(in_flags, report.notes))
     show.title(console, "where to look next")
     for line in (f"labelgen inspect {path}", f"labelgen verify {path}"):
         console.print(show.plain(f"  {line}"), soft_wrap=True)

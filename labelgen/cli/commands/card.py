@@ -124,8 +124,7 @@ def _print(made: AgreementCard, *, several: bool) -> None:
         console.print(_table(rows, several=several))
     for spec in dict.fromkeys(row.label for row in made.rows if row.kind == "fusion"):
         console.print(show.plain(spec, "dim"), soft_wrap=True)
-    for note in made.notes:
-        console.print(show.plain(f"note: {note}", "yellow"))
+    show.notes(console, made.notes)
     for sentence in made.recommendation:
         console.print(show.plain(sentence, "bold"), soft_wrap=True)
 

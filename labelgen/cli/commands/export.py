@@ -8,7 +8,7 @@ import click
 
 from labelgen import units
 from labelgen.cli import completions, show
-from labelgen.cli.options import common, progress_option, refuse_beside
+from labelgen.cli.options import common, names, progress_option, refuse_beside
 from labelgen.cli.progress import listening, stage
 
 #: Written out: `--help` imports nothing. A test compares it with `labelgen.export.targets.TARGETS`.
@@ -94,7 +94,7 @@ def command(
 
     unused = [name for name, targets in USED_BY.items() if target not in targets]
     refuse_beside(ctx, unused, f"for {target}")
-    chosen = tuple(name.strip() for name in splits.split(",")) if splits else ()
+    chosen = tuple(names(splits or ""))
     with listening(progress, as_json=as_json) as listener, stage(listener, "export"):
         written = export(labelgen.open(store), target, out, Options(splits=chosen, **options))
     if as_json:

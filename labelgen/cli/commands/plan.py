@@ -71,5 +71,4 @@ def _print(cost: CostPlan) -> None:
     table.add_section()
     table.add_row("total", "", "", units.size(cost.bytes), total, _memory(cost.peak_bytes), style="bold")
     console.print(table)
-    for note in cost.notes:
-        console.print(show.plain(f"note: {in_flags(note)}", "yellow"))
+    show.notes(console, map(in_flags, cost.notes))

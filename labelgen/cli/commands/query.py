@@ -110,5 +110,4 @@ def _print(found: QueryResult) -> None:
         console.print(table)
     if not len(found):
         console.print(show.plain("nothing found", "dim"))
-    for note in found.notes:
-        console.print(show.plain(f"note: {note}", "yellow"))
+    show.notes(console, found.notes)

@@ -82,8 +82,7 @@ def _print(report: Report) -> None:
         for problem in report.problems:
             table.add_row(show.plain(problem.file), _rows(problem), show.plain(problem.what))
         console.print(table)
-    for note in report.notes:
-        console.print(show.plain(f"note: {note}", "yellow"))
+    show.notes(console, report.notes)
     facts = [("files", f"{units.count(report.files)}, {units.size(report.bytes)} in {units.duration(report.seconds)}")]
     console.print(show.facts([*facts, ("content digest", report.content_digest or "unknown")]))
 

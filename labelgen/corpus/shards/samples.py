@@ -124,12 +124,12 @@ class ShardReader:
             self.ledger.seen(MEMBERS)
             self.ledger.quarantined(MEMBERS, "bytes are missing", f"{shard}{INSIDE}{damage.cut}")
 
-    def _skip(self, reason: Skipped, example: str, *, seen: bool = True) -> None:
+    def _skip(self, reason: Skipped, example: str) -> None:
         kind = reason.kind
         if kind not in self._kinds and len(self._kinds) >= _MAX_KINDS:
             kind = "further kinds, not read"
         self._kinds.add(kind)
-        self.ledger.seen(MEMBERS, int(seen))
+        self.ledger.seen(MEMBERS)
         self.ledger.skipped(MEMBERS, kind, example, loud=reason.loud)
 
 
@@ -201,7 +201,7 @@ class _Texts:
         return repaired(f"{self.shard}{INSIDE}{self.members[number].name}")
 
 
-def captions_of_json(text: str, name: str, where: str, ledger: Ledger | None = None) -> tuple[list[str], str]:
+def captions_of_json(text: str, name: str, where: str, ledger: Ledger) -> tuple[list[str], str]:
     """Captions of the JSON of a sample and the field that has them: `name`, or its plural.
 
     Raises:
@@ -212,7 +212,7 @@ def captions_of_json(text: str, name: str, where: str, ledger: Ledger | None = N
     if not fields:
         return [], ""
     found = [texts_of(record[item], f"{item!r} of {where}") for item in fields]
-    if ledger is not None and any(set(texts) - set(found[0]) for texts in found[1:]):
+    if any(set(texts) - set(found[0]) for texts in found[1:]):
         ledger.seen(_FIELDS)
         ledger.skipped(_FIELDS, f"{fields[1]!r} beside {fields[0]!r}, which counts", where, loud=True)
     return found[0], fields[0]

@@ -139,16 +139,6 @@ class TableFile:
         self._ledger.skipped("pictures inside the table", kind, next(iter(named), ""), len(named), loud=True)
 
 
-def column_names(path: Path) -> list[str]:
-    """Names of the columns of a table; see `TableFile.columns`."""
-    return TableFile(path).columns
-
-
-def read_columns(path: Path, names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """The rows of the given columns of a table; see `TableFile.rows`."""
-    return [values for _, values in TableFile(path).rows(names)]
-
-
 def _paths(path: Path, names: Sequence[str], pictures: Sequence[str]) -> Any:
     """The columns of a parquet file, of pictures their paths alone: their bytes may be more than memory holds."""
     import polars as pl

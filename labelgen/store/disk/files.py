@@ -15,7 +15,6 @@ import stat
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
 
 from labelgen.errors import CorruptStoreError
 from labelgen.fingerprint import digest_stream
@@ -47,8 +46,14 @@ def open_below(root: Path, path: str) -> BufferedReader:
         FileNotFoundError: nothing there.
         CorruptStoreError: the path leaves the store, or a link or something else that is no regular file is in its way.
     """
-    handle = _opened(root, path, _FILE)
-    return os.fdopen(handle, "rb")
+    held, name = _folder_of(root, path)
+    try:
+        status = os.stat(name, dir_fd=held, follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):
+            raise not_regular(root / path, status.st_mode)
+        return os.fdopen(os.open(name, _FILE, dir_fd=held), "rb")
+    finally:
+        os.close(held)
 
 
 def read_below(root: Path, path: str, limit: int = MAX_JSON_BYTES) -> bytes:
@@ -182,17 +187,6 @@ def _entries(root: Path, below: str) -> list[tuple[str, os.stat_result]]:
     except OSError:
         return []
     return sorted(found, key=lambda item: item[0])
-
-
-def _opened(root: Path, path: str, flags: int, mode: int = 0o666, **named: Any) -> int:
-    held, name = _folder_of(root, path)
-    try:
-        status = os.stat(name, dir_fd=held, follow_symlinks=False)
-        if not stat.S_ISREG(status.st_mode):
-            raise not_regular(root / path, status.st_mode)
-        return os.open(name, flags, mode, dir_fd=held)
-    finally:
-        os.close(held)
 
 
 def _folder_of(root: Path, path: str) -> tuple[int, str]:

@@ -52,21 +52,12 @@ class Storage(Protocol):
 
 
 class Folder:
-    """The folder of a store. A partial one was pulled without some arrays, and names them."""
+    """The folder of a store; `name` and `place` are its path. A partial one names the arrays that it lacks."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.name = self.place = str(root)
         self._source, self._lacks = pulled(root)
-
-    @property
-    def name(self) -> str:
-        """The path of the folder."""
-        return str(self.root)
-
-    @property
-    def place(self) -> str:
-        """The path of the folder."""
-        return str(self.root)
 
     def need(self, paths: Iterable[str]) -> None:
         """Refuse what a partial store lacks.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from labelgen.errors import CorruptStoreError, StoreError
 from labelgen.store.disk.files import open_below
-from labelgen.store.disk.shards import ABSENT, CRC_BYTES, chunk_offsets, crc32c, live_chunks, shard_bytes
+from labelgen.store.disk.shards import ABSENT, CRC_BYTES, chunk_offsets, is_sound, live_chunks, shard_bytes
 from labelgen.store.guard import Guard
 from labelgen.store.layout import ArraySpec
 from labelgen.types import Bool, Int64
@@ -168,7 +168,7 @@ class CheckedArray(MappedArray):
         size = self.spec.chunk_bytes
         mapping: Any = view.base
         raw = np.frombuffer(mapping, np.uint8, size + CRC_BYTES, chunk * (size + CRC_BYTES)).tobytes()
-        if crc32c(raw[:-CRC_BYTES]) != raw[-CRC_BYTES:]:
+        if not is_sound(raw):
             first = (shard << self._shard_bits) + (chunk << self._chunk_bits)
             last = min(first + self.spec.chunk_rows, len(self)) - 1
             raise CorruptStoreError(
@@ -227,10 +227,9 @@ def _read_only_map(descriptor: int, size: int) -> mmap.mmap:
 
 
 def _check_index(path: Path, tail: bytes, spec: ArraySpec, n_chunks: int) -> None:
-    index, checksum = tail[:-CRC_BYTES], tail[-CRC_BYTES:]
-    if crc32c(index) != checksum:
+    if not is_sound(tail):
         raise _corrupt(path, "an index that does not match its checksum", "the index that was sealed")
-    entries = np.frombuffer(index, "<u8").reshape(-1, 2)
+    entries = np.frombuffer(tail[:-CRC_BYTES], "<u8").reshape(-1, 2)
     regular = (entries[:n_chunks, 0] == chunk_offsets(spec, n_chunks)).all()
     whole = (entries[:n_chunks, 1] == spec.chunk_bytes + CRC_BYTES).all()
     if not (regular and whole and (entries[n_chunks:] == ABSENT).all()):

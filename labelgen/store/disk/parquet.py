@@ -113,17 +113,15 @@ def read_strings(path: Path, column: str, *, below: Path | None = None, rows: in
     return StringColumn(pa.concat_arrays(pieces) if pieces else pa.array([], pa.string()))
 
 
-def iter_columns(
-    path: Path, columns: Sequence[str], *, below: Path | None = None, rows: int | None = None
-) -> Iterator[dict[str, list[Any]]]:
+def iter_columns(path: Path, columns: Sequence[str], *, below: Path | None = None) -> Iterator[dict[str, list[Any]]]:
     """Columns as Python values in pieces of at most 65,536 rows, in row order: bounded memory for `verify`.
 
-    `below` and `rows` are those of `read_frame`.
+    `below` is that of `read_frame`.
 
     Raises:
         CorruptStoreError: not parquet, or a column is missing.
     """
-    for batch in _batches(path, columns, below, rows):
+    for batch in _batches(path, columns, below, None):
         yield {name: values.to_pylist() for name, values in batch.items()}
 
 

@@ -59,9 +59,9 @@ def array_metadata(spec: ArraySpec) -> dict[str, Any]:
     }
 
 
-def group_metadata(attributes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def group_metadata() -> dict[str, Any]:
     """The `zarr.json` of a folder of arrays or groups."""
-    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})}
+    return {"zarr_format": 3, "node_type": "group", "attributes": {}}
 
 
 def metadata_paths(spec: ArraySpec) -> list[str]:
@@ -113,6 +113,11 @@ def write_array(root: Path, spec: ArraySpec, rows: NDArray[Any]) -> dict[str, Fi
 def crc32c(data: bytes) -> bytes:
     """CRC-32C as it is stored, 4 bytes little-endian."""
     return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
+
+
+def is_sound(raw: bytes) -> bool:
+    """Whether bytes of a shard file, a chunk or the index, fit the checksum that they end with."""
+    return crc32c(raw[:-CRC_BYTES]) == raw[-CRC_BYTES:]
 
 
 def chunk_offsets(spec: ArraySpec, n_chunks: int) -> UInt64:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from labelgen.errors import CorruptStoreError, StoreMismatchError
 from labelgen.fingerprint import digest
 from labelgen.store.disk.atomic import disk_error
-from labelgen.store.disk.shards import CRC_BYTES, crc32c, live_chunks, shard_bytes, shard_index
+from labelgen.store.disk.shards import CRC_BYTES, is_sound, live_chunks, shard_bytes, shard_index
 from labelgen.store.layout import ArraySpec
 from labelgen.store.remote import cache
 from labelgen.types import Bool, Int64, UInt64
@@ -82,7 +82,7 @@ class Part:
         absent = np.ones(len(chunks), bool)
         for number, chunk in enumerate(chunks.tolist()):
             bounds = slice(chunk * self._stride, (chunk + 1) * self._stride)
-            if self._there(found[number]).all() and _fits(self.mapping[bounds]):
+            if self._there(found[number]).all() and is_sound(self.mapping[bounds]):
                 self._sound[found[number]], absent[number] = True, False
         return found[absent].ravel()
 
@@ -122,7 +122,7 @@ class Part:
         for chunk in chunks:
             low = chunk * self._stride - span.start
             raw = data[max(low, 0) : low + self._stride]
-            if low >= 0 and len(raw) == self._stride and not _fits(raw):
+            if low >= 0 and len(raw) == self._stride and not is_sound(raw):
                 raise self._damaged(chunk)
         self._write(self._file, data, span.start)
         for chunk in chunks:
@@ -230,11 +230,6 @@ class _Handle(int):
 
     def __del__(self, _close: Callable[[int], None] = os.close) -> None:  # `os` may be gone when Python ends
         _close(self)
-
-
-def _fits(raw: bytes) -> bool:
-    """Whether the bytes of a chunk fit the checksum behind them."""
-    return crc32c(raw[:-CRC_BYTES]) == raw[-CRC_BYTES:]
 
 
 def _tags(raw: NDArray[np.uint8]) -> UInt64:

@@ -17,6 +17,7 @@ from labelgen.store import layout
 from labelgen.store.disk.atomic import FileFact, write_atomic
 from labelgen.store.disk.files import digest_below, is_regular, refuse_links, status_below
 from labelgen.store.disk.folder import pulled
+from labelgen.store.disk.recognize import read_object
 from labelgen.store.manifest import Manifest, load_manifest
 from labelgen.store.remote import client
 from labelgen.store.remote.answers import Source, Wanted
@@ -168,10 +169,8 @@ def _refuse_others(root: Path, manifest: Manifest) -> tuple[str, ...] | None:
     if there is not None and there.content_digest == manifest.content_digest:
         return tuple(pulled(root)[1])
     unfinished = there is None and (root / layout.PULLED).exists()
-    if unfinished:
-        record = json.loads((root / layout.PULLED).read_bytes())
-        if isinstance(record, dict) and record.get("store_id") == manifest.store_id:
-            return None
+    if unfinished and read_object(root, layout.PULLED).get("store_id") == manifest.store_id:
+        return None
     raise StoreMismatchError(
         f"{root} holds something else",
         found="another store, or another state of it" if there or unfinished else "files",

@@ -28,24 +28,16 @@ class RemoteStorage:
     """Files and arrays of one store at a distance, as its manifest names them.
 
     Attributes:
-        source: where they are.
+        place: the source of them, which `open` takes to open the store again.
+        name: the address without secrets.
         root: folder of the cache with whole files, under the names that they have in the store.
         ranges: folder of the cache with parts of shards.
     """
 
     def __init__(self, source: Source, folder: Path, files: Mapping[str, FileFact], index: Mapping[str, ArraySpec]):
-        self.source, self.root, self.ranges = source, folder / "files", folder / "ranges"
-        self._folder, self._files, self._index = folder, files, index
-
-    @property
-    def name(self) -> str:
-        """The address without secrets."""
-        return self.source.name("").rstrip("/")
-
-    @property
-    def place(self) -> Source:
-        """What `open` takes to open the store again."""
-        return self.source
+        self.place, self.name = source, source.name("").rstrip("/")
+        self.root, self.ranges = folder / "files", folder / "ranges"
+        self._files, self._index = files, index
 
     def need(self, paths: Iterable[str]) -> None:
         """Fetch whole files that are not in the cache, and compare them with the manifest.
@@ -62,7 +54,7 @@ class RemoteStorage:
             for item, answer in client.read_all(wanted) if wanted else ():
                 self._keep(item.path, answer.data)
             for path in large:
-                download(self.source, path, self._files[path], self.root / path)
+                download(self.place, path, self._files[path], self.root / path)
         except StoreNotFoundError as error:
             raise StoreMismatchError(
                 f"the store at {self.name} was changed after it was opened: {error.what}", todo="open it again"
@@ -72,7 +64,7 @@ class RemoteStorage:
     def array(self, spec: ArraySpec, guard: Guard) -> MappedArray:
         """An array of the store. Those of the index are fetched whole, all of them at once."""
         if spec.path not in {item.path for item in self._index.values()}:
-            return arrays.RemoteArray(self.source, self.ranges, spec, guard.hashed)
+            return arrays.RemoteArray(self.place, self.ranges, spec, guard.hashed)
         self.need(self._index)
         return (CheckedArray if guard.hashed else MappedArray)(self.root, spec, guard)
 
@@ -95,8 +87,8 @@ class RemoteStorage:
         """The request for a file; of an array of the index its rows are enough, the rest follows from them."""
         spec, fact = self._index.get(path), self._files[path]
         if spec is None or not spec.shape[0]:
-            return Wanted(self.source, path, fact.bytes)
-        return Wanted(self.source, path, fact.bytes, 0, spec.shape[0] * spec.row_bytes)
+            return Wanted(self.place, path, fact.bytes)
+        return Wanted(self.place, path, fact.bytes, 0, spec.shape[0] * spec.row_bytes)
 
     def _keep(self, path: str, data: bytes) -> None:
         spec = self._index.get(path)
@@ -104,7 +96,7 @@ class RemoteStorage:
             chunk = data + bytes(spec.chunk_bytes - len(data))
             data = chunk + crc32c(chunk) + shard_index(spec, 1)
         if digest(data) != self._files[path].blake3:
-            raise damaged(self.source.name(path))
+            raise damaged(self.place.name(path))
         write_atomic(self.root / path, data)
 
 

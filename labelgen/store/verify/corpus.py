@@ -12,7 +12,7 @@ import numpy as np
 from labelgen.store import layout
 from labelgen.store.disk.mapped import MappedArray
 from labelgen.store.disk.parquet import iter_columns
-from labelgen.store.index import hash_ids
+from labelgen.store.index import IdIndex
 from labelgen.store.manifest import Manifest
 from labelgen.store.verify.findings import ProblemList
 from labelgen.types import UNSPECIFIED, Bool, Modality
@@ -129,11 +129,10 @@ def _counted(root: Path, path: str, column: str) -> Counter[str | None]:
 
 def _check_ids(root: Path, manifest: Manifest, kind: str, ids: list[str], start: int, *, found: ProblemList) -> None:
     """Every id must be found in the index, at its own row."""
-    hashes, rows = _index(root, manifest, f"{kind}_hash"), _index(root, manifest, f"{kind}_row")
-    ordered, expected = hashes.slice(0, len(hashes)), hash_ids(ids)
-    places = np.minimum(np.searchsorted(ordered, expected), len(ordered) - 1)
-    good = (ordered[places] == expected) & (rows.take(places) == np.arange(start, start + len(ids)))
-    found.add_rows(hashes.spec.path, f"the index does not find {kind} ids at their rows", ~good, start)
+    hashes, numbers = _index(root, manifest, f"{kind}_hash"), _index(root, manifest, f"{kind}_row")
+    index = IdIndex(hashes.slice(0, len(hashes)), numbers.slice(0, len(numbers)))
+    bad = index.rows(ids, missing_ok=True) != np.arange(start, start + len(ids))
+    found.add_rows(hashes.spec.path, f"the index does not find {kind} ids at their rows", bad, start)
 
 
 def _check_count(path: str, rows: int, expected: int, found: ProblemList) -> None:

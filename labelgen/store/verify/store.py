@@ -23,16 +23,14 @@ from labelgen.store.describe import recall_text
 from labelgen.store.disk.atomic import FileFact, is_temporary
 from labelgen.store.disk.files import digest_below, is_regular, kind_of, open_below, read_below, walk
 from labelgen.store.disk.folder import pulled
-from labelgen.store.disk.shards import CRC_BYTES, crc32c, live_chunks, shard_bytes
+from labelgen.store.disk.shards import CRC_BYTES, is_sound, live_chunks, shard_bytes
 from labelgen.store.layout import ArraySpec
 from labelgen.store.manifest import Manifest, content_digest, digest_matches, manifest_problems, read_document
 from labelgen.store.schema.contradictions import are_arrays_sound, contradictions
 from labelgen.store.verify.arrays import check_embedding, check_neighbors, check_with_zarr
 from labelgen.store.verify.corpus import check_corpus, missing_rows
-from labelgen.store.verify.findings import Problem, ProblemList, Report
+from labelgen.store.verify.findings import ProblemList, Report
 from labelgen.store.verify.unfinished import Unfinished
-
-__all__ = ["Problem", "Report", "verify"]
 
 _Found: TypeAlias = Mapping[str, os.stat_result]
 #: A file of so many bytes with less than one part in `_PACKED` on the disk is not read to its end.
@@ -86,7 +84,7 @@ def damaged_rows(root: Path, spec: ArraySpec, shard: int) -> list[tuple[int, int
     with open_below(root, spec.shard_path(shard)) as file:
         for number in range(live_chunks(spec, shard)):
             raw = file.read(spec.chunk_bytes + CRC_BYTES)
-            if len(raw) == spec.chunk_bytes + CRC_BYTES and crc32c(raw[:-CRC_BYTES]) == raw[-CRC_BYTES:]:
+            if len(raw) == spec.chunk_bytes + CRC_BYTES and is_sound(raw):
                 continue
             start = first + number * spec.chunk_rows
             stop = min(start + spec.chunk_rows, last)
@@ -183,7 +181,7 @@ def _is_hollow(root: Path, path: str, status: os.stat_result, shard: tuple[Array
     with open_below(root, path) as file:
         for _ in range(min(live_chunks(spec, number), _TRIED)):
             raw = file.read(spec.chunk_bytes + CRC_BYTES)
-            if crc32c(raw[:-CRC_BYTES]) != raw[-CRC_BYTES:]:
+            if not is_sound(raw):
                 return True
     return False
 
@@ -194,8 +192,7 @@ def _outside_rows(root: Path, path: str, spec: ArraySpec, shard: int) -> str:
     with open_below(root, path) as file:
         file.seek(live_chunks(spec, shard) * (spec.chunk_bytes + CRC_BYTES))
         tail = file.read(16 * entries + CRC_BYTES + 1)
-    index = tail[: 16 * entries]
-    if len(tail) != len(index) + CRC_BYTES or crc32c(index) != tail[-CRC_BYTES:]:
+    if len(tail) != 16 * entries + CRC_BYTES or not is_sound(tail):
         return "its rows are sound, the index after them is damaged"
     start, stop = spec.shard_range(shard)
     return f"its inner checksums agree: rows {start} to {stop - 1} were written again"

@@ -72,8 +72,7 @@ def command(ctx: click.Context, /, store: str, **options: Any) -> None:
         )
         rows = [("images", units.count(report.images)), ("captions", units.count(report.captions))]
         console.print(show.facts([*rows, ("content digest", report.content_digest)]))
-        for note in report.notes:
-            console.print(show.plain(f"note: {note}", "yellow"))
+        show.notes(console, report.notes)
     if config.run.strict and report.quarantined:
         ctx.exit(exits.NO)
 

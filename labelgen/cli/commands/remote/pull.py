@@ -8,7 +8,7 @@ import click
 
 from labelgen import units
 from labelgen.cli import show
-from labelgen.cli.options import common, progress_option
+from labelgen.cli.options import common, names, progress_option
 from labelgen.cli.progress import listening
 
 
@@ -36,9 +36,8 @@ def command(source: str, out: str | None, only: tuple[str, ...], progress: str, 
     """
     from labelgen import pull
 
-    names = [name for item in only for name in item.split(",") if name]
     with listening(progress, as_json=as_json) as listener:
-        done = pull(source, out, only=names, progress=listener)
+        done = pull(source, out, only=names(",".join(only)), progress=listener)
     if as_json:
         show.emit_json(dataclasses.asdict(done))
         return
