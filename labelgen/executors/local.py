@@ -68,18 +68,18 @@ class LocalExecutor:
             for task in tasks:
                 yield run_task(root, task)
             return
+        processes = getattr(self._pool, "_processes", {})  # started as tasks are submitted
         try:
             pending: set[Future[Receipt]] = {self._pool.submit(run_task, root, task) for task in tasks}
-            processes = list((getattr(self._pool, "_processes", None) or {}).values())
             while pending:
                 # a finite timeout keeps Ctrl-C prompt
                 done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield future.result()
         except BrokenProcessPool as error:
-            for process in processes:
-                process.join(timeout=5)
-            statuses = {process.exitcode for process in processes}
+            ended = list(processes.values())
+            self._pool.shutdown(wait=True)  # its thread waits for them, and knows how they ended
+            statuses = {process.exitcode for process in ended}
             raise worker_died(status=1 if 1 in statuses else None) from error
 
 
