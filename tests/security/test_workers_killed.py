@@ -18,7 +18,7 @@ import pytest
 from labelgen.stages.running.memory import tree_pids
 
 pytest.importorskip("torch", reason="needs the extra labelgen[build]")
-CAPTIONS = 8000
+CAPTIONS = 12_000
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def searching(folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
-    """A build with two workers that has just begun to search, in a session of its own."""
+    """A build with two workers that searches since half a second, in a session of its own.
+
+    Its few tasks end together, so what is waited for is the beginning of the search.
+    """
     command = [
         sys.executable, "-m", "labelgen", "build", "--dataset", "table", "--root", str(folder), "--progress", "json",
         "--engine", "numpy", "--workers", "2", "--executor", request.param, "--out", str(tmp_path / "store"),
@@ -47,8 +50,9 @@ def searching(folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> I
         limit = threading.Timer(240, process.kill)  # a build that hangs fails its test, and not the whole run
         limit.start()
         for line in process.stderr:
-            if line.startswith("{") and (event := json.loads(line))["kind"] == "task" and event["stage"] == "search":
+            if line.startswith("{") and (event := json.loads(line))["kind"] == "start" and event["stage"] == "search":
                 break
+        time.sleep(0.5)
         yield process
         limit.cancel()
         process.kill()
