@@ -6,11 +6,11 @@ If the framework accepts a collate function, `SoftLabelCollate` adds the labels 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from labelgen.errors import ConfigError, some
-from labelgen.loader.blocks import DEFAULT_SCHEME, Batch, SoftLabeler
+from labelgen.loader.blocks import DEFAULT_SCHEME, Batch, Missing, PatchLike, Repeats, SameGroup, SoftLabeler
 from labelgen.loader.lookup import Lookup
 from labelgen.loader.tensors import to_tensors
 from labelgen.relevance.base import Array, Scheme, SoftLabels
@@ -26,12 +26,11 @@ class BatchLabels:
 
     Args:
         store: an open store.
-        scheme: as in `labelgen.soft_labels`.
+        scheme, missing, repeats, patch, exact, kinds, same_group: as in `labelgen.soft_labels`.
         lookup: finds the pairs of samples without ids: with `Lookup(store)`, paths of photographs and texts of captions
             are read where ids are read otherwise.
         check_pairs: refuse pairs whose caption is not one of their image in the store, as with the store of another
             data set with the same kind of ids. Turn it off for intended mismatches.
-        others: `missing`, `repeats`, `patch`, `exact`, `kinds`, `same_group` as in `labelgen.soft_labels`.
     """
 
     def __init__(
@@ -39,14 +38,20 @@ class BatchLabels:
         store: Store,
         *,
         scheme: str | Spec | Scheme = DEFAULT_SCHEME,
+        missing: Missing = "raise",
+        repeats: Repeats = "raise",
+        patch: PatchLike | None = None,
+        exact: bool = False,
+        kinds: Iterable[str] | str | None = None,
+        same_group: SameGroup = "keep",
         lookup: Lookup | None = None,
         check_pairs: bool = True,
-        **others: Any,
     ) -> None:
         if lookup is not None:
             lookup.read()  # here, so that workers that are forked share it
         self.lookup = lookup
-        self.labeler = SoftLabeler(store, scheme, **others)
+        how: Any = {"missing": missing, "repeats": repeats, "patch": patch, "exact": exact}
+        self.labeler = SoftLabeler(store, scheme, **how, kinds=kinds, same_group=same_group)
         self.check_pairs = check_pairs
 
     def labels(self, image_ids: Sequence[Any], caption_ids: Sequence[Any]) -> SoftLabels:
