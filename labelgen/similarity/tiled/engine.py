@@ -178,10 +178,10 @@ def _cost(plan: SearchPlan, strips: Sequence[Strip]) -> float:
 
     places = max(matrix.ranks(side).places for matrix in all_matrices(plan) for side in (matrix.left, matrix.right))
     pairs, listed = (float(part.sum()) for part in work_of(plan, strips, mutual=True))
-    loaded = listed
+    loaded, weights = listed, _weights(plan)
     for strip in strips:
         if not strip.mutual:  # the candidates: for their largest loss, and again for the product
-            loaded += 2 * sum(float(_weights(plan)[first:last].sum()) for first, last in strip.candidates)
+            loaded += 2 * sum(float(weights[first:last].sum()) for first, last in strip.candidates)
     return plan.dim * (pairs + listed * places * _LISTED) + loaded * _LOADED
 
 
