@@ -175,7 +175,7 @@ def _cache() -> Check:
     wanted = user_cache()
     if os.access(_nearest(wanted), os.W_OK):
         return Check("machine", "cache", "ok", str(wanted))
-    found = f"{wanted} may not be written to: every process converts its teachers again, half a minute"
+    found = f"{wanted} may not be written to: every process converts its teachers again, which takes some 20 s"
     return Check("machine", "cache", "note", found, "set XDG_CACHE_HOME to a folder that you may write")
 
 
